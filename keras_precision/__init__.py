@@ -1,0 +1,1 @@
+"""keras_precision: see, ship and choose lower precision in Keras."""

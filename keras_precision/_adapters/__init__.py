@@ -1,0 +1,57 @@
+"""The one room that knows the frameworks apart: tf_keras, and Keras 3 on TensorFlow, JAX and PyTorch.
+
+An adapter is chosen by the class of the object at hand, never by a global flag, so that Keras 3
+and tf_keras models can be used in one process; a framework is imported only when an object that
+came from it is passed in.
+"""
+
+from typing import Any
+
+from keras_precision._adapters.keras import KerasAdapter
+from keras_precision.errors import ModelError
+
+__all__ = ["KerasAdapter", "adapter_for_file", "adapter_of"]
+
+
+def adapter_of(model: Any) -> KerasAdapter:
+    """Return the adapter for a model, layer or optimizer.
+
+    Args:
+        model: The object.
+
+    Returns:
+        The adapter of the Keras that its class comes from.
+
+    Raises:
+        ModelError: It is no object of Keras.
+    """
+    packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
+    if "tf_keras" in packages:
+        return _legacy()
+    if "keras" in packages:
+        return _keras3()
+    raise ModelError(
+        f"Expected a Keras model. Received: an object of type {type(model).__module__}.{type(model).__qualname__}. "
+        "Models of torch.nn or tf.Module must be wrapped in a keras.Model first."
+    )
+
+
+def adapter_for_file() -> KerasAdapter:
+    """Return the adapter that loads ``.keras`` files: that of Keras 3.
+
+    Returns:
+        The adapter.
+    """
+    return _keras3()
+
+
+def _keras3() -> KerasAdapter:
+    from keras_precision._adapters.keras3 import ADAPTER
+
+    return ADAPTER
+
+
+def _legacy() -> KerasAdapter:
+    from keras_precision._adapters.legacy import ADAPTER
+
+    return ADAPTER

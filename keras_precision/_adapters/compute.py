@@ -1,0 +1,175 @@
+"""Compute: TensorFlow, JAX and PyTorch through the few questions that measuring asks."""
+
+import platform
+from abc import ABC, abstractmethod
+from typing import Any
+
+from keras_precision._adapters.memory import MemorySource, ResidentSet
+from keras_precision.environment import Environment
+from keras_precision.optional import require
+
+__all__ = ["Compute", "compute_named"]
+
+_MEGABYTE = 1e6
+
+
+class Compute(ABC):
+    """One framework that computes for Keras.
+
+    Attributes:
+        name: As Keras names the backend.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def device(self) -> str:
+        """The accelerator that is used; empty for the processor."""
+
+    @property
+    @abstractmethod
+    def tf32(self) -> bool | None:
+        """Whether products of FP32 numbers may be rounded to TF32; None where the device has no TF32."""
+
+    @abstractmethod
+    def memory(self) -> MemorySource:
+        """Return the best source of memory figures on this machine."""
+
+    def environment(self) -> Environment:
+        """Describe this machine with this framework on it."""
+        return Environment.here(backend=self.name, device=self.device, tf32=self.tf32)
+
+
+class TensorFlowCompute(Compute):
+    """TensorFlow."""
+
+    name = "tensorflow"
+
+    def __init__(self) -> None:
+        self._tf: Any = require("tensorflow", extra="tensorflow")
+
+    @property
+    def device(self) -> str:
+        gpus = self._tf.config.list_physical_devices("GPU")
+        return self._tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name) if gpus else ""
+
+    @property
+    def tf32(self) -> bool | None:
+        return self._tf.config.experimental.tensor_float_32_execution_enabled() if self.device else None
+
+    def memory(self) -> MemorySource:
+        device = "GPU:0" if self.device else "CPU:0"
+        try:
+            # Without oneDNN, the CPU allocator keeps no figures and raises; before the first
+            # allocation it would answer 0.
+            self._tf.zeros(1)
+            self._tf.config.experimental.get_memory_info(device)
+        except ValueError:
+            return ResidentSet()
+        return _TensorFlowAllocator(self._tf.config.experimental, device)
+
+
+class _TensorFlowAllocator(MemorySource):
+    def __init__(self, experimental: Any, device: str) -> None:
+        self._experimental, self._device = experimental, device
+        self.name = f"TensorFlow's allocator on {device}: peak of all tensors alive"
+
+    def start(self) -> None:
+        self._experimental.reset_memory_stats(self._device)
+
+    def peak_mb(self) -> float:
+        return float(self._experimental.get_memory_info(self._device)["peak"]) / _MEGABYTE
+
+
+class JaxCompute(Compute):
+    """JAX."""
+
+    name = "jax"
+
+    def __init__(self) -> None:
+        self._jax: Any = require("jax", extra="jax")
+
+    @property
+    def device(self) -> str:
+        device = self._jax.devices()[0]
+        return "" if device.platform == "cpu" else str(device.device_kind)
+
+    @property
+    def tf32(self) -> bool | None:
+        if not self.device:
+            return None
+        return self._jax.config.jax_default_matmul_precision not in ("float32", "highest")
+
+    def memory(self) -> MemorySource:
+        device = self._jax.devices()[0]
+        return _JaxAllocator(device) if device.memory_stats() else ResidentSet()  # None on the processor
+
+
+class _JaxAllocator(MemorySource):
+    def __init__(self, device: Any) -> None:
+        self._device = device
+        self.name = "JAX's allocator: peak bytes in use since the process began (it cannot be reset)"
+
+    def start(self) -> None:
+        """JAX offers no reset."""
+
+    def peak_mb(self) -> float:
+        return float(self._device.memory_stats()["peak_bytes_in_use"]) / _MEGABYTE
+
+
+class TorchCompute(Compute):
+    """PyTorch."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        self._torch: Any = require("torch", extra="torch")
+
+    @property
+    def device(self) -> str:
+        if self._torch.cuda.is_available():
+            return str(self._torch.cuda.get_device_name())
+        mps = getattr(self._torch.backends, "mps", None)
+        return f"Apple GPU ({platform.machine()})" if mps is not None and mps.is_available() else ""
+
+    @property
+    def tf32(self) -> bool | None:
+        return self._torch.get_float32_matmul_precision() != "highest" if self._torch.cuda.is_available() else None
+
+    def memory(self) -> MemorySource:
+        return _TorchAllocator(self._torch.cuda) if self._torch.cuda.is_available() else ResidentSet()
+
+
+class _TorchAllocator(MemorySource):
+    name = "PyTorch's CUDA allocator: peak of all tensors alive"
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda = cuda
+
+    def start(self) -> None:
+        self._cuda.reset_peak_memory_stats()
+
+    def peak_mb(self) -> float:
+        return float(self._cuda.max_memory_allocated()) / _MEGABYTE
+
+
+_BY_NAME: dict[str, type[Compute]] = {"tensorflow": TensorFlowCompute, "jax": JaxCompute, "torch": TorchCompute}
+
+
+def compute_named(name: str) -> Compute:
+    """Return the framework that Keras names ``name``.
+
+    Args:
+        name: ``"tensorflow"``, ``"jax"`` or ``"torch"``.
+
+    Returns:
+        It.
+
+    Raises:
+        NotImplementedError: Keras runs on another backend.
+        MissingExtraError: The framework is not installed.
+    """
+    if name not in _BY_NAME:
+        raise NotImplementedError(f"Expected one of the Keras backends {', '.join(_BY_NAME)}. Received: '{name}', which cannot train.")
+    return _BY_NAME[name]()

@@ -1,0 +1,214 @@
+"""KerasAdapter: what both Kerases have in common, and the questions that they answer differently."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision._adapters.compute import Compute
+from keras_precision._adapters.loss_scaling import LossScaling
+from keras_precision.errors import ModelError
+
+__all__ = ["Input", "KerasAdapter"]
+
+_NARROW_FLOATS = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a model.
+
+    Attributes:
+        name: Its name, made of letters, digits and underscores.
+        shape: Its shape without the batch axis; None where a size is free.
+        dtype: NumPy's name of its element type.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class KerasAdapter(ABC):
+    """One Keras, seen through the questions that this package asks.
+
+    Args:
+        keras: The module: ``keras`` or ``tf_keras``.
+        name: What messages call it.
+    """
+
+    def __init__(self, keras: ModuleType, name: str) -> None:
+        self.keras: Any = keras
+        self.name = name
+
+    @property
+    @abstractmethod
+    def compute(self) -> Compute:
+        """The framework that computes."""
+
+    @abstractmethod
+    def children(self, model: Any) -> list[Any]:
+        """Return the layers of a model, one level down, without inputs and operations that are no layers."""
+
+    @abstractmethod
+    def auto_name(self, layer: Any) -> str | None:
+        """Return the stem of the name that Keras gave a layer by itself; None if a person named it."""
+
+    @abstractmethod
+    def input_names(self, model: Any) -> Sequence[str]:
+        """Return the names of a built model's inputs, in its order."""
+
+    @abstractmethod
+    def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Call a model for inference on one tensor per input; return one tensor per output."""
+
+    @abstractmethod
+    def tensorflow_variables(self, model: Any) -> list[Any]:
+        """Return the ``tf.Variable`` behind each variable of a model of the TensorFlow backend."""
+
+    @abstractmethod
+    def loss_scaling(self, model: Any) -> LossScaling:
+        """Return the reader of a compiled model's loss scaling."""
+
+    @abstractmethod
+    def samples_seen(self, model: Any) -> int | None:
+        """Return how many samples the running epoch has trained; None if the model does not count them."""
+
+    def is_model(self, layer: Any) -> bool:
+        """Tell whether a layer is a model, whose own layers have paths of their own."""
+        return isinstance(layer, self.keras.Model)
+
+    def policy_name(self, layer: Any) -> str:
+        """Return the name of a layer's dtype policy."""
+        return str(layer.dtype_policy.name)
+
+    def inputs(self, model: Any) -> tuple[Input, ...]:
+        """Return the inputs of a built functional or sequential model.
+
+        Raises:
+            ModelError: The model is subclassed, or not built.
+        """
+        if not self.is_model(model):
+            raise ModelError(f"Expected a Keras model. Received: the layer '{model.name}' of type {type(model).__name__}.")
+        if not isinstance(model, self.functional_classes):
+            raise ModelError(
+                f"Expected a functional or sequential model. Received: the subclassed model '{model.name}' of type {type(model).__name__}. "
+                "Wrap it: x = keras.Input(shape); model = keras.Model(x, subclassed(x))."
+            )
+        if not model.built or not getattr(model, "inputs", None):
+            raise ModelError(
+                f"Expected a built model. Received: '{model.name}', whose input shape is not known yet. "
+                "Give it an Input first, or call model.build((None, ...)) with the shape of its input."
+            )
+        names = [re.sub(r"\W", "_", name) for name in self.input_names(model)]
+        return tuple(
+            Input(name, tuple(tensor.shape)[1:], np.dtype(_dtype_name(tensor)).name) for name, tensor in zip(names, model.inputs, strict=True)
+        )
+
+    @property
+    @abstractmethod
+    def functional_classes(self) -> tuple[type, ...]:
+        """The classes of models whose graph of layers is known."""
+
+    def in_float32(self, model: Any) -> Any:
+        """Return a model that computes everything in float32, with the same weights.
+
+        Args:
+            model: A built functional or sequential model.
+
+        Returns:
+            The model itself if it is in float32 already, else a copy.
+        """
+        layers = list(self.walk(model))
+        if all(self.policy_name(layer) not in _NARROW_FLOATS for layer in layers):
+            return model
+        classes = {type(layer).__name__: type(layer) for layer in layers}
+        with self.keras.utils.custom_object_scope(classes):
+            copy = self.keras.models.clone_model(
+                model, clone_function=lambda layer: type(layer).from_config(_widened(layer.get_config()))
+            )
+        copy.set_weights(model.get_weights())
+        return copy
+
+    def walk(self, layer: Any) -> Iterator[Any]:
+        """Yield a layer and every layer inside it, those of composite layers too."""
+        yield layer
+        for inner in layer._flatten_layers(include_self=False):
+            yield inner
+
+    @contextmanager
+    def watching_calls(self, watch: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[None]:
+        """Pass every call of a layer through ``watch(layer, proceed)`` for a while.
+
+        Keras has no hooks on layers, so the method of the base class is replaced, and put back.
+
+        Args:
+            watch: Given the layer and a function that makes the call; must return what that returns.
+        """
+        base = self.keras.layers.Layer
+        original = base.__call__
+
+        def watched(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            return watch(layer, lambda: original(layer, *args, **kwargs))
+
+        base.__call__ = watched
+        try:
+            yield
+        finally:
+            base.__call__ = original
+
+    def predict(self, model: Any, inputs: Any, batch_size: int) -> Any:
+        """Return a model's answers as NumPy arrays, in float32 where it computes in less."""
+        predictions = model.predict(inputs, batch_size=batch_size, verbose=0)
+        return _as_arrays(predictions)
+
+    def load(self, path: str) -> Any:
+        """Load a model from a file."""
+        return self.keras.models.load_model(path, compile=False)
+
+
+def snake_case(name: str, words: str) -> str:
+    """Return a class name as Keras turns it into a layer name.
+
+    Args:
+        name: The class name.
+        words: The regular expression by which this Keras finds the beginning of a word.
+    """
+    spaced = re.sub(words, r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub("([a-z])([A-Z])", r"\1_\2", spaced).lower()
+
+
+def is_numbered(name: str, stem: str) -> bool:
+    """Tell whether ``name`` is ``stem``, or ``stem`` with a number behind it."""
+    return re.fullmatch(rf"{re.escape(stem)}(_\d+)?", name) is not None
+
+
+def _dtype_name(tensor: Any) -> str:
+    return str(getattr(tensor.dtype, "name", tensor.dtype))
+
+
+def _widened(config: Any) -> Any:
+    """A layer's configuration with every 16-bit policy replaced by float32, nested ones too."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") in ("DTypePolicy", "Policy", "DTypePolicyMap"):
+            return "float32"
+        return {key: "float32" if key == "dtype" and value in _NARROW_FLOATS else _widened(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_widened(value) for value in config)
+    return config
+
+
+def _as_arrays(predictions: Any) -> Any:
+    if isinstance(predictions, Mapping):
+        return {key: _as_arrays(value) for key, value in predictions.items()}
+    if isinstance(predictions, list | tuple):
+        return [_as_arrays(value) for value in predictions]
+    array: npt.NDArray[Any] = np.asarray(predictions)
+    narrow = array.dtype == np.float16 or array.dtype.name == "bfloat16"
+    return array.astype(np.float32) if narrow else array

@@ -1,0 +1,125 @@
+"""tf_keras: Keras 2, on TensorFlow."""
+
+import functools
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from keras_precision._adapters.compute import Compute, compute_named
+from keras_precision._adapters.keras import KerasAdapter, is_numbered, snake_case
+from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
+
+__all__ = ["ADAPTER"]
+
+# Graph operations that tf_keras wraps as layers (x * 2, tf.reshape(x)); Keras 3 has none such.
+_OPERATIONS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer")
+
+
+class LegacyAdapter(KerasAdapter):
+    """tf_keras."""
+
+    functional_classes = (tf_keras.Sequential, tf_keras.src.engine.functional.Functional)
+
+    @functools.cached_property
+    def compute(self) -> Compute:
+        """TensorFlow: tf_keras has no other."""
+        return compute_named("tensorflow")
+
+    def children(self, model: Any) -> list[Any]:
+        """Return ``model.layers`` without inputs and without operations that are no layers."""
+        return [
+            layer
+            for layer in model.layers
+            if not isinstance(layer, tf_keras.layers.InputLayer) and type(layer).__name__ not in _OPERATIONS
+        ]
+
+    def auto_name(self, layer: Any) -> str | None:
+        """Return the stem, as ``tf_keras.src.utils.generic_utils.to_snake_case`` makes it."""
+        kind = type(layer).__name__
+        stem = snake_case(kind, "(.)([A-Z][a-z0-9]+)")
+        if kind == "Functional" and is_numbered(layer.name, "model"):
+            return stem  # made by Model(...), and named after that; Keras 3 names it 'functional'
+        return stem if is_numbered(layer.name, stem) else None
+
+    def input_names(self, model: Any) -> Sequence[str]:
+        """Return the names of the input layers."""
+        return list(model.input_names)
+
+    def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Call the model on inputs in the structure that it was built with."""
+        structure = getattr(model, "_nested_inputs", None)  # only functional models have one
+        packed = tf.nest.pack_sequence_as(structure, list(inputs)) if structure is not None else inputs[0]
+        return list(tf.nest.flatten(model(packed, training=False)))
+
+    def tensorflow_variables(self, model: Any) -> list[Any]:
+        """Return the variables, out of the wrapper that mixed precision puts around them."""
+        return [getattr(variable, "_variable", variable) for variable in model.variables]
+
+    def loss_scaling(self, model: Any) -> LossScaling:
+        """Return the reader for the model's optimizer."""
+        optimizer = getattr(model, "optimizer", None)
+        if not isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
+            return NoLossScaling()
+        return _LegacyLossScaling(model)
+
+    def samples_seen(self, model: Any) -> int | None:
+        """Return what the mean of the loss was weighted with: Keras weights each batch with its size."""
+        losses = getattr(model, "compiled_loss", None)
+        metric = getattr(losses, "_loss_metric", None)
+        count = None if metric is None else round(float(metric.count.numpy()))
+        return count or None
+
+
+class _LegacyLossScaling(LossScaling):
+    """Counts skips inside the graph.
+
+    tf_keras increments ``iterations`` on skipped steps too, so that nothing outside tells them
+    apart. The optimizer's own decision is counted where it is made.
+    """
+
+    source = "counted inside the training step, where the optimizer decides"
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._before = 0
+
+    def begin(self) -> None:
+        state = self._model.optimizer._loss_scale
+        if isinstance(state, (int, float)) or not hasattr(state, "update"):  # dynamic=False: a fixed scale never skips
+            self._counter = None
+            return
+        self._counter = _SKIPS.get(state)
+        if self._counter is None:
+            self._counter = _SKIPS[state] = _count_skips(state)
+            # A step that was traced before does not count: trace it anew.
+            self._model.make_train_function(force=True)
+        self._before = int(self._counter.numpy())
+
+    def scale(self) -> float | None:
+        return float(self._model.optimizer.loss_scale.numpy())
+
+    def skipped(self, batches: int) -> int | None:
+        return 0 if self._counter is None else int(self._counter.numpy()) - self._before
+
+
+_SKIPS: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
+
+
+def _count_skips(state: Any) -> Any:
+    """Make the state of a dynamic loss scale count the steps that it skips; return the counter."""
+    counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped_steps")
+    original = type(state).update
+
+    def update(grads: Any) -> Any:
+        operation, should_apply = original(state, grads)
+        skipped = tf.cast(tf.logical_not(should_apply), tf.int64)
+        return tf.group(*[op for op in (operation, counter.assign_add(skipped)) if op is not None]), should_apply
+
+    state.update = update
+    return counter
+
+
+ADAPTER = LegacyAdapter(tf_keras, "tf_keras")

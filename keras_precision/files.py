@@ -1,0 +1,82 @@
+"""Files are written whole or not at all."""
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from keras_precision.errors import DestinationError
+
+__all__ = ["check_destination", "write_whole"]
+
+
+def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None) -> Path:
+    """Check that a file can be written at ``path``, before any work is done.
+
+    Args:
+        path: Where the file is to go. Its folder must exist.
+        suffix: The ending that the file must have, such as ``".tflite"``; None for any.
+
+    Returns:
+        The path, as a ``pathlib.Path``.
+
+    Raises:
+        DestinationError: The folder does not exist, cannot be written, the path is a folder,
+            or it ends in something else.
+    """
+    destination = Path(path)
+    folder = destination.parent
+    if suffix is not None and destination.suffix != suffix:
+        raise DestinationError(
+            f"Expected a path that ends in '{suffix}'. Received: '{destination}'. Rename it to '{destination.stem}{suffix}'."
+        )
+    if not folder.is_dir():
+        raise DestinationError(
+            f"Expected a folder that exists. Received: '{destination}', whose folder '{folder}' does not exist. Create it first."
+        )
+    if destination.is_dir():
+        raise DestinationError(f"Expected the path of a file. Received: '{destination}', which is a folder. Add a file name.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DestinationError(
+            f"Expected a folder that can be written. Received: '{destination}', whose folder refuses new files "
+            f"({error.strerror or error}). Choose another folder or change its permissions."
+        ) from error
+    return destination
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
+    """Write ``content`` to ``path`` so that no reader ever sees a part of it.
+
+    The content goes to a temporary file beside ``path``, is flushed to the disk, and then takes
+    the name: an interruption at any moment leaves the old file, or none.
+
+    Args:
+        path: Where the file is to go.
+        content: Bytes, or text that is written as UTF-8.
+
+    Returns:
+        The path, as a ``pathlib.Path``.
+
+    Raises:
+        DestinationError: As ``check_destination``.
+        OSError: The disk is full, or fails.
+    """
+    destination = check_destination(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = destination.parent / f".{destination.name}.{secrets.token_hex(8)}"
+    # 0o666 and not mkstemp's 0o600: the file gets the permissions that ``open`` would give it.
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, destination)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return destination
+

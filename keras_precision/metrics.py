@@ -1,0 +1,79 @@
+"""METRICS: what each figure of this package means, its unit, and which direction is better."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+__all__ = ["METRICS", "Metric", "metric_of"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a figure means.
+
+    Attributes:
+        name: The name that measurements carry.
+        unit: Its unit, as printed; empty where it is a pure number.
+        better: ``"higher"``, ``"lower"``, or None where neither is better.
+        meaning: One sentence.
+    """
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower"] | None
+    meaning: str
+
+
+_ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
+    ("step_time_ms", "ms", "lower", "Median time of one training step, from the trainer's begin hook to its end hook, warm-up left out."),
+    ("step_time_p5_ms", "ms", "lower", "5th percentile of the same steps."),
+    ("step_time_p95_ms", "ms", "lower", "95th percentile of the same steps."),
+    ("steps_measured", "", None, "Steps that the step time rests on."),
+    ("warmup_steps", "", None, "Steps left out at the start of the fit: they trace and compile."),
+    ("warmup_time_ms", "ms", "lower", "Total time of the steps left out."),
+    ("samples_per_second", "1/s", "higher", "Samples trained in a second of the measured steps (for inference: answered in a second)."),
+    ("peak_memory_mb", "MB", "lower", "Peak memory, 1 MB = 10^6 bytes; its source is in the environment, and two sources are never compared."),
+    ("loss_scale", "", None, "The scale of the LossScaleOptimizer; unknown where there is none."),
+    ("skipped_steps", "", "lower", "Training steps whose update was not applied, because a gradient overflowed."),
+    ("batches", "", None, "Batches trained."),
+    ("samples", "", None, "Samples trained or evaluated."),
+    ("profiler_us_per_step", "us", "lower", "Time that the profiler itself took in each step."),
+    ("loss", "", "lower", "Training loss."),
+    ("accuracy", "", "higher", "Share of samples whose most probable class is the true one."),
+    ("agreement", "", "higher", "Share of samples for which the model gives the same answer as the reference."),
+    ("mean_absolute_error", "", "lower", "Mean of |prediction - truth|."),
+    ("mean_squared_error", "", "lower", "Mean of (prediction - truth)^2."),
+    ("latency_ms", "ms", "lower", "Median time of one call, warm-up left out."),
+    ("latency_p95_ms", "ms", "lower", "95th percentile of the same calls."),
+    ("latency_samples", "", None, "Calls that the latency rests on."),
+    ("size_bytes", "B", "lower", "Size of the file."),
+    ("operator", "", None, "Kernel and number format of one operator of the file, such as 'CONV_2D int8'."),
+    ("operator_count", "", None, "Operators of the file with this kernel and number format."),
+    ("input_type", "", None, "Element type, and quantization if there is one, of one input of the file."),
+    ("output_type", "", None, "Element type, and quantization if there is one, of one output of the file."),
+    ("export_time_s", "s", "lower", "Time that conversion and reading back took."),
+    ("calibration_samples", "", None, "Samples that set the ranges of the activations."),
+)
+
+METRICS: MappingProxyType[str, Metric] = MappingProxyType({row[0]: Metric(*row) for row in _ROWS})
+"""Name to metric, for each figure that this package makes. A user's own Keras metrics may be measured too."""
+
+
+def metric_of(name: str) -> Metric:
+    """Return what is known of a metric.
+
+    Args:
+        name: A metric of ``METRICS``, the same behind ``val_``, or one of the user's own.
+
+    Returns:
+        The metric; for one that is not known, without unit and direction.
+
+    Example:
+        >>> metric_of("val_accuracy").better
+        'higher'
+    """
+    known = METRICS.get(name.removeprefix("val_"))
+    if known is None:
+        return Metric(name, "", None, "A metric of the user's own.")
+    meaning = known.meaning if known.name == name else f"On the validation data: {known.meaning}"
+    return Metric(name, known.unit, known.better, meaning)

@@ -1,0 +1,202 @@
+"""Measurement, Environment and Result: what every verb that looks at something gives back."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from keras_precision.environment import Environment
+from keras_precision.errors import FileFormatError, NotMeasuredError, nearest
+from keras_precision.plan import PrecisionPlan
+from keras_precision.saved import Fields, decode_number, encode_number, load_document, save_document
+
+__all__ = ["Measurement", "Result", "Value"]
+
+Value = float | int | str | None
+"""What is measured: a number, a text (an operator's type, say), or None for 'unknown'."""
+
+_FORMAT, _VERSION = "keras_precision.result", 1
+# Version 1 (2026-11): name, environment, plan, measurements as rows, notes.
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One tidy row.
+
+    Attributes:
+        subject: What was measured: ``"fit"``, a layer path, an operator, a file.
+        metric: What of it; ``METRICS`` says its unit and meaning.
+        value: The figure; None if it could not be known.
+        step: The training step or epoch that it belongs to; None for a summary.
+    """
+
+    subject: str
+    metric: str
+    value: Value
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured, where, and under which plan: a value that saves and loads.
+
+    Attributes:
+        name: What a table calls it.
+        measurements: The rows, in the order in which they were made.
+        environment: Machine, versions, and how each figure was got.
+        plan: The precision plan that was in force, as realised; None if it cannot be told.
+        notes: What a reader should know: what could not be measured, what was relaxed.
+
+    Example:
+        >>> result = Result("run", (Measurement("fit", "skipped_steps", 2),))
+        >>> result.value("skipped_steps")
+        2
+    """
+
+    name: str
+    measurements: tuple[Measurement, ...] = ()
+    environment: Environment = field(default_factory=Environment)
+    plan: PrecisionPlan | None = None
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Measurement]:
+        """Iterate over the measurements."""
+        return iter(self.measurements)
+
+    def select(self, metric: str, subject: str | None = None) -> tuple[Measurement, ...]:
+        """Return the rows of one metric.
+
+        Args:
+            metric: The metric.
+            subject: Only rows of this subject; None for all.
+
+        Returns:
+            The rows, in order.
+        """
+        return tuple(row for row in self.measurements if row.metric == metric and subject in (None, row.subject))
+
+    def value(self, metric: str, subject: str | None = None) -> Any:
+        """Return the figure that stands for a metric: its summary, else its last step.
+
+        Args:
+            metric: The metric, such as ``"skipped_steps"``.
+            subject: Only of this subject; needed where several were measured.
+
+        Returns:
+            The figure; None if it was looked for and could not be known.
+
+        Raises:
+            NotMeasuredError: Nobody measured it, or several subjects have it and none is named.
+
+        Example:
+            >>> Result("run", (Measurement("fit", "loss_scale", 32768.0, step=1),)).value("loss_scale")
+            32768.0
+        """
+        rows = self.select(metric, subject)
+        if not rows:
+            known = sorted({row.metric for row in self.measurements})
+            of = f" of '{subject}'" if subject else ""
+            hint = nearest(metric, known) or f"It holds: {', '.join(known) or 'nothing'}."
+            raise NotMeasuredError(f"Expected a metric that the result '{self.name}' holds. Received: '{metric}'{of}. {hint}")
+        summaries = [row for row in rows if row.step is None] or [rows[-1]]
+        subjects = {row.subject for row in summaries}
+        if len(subjects) > 1:
+            raise NotMeasuredError(
+                f"Expected one subject. Received: '{metric}', which the result '{self.name}' holds for "
+                f"{len(subjects)} of them. Name one: {', '.join(sorted(subjects)[:5])}."
+            )
+        return summaries[-1].value
+
+    def get(self, metric: str, default: Value = None) -> Any:
+        """Return ``value(metric)``, or ``default`` where nobody measured it.
+
+        Args:
+            metric: The metric.
+            default: What stands for a metric that is absent.
+
+        Returns:
+            The figure.
+        """
+        return self.value(metric) if self.select(metric) else default
+
+    def series(self, metric: str, subject: str | None = None) -> tuple[list[int], list[Any]]:
+        """Return how a metric went from step to step.
+
+        Args:
+            metric: The metric.
+            subject: Only of this subject.
+
+        Returns:
+            The steps, and the figure at each: two lists of one length.
+        """
+        rows = [row for row in self.select(metric, subject) if row.step is not None]
+        return [row.step for row in rows if row.step is not None], [row.value for row in rows]
+
+    def with_measurements(self, rows: Iterable[Measurement], notes: Iterable[str] = ()) -> Self:
+        """Return a copy with more rows.
+
+        Args:
+            rows: The rows to add.
+            notes: Notes to add.
+
+        Returns:
+            The new result.
+        """
+        return replace(self, measurements=(*self.measurements, *rows), notes=(*self.notes, *notes))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result as JSON.
+
+        Args:
+            path: Where it goes; its folder must exist.
+
+        Returns:
+            The path.
+
+        Raises:
+            DestinationError: The path cannot be written.
+        """
+        fields = {
+            "name": self.name,
+            "environment": self.environment.to_json(),
+            "plan": self.plan.to_json() if self.plan else None,
+            "notes": list(self.notes),
+            "measurements": [[m.subject, m.metric, encode_number(m.value), m.step] for m in self.measurements],
+        }
+        return save_document(path, _FORMAT, _VERSION, fields)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a result that ``save`` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The result.
+
+        Raises:
+            FileFormatError: The file is no result, or holds something that this version does not know.
+            FileNotFoundError: There is no such file.
+        """
+        fields = load_document(path, _FORMAT, _VERSION)
+        fields.refuse_others("format", "version", "name", "environment", "plan", "notes", "measurements")
+        plan = fields.get("plan", (dict, type(None)))
+        rows = fields.get("measurements", list)
+        return cls(
+            name=fields.get("name", str),
+            measurements=tuple(_row(row, f"{path}: measurements[{index}]") for index, row in enumerate(rows)),
+            environment=Environment.from_json(Fields(fields.get("environment", dict), f"{path}: environment")),
+            plan=None if plan is None else PrecisionPlan.from_json(Fields(plan, f"{path}: plan")),
+            notes=tuple(fields.get("notes", list)),
+        )
+
+
+def _row(row: object, source: str) -> Measurement:
+    if not (isinstance(row, list) and len(row) == 4 and isinstance(row[0], str) and isinstance(row[1], str)):
+        raise FileFormatError(f"{source}: expected [subject, metric, value, step]. Received: {row!r}.")
+    step = row[3]
+    if step is not None and (not isinstance(step, int) or isinstance(step, bool)):
+        raise FileFormatError(f"{source}: expected a step that is a whole number or null. Received: {step!r}.")
+    return Measurement(row[0], row[1], decode_number(row[2], source), step)

@@ -1,0 +1,141 @@
+"""Scores of predictions, with NumPy alone: the same on a workstation and on a device without Keras."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision.errors import DataError
+
+__all__ = ["SCORES", "accuracy", "agreement", "answers", "mean_absolute_error", "mean_squared_error"]
+
+Array = npt.NDArray[np.generic]
+
+
+def answers(predictions: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the class that each prediction names.
+
+    Args:
+        predictions: Shape (n, ..., classes): probabilities or logits; or (n,) and (n, 1):
+            the probability of class 1.
+
+    Returns:
+        Shape (n, ...): the most probable class; of a single probability, whether it exceeds 0.5.
+    """
+    values = np.asarray(predictions)
+    if values.ndim > 1 and values.shape[-1] > 1:
+        return values.argmax(axis=-1)
+    single = values if values.ndim <= 1 else values[..., 0]
+    return (single > 0.5).astype(np.int64)
+
+
+def accuracy(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
+    """Return the share of samples whose most probable class is the true one.
+
+    Args:
+        truth: Class numbers, shape (n, ...) or (n, ..., 1), or one-hot, the shape of ``predictions``.
+        predictions: As for ``answers``.
+
+    Returns:
+        Between 0 and 1.
+
+    Raises:
+        DataError: The shapes do not fit, or ``truth`` holds no classes.
+
+    Example:
+        >>> accuracy([0, 1], [[0.9, 0.1], [0.8, 0.2]])
+        0.5
+    """
+    labels, given = np.asarray(truth), np.asarray(predictions)
+    if labels.dtype.kind not in "biuf" or (labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels))):
+        raise DataError(
+            f"Expected class numbers or one-hot rows as the truth. Received: dtype {labels.dtype} with values that are no whole numbers. "
+            "For a regression, ask for 'mean_absolute_error'."
+        )
+    predicted = answers(given)
+    if labels.shape == given.shape and labels.ndim > 1 and labels.shape[-1] > 1:
+        labels = labels.argmax(axis=-1)
+    elif labels.ndim == predicted.ndim + 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    _same_shape(labels, predicted)
+    return float(np.mean(labels == predicted))
+
+
+def agreement(reference: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
+    """Return the share of samples for which two models name the same class.
+
+    Args:
+        reference: Predictions of the reference, as for ``answers``.
+        predictions: Predictions of the other, of the same shape.
+
+    Returns:
+        Between 0 and 1.
+
+    Raises:
+        DataError: The shapes differ.
+
+    Example:
+        >>> agreement([[0.9, 0.1], [0.2, 0.8]], [[0.6, 0.4], [0.7, 0.3]])
+        0.5
+    """
+    _same_shape(np.asarray(reference), np.asarray(predictions))
+    return float(np.mean(answers(reference) == answers(predictions)))
+
+
+def mean_absolute_error(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
+    """Return the mean of ``|prediction - truth|``.
+
+    Args:
+        truth: Any shape; (n,) stands for (n, 1).
+        predictions: The same shape.
+
+    Returns:
+        At least 0.
+
+    Raises:
+        DataError: The shapes differ.
+    """
+    return float(np.mean(np.abs(_errors(truth, predictions))))
+
+
+def mean_squared_error(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
+    """Return the mean of ``(prediction - truth)^2``.
+
+    Args:
+        truth: Any shape; (n,) stands for (n, 1).
+        predictions: The same shape.
+
+    Returns:
+        At least 0.
+
+    Raises:
+        DataError: The shapes differ.
+    """
+    return float(np.mean(np.square(_errors(truth, predictions))))
+
+
+SCORES: MappingProxyType[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = MappingProxyType(
+    {
+        "accuracy": accuracy,
+        "acc": accuracy,
+        "mean_absolute_error": mean_absolute_error,
+        "mae": mean_absolute_error,
+        "mean_squared_error": mean_squared_error,
+        "mse": mean_squared_error,
+    }
+)
+"""Name, and Keras's short name, to score. ``SCORES[name].__name__`` is the name that results carry."""
+
+
+def _errors(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    wanted, given = np.asarray(truth, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    if given.ndim == wanted.ndim + 1 and given.shape[-1] == 1:
+        given = given[..., 0]
+    _same_shape(wanted, given)
+    return given - wanted
+
+
+def _same_shape(truth: Array, predictions: Array) -> None:
+    if truth.shape != predictions.shape:
+        raise DataError(f"Expected as many answers as labels, of the same shape. Received: labels {truth.shape}, answers {predictions.shape}.")

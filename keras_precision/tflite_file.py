@@ -1,0 +1,354 @@
+"""A ``.tflite`` file as it is: its inputs, outputs and operators, read with an interpreter alone."""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision.errors import FileFormatError, MissingExtraError
+from keras_precision.optional import available
+
+__all__ = ["EdgeModel", "Operator", "Tensor", "input_details", "inspect", "interpreter", "output_details"]
+
+Array = npt.NDArray[Any]
+
+# In the order of preference. TensorFlow's own is deprecated since 2.20.
+_RUNTIMES = (("ai_edge_litert.interpreter", "litert"), ("tflite_runtime.interpreter", "tflite-runtime"), ("tensorflow.lite", "tensorflow"))
+_CHECK_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a file.
+
+    Attributes:
+        name: Its name in the signature, or in the graph where there is no signature.
+        shape: Its shape, with -1 where the size is free.
+        dtype: NumPy's name of its element type.
+        scale: Step of the quantization, ``x = scale * (q - zero_point)``; 0 if it is not quantized.
+        zero_point: The integer that stands for 0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float = 0.0
+    zero_point: int = 0
+
+    @property
+    def described(self) -> str:
+        """Element type and quantization, such as ``int8 (scale 0.0039, zero point -128)``."""
+        return f"{self.dtype} (scale {self.scale:.4g}, zero point {self.zero_point})" if self.scale else self.dtype
+
+    def quantize(self, values: Array) -> Array:
+        """Return real numbers as this tensor holds them.
+
+        Args:
+            values: Real numbers.
+
+        Returns:
+            ``clip(round(x / scale) + zero_point)`` in the tensor's type, or a cast where it is not quantized.
+        """
+        dtype = np.dtype(self.dtype)
+        if not self.scale or values.dtype == dtype:
+            return values.astype(dtype, copy=False)
+        limits = np.iinfo(dtype)
+        return np.clip(np.round(values / self.scale) + self.zero_point, limits.min, limits.max).astype(dtype)
+
+    def dequantize(self, values: Array) -> Array:
+        """Return what this tensor holds as real numbers.
+
+        Args:
+            values: The tensor's content.
+
+        Returns:
+            ``scale * (q - zero_point)`` as float32, or ``values`` where it is not quantized.
+        """
+        if not self.scale:
+            return values
+        return ((values.astype(np.float32) - self.zero_point) * self.scale).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a file.
+
+    Attributes:
+        kernel: What it computes, such as ``CONV_2D``.
+        precision: The number format that it computes in, as deployment plans name them;
+            ``"cast"`` for QUANTIZE and DEQUANTIZE, ``"index"`` for shapes and indices.
+        tensors: Names of the tensors that it writes and of the constants that it reads: the
+            operators of the original graph that were fused into it.
+        reads: Numbers of the operators that it reads from.
+    """
+
+    kernel: str
+    precision: str
+    tensors: tuple[str, ...] = ()
+    reads: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class EdgeModel:
+    """What a ``.tflite`` file holds.
+
+    Attributes:
+        path: The file.
+        size_bytes: Its size.
+        runtime: The interpreter that read it, with its version.
+        inputs: Its inputs.
+        outputs: Its outputs, in the order of the model's.
+        operators: Its operators, in the order in which they run (main subgraph).
+    """
+
+    path: str
+    size_bytes: int
+    runtime: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+
+    @property
+    def operator_counts(self) -> dict[str, int]:
+        """``"CONV_2D int8"`` and the like, to how many there are, most frequent first."""
+        names = [f"{operator.kernel} {operator.precision}" for operator in self.operators]
+        return {name: names.count(name) for name in sorted(set(names), key=lambda name: (-names.count(name), name))}
+
+
+def inspect(path: str | os.PathLike[str]) -> EdgeModel:
+    """Read what a ``.tflite`` file holds, and prove that it loads and runs.
+
+    The file is loaded, and run once on zeros, in a process of its own: the interpreter does not
+    verify what it loads, and a damaged file can end the process.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its inputs, outputs and operators.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: The file is empty, truncated, foreign, or does not run.
+        MissingExtraError: No interpreter is installed.
+
+    Example:
+        >>> inspect("model.tflite").operator_counts  # doctest: +SKIP
+        {'CONV_2D int8': 5, 'FULLY_CONNECTED int8': 1}
+    """
+    file = Path(path)
+    with file.open("rb") as opened:
+        head = opened.read(8)
+    if len(head) < 8 or head[4:8] != b"TFL3":
+        content = "an empty file" if not head else f"a file that begins with {head!r}"
+        raise FileFormatError(f"{file}: expected a TensorFlow Lite file (bytes 4 to 7 are 'TFL3'). Received: {content}.")
+    _runtime()
+    stamp = file.stat()
+    key = (str(file.resolve()), stamp.st_mtime_ns, stamp.st_size)
+    if key not in _INSPECTED:
+        _INSPECTED[key] = _inspect_in_child(file)
+    return replace(_INSPECTED[key], path=str(path))
+
+
+_INSPECTED: dict[tuple[str, int, int], EdgeModel] = {}
+
+
+def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bool = True) -> Any:
+    """Open a file with the interpreter that is installed.
+
+    Args:
+        path: A file that ``inspect`` has proven sound.
+        threads: Threads that one call may use.
+        delegates: Whether delegates such as XNNPACK may take operators over.
+
+    Returns:
+        The interpreter, its tensors allocated.
+
+    Raises:
+        MissingExtraError: None is installed.
+        ValueError: The file is damaged.
+    """
+    module, name = _runtime()
+    options: dict[str, Any] = {"model_path": os.fspath(path), "num_threads": threads}
+    if not delegates:
+        resolvers = module.experimental.OpResolverType if name == "tensorflow" else module.OpResolverType
+        options["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    opened = module.Interpreter(**options)
+    opened.allocate_tensors()
+    return opened
+
+
+def input_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return the inputs of a file with the names of its signature, in the file's order.
+
+    Args:
+        opened: An interpreter.
+
+    Returns:
+        Name and the interpreter's own details, for each input.
+    """
+    details = opened.get_input_details()
+    runner = _signature_runner(opened)
+    names = {} if runner is None else {detail["index"]: name for name, detail in runner.get_input_details().items()}
+    return [(names.get(detail["index"], detail["name"]), detail) for detail in details]
+
+
+def output_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return the outputs of a file in the order of the names of its signature: the file's own is arbitrary.
+
+    Args:
+        opened: An interpreter.
+
+    Returns:
+        Name and the interpreter's own details, for each output.
+    """
+    runner = _signature_runner(opened)
+    if runner is None:
+        return [(detail["name"], detail) for detail in opened.get_output_details()]
+    return sorted(runner.get_output_details().items(), key=lambda item: _natural(item[0]))
+
+
+def zeros(model: EdgeModel) -> list[Array]:
+    """Return a sample of zeros that the file takes.
+
+    Args:
+        model: What the file holds.
+
+    Returns:
+        One array per input, with a free size taken as 1.
+    """
+    return [np.zeros([max(1, size) for size in tensor.shape], tensor.dtype) for tensor in model.inputs]
+
+
+_MARK = "keras-precision-file:"
+_DESCRIBE = "import sys; from keras_precision.tflite_file import describe; describe(sys.argv[1])"
+
+
+def describe(path: str) -> None:
+    """Load and run the file in this process and print what it holds; called in a child, which may not survive it.
+
+    Args:
+        path: The file.
+    """
+    plain = interpreter(path, delegates=False)  # with delegates, the operators of the file are replaced
+    model = EdgeModel(
+        path=path,
+        size_bytes=Path(path).stat().st_size,
+        runtime=_runtime_name(),
+        inputs=tuple(_tensor(name, detail) for name, detail in input_details(plain)),
+        outputs=tuple(_tensor(name, detail) for name, detail in output_details(plain)),
+        operators=tuple(_operators(plain)),
+    )
+    running = interpreter(path)
+    for (_, detail), values in zip(input_details(running), zeros(model), strict=True):
+        running.set_tensor(detail["index"], values)
+    running.invoke()
+    sys.stdout.write(_MARK + json.dumps(asdict(model)))
+
+
+def _inspect_in_child(path: Path) -> EdgeModel:
+    # The child imports what this process imports, however it came by it.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", _DESCRIBE, str(path)]
+    try:
+        child = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", timeout=_CHECK_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise FileFormatError(f"{path}: expected a file that loads and runs once. Received: no answer within {_CHECK_TIMEOUT_S} s.") from error
+    if child.returncode == 0:
+        return _from_json(json.loads(child.stdout.rpartition(_MARK)[2]))
+    last = (child.stderr.strip().splitlines() or ["no message"])[-1]
+    how = f"it ended the process with signal {-child.returncode}" if child.returncode < 0 else last
+    raise FileFormatError(
+        f"{path}: expected a TensorFlow Lite file that loads and runs. Received: a damaged file, or one that {_runtime_name()} cannot run ({how})."
+    )
+
+
+def _from_json(values: dict[str, Any]) -> EdgeModel:
+    sides = {side: tuple(Tensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[side]) for side in ("inputs", "outputs")}
+    operators = tuple(Operator(row["kernel"], row["precision"], tuple(row["tensors"]), tuple(row["reads"])) for row in values["operators"])
+    return EdgeModel(values["path"], values["size_bytes"], values["runtime"], operators=operators, **sides)
+
+
+def _runtime() -> tuple[Any, str]:
+    for module, name in _RUNTIMES:
+        if available(module.partition(".")[0]):
+            return importlib.import_module(module), name
+    raise MissingExtraError(
+        'Expected an interpreter for TensorFlow Lite, and none is installed. Install one with: pip install "keras-precision[edge]"'
+    )
+
+
+def _runtime_name() -> str:
+    module, name = _runtime()
+    package = importlib.import_module(module.__name__.partition(".")[0])
+    return f"{name} {getattr(package, '__version__', '')}".rstrip()
+
+
+def _signature_runner(opened: Any) -> Any:
+    signatures = opened.get_signature_list()
+    return opened.get_signature_runner(next(iter(signatures))) if signatures else None
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key by which output_2 comes before output_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _tensor(name: str, detail: dict[str, Any]) -> Tensor:
+    shape = detail.get("shape_signature")
+    if shape is None or len(shape) == 0:
+        shape = detail["shape"]
+    scale, zero_point = detail["quantization"]
+    return Tensor(name, tuple(int(size) for size in shape), np.dtype(detail["dtype"]).name, float(scale), int(zero_point))
+
+
+def _operators(opened: Any) -> Iterator[Operator]:
+    tensors = {detail["index"]: detail for detail in opened.get_tensor_details()}
+    given = {detail["index"] for detail in opened.get_input_details()}
+    writers: dict[int, int] = {}
+    widened: set[int] = set()  # float32 copies of float16 weights
+    # The interpreters have no public list of operators; the three share this one.
+    for number, operator in enumerate(opened._get_ops_details()):
+        reads = [int(index) for index in operator["inputs"] if index in tensors]
+        writes = [int(index) for index in operator["outputs"] if index in tensors]
+        constants = [index for index in reads if index not in writers and index not in given]
+        kernel = operator["op_name"]
+        if kernel == "DEQUANTIZE" and constants and tensors[constants[0]]["dtype"] == np.float16:
+            widened.update(writes)
+        types = [np.dtype(tensors[index]["dtype"]).name for index in constants]
+        written = {np.dtype(tensors[index]["dtype"]).name for index in writes}
+        precision = _precision(kernel, written, types, narrowed=any(index in widened for index in reads))
+        names = tuple(str(tensors[index]["name"]) for index in (*writes, *constants))
+        yield Operator(kernel, precision, names, tuple(sorted({writers[index] for index in reads if index in writers})))
+        writers.update(dict.fromkeys(writes, number))
+
+
+def _precision(kernel: str, written: set[str], constants: list[str], *, narrowed: bool) -> str:
+    """Name the number format that an operator computes in.
+
+    Args:
+        kernel: What it computes.
+        written: Types of what it writes.
+        constants: Types of the constants that it reads.
+        narrowed: Whether it reads weights that are stored as float16.
+    """
+    if kernel in ("QUANTIZE", "DEQUANTIZE"):
+        return "cast"
+    if written & {"int8", "uint8"}:
+        return "int8"
+    if "int16" in written:
+        return "int16x8"
+    if "float32" not in written:
+        return "float16" if "float16" in written else "index"
+    if "int8" in constants or "uint8" in constants:
+        return "int8_dynamic"
+    return "float16" if narrowed else "float32"

@@ -1,1 +1,80 @@
-"""keras_precision: see, ship and choose lower precision in Keras."""
+"""See what lower precision does to a Keras model, ship it safely, and choose it by evidence.
+
+The names are loaded on first use: importing this package imports no Keras and no backend.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_precision import edge
+    from keras_precision.callbacks.probe import Probe
+    from keras_precision.callbacks.profiler import PrecisionProfiler
+    from keras_precision.deploy.tflite import export_tflite
+    from keras_precision.environment import Environment
+    from keras_precision.errors import PrecisionError, PrecisionWarning
+    from keras_precision.metrics import METRICS
+    from keras_precision.plan import PrecisionPlan
+    from keras_precision.policy import layer_paths, plan_of, precision, set_precision
+    from keras_precision.report.render import render
+    from keras_precision.result import Measurement, Result
+    from keras_precision.verify import benchmark, evaluate
+
+__version__ = "0.1.0"
+
+# In the order of the workflow: look, decide, act, verify, tell.
+_WHERE = {
+    "layer_paths": "policy",
+    "plan_of": "policy",
+    "PrecisionProfiler": "callbacks.profiler",
+    "Probe": "callbacks.probe",
+    "PrecisionPlan": "plan",
+    "precision": "policy",
+    "set_precision": "policy",
+    "export_tflite": "deploy.tflite",
+    "evaluate": "verify",
+    "benchmark": "verify",
+    "edge": "edge",
+    "render": "report.render",
+    "METRICS": "metrics",
+    "Measurement": "result",
+    "Result": "result",
+    "Environment": "environment",
+    "PrecisionError": "errors",
+    "PrecisionWarning": "errors",
+}
+
+__all__ = [
+    "METRICS",
+    "Environment",
+    "Measurement",
+    "PrecisionError",
+    "PrecisionPlan",
+    "PrecisionProfiler",
+    "PrecisionWarning",
+    "Probe",
+    "Result",
+    "benchmark",
+    "edge",
+    "evaluate",
+    "export_tflite",
+    "layer_paths",
+    "plan_of",
+    "precision",
+    "render",
+    "set_precision",
+]
+
+
+def __getattr__(name: str) -> Any:
+    where = _WHERE.get(name)
+    if where is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{where}")
+    value = module if where == name else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

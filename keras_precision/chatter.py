@@ -1,12 +1,14 @@
 """What libraries write to the process's output goes to logging instead."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["captured"]
 
@@ -32,27 +34,62 @@ def captured(source: str) -> Iterator[None]:
         >>> with captured("converter"):
         ...     print("not seen")
     """
-    with _LOCK, tempfile.TemporaryFile() as heard:
-        saved = []
+    with _LOCK, tempfile.TemporaryFile(buffering=0) as heard:  # one offset, shared with the descriptors
         try:
-            for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
-                _flush(stream)
-                saved.append((descriptor, os.dup(descriptor)))
-                os.dup2(heard.fileno(), descriptor)
-            # Python's own streams may go elsewhere (a notebook, a test runner): they are caught too.
-            with open(os.dup(heard.fileno()), "w", encoding="utf-8", errors="replace", buffering=1) as text:
-                with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-                    yield
+            with _descriptors_to(heard.fileno()), _streams_to(heard):
+                yield
         finally:
-            for descriptor, original in saved:
-                os.dup2(original, descriptor)
-                os.close(original)
             heard.seek(0)
             for line in heard.read().decode(errors="replace").splitlines():
                 _LOG.debug("%s: %s", source, line)
 
 
-def _flush(stream: object) -> None:
-    flush = getattr(stream, "flush", None)  # sys.stdout is None under pythonw and in some services
-    if flush is not None:
-        flush()
+@contextlib.contextmanager
+def _descriptors_to(target: int) -> Iterator[None]:
+    saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # as under pythonw, and in some services
+            stream.flush()
+    for descriptor, _ in saved:
+        os.dup2(target, descriptor)
+    try:
+        yield
+    finally:
+        for descriptor, original in saved:
+            os.dup2(original, descriptor)
+            os.close(original)
+
+
+@contextlib.contextmanager
+def _streams_to(target: Any) -> Iterator[None]:
+    """Python's own streams may lead elsewhere (a notebook, a test runner): they are caught too."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = relays = _Relay(target, before[0]), _Relay(target, before[1])
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for relay in relays:
+            relay.target = None
+
+
+class _Relay(io.TextIOBase):
+    """Writes to ``target``, and to the stream that it stood for once that is gone.
+
+    A logging handler that a library makes meanwhile keeps this object for good.
+    """
+
+    def __init__(self, target: Any, original: Any) -> None:
+        super().__init__()
+        self.target, self._original = target, original
+
+    def write(self, text: str) -> int:
+        if self.target is not None:
+            self.target.write(text.encode(errors="replace"))
+        elif self._original is not None:
+            self._original.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.target is None and self._original is not None:
+            self._original.flush()

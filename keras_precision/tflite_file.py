@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from keras_precision.errors import FileFormatError, MissingExtraError
 from keras_precision.optional import available
 
-__all__ = ["EdgeModel", "Operator", "Tensor", "input_details", "inspect", "interpreter", "output_details"]
+__all__ = ["EdgeModel", "Operator", "Tensor", "input_details", "inspect", "interpreter", "output_details", "runtime", "zeros"]
 
 Array = npt.NDArray[Any]
 
@@ -89,12 +89,14 @@ class Operator:
         tensors: Names of the tensors that it writes and of the constants that it reads: the
             operators of the original graph that were fused into it.
         reads: Numbers of the operators that it reads from.
+        weights: Element types of the constants that it computes with, as stored.
     """
 
     kernel: str
     precision: str
     tensors: tuple[str, ...] = ()
     reads: tuple[int, ...] = ()
+    weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def inspect(path: str | os.PathLike[str]) -> EdgeModel:
     if len(head) < 8 or head[4:8] != b"TFL3":
         content = "an empty file" if not head else f"a file that begins with {head!r}"
         raise FileFormatError(f"{file}: expected a TensorFlow Lite file (bytes 4 to 7 are 'TFL3'). Received: {content}.")
-    _runtime()
+    runtime()
     stamp = file.stat()
     key = (str(file.resolve()), stamp.st_mtime_ns, stamp.st_size)
     if key not in _INSPECTED:
@@ -177,7 +179,7 @@ def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bo
         MissingExtraError: None is installed.
         ValueError: The file is damaged.
     """
-    module, name = _runtime()
+    module, name = runtime()
     options: dict[str, Any] = {"model_path": os.fspath(path), "num_threads": threads}
     if not delegates:
         resolvers = module.experimental.OpResolverType if name == "tensorflow" else module.OpResolverType
@@ -274,11 +276,19 @@ def _inspect_in_child(path: Path) -> EdgeModel:
 
 def _from_json(values: dict[str, Any]) -> EdgeModel:
     sides = {side: tuple(Tensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[side]) for side in ("inputs", "outputs")}
-    operators = tuple(Operator(row["kernel"], row["precision"], tuple(row["tensors"]), tuple(row["reads"])) for row in values["operators"])
+    operators = tuple(Operator(row["kernel"], row["precision"], tuple(row["tensors"]), tuple(row["reads"]), tuple(row["weights"])) for row in values["operators"])
     return EdgeModel(values["path"], values["size_bytes"], values["runtime"], operators=operators, **sides)
 
 
-def _runtime() -> tuple[Any, str]:
+def runtime() -> tuple[Any, str]:
+    """Return the module of the interpreter that is installed, and its name.
+
+    Returns:
+        The module, and ``"litert"``, ``"tflite-runtime"`` or ``"tensorflow"``.
+
+    Raises:
+        MissingExtraError: None is installed.
+    """
     for module, name in _RUNTIMES:
         if available(module.partition(".")[0]):
             return importlib.import_module(module), name
@@ -288,7 +298,7 @@ def _runtime() -> tuple[Any, str]:
 
 
 def _runtime_name() -> str:
-    module, name = _runtime()
+    module, name = runtime()
     package = importlib.import_module(module.__name__.partition(".")[0])
     return f"{name} {getattr(package, '__version__', '')}".rstrip()
 
@@ -315,32 +325,28 @@ def _operators(opened: Any) -> Iterator[Operator]:
     tensors = {detail["index"]: detail for detail in opened.get_tensor_details()}
     given = {detail["index"] for detail in opened.get_input_details()}
     writers: dict[int, int] = {}
-    widened: set[int] = set()  # float32 copies of float16 weights
+    widened: dict[int, str] = {}  # float32 copies of weights that are stored narrower
+
+    def dtype(index: int) -> str:
+        return widened.get(index) or np.dtype(tensors[index]["dtype"]).name
+
     # The interpreters have no public list of operators; the three share this one.
     for number, operator in enumerate(opened._get_ops_details()):
         reads = [int(index) for index in operator["inputs"] if index in tensors]
         writes = [int(index) for index in operator["outputs"] if index in tensors]
-        constants = [index for index in reads if index not in writers and index not in given]
+        constants = [index for index in reads if index in widened or (index not in writers and index not in given)]
         kernel = operator["op_name"]
-        if kernel == "DEQUANTIZE" and constants and tensors[constants[0]]["dtype"] == np.float16:
-            widened.update(writes)
-        types = [np.dtype(tensors[index]["dtype"]).name for index in constants]
-        written = {np.dtype(tensors[index]["dtype"]).name for index in writes}
-        precision = _precision(kernel, written, types, narrowed=any(index in widened for index in reads))
+        if kernel == "DEQUANTIZE" and constants:
+            widened.update(dict.fromkeys(writes, dtype(constants[0])))
+        weights = tuple(name for index in constants if (name := dtype(index)) not in ("int32", "int64", "bool"))
+        precision = _precision(kernel, {dtype(index) for index in writes}, weights)
         names = tuple(str(tensors[index]["name"]) for index in (*writes, *constants))
-        yield Operator(kernel, precision, names, tuple(sorted({writers[index] for index in reads if index in writers})))
+        yield Operator(kernel, precision, names, tuple(sorted({writers[index] for index in reads if index in writers})), weights)
         writers.update(dict.fromkeys(writes, number))
 
 
-def _precision(kernel: str, written: set[str], constants: list[str], *, narrowed: bool) -> str:
-    """Name the number format that an operator computes in.
-
-    Args:
-        kernel: What it computes.
-        written: Types of what it writes.
-        constants: Types of the constants that it reads.
-        narrowed: Whether it reads weights that are stored as float16.
-    """
+def _precision(kernel: str, written: set[str], weights: Sequence[str]) -> str:
+    """Name the number format that an operator computes in, from the types that it writes and of its weights."""
     if kernel in ("QUANTIZE", "DEQUANTIZE"):
         return "cast"
     if written & {"int8", "uint8"}:
@@ -349,6 +355,6 @@ def _precision(kernel: str, written: set[str], constants: list[str], *, narrowed
         return "int16x8"
     if "float32" not in written:
         return "float16" if "float16" in written else "index"
-    if "int8" in constants or "uint8" in constants:
+    if "int8" in weights or "uint8" in weights:
         return "int8_dynamic"
-    return "float16" if narrowed else "float32"
+    return "float16" if "float16" in weights else "float32"

@@ -199,8 +199,10 @@ def _widened(config: Any) -> Any:
         if config.get("class_name") in ("DTypePolicy", "Policy", "DTypePolicyMap"):
             return "float32"
         return {key: "float32" if key == "dtype" and value in _NARROW_FLOATS else _widened(value) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return type(config)(_widened(value) for value in config)
+    if isinstance(config, tuple):
+        return tuple(_widened(value) for value in config)
+    if isinstance(config, Sequence) and not isinstance(config, str | bytes):  # tf_keras has wrapped lists, too
+        return [_widened(value) for value in config]
     return config
 
 

@@ -68,7 +68,7 @@ class LegacyAdapter(KerasAdapter):
     def samples_seen(self, model: Any) -> int | None:
         """Return what the mean of the loss was weighted with: Keras weights each batch with its size."""
         losses = getattr(model, "compiled_loss", None)
-        metric = getattr(losses, "_loss_metric", None)
+        metric = getattr(losses, "_total_loss_mean", None)
         count = None if metric is None else round(float(metric.count.numpy()))
         return count or None
 

@@ -25,8 +25,8 @@ class MemorySource(ABC):
         """Forget earlier peaks, where the source can."""
 
     @abstractmethod
-    def peak_mb(self) -> float:
-        """Return the peak since ``start`` in megabytes of 10^6 bytes."""
+    def peak_mb(self) -> float | None:
+        """Return the peak since ``start`` in megabytes of 10^6 bytes; None if it cannot be told."""
 
 
 class ResidentSet(MemorySource):

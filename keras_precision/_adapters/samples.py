@@ -1,0 +1,144 @@
+"""Samples: representative data in any form that ``fit`` takes, as checked NumPy arrays."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision._adapters.keras import Input
+from keras_precision.errors import DataError
+
+__all__ = ["read_samples"]
+
+Array = npt.NDArray[Any]
+
+_FORMS = "an array, a list or tuple of arrays (one per input), a dict by input name, a tf.data.Dataset, a keras PyDataset, a torch DataLoader, a generator, or a function that yields lists of arrays"
+
+
+def read_samples(data: Any, inputs: Sequence[Input]) -> dict[str, Array]:
+    """Read all samples, check them against the inputs of a model, and drop labels.
+
+    Args:
+        data: An array of shape (n, ...); one array per input as a tuple, list or dict; or anything
+            that yields batches (``tf.data``, ``PyDataset``, torch ``DataLoader``, generator) or
+            single samples; or a function that returns such a thing, as TensorFlow Lite's
+            documentation has it. Elements that are tuples may carry labels and weights behind
+            the inputs, as for ``fit``.
+        inputs: The inputs of the model.
+
+    Returns:
+        Input name to an array of shape (n, ...) in the input's type.
+
+    Raises:
+        DataError: There are none, or their count, shape, type or values do not fit.
+    """
+    if data is None:
+        raise DataError(f"Expected a representative dataset: {_FORMS}. Received: None. A few hundred samples of the training data will do.")
+    if isinstance(data, str | bytes):
+        raise DataError(f"Expected a representative dataset: {_FORMS}. Received: {type(data).__name__}. Load the data first.")
+    whole = _whole(data, inputs)
+    batches = [_checked(whole, inputs, batched=True)] if whole is not None else [_checked(piece, inputs) for piece in _pieces(data, inputs)]
+    batches = [batch for batch in batches if batch]
+    if not batches:
+        raise DataError("Expected at least one sample. Received: a representative dataset that yields nothing. Was a generator used up before?")
+    return {each.name: np.concatenate([batch[each.name] for batch in batches]) for each in inputs}
+
+
+def _whole(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
+    """One object per input where ``data`` holds all samples at once; None where it yields them."""
+    if isinstance(data, Mapping):
+        return _by_name(data, inputs)
+    if isinstance(data, list | tuple):
+        if len(data) != len(inputs):
+            hint = "For many samples of one input, stack them: np.stack(samples)." if len(inputs) == 1 else "Give one array per input."
+            raise DataError(f"Expected {len(inputs)} array(s), for {_listed(inputs)}. Received: a {type(data).__name__} of {len(data)}. {hint}")
+        return list(data)
+    if isinstance(data, np.ndarray) or (hasattr(data, "shape") and hasattr(data, "__array__")):
+        if len(inputs) != 1:
+            raise DataError(f"Expected {len(inputs)} arrays, for {_listed(inputs)}. Received: one array. Give a tuple, or a dict by input name.")
+        return [data]
+    return None
+
+
+def _pieces(data: Any, inputs: Sequence[Input]) -> Iterator[list[Any]]:
+    for element in _elements(data):
+        yield _inputs_of(element, inputs)
+
+
+def _elements(data: Any) -> Iterable[Any]:
+    produced = data() if isinstance(data, Callable) and not hasattr(data, "__getitem__") and not hasattr(data, "__iter__") else data  # type: ignore[arg-type]
+    cardinality = getattr(produced, "cardinality", None)  # of tf.data: -1 is infinite
+    batches = getattr(produced, "num_batches", None)  # of PyDataset: None is infinite
+    if (cardinality is not None and int(cardinality()) == -1) or (hasattr(produced, "num_batches") and batches is None):
+        raise DataError("Expected representative data that end. Received: an infinite dataset. Cut it: dataset.take(100).")
+    if batches is not None:  # a PyDataset, whose iteration never ends by itself
+        return (produced[index] for index in range(batches))
+    if not isinstance(produced, Iterable):
+        raise DataError(f"Expected a representative dataset: {_FORMS}. Received: {type(data).__name__}.")
+    return produced
+
+
+def _inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
+    """The inputs of one element, without labels and weights."""
+    if isinstance(element, Mapping):
+        return _by_name(element, inputs)
+    if isinstance(element, tuple):
+        # (x,), (x, y) or (x, y, weights), as for fit; or, for several inputs, one array each.
+        first = element[0] if element else ()
+        if len(inputs) == 1 or isinstance(first, Mapping | list | tuple) or len(element) != len(inputs):
+            return _inputs_of(first, inputs) if isinstance(first, Mapping | list | tuple) else [first]
+        return list(element)
+    if isinstance(element, list):
+        return element
+    return [element]
+
+
+def _by_name(data: Mapping[str, Any], inputs: Sequence[Input]) -> list[Any]:
+    names = [each.name for each in inputs]
+    if sorted(data) != sorted(names):
+        raise DataError(f"Expected a dict with the keys {names}. Received: {list(data)}.")
+    return [data[name] for name in names]
+
+
+def _checked(arrays: list[Any], inputs: Sequence[Input], *, batched: bool = False) -> dict[str, Array]:
+    """Arrays by input name, each of shape (n, ...), finite and of the input's type."""
+    if len(arrays) != len(inputs):
+        raise DataError(f"Expected {len(inputs)} array(s) a sample, for {_listed(inputs)}. Received: {len(arrays)}.")
+    checked = {each.name: _fitted(np.asarray(array), each, batched) for array, each in zip(arrays, inputs, strict=True)}
+    counts = {name: len(array) for name, array in checked.items()}
+    if len(set(counts.values())) > 1:
+        raise DataError(f"Expected as many samples for each input. Received: {counts}.")
+    return checked if next(iter(counts.values())) else {}
+
+
+def _fitted(array: Array, wanted: Input, batched: bool) -> Array:
+    name = f"the input '{wanted.name}'"
+    if not batched and _fits(array.shape, wanted.shape):
+        array = array[np.newaxis]
+    if not _fits(array.shape[1:], wanted.shape) or array.ndim == 0:
+        sizes = ", ".join("any" if size is None else str(size) for size in wanted.shape)
+        raise DataError(f"Expected samples of shape (n, {sizes}) for {name}. Received: {array.shape}.")
+    dtype = np.dtype(wanted.dtype)
+    kinds = "biuf" if dtype.kind == "f" else "biu"
+    # ml_dtypes' bfloat16 is of kind V, and a float all the same.
+    if array.dtype.kind not in kinds and array.dtype.name != "bfloat16":
+        what = "numbers" if dtype.kind == "f" else "whole numbers"
+        raise DataError(f"Expected {what} (dtype {dtype}) for {name}. Received: dtype {array.dtype}.")
+    fitted = array.astype(dtype, copy=False)
+    broken = fitted.size - int(np.count_nonzero(np.isfinite(fitted)))
+    if broken:
+        raise DataError(
+            f"Expected finite samples for {name}. Received: {broken} values of {math.prod(fitted.shape)} that are NaN or infinite. "
+            "Remove them: one infinity would become the range of a whole layer."
+        )
+    return fitted
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(size in (None, got) for size, got in zip(wanted, shape, strict=True))
+
+
+def _listed(inputs: Sequence[Input]) -> str:
+    return ", ".join(f"'{each.name}'" for each in inputs)

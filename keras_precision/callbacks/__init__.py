@@ -1,0 +1,1 @@
+"""Callbacks for ``fit`` of Keras 3 and tf_keras."""

@@ -1,0 +1,75 @@
+"""Probe: one thing that the profiler watches."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from keras_precision._adapters import KerasAdapter
+from keras_precision.result import Measurement, Value
+
+__all__ = ["Fit", "Probe"]
+
+
+@dataclass
+class Fit:
+    """The fit that is being watched.
+
+    Attributes:
+        model: The model.
+        adapter: Its Keras.
+        batches: Batches trained so far.
+        samples: Samples trained so far; None once they could not be counted.
+    """
+
+    model: Any
+    adapter: KerasAdapter
+    batches: int = 0
+    samples: int | None = field(default=0)
+
+
+class Probe:
+    """One thing that the profiler watches; a subclass overrides the hooks that it needs.
+
+    An exception in a hook switches the probe off for the rest of the fit, with one warning.
+
+    Attributes:
+        name: What a warning calls it.
+    """
+
+    name = "probe"
+
+    def begin(self, fit: Fit) -> None:
+        """Run before the first step.
+
+        Args:
+            fit: The fit; it stays current for as long as the fit lasts.
+        """
+
+    def step_begin(self) -> None:
+        """Run before a training step."""
+
+    def step_end(self, batches: int) -> None:
+        """Run after a training step.
+
+        Args:
+            batches: Batches that it trained: more than one under ``steps_per_execution``.
+        """
+
+    def epoch_end(self, epoch: int) -> None:
+        """Run after an epoch, and before its validation where there is one.
+
+        Args:
+            epoch: Its number, from 0.
+        """
+
+    def values(self) -> Mapping[str, Value]:
+        """Return the figures as they stand: metric to value, None for what cannot be known."""
+        return {}
+
+    def rows(self) -> Iterator[Measurement]:
+        """Yield more than summaries: figures of single steps or epochs."""
+        return iter(())
+
+    def sources(self) -> Mapping[str, str]:
+        """Return how each figure was got: metric to words."""
+        return {}

@@ -1,0 +1,123 @@
+"""What a written file does, held against the plan that it was written for."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from keras_precision.errors import PlanNotHonouredError
+from keras_precision.plan import PrecisionPlan
+from keras_precision.tflite_file import EdgeModel, Operator
+
+__all__ = ["check_plan", "layers_of", "realised_plan"]
+
+
+def layers_of(model: EdgeModel, scopes: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Return the layers that each operator of a file computes.
+
+    The converter names a tensor after the graph operations that were fused into it, joined by
+    semicolons, and gives the outputs of the file other names; an operator that is left without a
+    name belongs to the layer that it reads from.
+
+    Args:
+        model: The file.
+        scopes: Graph operation, and graph scope, to layer path, from tracing the model.
+
+    Returns:
+        For each operator, the paths of its layers; empty where they cannot be told.
+    """
+    found: list[tuple[str, ...]] = []
+    for operator in model.operators:
+        own = [path for name in operator.tensors for part in name.split(";") if (path := _path_of(part, scopes))]
+        inherited = [path for number in operator.reads for path in found[number][-1:]]
+        found.append(tuple(dict.fromkeys(own or inherited)))
+    return found
+
+
+def realised_plan(model: EdgeModel, plan: PrecisionPlan, scopes: Mapping[str, str], paths: Sequence[str]) -> PrecisionPlan:
+    """Return the plan that a file realises.
+
+    Args:
+        model: The file.
+        plan: The plan that it was written for.
+        scopes: Graph operation, and graph scope, to layer path.
+        paths: All layer paths of the model.
+
+    Returns:
+        A plan with the same default, that names each layer whose operators compute otherwise. A
+        layer that left no operator of its own (dropout, a folded batch normalization) is taken to
+        be in the precision of the whole file if it has a single one.
+    """
+    used: dict[str, list[str]] = {}
+    for operator, layers in zip(model.operators, layers_of(model, scopes), strict=True):
+        for path in layers:
+            if _computes(operator, plan.precision_of(path)):
+                used.setdefault(path, []).append(operator.precision)
+    everywhere = {operator.precision for operator in model.operators if _computes(operator, plan.default)}
+    only = everywhere.pop() if len(everywhere) == 1 else plan.default
+    realised = {path: _one(used.get(path, [only]), plan.precision_of(path)) for path in paths}
+    return PrecisionPlan.deployment(plan.default, layers={path: value for path, value in realised.items() if value != plan.default})
+
+
+def check_plan(
+    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, scopes: Mapping[str, str], *, strict: bool
+) -> tuple[str, ...]:
+    """Raise where a file does not honour its plan; report what was relaxed.
+
+    Args:
+        model: The file.
+        plan: The plan that it was written for.
+        realised: The plan that it realises.
+        scopes: Graph operation, and graph scope, to layer path.
+        strict: Whether operators under the plan's default must be honoured too.
+
+    Returns:
+        Notes: each names an operator, and its layer, that stayed in another precision than the default.
+
+    Raises:
+        PlanNotHonouredError: A layer that the plan names is in another precision, or, if
+            ``strict``, any operator is.
+    """
+    for path, wanted in plan.layers.items():
+        if (got := realised.precision_of(path)) != wanted:
+            raise PlanNotHonouredError(
+                f"Expected the layer '{path}' in {wanted}, as the plan says. Received: {got} in the file. "
+                "TFLiteConverter has one precision for a whole model: leave the layer out of the plan, or change the default."
+            )
+    relaxed = []
+    for operator, layers in zip(model.operators, layers_of(model, scopes), strict=True):
+        wanted_here = {plan.precision_of(path) for path in layers} or {plan.default}
+        if operator.precision not in wanted_here and _computes(operator, plan.default):
+            where = f"layer '{layers[0]}'" if layers else f"'{operator.tensors[0]}'"
+            relaxed.append(f"operator {operator.kernel} of {where} stayed in {operator.precision}")
+    if strict and relaxed:
+        raise PlanNotHonouredError(
+            f"Expected every operator in {plan.default} (strict=True). Received: {'; '.join(relaxed)}. "
+            "Replace those layers, or export with strict=False."
+        )
+    return tuple(relaxed)
+
+
+def _computes(operator: Operator, wanted: str) -> bool:
+    """Tell whether an operator's precision says anything about a layer that is wanted in ``wanted``."""
+    if operator.precision in ("cast", "index"):
+        return False
+    # float16 is a format of weights: without any, an operator has nothing to store in it.
+    return not (wanted == "float16" and operator.precision == "float32" and not operator.weights)
+
+
+def _one(used: Sequence[str], wanted: str) -> str:
+    """The precision of a layer with several operators: the one that differs from the plan, if any does."""
+    return next((precision for precision in used if precision != wanted), wanted)
+
+
+def _path_of(name: str, scopes: Mapping[str, str]) -> str | None:
+    """The layer of a graph operation, by its name or the innermost scope that is known."""
+    # A constant that shares its operation's name gets a number behind it: MatMul1.
+    for candidate in (name, re.sub(r"\d+$", "", name)):
+        if candidate in scopes:
+            return scopes[candidate]
+    scope = name.rpartition("/")[0]
+    while scope:
+        if scope in scopes:
+            return scopes[scope]
+        scope = scope.rpartition("/")[0]
+    return None

@@ -1,0 +1,1 @@
+"""Results, shown: pure functions from values to text."""

@@ -1,0 +1,28 @@
+"""Results as Markdown, for a pull request."""
+
+from keras_precision.report.table import Table
+
+__all__ = ["draw"]
+
+
+def draw(table: Table) -> str:
+    """Return a table as Markdown.
+
+    Args:
+        table: The table.
+
+    Returns:
+        A heading, a pipe table, and the notes.
+
+    Example:
+        >>> print(draw(Table("Training", ("Run", "Step time"), (("float32", "1 ms"),))))
+        ### Training
+        <BLANKLINE>
+        | Run | Step time |
+        | :-- | --: |
+        | float32 | 1 ms |
+    """
+    aligned = [":--", *["--:"] * (len(table.header) - 1)]
+    rows = [table.header, aligned, *(tuple(cell.replace("|", "\\|") for cell in row) for row in table.rows)]
+    lines = [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join([*lines, *("\n" + note for note in table.notes)])

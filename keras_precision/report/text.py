@@ -1,0 +1,57 @@
+"""Results as text for a terminal."""
+
+import io
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from keras_precision.report.table import Table, formatted, run_table
+from keras_precision.result import Result
+
+__all__ = ["draw", "summary"]
+
+_WIDTH = 118
+
+
+def draw(table: Table, *, width: int = _WIDTH) -> str:
+    """Return a table as text.
+
+    Args:
+        table: The table.
+        width: Columns of the terminal.
+
+    Returns:
+        Lines without colours, so that they can go to a file.
+
+    Example:
+        >>> "Run" in draw(Table("Training", ("Run",), (("float32",),)))
+        True
+    """
+    drawn = RichTable(title=table.title, title_justify="left")
+    for index, title in enumerate(table.header):
+        drawn.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in table.rows:
+        drawn.add_row(*row)
+    paper = io.StringIO()
+    console = Console(file=paper, width=width, force_terminal=False, color_system=None, highlight=False, markup=False)
+    console.print(drawn)
+    for note in table.notes:
+        console.print(note)
+    return paper.getvalue().rstrip()
+
+
+def summary(result: Result) -> str:
+    """Return the summary of one training run.
+
+    Args:
+        result: The result of a ``PrecisionProfiler``.
+
+    Returns:
+        A few lines of text.
+    """
+    lines = [draw(run_table([result]))]
+    overhead = result.get("profiler_us_per_step")
+    if overhead is not None:
+        lines.append(f"Profiler: {formatted('profiler_us_per_step', overhead)} a step.")
+    return "\n".join([*lines, *(f"Note: {note}" for note in result.notes)])
+

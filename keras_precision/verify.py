@@ -1,0 +1,250 @@
+"""evaluate and benchmark: a model in memory, a ``.keras`` file and a ``.tflite`` file under one interface."""
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision import edge
+from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of
+from keras_precision._adapters.samples import read_samples
+from keras_precision.environment import Environment
+from keras_precision.errors import DataError, FileFormatError, InputError, PlanError
+from keras_precision.plan import PrecisionPlan
+from keras_precision.policy import plan_of
+from keras_precision.result import Measurement, Result
+from keras_precision.scores import SCORES, agreement
+from keras_precision.timing import spread, time_calls
+
+__all__ = ["benchmark", "evaluate"]
+
+Array = npt.NDArray[Any]
+Target = Any
+"""A Keras model, or the path of a ``.keras``, ``.h5`` or ``.tflite`` file."""
+
+
+def evaluate(
+    target: Target,
+    x: Any,
+    y: npt.ArrayLike,
+    metrics: Sequence[Any] = ("accuracy",),
+    *,
+    batch_size: int = 32,
+    reference: Any = None,
+) -> Result:
+    """Score a model, or a file, on labelled samples.
+
+    Every target is scored on its predictions by the same code, so that the figures of a Keras
+    model and of the file made from it can be compared. Predictions of integer files are
+    dequantized first.
+
+    Args:
+        target: A Keras model, or the path of a ``.keras``, ``.h5`` or ``.tflite`` file.
+        x: Samples: an array of shape (n, ...), or one array per input as a tuple or dict.
+        y: Labels, as the metrics take them.
+        metrics: Names of metrics (``"accuracy"`` chooses the kind of accuracy by the shapes), or
+            Keras metric objects.
+        batch_size: Samples per call of a Keras model; a ``.tflite`` file takes as many as it says.
+        reference: A target, or its predictions, to compare answers with: adds ``agreement``.
+
+    Returns:
+        A result with each metric, ``samples``, ``agreement`` if asked for, and ``size_bytes`` of a file.
+
+    Raises:
+        InputError: A metric is unknown, or the target is neither a model nor such a file.
+        FileFormatError: The file is damaged.
+        FileNotFoundError: There is no such file.
+        DataError: Samples or labels do not fit the model.
+
+    Example:
+        >>> evaluate("model.tflite", x_test, y_test).value("accuracy")  # doctest: +SKIP
+        0.978
+    """
+    scorers = [_scorer(metric) for metric in metrics]
+    opened = _open(target)
+    predictions = opened.predict(x, batch_size)
+    if isinstance(predictions, list | dict):
+        raise DataError(f"Expected a model with one output. Received: '{opened.name}' with {len(predictions)}. Score a model for each output.")
+    if len(predictions) != len(np.asarray(y)):
+        raise DataError(f"Expected as many labels as samples. Received: {len(np.asarray(y))} labels for {len(predictions)} samples.")
+    rows = [Measurement(opened.name, name, score(y, predictions)) for name, score in scorers]
+    if reference is not None:
+        expected = reference if isinstance(reference, np.ndarray) else _open(reference).predict(x, batch_size)
+        rows.append(Measurement(opened.name, "agreement", agreement(expected, predictions)))
+    rows.append(Measurement(opened.name, "samples", len(predictions)))
+    return opened.result([*rows, *opened.facts()])
+
+
+def benchmark(
+    target: Target,
+    inputs: Any,
+    *,
+    batch_size: int = 1,
+    warmup: int = 10,
+    min_calls: int = 50,
+    min_seconds: float = 1.0,
+) -> Result:
+    """Time the answers of a model, or of a file.
+
+    A Keras model is called through ``predict_on_batch``, its compiled path, which returns NumPy
+    arrays and so waits for the device. A ``.tflite`` file runs on one thread.
+
+    Args:
+        target: A Keras model, or the path of a ``.keras``, ``.h5`` or ``.tflite`` file.
+        inputs: Samples, as for ``evaluate``, that are run in turn.
+        batch_size: Samples per call; a ``.tflite`` file with a fixed batch takes what it says.
+        warmup: Calls before timing begins.
+        min_calls: Calls timed at the least.
+        min_seconds: Seconds timed at the least.
+
+    Returns:
+        A result with ``latency_ms`` (median), ``latency_p95_ms``, ``latency_samples`` (calls
+        timed), ``samples_per_second``, and ``size_bytes`` of a file.
+
+    Raises:
+        InputError: A count is out of range, or the target is neither a model nor such a file.
+        FileFormatError: The file is damaged.
+        FileNotFoundError: There is no such file.
+        DataError: The samples do not fit the model.
+
+    Example:
+        >>> benchmark("model.tflite", x_test).value("latency_ms")  # doctest: +SKIP
+        0.021
+    """
+    if batch_size < 1:
+        raise InputError(f"Expected batch_size >= 1. Received: {batch_size}.")
+    opened = _open(target)
+    call, per_call = opened.caller(inputs, batch_size)
+    figures = spread(time_calls(call, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds))
+    rows = [
+        Measurement(opened.name, "latency_ms", figures.median),
+        Measurement(opened.name, "latency_p95_ms", figures.p95),
+        Measurement(opened.name, "latency_samples", figures.count),
+        Measurement(opened.name, "samples_per_second", per_call * 1e3 / figures.median),
+    ]
+    how = f"{figures.count} calls of {per_call} sample(s), {warmup} warm-up calls left out"
+    return opened.result([*rows, *opened.facts()], {"latency_ms": how, "samples_per_second": how})
+
+
+class _Opened(ABC):
+    """A target that can answer."""
+
+    name: str
+
+    @abstractmethod
+    def predict(self, x: Any, batch_size: int) -> Any:
+        """Return the answers to all samples."""
+
+    @abstractmethod
+    def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
+        """Return a function that answers the n-th batch, and how many samples a batch has."""
+
+    @abstractmethod
+    def facts(self) -> Iterator[Measurement]:
+        """Yield what is known of the target without running it."""
+
+    @abstractmethod
+    def result(self, rows: Sequence[Measurement], sources: dict[str, str] | None = None) -> Result:
+        """Return a result of these rows, with this target's plan and environment."""
+
+
+class _Model(_Opened):
+    def __init__(self, model: Any, adapter: KerasAdapter, size: int | None = None, name: str | None = None) -> None:
+        self._model, self._adapter, self._size = model, adapter, size
+        self.name = name or str(model.name)
+
+    def predict(self, x: Any, batch_size: int) -> Any:
+        return self._adapter.predict(self._model, self._samples(x), batch_size)
+
+    def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
+        samples = self._samples(inputs)
+        count = len(next(iter(samples))) if isinstance(samples, list) else len(samples)
+        starts = range(0, max(1, count - batch_size + 1), batch_size)  # whole batches: a new shape would compile anew
+
+        def batch(number: int) -> Any:
+            part = slice(starts[number % len(starts)], starts[number % len(starts)] + batch_size)
+            return [array[part] for array in samples] if isinstance(samples, list) else samples[part]
+
+        return lambda number: self._model.predict_on_batch(batch(number)), min(batch_size, count)
+
+    def facts(self) -> Iterator[Measurement]:
+        if self._size is not None:
+            yield Measurement(self.name, "size_bytes", self._size)
+
+    def result(self, rows: Sequence[Measurement], sources: dict[str, str] | None = None) -> Result:
+        plan: PrecisionPlan | None = None
+        with contextlib.suppress(PlanError):  # a policy that no plan carries
+            plan = plan_of(self._model)
+        environment = self._adapter.compute.environment().with_sources(sources or {})
+        return Result(self.name, tuple(rows), environment, plan)
+
+    def _samples(self, x: Any) -> Any:
+        """Arrays in the order of the model's inputs: one array where there is one input."""
+        arrays = list(read_samples(x, self._adapter.inputs(self._model)).values())
+        return arrays[0] if len(arrays) == 1 else arrays
+
+
+class _TfliteFile(_Opened):
+    def __init__(self, path: str) -> None:
+        self.name = Path(path).name
+        self._session = edge.Session(path)
+
+    def predict(self, x: Any, batch_size: int) -> Any:
+        return self._session.predict(x)
+
+    def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
+        samples = list(self._session.samples(inputs))
+        return lambda number: self._session.run(samples[number % len(samples)]), len(samples[0][0])
+
+    def facts(self) -> Iterator[Measurement]:
+        yield Measurement(self.name, "size_bytes", self._session.model.size_bytes)
+
+    def result(self, rows: Sequence[Measurement], sources: dict[str, str] | None = None) -> Result:
+        return Result(self.name, tuple(rows), Environment.here(backend=self._session.model.runtime, sources=sources))
+
+
+def _open(target: Target) -> _Opened:
+    if not isinstance(target, str | os.PathLike):
+        return _Model(target, adapter_of(target))
+    path = Path(target)
+    if not path.exists():
+        raise FileNotFoundError(f"Expected a model file. Received: '{path}', which does not exist.")
+    if path.suffix == ".tflite":
+        return _TfliteFile(str(path))
+    if path.suffix in (".keras", ".h5", ".hdf5"):
+        return _loaded(path)
+    raise InputError(f"Expected a Keras model, or the path of a .keras, .h5 or .tflite file. Received: '{path}'.")
+
+
+def _loaded(path: Path) -> _Model:
+    adapter = adapter_for_file()
+    try:
+        model = adapter.load(str(path))
+    except (ValueError, TypeError, OSError, KeyError) as error:  # Keras raises each of them for a bad file
+        raise FileFormatError(f"{path}: expected a model file that Keras loads. Received: {type(error).__name__}: {error}") from error
+    return _Model(model, adapter, path.stat().st_size, path.name)
+
+
+def _scorer(metric: Any) -> tuple[str, Callable[[Any, Any], float]]:
+    """The name that a metric has in results, and the function that computes it."""
+    if isinstance(metric, str) and metric in SCORES:
+        return SCORES[metric].__name__, SCORES[metric]
+    keras = adapter_for_file().keras
+    try:
+        known = keras.metrics.get(metric) if isinstance(metric, str) else metric
+    except ValueError as error:
+        raise InputError(f"Expected metrics among {', '.join(sorted(SCORES))}, or any of Keras. Received: {metric!r}.") from error
+    if not hasattr(known, "update_state"):  # a function of (y_true, y_pred)
+        known = keras.metrics.MeanMetricWrapper(known, name=getattr(known, "__name__", str(metric)))
+
+    def score(y: Any, predictions: Any) -> float:
+        known.reset_state()
+        known.update_state(y, predictions)
+        return float(keras.ops.convert_to_numpy(known.result()))
+
+    return str(known.name), score

@@ -24,7 +24,16 @@ from keras_precision.environment import Environment
 from keras_precision.errors import DataError, FileFormatError, InputError, MissingExtraError
 from keras_precision.result import Measurement, Result
 from keras_precision.scores import SCORES, agreement
-from keras_precision.tflite_file import EdgeModel, Operator, Tensor, input_details, inspect, interpreter, output_details, zeros
+from keras_precision.tflite_file import (
+    EdgeModel,
+    Operator,
+    Tensor,
+    input_details,
+    inspect,
+    interpreter,
+    output_details,
+    zeros,
+)
 from keras_precision.timing import spread, time_calls
 
 __all__ = ["EdgeModel", "Operator", "Session", "Tensor", "benchmark", "evaluate", "inspect", "main", "predict"]
@@ -155,16 +164,23 @@ def evaluate(
     """
     for name in metrics:
         if name not in SCORES:
-            raise InputError(f"Expected metrics among {', '.join(sorted(SCORES))}. Received: {name!r}. kp.evaluate takes any metric of Keras.")
+            raise InputError(
+                f"Expected metrics among {', '.join(sorted(SCORES))}. Received: {name!r}. kp.evaluate takes any metric of Keras."
+            )
     session = Session(path)
     predictions = session.predict(x)
     if isinstance(predictions, list):
-        raise DataError(f"Expected a file with one output. Received: '{path}' with {len(predictions)}. Use predict and score each one.")
+        raise DataError(
+            f"Expected a file with one output. Received: '{path}' with {len(predictions)}. Use predict and score each one."
+        )
     subject = Path(path).name
     rows = [Measurement(subject, SCORES[name].__name__, SCORES[name](y, predictions)) for name in metrics]
     if reference is not None:
         rows.append(Measurement(subject, "agreement", agreement(reference, predictions)))
-    rows += [Measurement(subject, "samples", len(predictions)), Measurement(subject, "size_bytes", session.model.size_bytes)]
+    rows += [
+        Measurement(subject, "samples", len(predictions)),
+        Measurement(subject, "size_bytes", session.model.size_bytes),
+    ]
     return Result(subject, tuple(rows), Environment.here(backend=session.model.runtime))
 
 
@@ -198,7 +214,9 @@ def benchmark(
     """
     session = Session(path, threads=threads)
     samples = list(session.samples(inputs)) if inputs is not None else [zeros(session.model)]
-    times = time_calls(lambda n: session.run(samples[n % len(samples)]), warmup=warmup, min_calls=min_calls, min_seconds=min_seconds)
+    times = time_calls(
+        lambda n: session.run(samples[n % len(samples)]), warmup=warmup, min_calls=min_calls, min_seconds=min_seconds
+    )
     subject, per_call = Path(path).name, len(samples[0][0])
     figures = spread(times)
     rows = (
@@ -209,7 +227,11 @@ def benchmark(
         Measurement(subject, "size_bytes", session.model.size_bytes),
     )
     how = f"{figures.count} calls of {per_call} sample(s) on {threads} thread(s), {warmup} warm-up calls left out, quantization of the input included"
-    return Result(subject, rows, Environment.here(backend=session.model.runtime, sources={"latency_ms": how, "samples_per_second": how}))
+    return Result(
+        subject,
+        rows,
+        Environment.here(backend=session.model.runtime, sources={"latency_ms": how, "samples_per_second": how}),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -221,7 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 where the file cannot be used.
     """
-    parser = argparse.ArgumentParser(prog="python -m keras_precision.edge", description="Describe and time a .tflite file.")
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_precision.edge", description="Describe and time a .tflite file."
+    )
     parser.add_argument("path", metavar="FILE", help="a .tflite file")
     parser.add_argument("--threads", type=int, default=1, help="threads that one call may use (default 1)")
     options = parser.parse_args(arguments)
@@ -238,9 +262,14 @@ def _description(model: EdgeModel, timed: Result) -> str:
     lines = [f"{model.path}: {model.size_bytes:,} bytes, read by {model.runtime}"]
     for title, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
         lines += [f"{title}:", *(f"  {tensor.name}  {list(tensor.shape)}  {tensor.described}" for tensor in tensors)]
-    lines += [f"operators: {len(model.operators)}", *(f"  {count:4d}  {name}" for name, count in model.operator_counts.items())]
+    lines += [
+        f"operators: {len(model.operators)}",
+        *(f"  {count:4d}  {name}" for name, count in model.operator_counts.items()),
+    ]
     how = timed.environment.sources["latency_ms"]
-    lines.append(f"latency: {timed.value('latency_ms'):.3f} ms median, {timed.value('latency_p95_ms'):.3f} ms p95 ({how})")
+    lines.append(
+        f"latency: {timed.value('latency_ms'):.3f} ms median, {timed.value('latency_p95_ms'):.3f} ms p95 ({how})"
+    )
     return "\n".join(lines)
 
 
@@ -249,14 +278,18 @@ def _arrays(inputs: Inputs, wanted: Sequence[Tensor]) -> list[Array]:
     if isinstance(inputs, Mapping):
         missing = [tensor.name for tensor in wanted if tensor.name not in inputs]
         if missing:
-            raise DataError(f"Expected arrays for the inputs {[tensor.name for tensor in wanted]}. Received: {list(inputs)}, without {missing}.")
+            raise DataError(
+                f"Expected arrays for the inputs {[tensor.name for tensor in wanted]}. Received: {list(inputs)}, without {missing}."
+            )
         arrays = [np.asarray(inputs[tensor.name]) for tensor in wanted]
     elif isinstance(inputs, np.ndarray):
         arrays = [inputs]
     else:
         arrays = [np.asarray(array) for array in inputs]
     if len(arrays) != len(wanted):
-        raise DataError(f"Expected {len(wanted)} input(s): {[tensor.name for tensor in wanted]}. Received: {len(arrays)}.")
+        raise DataError(
+            f"Expected {len(wanted)} input(s): {[tensor.name for tensor in wanted]}. Received: {len(arrays)}."
+        )
     for tensor, array in zip(wanted, arrays, strict=True):
         _check_array(tensor, array)
     if len({len(array) for array in arrays}) > 1:
@@ -266,7 +299,9 @@ def _arrays(inputs: Inputs, wanted: Sequence[Tensor]) -> list[Array]:
 
 def _check_array(tensor: Tensor, array: Array) -> None:
     expected = f"(n, {', '.join('any' if size < 0 else str(size) for size in tensor.shape[1:])})"
-    fits = array.ndim == len(tensor.shape) and all(size in (-1, got) for size, got in zip(tensor.shape[1:], array.shape[1:], strict=True))
+    fits = array.ndim == len(tensor.shape) and all(
+        size in (-1, got) for size, got in zip(tensor.shape[1:], array.shape[1:], strict=True)
+    )
     if not fits or len(array) == 0:
         raise DataError(f"Expected samples of shape {expected} for the input '{tensor.name}'. Received: {array.shape}.")
     if array.dtype.kind not in "biuf":

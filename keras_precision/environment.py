@@ -14,11 +14,33 @@ from keras_precision.saved import Fields
 
 __all__ = ["Environment"]
 
-_PACKAGES = ("keras-precision", "keras", "tf-keras", "tensorflow", "jax", "torch", "numpy", "ai-edge-litert", "tflite-runtime")
+_PACKAGES = (
+    "keras-precision",
+    "keras",
+    "tf-keras",
+    "tensorflow",
+    "jax",
+    "torch",
+    "numpy",
+    "ai-edge-litert",
+    "tflite-runtime",
+)
 
 # Processor flags that decide which number formats run in hardware (Linux names).
 _PRECISION_FLAGS = frozenset(
-    {"f16c", "fma", "avx2", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_fp16", "amx_int8"}
+    {
+        "f16c",
+        "fma",
+        "avx2",
+        "avx512f",
+        "avx512_bf16",
+        "avx512_fp16",
+        "avx512_vnni",
+        "avx_vnni",
+        "amx_bf16",
+        "amx_fp16",
+        "amx_int8",
+    }
     | {"asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2"}
 )
 
@@ -62,14 +84,25 @@ class Environment:
 
     def __hash__(self) -> int:
         """Hash what equality compares."""
-        return hash((self.machine, self.backend, self.device, self.tf32, frozenset(self.versions.items()), frozenset(self.sources.items())))
+        return hash(
+            (
+                self.machine,
+                self.backend,
+                self.device,
+                self.tf32,
+                frozenset(self.versions.items()),
+                frozenset(self.sources.items()),
+            )
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy through plain dictionaries (a mapping proxy can do neither)."""
         return _rebuild, (self.to_json(),)
 
     @classmethod
-    def here(cls, *, backend: str = "", device: str = "", tf32: bool | None = None, sources: Mapping[str, str] | None = None) -> Self:
+    def here(
+        cls, *, backend: str = "", device: str = "", tf32: bool | None = None, sources: Mapping[str, str] | None = None
+    ) -> Self:
         """Describe this machine and the packages installed on it.
 
         Args:
@@ -143,7 +176,18 @@ class Environment:
         Raises:
             FileFormatError: A field is missing, unknown or of another type.
         """
-        names = ("python", "system", "processor", "cores", "cpu_flags", "versions", "backend", "device", "tf32", "sources")
+        names = (
+            "python",
+            "system",
+            "processor",
+            "cores",
+            "cpu_flags",
+            "versions",
+            "backend",
+            "device",
+            "tf32",
+            "sources",
+        )
         fields.refuse_others(*names)
         return cls(
             python=fields.get("python", str),

@@ -35,7 +35,9 @@ def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None
             f"Expected a folder that exists. Received: '{destination}', whose folder '{folder}' does not exist. Create it first."
         )
     if destination.is_dir():
-        raise DestinationError(f"Expected the path of a file. Received: '{destination}', which is a folder. Add a file name.")
+        raise DestinationError(
+            f"Expected the path of a file. Received: '{destination}', which is a folder. Add a file name."
+        )
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -79,4 +81,3 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return destination
-

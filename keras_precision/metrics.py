@@ -25,14 +25,29 @@ class Metric:
 
 
 _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
-    ("step_time_ms", "ms", "lower", "Median time of one training step, from the trainer's begin hook to its end hook, warm-up left out."),
+    (
+        "step_time_ms",
+        "ms",
+        "lower",
+        "Median time of one training step, from the trainer's begin hook to its end hook, warm-up left out.",
+    ),
     ("step_time_p5_ms", "ms", "lower", "5th percentile of the same steps."),
     ("step_time_p95_ms", "ms", "lower", "95th percentile of the same steps."),
     ("steps_measured", "", None, "Steps that the step time rests on."),
     ("warmup_steps", "", None, "Steps left out at the start of the fit: they trace and compile."),
     ("warmup_time_ms", "ms", "lower", "Total time of the steps left out."),
-    ("samples_per_second", "1/s", "higher", "Samples trained in a second of the measured steps (for inference: answered in a second)."),
-    ("peak_memory_mb", "MB", "lower", "Peak memory, 1 MB = 10^6 bytes; its source is in the environment, and two sources are never compared."),
+    (
+        "samples_per_second",
+        "1/s",
+        "higher",
+        "Samples trained in a second of the measured steps (for inference: answered in a second).",
+    ),
+    (
+        "peak_memory_mb",
+        "MB",
+        "lower",
+        "Peak memory, 1 MB = 10^6 bytes; its source is in the environment, and two sources are never compared.",
+    ),
     ("loss_scale", "", None, "The scale of the LossScaleOptimizer; unknown where there is none."),
     ("skipped_steps", "", "lower", "Training steps whose update was not applied, because a gradient overflowed."),
     ("batches", "", None, "Batches trained."),

@@ -8,7 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from keras_precision.errors import FileFormatError, PlanError, PlanKindError, UnknownLayerError, UnknownPrecisionError, nearest
+from keras_precision.errors import (
+    FileFormatError,
+    PlanError,
+    PlanKindError,
+    UnknownLayerError,
+    UnknownPrecisionError,
+    nearest,
+)
 from keras_precision.saved import Fields, load_document, save_document
 
 __all__ = ["DEPLOYMENT_PRECISIONS", "TRAINING_PRECISIONS", "Kind", "PrecisionPlan"]
@@ -66,7 +73,9 @@ class PrecisionPlan:
         check_precision(self.default, self.kind, "the default")
         for path, precision in self.layers.items():
             if not isinstance(path, str) or not path:
-                raise PlanError(f"Expected layer paths to be non-empty text. Received: {path!r}. See kp.layer_paths(model).")
+                raise PlanError(
+                    f"Expected layer paths to be non-empty text. Received: {path!r}. See kp.layer_paths(model)."
+                )
             check_precision(precision, self.kind, f"layer '{path}'")
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
         object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
@@ -80,7 +89,9 @@ class PrecisionPlan:
         return type(self), (self.kind, self.default, dict(self.layers), dict(self.reasons))
 
     @classmethod
-    def training(cls, default: str = "float32", layers: Mapping[str, str] | None = None, reasons: Mapping[str, str] | None = None) -> Self:
+    def training(
+        cls, default: str = "float32", layers: Mapping[str, str] | None = None, reasons: Mapping[str, str] | None = None
+    ) -> Self:
         """Make a plan of Keras policies, for models that are to be trained.
 
         Args:
@@ -101,7 +112,9 @@ class PrecisionPlan:
         return cls("training", default, layers or {}, reasons or {})
 
     @classmethod
-    def deployment(cls, default: str = "int8", layers: Mapping[str, str] | None = None, reasons: Mapping[str, str] | None = None) -> Self:
+    def deployment(
+        cls, default: str = "int8", layers: Mapping[str, str] | None = None, reasons: Mapping[str, str] | None = None
+    ) -> Self:
         """Make a plan of number formats, for models that are to be exported.
 
         Args:
@@ -189,7 +202,9 @@ class PrecisionPlan:
         for path in self.layers:
             if path not in known:
                 hint = nearest(path, known) or "kp.layer_paths(model) lists them."
-                raise UnknownLayerError(f"Expected layers of the model. Received: a plan that names '{path}', which it does not have. {hint}")
+                raise UnknownLayerError(
+                    f"Expected layers of the model. Received: a plan that names '{path}', which it does not have. {hint}"
+                )
         return {path: self.precision_of(path) for path in known}
 
     def expect(self, kind: Kind) -> Self:
@@ -205,7 +220,9 @@ class PrecisionPlan:
             PlanKindError: It is of the other kind; the message names the verb that takes it.
         """
         if self.kind != kind:
-            raise PlanKindError(f"Expected a {kind} plan. Received: a {self.kind} plan, which is for {_VERBS[self.kind]}.")
+            raise PlanKindError(
+                f"Expected a {kind} plan. Received: a {self.kind} plan, which is for {_VERBS[self.kind]}."
+            )
         return self
 
     def with_layers(self, layers: Mapping[str, str], reasons: Mapping[str, str] | None = None) -> Self:
@@ -299,7 +316,9 @@ def check_precision(precision: object, kind: Kind, what: str) -> None:
         hint = f"'{precision}' is a {other} precision: it is for {_VERBS[other]}."
     else:
         hint = nearest(str(precision), _KNOWN[kind])
-    raise UnknownPrecisionError(f"Expected {what} to be one of the {kind} precisions {known}. Received: {precision!r}. {hint}".rstrip())
+    raise UnknownPrecisionError(
+        f"Expected {what} to be one of the {kind} precisions {known}. Received: {precision!r}. {hint}".rstrip()
+    )
 
 
 def _matches(pattern: str, paths: list[str]) -> list[str]:
@@ -310,5 +329,7 @@ def _matches(pattern: str, paths: list[str]) -> list[str]:
     found = [path for path in paths if compiled.fullmatch(path)]
     if not found:
         hint = nearest(pattern, paths)
-        raise PlanError(f"Expected every pattern to match a layer. Received: '{pattern}', which matches none of {len(paths)} layers. {hint}".rstrip())
+        raise PlanError(
+            f"Expected every pattern to match a layer. Received: '{pattern}', which matches none of {len(paths)} layers. {hint}".rstrip()
+        )
     return found

@@ -95,11 +95,19 @@ def plan_of(model: Any) -> PrecisionPlan:
     policies = {path: adapter.policy_name(layer) for path, layer in layer_paths(model).items()}
     for path, policy in policies.items():
         if policy not in TRAINING_PRECISIONS:
-            hint = f" Use 'mixed_{policy}', which keeps the weights in float32." if f"mixed_{policy}" in TRAINING_PRECISIONS else ""
-            raise PlanError(f"Expected layers with one of the policies {', '.join(TRAINING_PRECISIONS)}. Received: '{path}' with '{policy}'.{hint}")
+            hint = (
+                f" Use 'mixed_{policy}', which keeps the weights in float32."
+                if f"mixed_{policy}" in TRAINING_PRECISIONS
+                else ""
+            )
+            raise PlanError(
+                f"Expected layers with one of the policies {', '.join(TRAINING_PRECISIONS)}. Received: '{path}' with '{policy}'.{hint}"
+            )
     # Ties go to the policy that comes first, so that equal models give equal plans.
     default = Counter(policies.values()).most_common(1)[0][0] if policies else adapter.policy_name(model)
-    return PrecisionPlan.training(default, layers={path: policy for path, policy in policies.items() if policy != default})
+    return PrecisionPlan.training(
+        default, layers={path: policy for path, policy in policies.items() if policy != default}
+    )
 
 
 def set_precision(policy: str) -> None:

@@ -98,7 +98,9 @@ class Result:
             known = sorted({row.metric for row in self.measurements})
             of = f" of '{subject}'" if subject else ""
             hint = nearest(metric, known) or f"It holds: {', '.join(known) or 'nothing'}."
-            raise NotMeasuredError(f"Expected a metric that the result '{self.name}' holds. Received: '{metric}'{of}. {hint}")
+            raise NotMeasuredError(
+                f"Expected a metric that the result '{self.name}' holds. Received: '{metric}'{of}. {hint}"
+            )
         summaries = [row for row in rows if row.step is None] or [rows[-1]]
         subjects = {row.subject for row in summaries}
         if len(subjects) > 1:

@@ -50,7 +50,9 @@ class Fields:
         if value is ...:
             raise FileFormatError(f"{self.source}: expected the field '{name}' ({expected}). Received: no such field.")
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise FileFormatError(f"{self.source}: expected the field '{name}' to be {expected}. Received: {_shown(value)}.")
+            raise FileFormatError(
+                f"{self.source}: expected the field '{name}' to be {expected}. Received: {_shown(value)}."
+            )
         return value
 
     def texts(self, name: str, default: Any = ...) -> dict[str, str]:
@@ -69,7 +71,9 @@ class Fields:
         values = self.get(name, dict, default)
         for key, value in values.items():
             if not isinstance(value, str):
-                raise FileFormatError(f"{self.source}: expected the field '{name}.{key}' to be text. Received: {_shown(value)}.")
+                raise FileFormatError(
+                    f"{self.source}: expected the field '{name}.{key}' to be text. Received: {_shown(value)}."
+                )
         return dict(values)
 
     def refuse_others(self, *known: str) -> None:
@@ -151,7 +155,7 @@ def load_document(path: str | os.PathLike[str], format_name: str, version: int) 
     return fields
 
 
-def encode_number(value: float | int | str | None) -> float | int | str | None | dict[str, str]:
+def encode_number(value: float | int | str | None) -> float | int | str | dict[str, str] | None:
     """Return ``value`` as JSON can hold it: numbers that are not finite become ``{"float": "nan"}``.
 
     Args:

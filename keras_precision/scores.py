@@ -25,9 +25,9 @@ def answers(predictions: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """
     values = np.asarray(predictions)
     if values.ndim > 1 and values.shape[-1] > 1:
-        return values.argmax(axis=-1)
+        return np.asarray(values.argmax(axis=-1), dtype=np.int64)
     single = values if values.ndim <= 1 else values[..., 0]
-    return (single > 0.5).astype(np.int64)
+    return np.asarray(single > 0.5, dtype=np.int64)
 
 
 def accuracy(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
@@ -138,4 +138,6 @@ def _errors(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> npt.NDArray[np.
 
 def _same_shape(truth: Array, predictions: Array) -> None:
     if truth.shape != predictions.shape:
-        raise DataError(f"Expected as many answers as labels, of the same shape. Received: labels {truth.shape}, answers {predictions.shape}.")
+        raise DataError(
+            f"Expected as many answers as labels, of the same shape. Received: labels {truth.shape}, answers {predictions.shape}."
+        )

@@ -17,12 +17,26 @@ import numpy.typing as npt
 from keras_precision.errors import FileFormatError, MissingExtraError
 from keras_precision.optional import available
 
-__all__ = ["EdgeModel", "Operator", "Tensor", "input_details", "inspect", "interpreter", "output_details", "runtime", "zeros"]
+__all__ = [
+    "EdgeModel",
+    "Operator",
+    "Tensor",
+    "input_details",
+    "inspect",
+    "interpreter",
+    "output_details",
+    "runtime",
+    "zeros",
+]
 
 Array = npt.NDArray[Any]
 
 # In the order of preference. TensorFlow's own is deprecated since 2.20.
-_RUNTIMES = (("ai_edge_litert.interpreter", "litert"), ("tflite_runtime.interpreter", "tflite-runtime"), ("tensorflow.lite", "tensorflow"))
+_RUNTIMES = (
+    ("ai_edge_litert.interpreter", "litert"),
+    ("tflite_runtime.interpreter", "tflite-runtime"),
+    ("tensorflow.lite", "tensorflow"),
+)
 _CHECK_TIMEOUT_S = 120
 
 
@@ -152,7 +166,9 @@ def inspect(path: str | os.PathLike[str]) -> EdgeModel:
         head = opened.read(8)
     if len(head) < 8 or head[4:8] != b"TFL3":
         content = "an empty file" if not head else f"a file that begins with {head!r}"
-        raise FileFormatError(f"{file}: expected a TensorFlow Lite file (bytes 4 to 7 are 'TFL3'). Received: {content}.")
+        raise FileFormatError(
+            f"{file}: expected a TensorFlow Lite file (bytes 4 to 7 are 'TFL3'). Received: {content}."
+        )
     runtime()
     stamp = file.stat()
     key = (str(file.resolve()), stamp.st_mtime_ns, stamp.st_size)
@@ -262,9 +278,19 @@ def _inspect_in_child(path: Path) -> EdgeModel:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", _DESCRIBE, str(path)]
     try:
-        child = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", timeout=_CHECK_TIMEOUT_S, check=False)
+        child = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_CHECK_TIMEOUT_S,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
-        raise FileFormatError(f"{path}: expected a file that loads and runs once. Received: no answer within {_CHECK_TIMEOUT_S} s.") from error
+        raise FileFormatError(
+            f"{path}: expected a file that loads and runs once. Received: no answer within {_CHECK_TIMEOUT_S} s."
+        ) from error
     if child.returncode == 0:
         return _from_json(json.loads(child.stdout.rpartition(_MARK)[2]))
     last = (child.stderr.strip().splitlines() or ["no message"])[-1]
@@ -275,8 +301,14 @@ def _inspect_in_child(path: Path) -> EdgeModel:
 
 
 def _from_json(values: dict[str, Any]) -> EdgeModel:
-    sides = {side: tuple(Tensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[side]) for side in ("inputs", "outputs")}
-    operators = tuple(Operator(row["kernel"], row["precision"], tuple(row["tensors"]), tuple(row["reads"]), tuple(row["weights"])) for row in values["operators"])
+    sides = {
+        side: tuple(Tensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[side])
+        for side in ("inputs", "outputs")
+    }
+    operators = tuple(
+        Operator(row["kernel"], row["precision"], tuple(row["tensors"]), tuple(row["reads"]), tuple(row["weights"]))
+        for row in values["operators"]
+    )
     return EdgeModel(values["path"], values["size_bytes"], values["runtime"], operators=operators, **sides)
 
 
@@ -318,7 +350,9 @@ def _tensor(name: str, detail: dict[str, Any]) -> Tensor:
     if shape is None or len(shape) == 0:
         shape = detail["shape"]
     scale, zero_point = detail["quantization"]
-    return Tensor(name, tuple(int(size) for size in shape), np.dtype(detail["dtype"]).name, float(scale), int(zero_point))
+    return Tensor(
+        name, tuple(int(size) for size in shape), np.dtype(detail["dtype"]).name, float(scale), int(zero_point)
+    )
 
 
 def _operators(opened: Any) -> Iterator[Operator]:
@@ -341,7 +375,9 @@ def _operators(opened: Any) -> Iterator[Operator]:
         weights = tuple(name for index in constants if (name := dtype(index)) not in ("int32", "int64", "bool"))
         precision = _precision(kernel, {dtype(index) for index in writes}, weights)
         names = tuple(str(tensors[index]["name"]) for index in (*writes, *constants))
-        yield Operator(kernel, precision, names, tuple(sorted({writers[index] for index in reads if index in writers})), weights)
+        yield Operator(
+            kernel, precision, names, tuple(sorted({writers[index] for index in reads if index in writers})), weights
+        )
         writers.update(dict.fromkeys(writes, number))
 
 

@@ -52,7 +52,9 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(array.size, float(middle), float(low), float(high))
 
 
-def time_calls(call: Callable[[int], object], *, warmup: int, min_calls: int, min_seconds: float) -> npt.NDArray[np.float64]:
+def time_calls(
+    call: Callable[[int], object], *, warmup: int, min_calls: int, min_seconds: float
+) -> npt.NDArray[np.float64]:
     """Time a call again and again, after a warm-up.
 
     Args:
@@ -74,7 +76,7 @@ def time_calls(call: Callable[[int], object], *, warmup: int, min_calls: int, mi
         )
     for number in range(warmup):
         call(number)
-    times = []
+    times: list[float] = []
     began = time.perf_counter()
     while len(times) < min_calls or time.perf_counter() - began < min_seconds:
         start = time.perf_counter_ns()

@@ -69,9 +69,13 @@ def evaluate(
     opened = _open(target)
     predictions = opened.predict(x, batch_size)
     if isinstance(predictions, list | dict):
-        raise DataError(f"Expected a model with one output. Received: '{opened.name}' with {len(predictions)}. Score a model for each output.")
+        raise DataError(
+            f"Expected a model with one output. Received: '{opened.name}' with {len(predictions)}. Score a model for each output."
+        )
     if len(predictions) != len(np.asarray(y)):
-        raise DataError(f"Expected as many labels as samples. Received: {len(np.asarray(y))} labels for {len(predictions)} samples.")
+        raise DataError(
+            f"Expected as many labels as samples. Received: {len(np.asarray(y))} labels for {len(predictions)} samples."
+        )
     rows = [Measurement(opened.name, name, score(y, predictions)) for name, score in scorers]
     if reference is not None:
         expected = reference if isinstance(reference, np.ndarray) else _open(reference).predict(x, batch_size)
@@ -226,7 +230,9 @@ def _loaded(path: Path) -> _Model:
     try:
         model = adapter.load(str(path))
     except (ValueError, TypeError, OSError, KeyError) as error:  # Keras raises each of them for a bad file
-        raise FileFormatError(f"{path}: expected a model file that Keras loads. Received: {type(error).__name__}: {error}") from error
+        raise FileFormatError(
+            f"{path}: expected a model file that Keras loads. Received: {type(error).__name__}: {error}"
+        ) from error
     return _Model(model, adapter, path.stat().st_size, path.name)
 
 
@@ -238,7 +244,9 @@ def _scorer(metric: Any) -> tuple[str, Callable[[Any, Any], float]]:
     try:
         known = keras.metrics.get(metric) if isinstance(metric, str) else metric
     except ValueError as error:
-        raise InputError(f"Expected metrics among {', '.join(sorted(SCORES))}, or any of Keras. Received: {metric!r}.") from error
+        raise InputError(
+            f"Expected metrics among {', '.join(sorted(SCORES))}, or any of Keras. Received: {metric!r}."
+        ) from error
     if not hasattr(known, "update_state"):  # a function of (y_true, y_pred)
         known = keras.metrics.MeanMetricWrapper(known, name=getattr(known, "__name__", str(metric)))
 

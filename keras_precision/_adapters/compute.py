@@ -174,5 +174,7 @@ def compute_named(name: str) -> Compute:
         MissingExtraError: The framework is not installed.
     """
     if name not in _BY_NAME:
-        raise NotImplementedError(f"Expected one of the Keras backends {', '.join(_BY_NAME)}. Received: '{name}', which cannot train.")
+        raise NotImplementedError(
+            f"Expected one of the Keras backends {', '.join(_BY_NAME)}. Received: '{name}', which cannot train."
+        )
     return _BY_NAME[name]()

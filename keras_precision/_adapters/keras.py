@@ -95,7 +95,9 @@ class KerasAdapter(ABC):
             ModelError: The model is subclassed, or not built.
         """
         if not self.is_model(model):
-            raise ModelError(f"Expected a Keras model. Received: the layer '{model.name}' of type {type(model).__name__}.")
+            raise ModelError(
+                f"Expected a Keras model. Received: the layer '{model.name}' of type {type(model).__name__}."
+            )
         if not isinstance(model, self.functional_classes):
             raise ModelError(
                 f"Expected a functional or sequential model. Received: the subclassed model '{model.name}' of type {type(model).__name__}. "
@@ -108,12 +110,13 @@ class KerasAdapter(ABC):
             )
         names = [re.sub(r"\W", "_", name) for name in self.input_names(model)]
         return tuple(
-            Input(name, tuple(tensor.shape)[1:], np.dtype(_dtype_name(tensor)).name) for name, tensor in zip(names, model.inputs, strict=True)
+            Input(name, tuple(tensor.shape)[1:], np.dtype(_dtype_name(tensor)).name)
+            for name, tensor in zip(names, model.inputs, strict=True)
         )
 
     @property
     @abstractmethod
-    def functional_classes(self) -> tuple[type, ...]:
+    def functional_classes(self) -> tuple[Any, ...]:
         """The classes of models whose graph of layers is known."""
 
     def in_float32(self, model: Any) -> Any:
@@ -139,8 +142,7 @@ class KerasAdapter(ABC):
     def walk(self, layer: Any) -> Iterator[Any]:
         """Yield a layer and every layer inside it, those of composite layers too."""
         yield layer
-        for inner in layer._flatten_layers(include_self=False):
-            yield inner
+        yield from layer._flatten_layers(include_self=False)
 
     @contextmanager
     def watching_calls(self, watch: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[None]:
@@ -198,7 +200,10 @@ def _widened(config: Any) -> Any:
     if isinstance(config, Mapping):
         if config.get("class_name") in ("DTypePolicy", "Policy", "DTypePolicyMap"):
             return "float32"
-        return {key: "float32" if key == "dtype" and value in _NARROW_FLOATS else _widened(value) for key, value in config.items()}
+        return {
+            key: "float32" if key == "dtype" and value in _NARROW_FLOATS else _widened(value)
+            for key, value in config.items()
+        }
     if isinstance(config, tuple):
         return tuple(_widened(value) for value in config)
     if isinstance(config, Sequence) and not isinstance(config, str | bytes):  # tf_keras has wrapped lists, too

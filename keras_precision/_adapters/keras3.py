@@ -49,7 +49,9 @@ class Keras3Adapter(KerasAdapter):
     def loss_scaling(self, model: Any) -> LossScaling:
         """Return the reader for the model's optimizer."""
         optimizer = getattr(model, "optimizer", None)
-        return _Keras3LossScaling(model) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else NoLossScaling()
+        return (
+            _Keras3LossScaling(model) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else NoLossScaling()
+        )
 
     def samples_seen(self, model: Any) -> int | None:
         """Return what the mean of the loss was weighted with: Keras weights each batch with its size."""

@@ -15,7 +15,14 @@ from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
 __all__ = ["ADAPTER"]
 
 # Graph operations that tf_keras wraps as layers (x * 2, tf.reshape(x)); Keras 3 has none such.
-_OPERATIONS = ("TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty", "TensorFlowOpLayer")
+_OPERATIONS = (
+    "TFOpLambda",
+    "SlicingOpLambda",
+    "ClassMethod",
+    "InstanceMethod",
+    "InstanceProperty",
+    "TensorFlowOpLayer",
+)
 
 
 class LegacyAdapter(KerasAdapter):

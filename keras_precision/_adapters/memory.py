@@ -51,7 +51,11 @@ class ResidentSet(MemorySource):
 
     def _peak(self) -> float:
         if "sampled" not in self.name:
-            found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii", errors="replace"), re.MULTILINE)
+            found = re.search(
+                r"^VmHWM:\s+(\d+) kB",
+                Path("/proc/self/status").read_text(encoding="ascii", errors="replace"),
+                re.MULTILINE,
+            )
             if found:
                 return float(found[1]) * 1024
         return float(psutil.Process().memory_info().rss)

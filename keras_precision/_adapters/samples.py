@@ -1,7 +1,7 @@
 """Samples: representative data in any form that ``fit`` takes, as checked NumPy arrays."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,24 @@ def read_samples(data: Any, inputs: Sequence[Input]) -> dict[str, Array]:
         DataError: There are none, or their count, shape, type or values do not fit.
     """
     if data is None:
-        raise DataError(f"Expected a representative dataset: {_FORMS}. Received: None. A few hundred samples of the training data will do.")
+        raise DataError(
+            f"Expected a representative dataset: {_FORMS}. Received: None. A few hundred samples of the training data will do."
+        )
     if isinstance(data, str | bytes):
-        raise DataError(f"Expected a representative dataset: {_FORMS}. Received: {type(data).__name__}. Load the data first.")
+        raise DataError(
+            f"Expected a representative dataset: {_FORMS}. Received: {type(data).__name__}. Load the data first."
+        )
     whole = _whole(data, inputs)
-    batches = [_checked(whole, inputs, batched=True)] if whole is not None else [_checked(piece, inputs) for piece in _pieces(data, inputs)]
+    batches = (
+        [_checked(whole, inputs, batched=True)]
+        if whole is not None
+        else [_checked(piece, inputs) for piece in _pieces(data, inputs)]
+    )
     batches = [batch for batch in batches if batch]
     if not batches:
-        raise DataError("Expected at least one sample. Received: a representative dataset that yields nothing. Was a generator used up before?")
+        raise DataError(
+            "Expected at least one sample. Received: a representative dataset that yields nothing. Was a generator used up before?"
+        )
     return {each.name: np.concatenate([batch[each.name] for batch in batches]) for each in inputs}
 
 
@@ -52,12 +62,20 @@ def _whole(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
         return _by_name(data, inputs)
     if isinstance(data, list | tuple):
         if len(data) != len(inputs):
-            hint = "For many samples of one input, stack them: np.stack(samples)." if len(inputs) == 1 else "Give one array per input."
-            raise DataError(f"Expected {len(inputs)} array(s), for {_listed(inputs)}. Received: a {type(data).__name__} of {len(data)}. {hint}")
+            hint = (
+                "For many samples of one input, stack them: np.stack(samples)."
+                if len(inputs) == 1
+                else "Give one array per input."
+            )
+            raise DataError(
+                f"Expected {len(inputs)} array(s), for {_listed(inputs)}. Received: a {type(data).__name__} of {len(data)}. {hint}"
+            )
         return list(data)
     if isinstance(data, np.ndarray) or (hasattr(data, "shape") and hasattr(data, "__array__")):
         if len(inputs) != 1:
-            raise DataError(f"Expected {len(inputs)} arrays, for {_listed(inputs)}. Received: one array. Give a tuple, or a dict by input name.")
+            raise DataError(
+                f"Expected {len(inputs)} arrays, for {_listed(inputs)}. Received: one array. Give a tuple, or a dict by input name."
+            )
         return [data]
     return None
 
@@ -68,11 +86,14 @@ def _pieces(data: Any, inputs: Sequence[Input]) -> Iterator[list[Any]]:
 
 
 def _elements(data: Any) -> Iterable[Any]:
-    produced = data() if isinstance(data, Callable) and not hasattr(data, "__getitem__") and not hasattr(data, "__iter__") else data  # type: ignore[arg-type]
+    # A function; not a dataset that can be called as well, as some loaders can.
+    produced = data() if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__") else data
     cardinality = getattr(produced, "cardinality", None)  # of tf.data: -1 is infinite
     batches = getattr(produced, "num_batches", None)  # of PyDataset: None is infinite
     if (cardinality is not None and int(cardinality()) == -1) or (hasattr(produced, "num_batches") and batches is None):
-        raise DataError("Expected representative data that end. Received: an infinite dataset. Cut it: dataset.take(100).")
+        raise DataError(
+            "Expected representative data that end. Received: an infinite dataset. Cut it: dataset.take(100)."
+        )
     if batches is not None:  # a PyDataset, whose iteration never ends by itself
         return (produced[index] for index in range(batches))
     if not isinstance(produced, Iterable):

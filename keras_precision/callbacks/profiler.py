@@ -77,7 +77,9 @@ class PrecisionProfiler(Callback):
         super().__init__()
         for probe in probes or ():
             if not isinstance(probe, Probe):
-                raise InputError(f"Expected probes to be instances of keras_precision.callbacks.probe.Probe. Received: {probe!r}.")
+                raise InputError(
+                    f"Expected probes to be instances of keras_precision.callbacks.probe.Probe. Received: {probe!r}."
+                )
         if verbose not in ("auto", 0, 1):
             raise InputError(f"Expected verbose to be 'auto', 0 or 1. Received: {verbose!r}.")
         self.name = name
@@ -106,7 +108,9 @@ class PrecisionProfiler(Callback):
             NotMeasuredError: No ``fit`` with this profiler has ended yet.
         """
         if self._result is None:
-            raise NotMeasuredError("Expected a fit that ended. Received: a profiler that has not been used yet. Pass it to fit(callbacks=[profiler]) first.")
+            raise NotMeasuredError(
+                "Expected a fit that ended. Received: a profiler that has not been used yet. Pass it to fit(callbacks=[profiler]) first."
+            )
         return self._result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -158,7 +162,9 @@ class PrecisionProfiler(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """End the epoch, note its metrics, and add our own to the logs."""
         self._end_epoch(epoch)
-        self._epochs += [Measurement("epoch", key, float(value), epoch) for key, value in (logs or {}).items() if _is_number(value)]
+        self._epochs += [
+            Measurement("epoch", key, float(value), epoch) for key, value in (logs or {}).items() if _is_number(value)
+        ]
         if self.log_metrics and isinstance(logs, MutableMapping):
             values = self._values()
             logs.update({key: values[key] for key in _LOGGED if values.get(key) is not None})

@@ -55,9 +55,15 @@ class StepTimeProbe(Probe):
         """Return median, percentiles, throughput and what was left out."""
         measured = self._milliseconds()[self.warmup_steps :]
         warmup = self._spans[: self.warmup_steps]
-        left_out = {"warmup_steps": sum(batches for _, batches in warmup), "warmup_time_ms": sum(span for span, _ in warmup) / 1e6}
+        left_out = {
+            "warmup_steps": sum(batches for _, batches in warmup),
+            "warmup_time_ms": sum(span for span, _ in warmup) / 1e6,
+        }
         if not measured:
-            return dict.fromkeys(("step_time_ms", "step_time_p5_ms", "step_time_p95_ms", "samples_per_second")) | {"steps_measured": 0, **left_out}
+            return dict.fromkeys(("step_time_ms", "step_time_p5_ms", "step_time_p95_ms", "samples_per_second")) | {
+                "steps_measured": 0,
+                **left_out,
+            }
         times = spread(measured)
         return {
             "step_time_ms": times.median,

@@ -32,7 +32,9 @@ def layers_of(model: EdgeModel, scopes: Mapping[str, str]) -> list[tuple[str, ..
     return found
 
 
-def realised_plan(model: EdgeModel, plan: PrecisionPlan, scopes: Mapping[str, str], paths: Sequence[str]) -> PrecisionPlan:
+def realised_plan(
+    model: EdgeModel, plan: PrecisionPlan, scopes: Mapping[str, str], paths: Sequence[str]
+) -> PrecisionPlan:
     """Return the plan that a file realises.
 
     Args:
@@ -54,7 +56,9 @@ def realised_plan(model: EdgeModel, plan: PrecisionPlan, scopes: Mapping[str, st
     everywhere = {operator.precision for operator in model.operators if _computes(operator, plan.default)}
     only = everywhere.pop() if len(everywhere) == 1 else plan.default
     realised = {path: _one(used.get(path, [only]), plan.precision_of(path)) for path in paths}
-    return PrecisionPlan.deployment(plan.default, layers={path: value for path, value in realised.items() if value != plan.default})
+    return PrecisionPlan.deployment(
+        plan.default, layers={path: value for path, value in realised.items() if value != plan.default}
+    )
 
 
 def check_plan(

@@ -92,7 +92,10 @@ def export_tflite(
     realised = realised_plan(written, decided, scopes, list(paths))
     notes = check_plan(written, decided, realised, scopes, strict=strict)
     write_whole(destination, content)
-    rows = [Measurement(destination.name, "export_time_s", time.perf_counter() - began), *_rows(destination.name, written)]
+    rows = [
+        Measurement(destination.name, "export_time_s", time.perf_counter() - began),
+        *_rows(destination.name, written),
+    ]
     if samples:
         rows.append(Measurement(destination.name, "calibration_samples", len(next(iter(samples.values())))))
     return Result(f"tflite:{decided.default}", tuple(rows), Environment.here(backend=written.runtime), realised, notes)
@@ -114,7 +117,9 @@ def _check_io(io: str | None, plan: PrecisionPlan) -> None:
     if io not in (None, "int8", "float32"):
         raise InputError(f"Expected io to be 'int8' or 'float32'. Received: {io!r}.")
     if io == "int8" and plan.default != "int8":
-        raise InputError(f"Expected io='float32' for a {plan.default} file. Received: io='int8'. Only an int8 file takes integers.")
+        raise InputError(
+            f"Expected io='float32' for a {plan.default} file. Received: io='int8'. Only an int8 file takes integers."
+        )
 
 
 def _tensorflow(adapter: KerasAdapter) -> Any:
@@ -143,7 +148,9 @@ def _convert(
         try:
             return converter.convert(), scopes
         except Exception as error:  # the converter raises what its C++ code chose; the cause is kept
-            raise ExportError(f"Expected TFLiteConverter to convert '{model.name}' to {plan.default}. Received: {type(error).__name__}: {error}") from error
+            raise ExportError(
+                f"Expected TFLiteConverter to convert '{model.name}' to {plan.default}. Received: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any) -> tuple[Any, dict[str, str]]:
@@ -170,7 +177,9 @@ def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any) -> tuple[Any, di
         outputs = adapter.call(model, [tensors[each.name] for each in inputs])
         return {f"output_{index}": output for index, output in enumerate(outputs)}
 
-    specifications = {each.name: tensorflow.TensorSpec((1, *_static(each)), each.dtype, name=each.name) for each in inputs}
+    specifications = {
+        each.name: tensorflow.TensorSpec((1, *_static(each)), each.dtype, name=each.name) for each in inputs
+    }
     with adapter.watching_calls(watch):
         return tensorflow.function(serve).get_concrete_function(**specifications), scopes
 
@@ -193,7 +202,10 @@ def _configure(tensorflow: Any, converter: Any, plan: PrecisionPlan, samples: Sa
         return
     converter.representative_dataset = lambda: _one_by_one(samples)
     # Kernels without an integer version stay in float, and are reported by name.
-    converter.target_spec.supported_ops = [tensorflow.lite.OpsSet.TFLITE_BUILTINS_INT8, tensorflow.lite.OpsSet.TFLITE_BUILTINS]
+    converter.target_spec.supported_ops = [
+        tensorflow.lite.OpsSet.TFLITE_BUILTINS_INT8,
+        tensorflow.lite.OpsSet.TFLITE_BUILTINS,
+    ]
     converter.inference_input_type = converter.inference_output_type = getattr(tensorflow, io)
 
 

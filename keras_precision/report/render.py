@@ -31,7 +31,7 @@ def render(results: Result | Sequence[Result], format: str = "text") -> str:  # 
     Example:
         >>> from keras_precision.result import Measurement
         >>> print(render(Result("int8", (Measurement("m.tflite", "size_bytes", 52000),)), format="markdown").splitlines()[4])
-        | int8 | 52.0 kB | – | – | – | – | – |
+        | int8 | 52.0 kB | - | - | - | - | - |
     """
     given = [results] if isinstance(results, Result) else list(results)
     if format not in _DRAW:

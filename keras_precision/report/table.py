@@ -8,7 +8,7 @@ from keras_precision.result import Result, Value
 
 __all__ = ["Column", "Table", "export_table", "formatted", "run_table"]
 
-UNKNOWN = "–"
+UNKNOWN = "-"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,9 @@ def run_table(results: Sequence[Result]) -> Table:
     Returns:
         One row a run.
     """
-    metrics = sorted({row.metric for result in results for row in result if row.metric.startswith("val_")} - {"val_loss"})
+    metrics = sorted(
+        {row.metric for result in results for row in result if row.metric.startswith("val_")} - {"val_loss"}
+    )
     columns = [
         Column("Run", lambda result: result.name),
         _metric("Step time", "step_time_ms"),

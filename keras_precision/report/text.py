@@ -54,4 +54,3 @@ def summary(result: Result) -> str:
     if overhead is not None:
         lines.append(f"Profiler: {formatted('profiler_us_per_step', overhead)} a step.")
     return "\n".join([*lines, *(f"Note: {note}" for note in result.notes)])
-

@@ -194,7 +194,7 @@ class Environment:
             system=fields.get("system", str),
             processor=fields.get("processor", str),
             cores=fields.get("cores", int),
-            cpu_flags=tuple(fields.get("cpu_flags", list)),
+            cpu_flags=fields.text_list("cpu_flags"),
             versions=fields.texts("versions"),
             backend=fields.get("backend", str),
             device=fields.get("device", str),

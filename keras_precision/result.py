@@ -101,7 +101,7 @@ class Result:
             raise NotMeasuredError(
                 f"Expected a metric that the result '{self.name}' holds. Received: '{metric}'{of}. {hint}"
             )
-        summaries = [row for row in rows if row.step is None] or [rows[-1]]
+        summaries = [row for row in rows if row.step is None] or rows
         subjects = {row.subject for row in summaries}
         if len(subjects) > 1:
             raise NotMeasuredError(
@@ -147,6 +147,20 @@ class Result:
         """
         return replace(self, measurements=(*self.measurements, *rows), notes=(*self.notes, *notes))
 
+    def joined(self, other: "Result") -> Self:
+        """Return a copy that also holds what another result measured of the same thing.
+
+        Args:
+            other: The other result; where both hold the same row, it is kept once.
+
+        Returns:
+            The new result, with this one's name and plan.
+        """
+        known = {(row.subject, row.metric, row.step) for row in self.measurements}
+        rows = [row for row in other.measurements if (row.subject, row.metric, row.step) not in known]
+        joined = self.with_measurements(rows, [note for note in other.notes if note not in self.notes])
+        return replace(joined, environment=self.environment.with_sources(other.environment.sources))
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result as JSON.
 
@@ -191,7 +205,7 @@ class Result:
             measurements=tuple(_row(row, f"{path}: measurements[{index}]") for index, row in enumerate(rows)),
             environment=Environment.from_json(Fields(fields.get("environment", dict), f"{path}: environment")),
             plan=None if plan is None else PrecisionPlan.from_json(Fields(plan, f"{path}: plan")),
-            notes=tuple(fields.get("notes", list)),
+            notes=fields.text_list("notes"),
         )
 
 

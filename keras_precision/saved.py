@@ -76,6 +76,26 @@ class Fields:
                 )
         return dict(values)
 
+    def text_list(self, name: str) -> tuple[str, ...]:
+        """Return the field ``name``, a list whose items are all text.
+
+        Args:
+            name: The field.
+
+        Returns:
+            The items.
+
+        Raises:
+            FileFormatError: It is absent, no list, or holds something else than text.
+        """
+        values = self.get(name, list)
+        for index, value in enumerate(values):
+            if not isinstance(value, str):
+                raise FileFormatError(
+                    f"{self.source}: expected the field '{name}[{index}]' to be text. Received: {_shown(value)}."
+                )
+        return tuple(values)
+
     def refuse_others(self, *known: str) -> None:
         """Raise for any field that is not named in ``known``.
 
@@ -140,7 +160,7 @@ def load_document(path: str | os.PathLike[str], format_name: str, version: int) 
     """
     try:
         values = json.loads(Path(path).read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or a number or nesting beyond all bounds
         raise FileFormatError(
             f"{path}: expected a JSON file of format '{format_name}'. Received: no valid JSON ({error}). Is it damaged or cut off?"
         ) from error

@@ -45,6 +45,7 @@ def stack() -> Stack:
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Any:
     """No test, and no verb of ours, may change the environment or the global policy."""
+    importlib.import_module("tensorflow")  # it sets variables of its own, when Keras first needs it
     before = dict(os.environ)
     keras = importlib.import_module("keras")
     policy = keras.config.dtype_policy().name

@@ -23,6 +23,6 @@ def draw(table: Table) -> str:
         | float32 | 1 ms |
     """
     aligned = [":--", *["--:"] * (len(table.header) - 1)]
-    rows = [table.header, aligned, *(tuple(cell.replace("|", "\\|") for cell in row) for row in table.rows)]
-    lines = [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in rows)]
+    header, *body = (tuple(cell.replace("|", "\\|") for cell in row) for row in (table.header, *table.rows))
+    lines = [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in (header, aligned, *body))]
     return "\n".join([*lines, *("\n" + note for note in table.notes)])

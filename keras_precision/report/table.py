@@ -68,7 +68,7 @@ def formatted(metric: str, value: Value) -> str:
         return f"{value / 1e3:,.1f} kB"
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,} {known.unit}".rstrip()
-    digits = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    digits = f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
     return f"{digits} {known.unit}".rstrip()
 
 

@@ -29,11 +29,13 @@ def draw(table: Table, *, width: int = _WIDTH) -> str:
     """
     drawn = RichTable(title=table.title, title_justify="left")
     for index, title in enumerate(table.header):
-        drawn.add_column(title, justify="left" if index == 0 else "right", no_wrap=True)
+        drawn.add_column(title, justify="left" if index == 0 else "right", overflow="fold")
     for row in table.rows:
         drawn.add_row(*row)
     paper = io.StringIO()
-    console = Console(file=paper, width=width, force_terminal=False, color_system=None, highlight=False, markup=False)
+    console = Console(
+        file=paper, width=width, force_terminal=False, color_system=None, highlight=False, markup=False, emoji=False
+    )
     console.print(drawn)
     for note in table.notes:
         console.print(note)

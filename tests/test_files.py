@@ -1,0 +1,132 @@
+"""Files: checked before the work, and written whole or not at all."""
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keras_precision.errors import DestinationError
+from keras_precision.files import check_destination, write_whole
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], int]]:
+    """``os.umask``, undone after the test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    """Return a function that raises ``error``, whatever it is given."""
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("suffix", [None, ".tflite"])
+def test_a_good_destination_is_returned(tmp_path: Path, suffix: str | None) -> None:
+    """A path that can be written comes back as a path, and nothing is left there."""
+    path = tmp_path / "model.tflite"
+    assert check_destination(str(path), suffix=suffix) == path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bare_name_goes_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path without a folder is one in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    assert write_whole("plan.json", "{}") == Path("plan.json")
+    assert (tmp_path / "plan.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent/model.tflite", r"Expected a folder that exists\. .*absent/model\.tflite', whose folder '.*absent'"),
+        ("file/model.tflite", r"Expected a folder that exists\. .*whose folder '.*file' does not exist"),
+        ("folder.tflite", r"Expected the path of a file\. .*folder\.tflite', which is a folder\. Add a file name"),
+        ("model.keras", r"ends in '\.tflite'\. Received: '.*model\.keras'\. Rename it to 'model\.tflite'"),
+        ("model", r"ends in '\.tflite'\. Received: '.*model'\. Rename it to 'model\.tflite'"),
+    ],
+)
+def test_a_bad_destination_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    """The message names the path, what is wrong with it, and what to do."""
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.tflite").mkdir()
+    with pytest.raises(DestinationError, match=message):
+        check_destination(tmp_path / name, suffix=".tflite")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_folder_that_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """A folder that cannot be written is refused with the reason of the system."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", failing(OSError(code, os.strerror(code))))
+    with pytest.raises(DestinationError, match=rf"refuses new files \({os.strerror(code)}\)\. Choose another folder"):
+        check_destination(tmp_path / "plan.json")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no folder that refuses even its owner")
+@pytest.mark.parametrize("act", [check_destination, lambda path: write_whole(path, "{}")], ids=["check", "write"])
+def test_a_folder_that_really_refuses(act: Callable[[str], Path]) -> None:
+    """A folder of the system that takes no files is refused, whoever runs the test."""
+    with pytest.raises(DestinationError, match=r"'/proc/self/plan\.json', whose folder refuses new files"):
+        act("/proc/self/plan.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [(b"\x00\xff", b"\x00\xff"), ("größer\n", "größer\n".encode()), (b"", b"")]
+)
+@pytest.mark.parametrize("before", [None, b"a longer content than the new one"])
+def test_content_is_written_as_given(tmp_path: Path, content: bytes | str, expected: bytes, before: bytes) -> None:
+    """Bytes stay as they are, text becomes UTF-8, and an older file is replaced."""
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_bytes(before)
+    assert write_whole(path, content) == path
+    assert path.read_bytes() == expected
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt("Ctrl-C")])
+@pytest.mark.parametrize("before", [None, "old"])
+def test_an_interruption_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException, before: str | None
+) -> None:
+    """When writing stops half-way, the old file or none is there, and no temporary one."""
+    path = tmp_path / "plan.json"
+    if before is not None:
+        path.write_text(before)
+    monkeypatch.setattr(os, step, failing(error))
+    with pytest.raises(type(error), match=r"No space left|Ctrl-C"):
+        write_whole(path, "new")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == ([("plan.json", before)] if before else [])
+
+
+def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary file stands beside the final one, and is flushed before it is renamed."""
+    calls: list[tuple[str, object]] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append(("fsync", os.fstat(handle).st_size)), fsync(handle)))
+    monkeypatch.setattr(
+        os, "replace", lambda old, new: (calls.append(("replace", Path(old).parent)), replace(old, new))
+    )
+    write_whole(tmp_path / "plan.json", "12345")
+    assert calls == [("fsync", 5), ("replace", tmp_path)]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_permissions_are_those_that_open_gives(tmp_path: Path, umask: Callable[[int], int], mask: int) -> None:
+    """A new file has the permissions that ``open`` would give it, not those of a temporary file."""
+    umask(mask)
+    with (tmp_path / "opened").open("w"):
+        pass
+    written = write_whole(tmp_path / "written", "")
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE((tmp_path / "opened").stat().st_mode) == 0o666 & ~mask

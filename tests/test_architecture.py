@@ -4,6 +4,7 @@ import ast
 import graphlib
 import importlib
 import inspect
+import itertools
 import json
 import subprocess
 import sys
@@ -50,7 +51,7 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 BUILD_ON_ONE_ANOTHER = (0, 1)  # the floors whose rooms may import each other
 
 # Who imports a framework by name when a verb needs one; everything else goes through the adapters.
-REQUIRED = {"deploy": {"tensorflow"}, "policy": {"keras"}}
+REQUIRED = {"deploy": {"tensorflow"}, "policy": {"keras"}, "demo": {"keras"}}
 
 
 class Import(NamedTuple):
@@ -188,7 +189,7 @@ def documentation(name: str, value: Any) -> str:
         return inspect.cleandoc(value.__doc__ or "")
     module = importlib.import_module(f"{PACKAGE}.{keras_precision._WHERE[name]}")
     body = parsed(Path(module.__file__)).body
-    for assignment, text in zip(body, body[1:], strict=False):
+    for assignment, text in itertools.pairwise(body):
         targets = [assignment.target] if isinstance(assignment, ast.AnnAssign) else getattr(assignment, "targets", [])
         if name in map(ast.unparse, targets) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             return str(text.value.value)

@@ -25,7 +25,7 @@ def umask() -> Iterator[Callable[[int], int]]:
 def failing(error: BaseException) -> Callable[..., Any]:
     """Return a function that raises ``error``, whatever it is given."""
 
-    def fail(*arguments: object, **options: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     return fail

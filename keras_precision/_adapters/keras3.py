@@ -84,9 +84,11 @@ class _Keras3LossScaling(LossScaling):
         scale = getattr(self._optimizer, "dynamic_scale", None)
         return None if scale is None else float(keras.ops.convert_to_numpy(scale))
 
-    def skipped(self, batches: int) -> int | None:
+    def skipped(self, batches: int | None) -> int | None:
+        if batches is None or not self._one_update_per_batch:
+            return None
         skipped = batches - (self._iterations() - self._before)
-        return skipped if self._one_update_per_batch and 0 <= skipped <= batches else None
+        return skipped if 0 <= skipped <= batches else None
 
     def _iterations(self) -> int:
         return int(keras.ops.convert_to_numpy(self._optimizer.inner_optimizer._iterations))

@@ -108,7 +108,7 @@ class _LegacyLossScaling(LossScaling):
     def scale(self) -> float | None:
         return float(self._model.optimizer.loss_scale.numpy())
 
-    def skipped(self, batches: int) -> int | None:
+    def skipped(self, batches: int | None) -> int | None:
         return 0 if self._counter is None else int(self._counter.numpy()) - self._before
 
 

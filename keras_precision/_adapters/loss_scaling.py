@@ -25,11 +25,11 @@ class LossScaling(ABC):
         """Return the loss scale; None where there is none."""
 
     @abstractmethod
-    def skipped(self, batches: int) -> int | None:
+    def skipped(self, batches: int | None) -> int | None:
         """Return the steps skipped since ``begin``.
 
         Args:
-            batches: Batches trained since ``begin``.
+            batches: Batches trained since ``begin``; None if that is not certain.
 
         Returns:
             The count; None if it cannot be known.
@@ -47,7 +47,7 @@ class NoLossScaling(LossScaling):
     def scale(self) -> None:
         """Return None: there is no scale."""
 
-    def skipped(self, batches: int) -> int:
+    def skipped(self, batches: int | None) -> int:
         """Return 0.
 
         Args:

@@ -34,7 +34,12 @@ class LossScaleProbe(Probe):
         """Read scale and count; it waits for the device."""
         if self._scaling is not None and self._fit is not None:
             batches = self._fit.batches
-            self._history.append((batches, self._scaling.scale(), self._scaling.skipped(batches)))
+            skipped = self._scaling.skipped(batches if self._fit.batches_exact else None)
+            self._history.append((batches, self._scaling.scale(), skipped))
+
+    def end(self) -> None:
+        """Let go of the optimizer."""
+        self._fit = self._scaling = None
 
     def values(self) -> Mapping[str, Value]:
         """Return the scale as it stands, and the steps skipped so far."""

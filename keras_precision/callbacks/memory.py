@@ -37,6 +37,10 @@ class MemoryProbe(Probe):
         if peak is not None:
             self._peak = max(peak, self._peak or 0.0)
 
+    def end(self) -> None:
+        """Let go of the source."""
+        self._source = None
+
     def values(self) -> Mapping[str, Value]:
         """Return the peak."""
         return {"peak_memory_mb": self._peak}

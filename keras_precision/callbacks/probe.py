@@ -18,12 +18,15 @@ class Fit:
         model: The model.
         adapter: Its Keras.
         batches: Batches trained so far.
+        batches_exact: Whether that is certain; if not, it may be too high by less than
+            ``steps_per_execution`` an epoch.
         samples: Samples trained so far; None once they could not be counted.
     """
 
     model: Any
     adapter: KerasAdapter
     batches: int = 0
+    batches_exact: bool = True
     samples: int | None = field(default=0)
 
 
@@ -61,6 +64,9 @@ class Probe:
         Args:
             epoch: Its number, from 0.
         """
+
+    def end(self) -> None:
+        """Run when the result has been made: let go of the model, so that it can be freed."""
 
     def values(self) -> Mapping[str, Value]:
         """Return the figures as they stand: metric to value, None for what cannot be known."""

@@ -97,7 +97,6 @@ class PrecisionProfiler(Callback):
         self._own_ns = 0
         self._steps = 0
         self._batch = 0
-        self._batch_in_epoch = 0
         self._epoch: int | None = None
 
     @property
@@ -115,8 +114,9 @@ class PrecisionProfiler(Callback):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy settings and the last result, without the model: KerasTuner copies callbacks for each trial."""
-        probes = [copy.deepcopy(probe, {id(self._fit): None}) for probe in self.probes]
-        twin = type(self)(self.name, probes, log_metrics=self.log_metrics, verbose=self.verbose)
+        twin = type(self)(
+            self.name, copy.deepcopy(self.probes, memo), log_metrics=self.log_metrics, verbose=self.verbose
+        )
         twin._result = self._result
         return twin
 
@@ -134,8 +134,8 @@ class PrecisionProfiler(Callback):
         self._each(lambda probe: probe.begin(fit))
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Start to count the batches of an epoch."""
-        self._epoch, self._batch_in_epoch = epoch, 0
+        """Note which epoch it is."""
+        self._epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Let the probes see a step begin."""
@@ -150,7 +150,8 @@ class PrecisionProfiler(Callback):
         batches = self._batches_until(batch)
         if self._fit is not None:
             self._fit.batches += batches
-        self._batch_in_epoch += batches
+            # Several batches at once, from data of unknown length: the last group may have been shorter.
+            self._fit.batches_exact &= batch == self._batch or self.params.get("steps") is not None
         self._steps += 1
         self._each(lambda probe: probe.step_end(batches))
         self._own_ns += time.perf_counter_ns() - entered
@@ -175,16 +176,12 @@ class PrecisionProfiler(Callback):
         if fit is None:
             self._result = Result(self.name or "unknown", notes=tuple(self._notes))
             return
-        plan = self._plan()
-        self._result = Result(
-            name=self.name or (plan.default if plan else fit.adapter.policy_name(self.model)),
-            measurements=tuple(self._measurements(fit)),
-            environment=self._environment(fit),
-            plan=plan,
-            notes=tuple(self._notes),
-        )
+        plan, environment, measurements = self._plan(), self._environment(fit), tuple(self._measurements(fit))
+        self._each(lambda probe: probe.end())
+        name = self.name or (plan.default if plan else fit.adapter.policy_name(self.model))
+        self._result = Result(name, measurements, environment, plan, tuple(self._notes))
+        self._fit, self._active = None, []
         verbose = self.params.get("verbose", 1) if self.verbose == "auto" else self.verbose
-        self._fit, self._active = None, []  # the model may go
         if verbose:
             sys.stdout.write(summary(self._result) + "\n")
 
@@ -226,7 +223,7 @@ class PrecisionProfiler(Callback):
     def _measurements(self, fit: Fit) -> Iterator[Measurement]:
         for metric, value in self._values().items():
             yield Measurement("fit", metric, value)
-        yield Measurement("fit", "batches", fit.batches)
+        yield Measurement("fit", "batches", fit.batches if fit.batches_exact else None)
         yield Measurement("fit", "samples", fit.samples)
         yield Measurement("fit", "profiler_us_per_step", self._own_ns / 1e3 / max(1, self._steps))
         yield from self._epochs

@@ -51,6 +51,10 @@ class StepTimeProbe(Probe):
         """Stop the clock."""
         self._spans.append((time.perf_counter_ns() - self._began, batches))
 
+    def end(self) -> None:
+        """Let go of the model."""
+        self._fit = None
+
     def values(self) -> Mapping[str, Value]:
         """Return median, percentiles, throughput and what was left out."""
         measured = self._milliseconds()[self.warmup_steps :]

@@ -7,7 +7,7 @@ from keras_precision.errors import PlanNotHonouredError
 from keras_precision.plan import PrecisionPlan
 from keras_precision.tflite_file import EdgeModel, Operator
 
-__all__ = ["check_plan", "layers_of", "realised_plan"]
+__all__ = ["check_plan", "layers_of", "path_of", "realised_plan"]
 
 
 def layers_of(model: EdgeModel, scopes: Mapping[str, str]) -> list[tuple[str, ...]]:
@@ -26,7 +26,7 @@ def layers_of(model: EdgeModel, scopes: Mapping[str, str]) -> list[tuple[str, ..
     """
     found: list[tuple[str, ...]] = []
     for operator in model.operators:
-        own = [path for name in operator.tensors for part in name.split(";") if (path := _path_of(part, scopes))]
+        own = [path for name in operator.tensors for part in name.split(";") if (path := path_of(part, scopes))]
         inherited = [path for number in operator.reads for path in found[number][-1:]]
         found.append(tuple(dict.fromkeys(own or inherited)))
     return found
@@ -113,8 +113,16 @@ def _one(used: Sequence[str], wanted: str) -> str:
     return next((precision for precision in used if precision != wanted), wanted)
 
 
-def _path_of(name: str, scopes: Mapping[str, str]) -> str | None:
-    """The layer of a graph operation, by its name or the innermost scope that is known."""
+def path_of(name: str, scopes: Mapping[str, str]) -> str | None:
+    """Return the layer of a graph operation, by its name or the innermost scope that is known.
+
+    Args:
+        name: The operation, as graph or file name it.
+        scopes: Graph operation, and graph scope, to layer path.
+
+    Returns:
+        The path; None if no layer claims it.
+    """
     # A constant that shares its operation's name gets a number behind it: MatMul1.
     for candidate in (name, re.sub(r"\d+$", "", name)):
         if candidate in scopes:

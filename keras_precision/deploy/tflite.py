@@ -1,6 +1,7 @@
 """export_tflite: a Keras model as a TensorFlow Lite file that was read back and run."""
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision._adapters.keras import Input
 from keras_precision._adapters.samples import read_samples
 from keras_precision.chatter import captured
-from keras_precision.deploy.readback import check_plan, realised_plan
+from keras_precision.deploy.readback import check_plan, path_of, realised_plan
 from keras_precision.environment import Environment
 from keras_precision.errors import ExportError, InputError, ModelError, UnknownPrecisionError
 from keras_precision.files import check_destination, write_whole
@@ -147,10 +148,21 @@ def _convert(
         _configure(tensorflow, converter, plan, samples, io)
         try:
             return converter.convert(), scopes
-        except Exception as error:  # the converter raises what its C++ code chose; the cause is kept
+        except Exception as error:  # noqa: BLE001 - its C++ code raises what it likes; the cause is kept
             raise ExportError(
-                f"Expected TFLiteConverter to convert '{model.name}' to {plan.default}. Received: {type(error).__name__}: {error}"
+                f"Expected TFLiteConverter to convert '{model.name}' to {plan.default}. Received: {_reason(error, scopes)}"
             ) from error
+
+
+def _reason(error: Exception, scopes: Mapping[str, str]) -> str:
+    """The converter's message without its dump of the graph, and with the layers' own names."""
+    text = str(error)
+    missing = {name: path_of(operation, scopes) for name, operation in re.findall(r'fused\["(\w+):", "([^"@]+)', text)}
+    missing = {name: path for name, path in missing.items() if path and f"tf.{name}" in text}
+    if not missing:
+        return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
+    named = ", ".join(f"{name} of layer '{path}'" for name, path in missing.items())
+    return f"no kernel in TensorFlow Lite for {named}. Replace it with operations that have one."
 
 
 def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any) -> tuple[Any, dict[str, str]]:

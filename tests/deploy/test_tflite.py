@@ -1,0 +1,238 @@
+"""export_tflite, on every stack: those that cannot export say so."""
+
+import os
+import re
+
+import nets
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_precision as kp
+from keras_precision.errors import (
+    DataError,
+    DestinationError,
+    ExportError,
+    InputError,
+    ModelError,
+    PlanKindError,
+    PlanNotHonouredError,
+    UnknownLayerError,
+    UnknownPrecisionError,
+)
+
+pytestmark = pytest.mark.every_stack
+
+
+@pytest.fixture
+def exporting(stack):
+    """The Keras under test, where it can export."""
+    if not stack.exports:
+        pytest.skip(f"{stack.name} cannot export here; test_other_backends_say_so covers it")
+    return stack.keras
+
+
+@pytest.fixture
+def trained(exporting, rng):
+    """A convolutional net that was trained a little, and the images that it knows."""
+    exporting.utils.set_random_seed(5)
+    model = nets.conv(exporting)
+    model.compile(exporting.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    x, y = nets.images(rng, 96)
+    model.fit(x, y, batch_size=16, epochs=12, verbose=0)
+    return model, x, y
+
+
+def test_other_backends_say_so(stack, tmp_path, rng):
+    """A model of a backend that cannot be exported is refused with the way round, before any file."""
+    if stack.exports:
+        pytest.skip("this stack exports")
+    with pytest.raises(ModelError, match=rf"Received: one of the {stack.name} backend.*KERAS_BACKEND=tensorflow"):
+        kp.export_tflite(nets.conv(stack.keras), tmp_path / "model.tflite", "float32")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("precision", "kernel"), [("float32", "CONV_2D float32"), ("float16", "CONV_2D float16"), ("int8", "CONV_2D int8")]
+)
+def test_file_does_what_its_plan_says(trained, tmp_path, precision, kernel):
+    """Each precision is found in the operators of the file, and its answers agree with Keras."""
+    model, x, y = trained
+    path = tmp_path / "model.tflite"
+    result = kp.export_tflite(model, path, precision, representative_dataset=x[:50])
+    assert result.plan == kp.PrecisionPlan.deployment(precision)
+    assert result.value("operator_count", kernel) == 2
+    assert result.notes == ()
+    assert result.value("size_bytes") == path.stat().st_size
+    expected = model.predict(x, verbose=0)
+    scored = kp.evaluate(path, x, y, reference=expected)
+    assert scored.value("agreement") > 0.95
+    np.testing.assert_allclose(
+        kp.edge.predict(path, x), expected, atol={"float32": 1e-5, "float16": 0.01, "int8": 0.15}[precision]
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
+
+
+def test_int8_takes_integers_or_floats(trained, tmp_path):
+    """Inputs and outputs are int8 by default, and float32 on demand, with the same answers."""
+    model, x, _ = trained
+    integer = kp.export_tflite(model, tmp_path / "i.tflite", "int8", x)
+    floating = kp.export_tflite(model, tmp_path / "f.tflite", "int8", x, io="float32")
+    assert integer.value("input_type").startswith("int8 (scale ")
+    assert integer.value("output_type").startswith("int8 (scale ")
+    assert floating.value("input_type") == floating.value("output_type") == "float32"
+    assert integer.value("calibration_samples") == 96
+    np.testing.assert_allclose(
+        kp.edge.predict(tmp_path / "i.tflite", x), kp.edge.predict(tmp_path / "f.tflite", x), atol=0.02
+    )
+
+
+def test_mixed_precision_models_are_exported_from_their_float32_weights(exporting, rng, tmp_path):
+    """A model trained in mixed_float16 becomes a full integer file, and stays as it was."""
+    with kp.precision("mixed_float16"):
+        model = nets.conv(exporting)
+    result = kp.export_tflite(model, tmp_path / "model.tflite", "int8", rng.uniform(size=(8, 12, 12, 1)))
+    assert {row.value.split()[-1] for row in result.select("operator")} == {"int8"}
+    assert kp.plan_of(model).default == "mixed_float16"
+
+
+def test_inputs_keep_their_names_and_outputs_their_order(exporting, rng, tmp_path):
+    """A model with two inputs and two outputs answers as in Keras, whatever order the file has."""
+    model = nets.two_inputs(exporting)
+    x = {
+        "z_image": rng.uniform(size=(12, 12, 12, 1)).astype("float32"),
+        "a_table": rng.normal(size=(12, 4)).astype("float32"),
+    }
+    kp.export_tflite(model, tmp_path / "model.tflite", "float32")
+    expected = model.predict([x["z_image"], x["a_table"]], verbose=0)
+    for answer, wanted in zip(kp.edge.predict(tmp_path / "model.tflite", x), expected, strict=True):
+        np.testing.assert_allclose(answer, wanted, atol=1e-5)
+    for given in (x, tuple(x.values()), list(x.values())):
+        result = kp.export_tflite(model, tmp_path / "model.tflite", "int8", given)
+        assert result.value("calibration_samples") == 12
+
+
+@pytest.mark.parametrize("name", ["nested", "unnamed"])
+def test_operators_are_found_in_nested_and_unnamed_layers(exporting, rng, tmp_path, name):
+    """A plan that names every layer, as the file has it, is honoured."""
+    build, shape = {"nested": (nets.nested, (8,)), "unnamed": (nets.unnamed, (6, 6, 2))}[name]
+    model = build(exporting)
+    plan = kp.PrecisionPlan.deployment("float32", layers=dict.fromkeys(kp.layer_paths(model), "int8"))
+    data = rng.normal(size=(8, *shape))
+    whole = kp.PrecisionPlan.deployment("int8", layers=dict.fromkeys(kp.layer_paths(model), "int8"))
+    assert kp.export_tflite(model, tmp_path / "model.tflite", whole, data).plan == kp.PrecisionPlan.deployment("int8")
+    with pytest.raises(PlanNotHonouredError, match="Received: float32 in the file"):
+        kp.export_tflite(model, tmp_path / "model.tflite", plan, data)
+
+
+def test_named_layer_that_is_not_honoured(trained, tmp_path):
+    """A layer that the plan names and the converter cannot keep apart is an error; an older file stays."""
+    model, x, _ = trained
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"older")
+    plan = kp.PrecisionPlan.deployment("int8", layers={"head": "float32"})
+    with pytest.raises(PlanNotHonouredError, match=r"Expected the layer 'head' in float32.*Received: int8 in the file"):
+        kp.export_tflite(model, path, plan, x)
+    assert path.read_bytes() == b"older"
+    assert os.listdir(tmp_path) == ["model.tflite"]
+
+
+def with_island(keras, function):
+    """A net with a layer that computes ``function``."""
+    layers = keras.layers
+
+    class Island(layers.Layer):
+        def call(self, inputs):
+            return inputs + function(inputs)
+
+    image = layers.Input((12, 12, 1), name="image")
+    x = Island(name="island")(layers.Conv2D(4, 3, name="stem")(image))
+    return keras.Model(image, layers.Dense(2, name="head")(layers.Flatten(name="flat")(x)))
+
+
+def test_operators_that_stay_in_float_are_named_or_refused(exporting, rng, tmp_path):
+    """Under the default, a kernel without an integer version is reported with its layer; strict=True refuses it."""
+    model = with_island(exporting, tf.math.sin)
+    data = rng.uniform(size=(8, 12, 12, 1))
+    result = kp.export_tflite(model, tmp_path / "model.tflite", "int8", data)
+    assert any(re.fullmatch(r"operator \w+ of layer 'island' stayed in float32", note) for note in result.notes)
+    assert dict(result.plan.layers) == {"island": "float32"}
+    with pytest.raises(PlanNotHonouredError, match=r"strict=True.*layer 'island' stayed in float32"):
+        kp.export_tflite(model, tmp_path / "strict.tflite", "int8", data, strict=True)
+    assert not (tmp_path / "strict.tflite").exists()
+
+
+BAD = {
+    "no data": ({}, DataError, r"Expected a representative dataset.*Received: None"),
+    "empty": ({"representative_dataset": np.zeros((0, 12, 12, 1))}, DataError, "Expected at least one sample"),
+    "used up": ({"representative_dataset": iter(())}, DataError, "Was a generator used up before"),
+    "shape": ({"representative_dataset": np.zeros((4, 12, 1))}, DataError, r"Expected samples of shape \(n, 12, 12, 1\).*Received: \(4, 12, 1\)"),
+    "type": ({"representative_dataset": np.full((4, 12, 12, 1), "a")}, DataError, r"Expected numbers \(dtype float32\).*Received: dtype <U1"),
+    "count": ({"representative_dataset": (np.zeros((4, 12, 12, 1)),) * 2}, DataError, r"Expected 1 array\(s\).*Received: a tuple of 2"),
+    "nan": ({"representative_dataset": np.full((4, 12, 12, 1), np.nan)}, DataError, "Received: 576 values of 576 that are NaN or infinite"),
+    "unknown": ({"plan": "int7"}, UnknownPrecisionError, r"float32, float16, int8.*Received: 'int7'. Did you mean"),
+    "training": ({"plan": "mixed_float16"}, UnknownPrecisionError, "'mixed_float16' is a training precision: it is for kp.precision"),
+    "later": ({"plan": "int4"}, UnknownPrecisionError, r"TFLiteConverter writes for a whole model: float32, float16, int8. Received: 'int4'"),
+    "kind": ({"plan": kp.PrecisionPlan.training("float32")}, PlanKindError, "Expected a deployment plan. Received: a training plan"),
+    "layer": ({"plan": kp.PrecisionPlan.deployment("int8", layers={"steam": "int8"})}, UnknownLayerError, "'steam', which it does not have. Did you mean 'stem'"),
+    "io": ({"io": "uint8"}, InputError, "Expected io to be 'int8' or 'float32'. Received: 'uint8'"),
+    "io of float": ({"plan": "float32", "io": "int8"}, InputError, "Only an int8 file takes integers"),
+    "folder": ({"path": "nowhere/model.tflite"}, DestinationError, "whose folder 'nowhere' does not exist"),
+    "read-only": ({"path": "/proc/self/model.tflite"}, DestinationError, "refuses new files"),
+    "suffix": ({"path": "model.onnx"}, DestinationError, "Expected a path that ends in '.tflite'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "kind", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_before_any_work(exporting, tmp_path, monkeypatch, wrong, kind, message):
+    """Each wrong argument has its own error, no conversion is begun, and no file is left."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("keras_precision.deploy.tflite._convert", None)
+    arguments = {"path": "model.tflite", "plan": "int8"} | wrong
+    with pytest.raises(kind, match=message):
+        kp.export_tflite(nets.conv(exporting), **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (nets.subclassed, "Received: the subclassed model 'written'"),
+        (lambda keras: keras.Sequential([keras.layers.Dense(2)]), "Expected a built model"),
+        (lambda keras: keras.layers.Dense(2), "Expected a Keras model. Received: the layer"),
+        (lambda keras: "model.keras", "Received: an object of type builtins.str"),
+    ],
+)
+def test_models_that_cannot_be_exported(exporting, tmp_path, build, message):
+    """Subclassed and unbuilt models, and things that are no model, are refused."""
+    with pytest.raises(ModelError, match=message):
+        kp.export_tflite(build(exporting), tmp_path / "model.tflite", "float32")
+
+
+def test_free_sizes_are_refused(exporting, tmp_path):
+    """A model whose input size is free needs a fixed one."""
+    layers = exporting.layers
+    image = layers.Input((None, None, 1), name="image")
+    model = exporting.Model(image, layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(image)))
+    with pytest.raises(
+        ModelError, match=r"Expected inputs of a fixed size. Received: 'image' of shape \(n, None, None, 1\)"
+    ):
+        kp.export_tflite(model, tmp_path / "model.tflite", "float32")
+
+
+def test_failed_conversion_names_the_layer(exporting, tmp_path):
+    """An operation without a kernel is named with its layer; the cause is kept, and no file is left."""
+    model = with_island(exporting, tf.math.erf)
+    with pytest.raises(
+        ExportError, match=r"to float32. Received: no kernel in TensorFlow Lite for Erf of layer 'island'"
+    ) as caught:
+        kp.export_tflite(model, tmp_path / "model.tflite", "float32")
+    assert type(caught.value.__cause__).__name__ == "ConverterError"
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_printed(exporting, tmp_path, capfd):
+    """The chatter of TensorFlow and its converter does not reach the user."""
+    kp.export_tflite(nets.mlp(exporting), tmp_path / "model.tflite", "float16")
+    heard = capfd.readouterr()
+    assert (heard.out, heard.err) == ("", "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_precision import edge
+    from keras_precision._adapters.paths import layer_paths, plan_of
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
     from keras_precision.deploy.tflite import export_tflite
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from keras_precision.errors import PrecisionError, PrecisionWarning
     from keras_precision.metrics import METRICS
     from keras_precision.plan import PrecisionPlan
-    from keras_precision.policy import layer_paths, plan_of, precision, set_precision
+    from keras_precision.policy import precision, set_precision
     from keras_precision.report.render import render
     from keras_precision.result import Measurement, Result
     from keras_precision.verify import benchmark, evaluate
@@ -24,8 +25,8 @@ __version__ = "0.1.0"
 
 # In the order of the workflow: look, decide, act, verify, tell.
 _WHERE = {
-    "layer_paths": "policy",
-    "plan_of": "policy",
+    "layer_paths": "_adapters.paths",
+    "plan_of": "_adapters.paths",
     "PrecisionProfiler": "callbacks.profiler",
     "Probe": "callbacks.probe",
     "PrecisionPlan": "plan",

@@ -226,7 +226,7 @@ def benchmark(
         Measurement(subject, "samples_per_second", per_call * 1e3 / figures.median),
         Measurement(subject, "size_bytes", session.model.size_bytes),
     )
-    how = f"{figures.count} calls of {per_call} sample(s) on {threads} thread(s), {warmup} warm-up calls left out, quantization of the input included"
+    how = f"one call after the other, of {per_call} sample(s) each, on {threads} thread(s); {warmup} warm-up calls left out"
     return Result(
         subject,
         rows,
@@ -266,7 +266,7 @@ def _description(model: EdgeModel, timed: Result) -> str:
         f"operators: {len(model.operators)}",
         *(f"  {count:4d}  {name}" for name, count in model.operator_counts.items()),
     ]
-    how = timed.environment.sources["latency_ms"]
+    how = f"{timed.value('latency_samples')} calls, {timed.environment.sources['latency_ms']}"
     lines.append(
         f"latency: {timed.value('latency_ms'):.3f} ms median, {timed.value('latency_p95_ms'):.3f} ms p95 ({how})"
     )

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-import tempfile
+import shutil
 from pathlib import Path
 
 from keras_precision.errors import DestinationError
@@ -39,12 +39,13 @@ def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None
             f"Expected the path of a file. Received: '{destination}', which is a folder. Add a file name."
         )
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        handle, temporary = _open_beside(destination)
+        os.close(handle)
+        temporary.unlink()
     except OSError as error:
         raise DestinationError(
             f"Expected a folder that can be written. Received: '{destination}', whose folder refuses new files "
-            f"({error.strerror or error}). Choose another folder or change its permissions."
+            f"({error.strerror or error}). Choose another folder or name, or change its permissions."
         ) from error
     return destination
 
@@ -68,16 +69,24 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
     """
     destination = check_destination(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = destination.parent / f".{destination.name}.{secrets.token_hex(8)}"
-    # 0o666 and not mkstemp's 0o600: the file gets the permissions that ``open`` would give it.
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    target = Path(os.path.realpath(destination))  # the file behind a link, not the link
+    handle, temporary = _open_beside(target)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, destination)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return destination
+
+
+def _open_beside(destination: Path) -> tuple[int, Path]:
+    """Open a new file beside ``destination``; return its descriptor and its path."""
+    temporary = destination.parent / f".{destination.name}.{secrets.token_hex(8)}"
+    # 0o666 and not mkstemp's 0o600: the file gets the permissions that ``open`` would give it.
+    return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), temporary

@@ -36,6 +36,12 @@ class Measurement:
     value: Value
     step: int | None = None
 
+    def __post_init__(self) -> None:
+        """Turn NumPy's scalars, and truth values, into Python's numbers: files hold no others."""
+        item = getattr(self.value, "item", None)
+        value = self.value if item is None else item()
+        object.__setattr__(self, "value", int(value) if isinstance(value, bool) else value)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -59,6 +65,11 @@ class Result:
     environment: Environment = field(default_factory=Environment)
     plan: PrecisionPlan | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make the sequences immutable."""
+        object.__setattr__(self, "measurements", tuple(self.measurements))
+        object.__setattr__(self, "notes", tuple(self.notes))
 
     def __iter__(self) -> Iterator[Measurement]:
         """Iterate over the measurements."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ def accuracy(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
     elif labels.ndim == predicted.ndim + 1 and labels.shape[-1] == 1:
         labels = labels[..., 0]
     _same_shape(labels, predicted)
-    return float(np.mean(labels == predicted))
+    return _mean(labels == predicted)
 
 
 def agreement(reference: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
@@ -80,7 +81,7 @@ def agreement(reference: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
         0.5
     """
     _same_shape(np.asarray(reference), np.asarray(predictions))
-    return float(np.mean(answers(reference) == answers(predictions)))
+    return _mean(answers(reference) == answers(predictions))
 
 
 def mean_absolute_error(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
@@ -96,7 +97,7 @@ def mean_absolute_error(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> flo
     Raises:
         DataError: The shapes differ.
     """
-    return float(np.mean(np.abs(_errors(truth, predictions))))
+    return _mean(np.abs(_errors(truth, predictions)))
 
 
 def mean_squared_error(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
@@ -112,7 +113,7 @@ def mean_squared_error(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> floa
     Raises:
         DataError: The shapes differ.
     """
-    return float(np.mean(np.square(_errors(truth, predictions))))
+    return _mean(np.square(_errors(truth, predictions)))
 
 
 SCORES: MappingProxyType[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = MappingProxyType(
@@ -134,6 +135,12 @@ def _errors(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> npt.NDArray[np.
         given = given[..., 0]
     _same_shape(wanted, given)
     return given - wanted
+
+
+def _mean(values: npt.NDArray[Any]) -> float:
+    if values.size == 0:
+        raise DataError("Expected at least one sample to score. Received: none.")
+    return float(np.mean(values))
 
 
 def _same_shape(truth: Array, predictions: Array) -> None:

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from keras_precision import edge
 from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of
+from keras_precision._adapters.paths import plan_of
 from keras_precision._adapters.samples import read_samples
 from keras_precision.environment import Environment
 from keras_precision.errors import DataError, FileFormatError, InputError, PlanError
 from keras_precision.plan import PrecisionPlan
-from keras_precision.policy import plan_of
 from keras_precision.result import Measurement, Result
 from keras_precision.scores import SCORES, agreement
 from keras_precision.timing import spread, time_calls
@@ -131,7 +131,7 @@ def benchmark(
         Measurement(opened.name, "latency_samples", figures.count),
         Measurement(opened.name, "samples_per_second", per_call * 1e3 / figures.median),
     ]
-    how = f"{figures.count} calls of {per_call} sample(s), {warmup} warm-up calls left out"
+    how = f"one call after the other, of {per_call} sample(s) each; {warmup} warm-up calls left out"
     return opened.result([*rows, *opened.facts()], {"latency_ms": how, "samples_per_second": how})
 
 

@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,7 +66,7 @@ def test_a_bad_destination_is_refused(tmp_path: Path, name: str, message: str) -
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 def test_a_folder_that_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """A folder that cannot be written is refused with the reason of the system."""
-    monkeypatch.setattr(tempfile, "TemporaryFile", failing(OSError(code, os.strerror(code))))
+    monkeypatch.setattr(os, "open", failing(OSError(code, os.strerror(code))))
     with pytest.raises(DestinationError, match=rf"refuses new files \({os.strerror(code)}\)\. Choose another folder"):
         check_destination(tmp_path / "plan.json")
 
@@ -130,3 +129,21 @@ def test_permissions_are_those_that_open_gives(tmp_path: Path, umask: Callable[[
         pass
     written = write_whole(tmp_path / "written", "")
     assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE((tmp_path / "opened").stat().st_mode) == 0o666 & ~mask
+
+
+def test_the_file_behind_a_link_is_written(tmp_path: Path) -> None:
+    """A link stays a link, and the file behind it keeps its permissions."""
+    target = tmp_path / "target.json"
+    target.write_text("old")
+    target.chmod(0o640)
+    (tmp_path / "link.json").symlink_to(target)
+    write_whole(tmp_path / "link.json", "new")
+    assert (tmp_path / "link.json").is_symlink()
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_name_that_is_too_long_is_refused_at_once(tmp_path: Path) -> None:
+    """What the file system cannot hold is found by the check, not after the work."""
+    with pytest.raises(DestinationError, match="File name too long"):
+        check_destination(tmp_path / ("n" * 250))

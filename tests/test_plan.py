@@ -269,6 +269,7 @@ def changed(**fields: Any) -> str:
         (changed(layers={"head": "int3"}), "Expected layer 'head' to be one of the training precisions"),
         (changed(default=["x" * 99]), f"'default' to be text. Received: ['{'x' * 55}...."),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, content: str | bytes, message: str) -> None:
     """The message names the file, the field, what was expected and what stands there."""

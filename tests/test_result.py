@@ -10,6 +10,7 @@ from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from keras_precision.environment import Environment
@@ -235,3 +236,12 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, content: str) -> None
         FileFormatError, match=r"result\.json: expected a JSON file of format 'keras_precision\.result'"
     ):
         Result.load(path)
+
+
+@pytest.mark.parametrize(("given", "kept"), [(np.float32(1.5), 1.5), (np.int64(3), 3), (True, 1), (np.True_, 1)])
+def test_numbers_of_numpy_become_pythons(tmp_path: Path, given: Any, kept: float) -> None:
+    """Files hold Python's numbers alone: scalars of NumPy and truth values are turned into them."""
+    result = Result("run", [Measurement("fit", "loss", given)])  # type: ignore[arg-type]
+    assert type(result.value("loss")) is type(kept)
+    assert Result.load(result.save(tmp_path / "run.json")) == result
+    assert isinstance(result.measurements, tuple)

@@ -132,3 +132,10 @@ def test_scores_have_the_names_of_keras(name: str, score: Any) -> None:
     """Each score is found by its long and by its short name."""
     assert SCORES[name] is score
     assert SCORES[name].__name__ in SCORES
+
+
+@pytest.mark.parametrize("score", [accuracy, agreement, mean_absolute_error])
+def test_nothing_to_score(score):
+    """Without a sample there is no score."""
+    with pytest.raises(DataError, match="Expected at least one sample to score"):
+        score(np.zeros(0), np.zeros(0))

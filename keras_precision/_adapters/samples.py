@@ -81,8 +81,9 @@ def _whole(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
 
 
 def _pieces(data: Any, inputs: Sequence[Input]) -> Iterator[list[Any]]:
+    bare = callable(data)  # TensorFlow Lite's own form: a function that yields lists of inputs, never labels
     for element in _elements(data):
-        yield _inputs_of(element, inputs)
+        yield list(element) if bare and isinstance(element, list) else _inputs_of(element, inputs)
 
 
 def _elements(data: Any) -> Iterable[Any]:
@@ -105,15 +106,13 @@ def _inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
     """The inputs of one element, without labels and weights."""
     if isinstance(element, Mapping):
         return _by_name(element, inputs)
-    if isinstance(element, tuple):
-        # (x,), (x, y) or (x, y, weights), as for fit; or, for several inputs, one array each.
-        first = element[0] if element else ()
-        if len(inputs) == 1 or isinstance(first, Mapping | list | tuple) or len(element) != len(inputs):
-            return _inputs_of(first, inputs) if isinstance(first, Mapping | list | tuple) else [first]
-        return list(element)
-    if isinstance(element, list):
-        return element
-    return [element]
+    if not isinstance(element, tuple | list):
+        return [element]
+    # (x,), (x, y) or (x, y, weights), as for fit; or, for several inputs, one array each. Torch
+    # loaders turn the tuples into lists.
+    if element and isinstance(element[0], Mapping | list | tuple):
+        return _inputs_of(element[0], inputs)
+    return list(element) if len(element) == len(inputs) or len(inputs) > 1 else list(element[:1])
 
 
 def _by_name(data: Mapping[str, Any], inputs: Sequence[Input]) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.callback import Callback, Logs
+from keras_precision._adapters.paths import plan_of
 from keras_precision.callbacks.loss_scale import LossScaleProbe
 from keras_precision.callbacks.memory import MemoryProbe
 from keras_precision.callbacks.probe import Fit, Probe
@@ -17,7 +18,6 @@ from keras_precision.callbacks.step_time import StepTimeProbe
 from keras_precision.environment import Environment
 from keras_precision.errors import InputError, NotMeasuredError, PlanError, PrecisionWarning
 from keras_precision.plan import PrecisionPlan
-from keras_precision.policy import plan_of
 from keras_precision.report.text import summary
 from keras_precision.result import Measurement, Result, Value
 

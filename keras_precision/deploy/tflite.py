@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision._adapters.keras import Input
+from keras_precision._adapters.paths import layer_paths
 from keras_precision._adapters.samples import read_samples
 from keras_precision.chatter import captured
 from keras_precision.deploy.readback import check_plan, path_of, realised_plan
@@ -20,7 +21,6 @@ from keras_precision.errors import ExportError, InputError, ModelError, UnknownP
 from keras_precision.files import check_destination, write_whole
 from keras_precision.optional import require
 from keras_precision.plan import PrecisionPlan, check_precision
-from keras_precision.policy import layer_paths
 from keras_precision.result import Measurement, Result
 from keras_precision.tflite_file import EdgeModel, inspect, runtime
 
@@ -148,7 +148,7 @@ def _convert(
         _configure(tensorflow, converter, plan, samples, io)
         try:
             return converter.convert(), scopes
-        except Exception as error:  # noqa: BLE001 - its C++ code raises what it likes; the cause is kept
+        except Exception as error:  # its C++ code raises what it likes; the cause is kept
             raise ExportError(
                 f"Expected TFLiteConverter to convert '{model.name}' to {plan.default}. Received: {_reason(error, scopes)}"
             ) from error

@@ -1,5 +1,6 @@
 """Table: rows of results as they are read, whatever draws them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -117,7 +118,7 @@ def export_table(results: Sequence[Result]) -> Table:
         _metric("Agreement", "agreement"),
     ]
     how = {result.environment.sources.get("latency_ms", "") for result in results}
-    return _table("Deployment", columns, results, [f"Latency: {text}." for text in sorted(how) if text][:1])
+    return _table("Deployment", columns, results, [f"Latency: {text}." for text in sorted(how) if text])
 
 
 def _metric(title: str, metric: str, *, unit: bool = True) -> Column:
@@ -130,7 +131,7 @@ def _metric(title: str, metric: str, *, unit: bool = True) -> Column:
 
 def _ratio(baseline: Result, result: Result, metric: str) -> str:
     before, after = baseline.get(metric), result.get(metric)
-    return f"{before / after:.2f}x" if before and after else UNKNOWN
+    return f"{before / after:.2f}x" if before and after and math.isfinite(before / after) else UNKNOWN
 
 
 def _table(title: str, columns: Sequence[Column], results: Sequence[Result], notes: Sequence[str]) -> Table:
@@ -145,5 +146,7 @@ def _memory_notes(results: Sequence[Result]) -> list[str]:
 
 def _time_notes(results: Sequence[Result]) -> list[str]:
     counts = sorted({int(result.get("steps_measured") or 0) for result in results})
+    if not counts[-1]:
+        return []
     steps = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     return [f"Step time: median of {steps} steps a run, warm-up left out."]

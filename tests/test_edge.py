@@ -1,0 +1,216 @@
+"""edge: .tflite files with NumPy and an interpreter alone."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import nets
+import numpy as np
+import pytest
+
+import keras_precision as kp
+from keras_precision import edge
+from keras_precision.errors import DataError, FileFormatError, InputError, MissingExtraError
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A float32, a float16 and an int8 file of one net, with its predictions on images."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("files")
+    keras.utils.set_random_seed(5)
+    model = nets.conv(keras)
+    x, y = nets.images(np.random.default_rng(2), 40)
+    for precision in ("float32", "float16", "int8"):
+        kp.export_tflite(model, folder / f"{precision}.tflite", precision, x)
+    return folder, x, y, model.predict(x, verbose=0)
+
+
+def test_inspect_reads_inputs_outputs_and_operators(files):
+    """What a file holds is told with shapes, types, quantization and the number format of each operator."""
+    folder, x, *_ = files
+    model = edge.inspect(folder / "int8.tflite")
+    assert [(tensor.name, tensor.shape, tensor.dtype) for tensor in model.inputs] == [("image", (1, 12, 12, 1), "int8")]
+    assert model.inputs[0].scale == pytest.approx(np.ptp(np.append(x, 0)) / 255, rel=1e-3)
+    assert model.outputs[0].described == "int8 (scale 0.003906, zero point -128)"
+    assert {operator.precision for operator in model.operators} == {"int8"}
+    assert model.operator_counts["CONV_2D int8"] == 2
+    assert model.size_bytes == os.path.getsize(folder / "int8.tflite")
+    weights = [operator for operator in edge.inspect(folder / "float16.tflite").operators if operator.weights]
+    assert {operator.precision for operator in weights} == {"float16", "cast"}
+
+
+def test_tensor_quantizes_as_the_runtime_does():
+    """x = scale * (q - zero_point), rounded and clipped; what is not quantized is cast."""
+    tensor = edge.Tensor("x", (1,), "int8", 0.5, 3)
+    np.testing.assert_array_equal(tensor.quantize(np.array([0.0, 0.6, -100, 100])), np.array([3, 4, -128, 127], "int8"))
+    np.testing.assert_array_equal(tensor.dequantize(np.array([3, 4], "int8")), np.array([0.0, 0.5], "float32"))
+    ready = np.array([7], "int8")
+    assert tensor.quantize(ready) is ready
+    assert edge.Tensor("x", (1,), "float32").quantize(np.array([1])).dtype == np.float32
+
+
+def test_predictions_are_those_of_keras(files):
+    """Each file answers as the model does, within what its number format allows."""
+    folder, x, _, expected = files
+    for precision, tolerance in (("float32", 1e-6), ("float16", 2e-3), ("int8", 0.03)):
+        np.testing.assert_allclose(edge.predict(folder / f"{precision}.tflite", x), expected, atol=tolerance)
+
+
+def test_evaluate_and_benchmark(files):
+    """Scores, agreement, latency and size come as results."""
+    folder, x, y, expected = files
+    result = edge.evaluate(folder / "float32.tflite", x, y, ["accuracy"], reference=expected)
+    assert result.value("accuracy") == np.mean(expected.argmax(-1) == y)
+    assert result.value("agreement") == 1.0
+    assert result.environment.backend.startswith("litert")
+    timed = edge.benchmark(folder / "int8.tflite", warmup=1, min_calls=3, min_seconds=0)
+    assert timed.value("latency_samples") == 3
+    assert timed.value("samples_per_second") == pytest.approx(1e3 / timed.value("latency_ms"))
+
+
+def test_damaged_files_are_refused_and_never_crash(files, tmp_path):
+    """Empty, truncated, foreign and random files are a clean error, however they are broken."""
+    content = (files[0] / "int8.tflite").read_bytes()
+    rng = random.Random(4)
+    damaged = {"empty": b"", "short": content[:6], "text": b"not a model", "head": content[:8] + rng.randbytes(300)}
+    damaged |= {f"cut at {share} %": content[: len(content) * share // 100] for share in (5, 40, 70, 95)}
+    for name, data in damaged.items():
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(data)
+        with pytest.raises(FileFormatError, match=r"expected a TensorFlow Lite file.*Received"):
+            edge.inspect(path)
+
+
+def test_bytes_that_were_changed_never_crash_this_process(files, tmp_path):
+    """A file with random bytes in it either runs or is refused; this process lives on."""
+    content = bytearray((files[0] / "int8.tflite").read_bytes())
+    rng = random.Random(11)
+    refused = 0
+    for attempt in range(8):
+        broken = bytearray(content)
+        for _ in range(40):
+            broken[rng.randrange(8, len(broken))] = rng.randrange(256)
+        path = tmp_path / f"{attempt}.tflite"
+        path.write_bytes(broken)
+        try:
+            edge.inspect(path)
+        except FileFormatError:
+            refused += 1
+    assert refused > 0
+
+
+def test_file_that_ends_the_process_is_named(files, tmp_path, monkeypatch):
+    """A file that kills the interpreter kills a child, and the signal is told."""
+    monkeypatch.setattr(
+        "keras_precision.tflite_file._DESCRIBE", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    )
+    path = tmp_path / "fatal.tflite"
+    path.write_bytes((files[0] / "int8.tflite").read_bytes())
+    with pytest.raises(FileFormatError, match="it ended the process with signal 11"):
+        edge.inspect(path)
+
+
+def test_a_file_that_was_replaced_is_read_anew(files, tmp_path):
+    """What was known of a path is forgotten when the file changes."""
+    path = tmp_path / "model.tflite"
+    path.write_bytes((files[0] / "float32.tflite").read_bytes())
+    before = edge.inspect(path)
+    path.write_bytes((files[0] / "int8.tflite").read_bytes())
+    assert edge.inspect(path).operator_counts != before.operator_counts
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (
+            np.zeros((2, 12, 12)),
+            r"Expected samples of shape \(n, 12, 12, 1\) for the input 'image'. Received: \(2, 12, 12\)",
+        ),
+        (np.zeros((0, 12, 12, 1)), r"Received: \(0, 12, 12, 1\)"),
+        ([np.zeros((2, 12, 12, 1))] * 2, r"Expected 1 input\(s\): \['image'\]. Received: 2"),
+        ({"picture": np.zeros((2, 12, 12, 1))}, r"Received: \['picture'\], without \['image'\]"),
+        (np.full((2, 12, 12, 1), "a"), "Expected numbers for the input 'image'"),
+    ],
+)
+def test_inputs_that_do_not_fit(files, inputs, message):
+    """Inputs are checked against the file before it runs."""
+    with pytest.raises(DataError, match=message):
+        edge.predict(files[0] / "int8.tflite", inputs)
+
+
+def test_bad_arguments(files):
+    """Unknown metrics and impossible thread counts are refused."""
+    with pytest.raises(InputError, match=r"Expected metrics among .*Received: 'auc'. kp.evaluate takes any"):
+        edge.evaluate(files[0] / "int8.tflite", files[1], files[2], ["auc"])
+    with pytest.raises(InputError, match="Expected threads >= 1. Received: 0"):
+        edge.Session(files[0] / "int8.tflite", threads=0)
+
+
+def test_missing_interpreter_names_the_pip_line(files, monkeypatch):
+    """Without any interpreter, the message says how to get one."""
+    monkeypatch.setattr("keras_precision.tflite_file.available", lambda module: False)
+    with pytest.raises(MissingExtraError, match=r'pip install "keras-precision\[edge\]"'):
+        edge.inspect(files[0] / "int8.tflite")
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A folder of packages that holds NumPy, LiteRT and this package, and nothing else."""
+    import ai_edge_litert
+
+    import keras_precision
+
+    folder = tmp_path_factory.mktemp("bare")
+    installed = Path(np.__file__).parent.parent
+    needed = (
+        "numpy",
+        "numpy.libs",
+        "ai_edge_litert",
+        "flatbuffers",
+        "backports",
+        "tqdm",
+        "typing_extensions.py",
+        "google",
+    )
+    for name in needed:
+        if (installed / name).exists():
+            (folder / name).symlink_to(installed / name)
+    (folder / "keras_precision").symlink_to(Path(keras_precision.__file__).parent)
+    assert Path(ai_edge_litert.__file__).parent.parent == installed
+    return folder
+
+
+def run_bare(folder, code, *arguments):
+    """Run Python with that folder alone on its path."""
+    start = f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", start, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_edge_works_without_keras(files, bare):
+    """With NumPy and LiteRT alone, the command describes and times a file."""
+    code = "import runpy; runpy.run_module('keras_precision.edge', run_name='__main__', alter_sys=True)"
+    done = run_bare(bare, code, files[0] / "int8.tflite")
+    assert done.returncode == 0, done.stderr
+    for part in ("image  [1, 12, 12, 1]  int8 (scale", "CONV_2D int8", "latency:", "output_0"):
+        assert part in done.stdout
+    missing = run_bare(bare, code, files[0] / "none.tflite")
+    assert (missing.returncode, "none.tflite" in missing.stderr) == (2, True)
+
+
+def test_edge_gives_the_same_answers_without_keras(files, bare, tmp_path):
+    """Predictions on a bare device are those of this process, bit by bit."""
+    folder, x, *_ = files
+    np.save(tmp_path / "x.npy", x)
+    code = (
+        "import numpy as np; from keras_precision import edge; np.save(sys.argv[3], edge.predict(sys.argv[1], np.load(sys.argv[2]))); "
+        "assert not {'keras', 'tensorflow', 'rich', 'scipy'} & set(sys.modules)"
+    )
+    done = run_bare(bare, code, folder / "int8.tflite", tmp_path / "x.npy", tmp_path / "answers.npy")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "answers.npy"), edge.predict(folder / "int8.tflite", x))

@@ -1,0 +1,146 @@
+"""evaluate and benchmark: models and files under one interface, on every stack."""
+
+import nets
+import numpy as np
+import pytest
+
+import keras_precision as kp
+from keras_precision.errors import DataError, FileFormatError, InputError, ModelError
+
+pytestmark = pytest.mark.every_stack
+
+
+@pytest.fixture
+def trained(stack, rng):
+    """A net that knows three clusters, and the data."""
+    stack.keras.utils.set_random_seed(5)
+    model = nets.mlp(stack.keras)
+    model.compile(stack.keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    x, y = nets.classes(rng, 64)
+    model.fit(x, y, epochs=10, verbose=0)
+    return model, x, y
+
+
+def test_model_and_its_file_score_alike(stack, trained, tmp_path):
+    """A model, its .keras file and its .tflite file get the same figures, and those that Keras gives."""
+    model, x, y = trained
+    expected = model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
+    targets = [model]
+    if stack.name != "tf_keras":  # a .keras file is loaded by Keras 3
+        model.save(tmp_path / "model.keras")
+        targets.append(tmp_path / "model.keras")
+    if stack.exports:
+        kp.export_tflite(model, tmp_path / "model.tflite", "float32")
+        targets.append(str(tmp_path / "model.tflite"))
+    for target in targets:
+        result = kp.evaluate(target, x, y, ["accuracy", "sparse_categorical_crossentropy"], reference=model)
+        assert result.value("accuracy") == pytest.approx(expected)
+        assert result.value("agreement") == 1.0
+        assert result.value("samples") == 64
+        assert 0 < result.value("sparse_categorical_crossentropy") < 1
+        assert bool(result.select("size_bytes")) == (target is not model)
+
+
+def test_regression_is_scored_by_its_own_metrics(stack, rng):
+    """Errors of a regression are those that NumPy gives."""
+    model = stack.keras.Sequential([stack.keras.layers.Input((8,)), stack.keras.layers.Dense(1)])
+    x, y = rng.normal(size=(20, 8)).astype("float32"), rng.normal(size=20)
+    result = kp.evaluate(model, x, y, ["mae", "mse"])
+    errors = model.predict(x, verbose=0)[:, 0] - y
+    assert result.value("mean_absolute_error") == pytest.approx(np.mean(np.abs(errors)))
+    assert result.value("mean_squared_error") == pytest.approx(np.mean(errors**2))
+
+
+def test_functions_and_metric_objects_are_taken(trained):
+    """A metric may be a function of truth and predictions, or a Keras metric."""
+    import keras
+
+    model, x, y = trained
+
+    def top(truth, predictions):
+        return predictions.max(axis=-1)
+
+    result = kp.evaluate(model, x, y, [keras.metrics.SparseTopKCategoricalAccuracy(k=3, name="top3"), top])
+    assert result.value("top3") == 1.0
+    assert result.value("top") == pytest.approx(float(model.predict(x, verbose=0).max(axis=-1).mean()), rel=1e-5)
+
+
+def test_evaluate_changes_nothing(trained):
+    """Weights, compiled metrics and plan of the model are as before."""
+    model, x, y = trained
+    before = [weight.copy() for weight in model.get_weights()]
+    result = kp.evaluate(model, x, y)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert result.plan == kp.plan_of(model)
+
+
+def test_benchmark_times_calls(stack, trained, tmp_path):
+    """Model and file are timed under one interface; the result says how."""
+    model, x, _ = trained
+    targets = [model]
+    if stack.exports:
+        kp.export_tflite(model, tmp_path / "model.tflite", "int8", x)
+        targets.append(tmp_path / "model.tflite")
+    for target in targets:
+        result = kp.benchmark(target, x, warmup=1, min_calls=5, min_seconds=0)
+        assert result.value("latency_samples") == 5
+        assert 0 < result.value("latency_ms") <= result.value("latency_p95_ms")
+        assert result.value("samples_per_second") == pytest.approx(1e3 / result.value("latency_ms"))
+        assert (
+            result.environment.sources["latency_ms"]
+            == "one call after the other, of 1 sample(s) each; 1 warm-up calls left out"
+        )
+
+
+def test_benchmark_of_batches(trained):
+    """A batch of a Keras model counts as so many samples."""
+    model, x, _ = trained
+    result = kp.benchmark(model, x, batch_size=16, warmup=1, min_calls=5, min_seconds=0)
+    assert result.value("samples_per_second") == pytest.approx(16e3 / result.value("latency_ms"))
+
+
+def test_several_inputs(stack, rng):
+    """Inputs are taken as a dict or in the model's order; several outputs are refused with what to do."""
+    keras = stack.keras
+    model = nets.two_inputs(keras)
+    x = {"a_table": rng.normal(size=(6, 4)), "z_image": rng.uniform(size=(6, 12, 12, 1))}
+    kind = keras.Model(model.inputs, model.outputs[0])
+    named = kp.evaluate(kind, x, np.zeros(6, int))
+    ordered = kp.evaluate(kind, (x["z_image"], x["a_table"]), np.zeros(6, int))
+    assert named.value("accuracy") == ordered.value("accuracy")
+    assert kp.benchmark(kind, x, batch_size=4, warmup=0, min_calls=2, min_seconds=0).value("latency_samples") == 2
+    with pytest.raises(DataError, match="Expected a model with one output. Received: 'two_inputs' with 2"):
+        kp.evaluate(model, x, np.zeros(6, int))
+
+
+def test_targets_that_cannot_be_opened(tmp_path, rng):
+    """Missing, foreign and damaged files, and things that are no model, each say what they are."""
+    x, y = nets.classes(rng, 4)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    (tmp_path / "model.keras").write_bytes(rng.bytes(500))
+    with pytest.raises(FileNotFoundError, match="which does not exist"):
+        kp.evaluate(tmp_path / "none.tflite", x, y)
+    with pytest.raises(InputError, match=r"Expected a Keras model, or the path of a .keras, .h5 or .tflite file"):
+        kp.benchmark(tmp_path / "model.onnx", x)
+    with pytest.raises(FileFormatError, match="expected a model file that Keras loads"):
+        kp.evaluate(tmp_path / "model.keras", x, y)
+    with pytest.raises(ModelError, match="Received: an object of type builtins.int"):
+        kp.evaluate(3, x, y)
+
+
+def test_bad_arguments(trained):
+    """Labels, metrics and counts that cannot be used are refused."""
+    model, x, y = trained
+    with pytest.raises(DataError, match="Expected as many labels as samples. Received: 3 labels for 64 samples"):
+        kp.evaluate(model, x, y[:3])
+    with pytest.raises(
+        InputError, match=r"Expected metrics among acc, accuracy.*or any of Keras. Received: 'no such metric'"
+    ):
+        kp.evaluate(model, x, y, ["no such metric"])
+    with pytest.raises(DataError, match=r"Expected samples of shape \(n, 8\)"):
+        kp.evaluate(model, x[:, :3], y)
+    with pytest.raises(InputError, match="Expected batch_size >= 1. Received: 0"):
+        kp.benchmark(model, x, batch_size=0)
+    with pytest.raises(InputError, match="Expected warmup >= 0"):
+        kp.benchmark(model, x, warmup=-1)

@@ -158,8 +158,10 @@ def inspect(path: str | os.PathLike[str]) -> EdgeModel:
         MissingExtraError: No interpreter is installed.
 
     Example:
-        >>> inspect("model.tflite").operator_counts  # doctest: +SKIP
-        {'CONV_2D int8': 5, 'FULLY_CONNECTED int8': 1}
+        >>> import keras_precision as kp
+        >>> written = kp.export_tflite(model, "model.tflite", "float32")
+        >>> inspect("model.tflite").operator_counts
+        {'FULLY_CONNECTED float32': 2, 'SOFTMAX float32': 1}
     """
     file = Path(path)
     with file.open("rb") as opened:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_precision import edge
+    from keras_precision._adapters.loss_scale_optimizer import LossScaleOptimizer
     from keras_precision._adapters.paths import layer_paths, plan_of
+    from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
     from keras_precision.deploy.tflite import export_tflite
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
+    from keras_precision.findings import Finding
     from keras_precision.metrics import METRICS
     from keras_precision.plan import PrecisionPlan
     from keras_precision.policy import precision, set_precision
@@ -32,6 +35,8 @@ _WHERE = {
     "PrecisionPlan": "plan",
     "precision": "policy",
     "set_precision": "policy",
+    "LossScaleOptimizer": "_adapters.loss_scale_optimizer",
+    "LossScaleGuard": "callbacks.loss_scale_guard",
     "export_tflite": "deploy.tflite",
     "evaluate": "verify",
     "benchmark": "verify",
@@ -41,6 +46,7 @@ _WHERE = {
     "Measurement": "result",
     "Result": "result",
     "Environment": "environment",
+    "Finding": "findings",
     "PrecisionError": "errors",
     "PrecisionWarning": "errors",
 }
@@ -48,6 +54,9 @@ _WHERE = {
 __all__ = [
     "METRICS",
     "Environment",
+    "Finding",
+    "LossScaleGuard",
+    "LossScaleOptimizer",
     "Measurement",
     "PrecisionError",
     "PrecisionPlan",

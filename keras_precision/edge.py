@@ -22,6 +22,7 @@ import numpy.typing as npt
 from keras_precision.chatter import captured
 from keras_precision.environment import Environment
 from keras_precision.errors import DataError, FileFormatError, InputError, MissingExtraError
+from keras_precision.latency import latency_rows, latency_source
 from keras_precision.result import Measurement, Result
 from keras_precision.scores import SCORES, agreement
 from keras_precision.tflite_file import (
@@ -34,7 +35,7 @@ from keras_precision.tflite_file import (
     output_details,
     zeros,
 )
-from keras_precision.timing import spread, time_calls
+from keras_precision.timing import time_calls
 
 __all__ = ["EdgeModel", "Operator", "Session", "Tensor", "benchmark", "evaluate", "inspect", "main", "predict"]
 
@@ -77,6 +78,7 @@ class Session:
         """
         for (_, detail), tensor, values in zip(self._inputs, self.model.inputs, sample, strict=True):
             self._interpreter.set_tensor(detail["index"], tensor.quantize(values))
+        self._interpreter.reset_all_variables()  # recurrent kernels carry their state from call to call
         self._interpreter.invoke()
         pairs = zip(self._outputs, self.model.outputs, strict=True)
         return [tensor.dequantize(self._interpreter.get_tensor(detail["index"])) for (_, detail), tensor in pairs]
@@ -218,20 +220,9 @@ def benchmark(
         lambda n: session.run(samples[n % len(samples)]), warmup=warmup, min_calls=min_calls, min_seconds=min_seconds
     )
     subject, per_call = Path(path).name, len(samples[0][0])
-    figures = spread(times)
-    rows = (
-        Measurement(subject, "latency_ms", figures.median),
-        Measurement(subject, "latency_p95_ms", figures.p95),
-        Measurement(subject, "latency_samples", figures.count),
-        Measurement(subject, "samples_per_second", per_call * 1e3 / figures.median),
-        Measurement(subject, "size_bytes", session.model.size_bytes),
-    )
-    how = f"one call after the other, of {per_call} sample(s) each, on {threads} thread(s); {warmup} warm-up calls left out"
-    return Result(
-        subject,
-        rows,
-        Environment.here(backend=session.model.runtime, sources={"latency_ms": how, "samples_per_second": how}),
-    )
+    rows = (*latency_rows(subject, times, per_call), Measurement(subject, "size_bytes", session.model.size_bytes))
+    how = f"{latency_source(per_call, warmup)} on {threads} thread(s)"
+    return Result(subject, rows, Environment.here(backend=session.model.runtime, sources={"latency_ms": how}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,6 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         timed = benchmark(options.path, threads=options.threads)
         print(_description(inspect(options.path), timed))
+    except FileNotFoundError:
+        print(f"Expected a .tflite file. Received: '{options.path}', which does not exist.", file=sys.stderr)
+        return 2
     except (OSError, FileFormatError, InputError, MissingExtraError) as error:
         print(error, file=sys.stderr)
         return 2

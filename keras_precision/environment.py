@@ -1,5 +1,6 @@
 """Environment: the machine and the software that a figure was measured with."""
 
+import dataclasses
 import functools
 import importlib.metadata
 import os
@@ -150,16 +151,10 @@ class Environment:
         Returns:
             Name to value.
         """
-        return {
-            "python": self.python,
-            "system": self.system,
-            "processor": self.processor,
-            "cores": self.cores,
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return values | {
             "cpu_flags": list(self.cpu_flags),
             "versions": dict(self.versions),
-            "backend": self.backend,
-            "device": self.device,
-            "tf32": self.tf32,
             "sources": dict(self.sources),
         }
 
@@ -176,19 +171,7 @@ class Environment:
         Raises:
             FileFormatError: A field is missing, unknown or of another type.
         """
-        names = (
-            "python",
-            "system",
-            "processor",
-            "cores",
-            "cpu_flags",
-            "versions",
-            "backend",
-            "device",
-            "tf32",
-            "sources",
-        )
-        fields.refuse_others(*names)
+        fields.refuse_others(*(each.name for each in dataclasses.fields(cls)))
         return cls(
             python=fields.get("python", str),
             system=fields.get("system", str),

@@ -13,6 +13,7 @@
     │   └── DestinationError               a path that cannot be written
     ├── FileFormatError (ValueError)       a file that is damaged, foreign, or of a newer format
     ├── NotMeasuredError (LookupError)     a result asked for before there is one
+    ├── LossScaleCollapse (RuntimeError)   a training that no loss scale can save
     ├── MissingExtraError (ImportError)    an optional package that is not installed
     └── ExportError (RuntimeError)         a conversion that failed
         └── PlanNotHonouredError           a file that does not do what its plan says
@@ -31,6 +32,7 @@ __all__ = [
     "ExportError",
     "FileFormatError",
     "InputError",
+    "LossScaleCollapse",
     "MissingExtraError",
     "ModelError",
     "NotMeasuredError",
@@ -88,6 +90,10 @@ class NotMeasuredError(PrecisionError, LookupError):
     """A result or a metric asked for before it was measured."""
 
 
+class LossScaleCollapse(PrecisionError, RuntimeError):  # noqa: N818 - it names what happened to the run
+    """Step after step overflows at the smallest loss scale: no scale can save the training."""
+
+
 class MissingExtraError(PrecisionError, ImportError):
     """An optional package that is not installed."""
 
@@ -119,5 +125,6 @@ def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
         >>> nearest("stam", ["stem", "head"])
         "Did you mean 'stem'?"
     """
-    close = difflib.get_close_matches(name, list(known), n=limit, cutoff=0.5)
+    folded = {each.lower(): each for each in known}
+    close = [folded[each] for each in difflib.get_close_matches(name.lower(), folded, n=limit, cutoff=0.5)]
     return f"Did you mean {' or '.join(map(repr, close))}?" if close else ""

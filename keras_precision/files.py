@@ -24,6 +24,8 @@ def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None
         DestinationError: The folder does not exist, cannot be written, the path is a folder,
             or it ends in something else.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise DestinationError(f"Expected the path of a file. Received: {path!r}.")
     destination = Path(path)
     folder = destination.parent
     if suffix is not None and destination.suffix != suffix:

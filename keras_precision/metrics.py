@@ -40,7 +40,7 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "samples_per_second",
         "1/s",
         "higher",
-        "Samples trained in a second of the measured steps (for inference: answered in a second).",
+        "Samples trained in a second of the measured steps (for inference: answered in a second, at the median latency).",
     ),
     (
         "peak_memory_mb",
@@ -62,7 +62,12 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("latency_p95_ms", "ms", "lower", "95th percentile of the same calls."),
     ("latency_samples", "", None, "Calls that the latency rests on."),
     ("size_bytes", "B", "lower", "Size of the file."),
-    ("operator", "", None, "Kernel and number format of one operator of the file, such as 'CONV_2D int8'."),
+    (
+        "operator",
+        "",
+        None,
+        "Kernel, number format, and types read and written of one operator of the file, such as 'CONV_2D int8 (int8,int8,int32->int8)'.",
+    ),
     ("operator_count", "", None, "Operators of the file with this kernel and number format."),
     ("input_type", "", None, "Element type, and quantization if there is one, of one input of the file."),
     ("output_type", "", None, "Element type, and quantization if there is one, of one output of the file."),

@@ -1,5 +1,6 @@
 """A ``.tflite`` file as it is: its inputs, outputs and operators, read with an interpreter alone."""
 
+import functools
 import importlib
 import json
 import os
@@ -98,12 +99,14 @@ class Operator:
 
     Attributes:
         kernel: What it computes, such as ``CONV_2D``.
-        precision: The number format that it computes in, as deployment plans name them;
-            ``"cast"`` for QUANTIZE and DEQUANTIZE, ``"index"`` for shapes and indices.
+        precision: The number format that it computes in, as deployment plans name them; ``"cast"``
+            for QUANTIZE and DEQUANTIZE, ``"index"`` for shapes and indices, ``"opaque"`` for loops
+            and branches, whose inside is not looked into.
         tensors: Names of the tensors that it writes and of the constants that it reads: the
             operators of the original graph that were fused into it.
         reads: Numbers of the operators that it reads from.
         weights: Element types of the constants that it computes with, as stored.
+        types: Element types of all that it reads and writes, such as ``int8,int8,int32->int8``.
     """
 
     kernel: str
@@ -111,6 +114,7 @@ class Operator:
     tensors: tuple[str, ...] = ()
     reads: tuple[int, ...] = ()
     weights: tuple[str, ...] = ()
+    types: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class EdgeModel:
         inputs: Its inputs.
         outputs: Its outputs, in the order of the model's.
         operators: Its operators, in the order in which they run (main subgraph).
+        writers: For each output, the number of the operator that computes it; -1 for an input handed on.
     """
 
     path: str
@@ -132,6 +137,7 @@ class EdgeModel:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
+    writers: tuple[int, ...] = ()
 
     @property
     def operator_counts(self) -> dict[str, int]:
@@ -164,6 +170,8 @@ def inspect(path: str | os.PathLike[str]) -> EdgeModel:
         {'FULLY_CONNECTED float32': 2, 'SOFTMAX float32': 1}
     """
     file = Path(path)
+    if file.is_dir():
+        raise FileFormatError(f"{file}: expected a TensorFlow Lite file. Received: a folder.")
     with file.open("rb") as opened:
         head = opened.read(8)
     if len(head) < 8 or head[4:8] != b"TFL3":
@@ -173,13 +181,12 @@ def inspect(path: str | os.PathLike[str]) -> EdgeModel:
         )
     runtime()
     stamp = file.stat()
-    key = (str(file.resolve()), stamp.st_mtime_ns, stamp.st_size)
-    if key not in _INSPECTED:
-        _INSPECTED[key] = _inspect_in_child(file)
-    return replace(_INSPECTED[key], path=str(path))
+    return replace(_inspected(file.resolve(), stamp.st_mtime_ns, stamp.st_size), path=str(path))
 
 
-_INSPECTED: dict[tuple[str, int, int], EdgeModel] = {}
+@functools.lru_cache(maxsize=32)
+def _inspected(path: Path, changed_ns: int, size: int) -> EdgeModel:  # noqa: ARG001 - a changed file is another one
+    return _inspect_in_child(path)
 
 
 def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bool = True) -> Any:
@@ -267,6 +274,7 @@ def describe(path: str) -> None:
         inputs=tuple(_tensor(name, detail) for name, detail in input_details(plain)),
         outputs=tuple(_tensor(name, detail) for name, detail in output_details(plain)),
         operators=tuple(_operators(plain)),
+        writers=tuple(_writers(plain)),
     )
     running = interpreter(path)
     for (_, detail), values in zip(input_details(running), zeros(model), strict=True):
@@ -308,10 +316,12 @@ def _from_json(values: dict[str, Any]) -> EdgeModel:
         for side in ("inputs", "outputs")
     }
     operators = tuple(
-        Operator(row["kernel"], row["precision"], tuple(row["tensors"]), tuple(row["reads"]), tuple(row["weights"]))
+        Operator(
+            **{**row, "tensors": tuple(row["tensors"]), "reads": tuple(row["reads"]), "weights": tuple(row["weights"])}
+        )
         for row in values["operators"]
     )
-    return EdgeModel(values["path"], values["size_bytes"], values["runtime"], operators=operators, **sides)
+    return EdgeModel(**{**values, **sides, "operators": operators, "writers": tuple(values["writers"])})
 
 
 def runtime() -> tuple[Any, str]:
@@ -375,18 +385,41 @@ def _operators(opened: Any) -> Iterator[Operator]:
         if kernel == "DEQUANTIZE" and constants:
             widened.update(dict.fromkeys(writes, dtype(constants[0])))
         weights = tuple(name for index in constants if (name := dtype(index)) not in ("int32", "int64", "bool"))
-        precision = _precision(kernel, {dtype(index) for index in writes}, weights)
-        names = tuple(str(tensors[index]["name"]) for index in (*writes, *constants))
+        written, read = [dtype(index) for index in writes], [dtype(index) for index in reads]
         yield Operator(
-            kernel, precision, names, tuple(sorted({writers[index] for index in reads if index in writers})), weights
+            kernel=kernel,
+            precision=_precision(kernel, {*written}, {*read}, weights),
+            tensors=tuple(str(tensors[index]["name"]) for index in (*writes, *constants)),
+            reads=tuple(sorted({writers[index] for index in reads if index in writers})),
+            weights=weights,
+            types=f"{','.join(read)}->{','.join(written)}",
         )
         writers.update(dict.fromkeys(writes, number))
 
 
-def _precision(kernel: str, written: set[str], weights: Sequence[str]) -> str:
-    """Name the number format that an operator computes in, from the types that it writes and of its weights."""
-    if kernel in ("QUANTIZE", "DEQUANTIZE"):
+def _writers(opened: Any) -> Iterator[int]:
+    """For each output, the operator that computes it, behind the casts at the file's edge."""
+    computed: dict[int, int] = {}
+    for number, operator in enumerate(opened._get_ops_details()):
+        cast = operator["op_name"] in _CASTS
+        before = computed.get(int(operator["inputs"][0]), number) if cast else number
+        computed.update({int(index): before for index in operator["outputs"]})
+    for _, detail in output_details(opened):
+        yield computed.get(detail["index"], -1)
+
+
+_CASTS = ("QUANTIZE", "DEQUANTIZE")
+_CONTROL_FLOW = ("WHILE", "IF", "CALL_ONCE", "STABLEHLO_COMPOSITE")
+
+
+def _precision(kernel: str, written: set[str], read: set[str], weights: Sequence[str]) -> str:
+    """Name the number format that an operator computes in, from the types that it writes, reads, and of its weights."""
+    if kernel in _CASTS:
         return "cast"
+    if kernel in _CONTROL_FLOW:
+        return "opaque"
+    if not written & {"int8", "uint8", "int16", "float16", "float32"}:
+        written = read  # comparisons and positions compute in what they read
     if written & {"int8", "uint8"}:
         return "int8"
     if "int16" in written:

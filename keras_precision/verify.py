@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,14 +13,16 @@ import numpy.typing as npt
 
 from keras_precision import edge
 from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of
+from keras_precision._adapters.keras import Input
 from keras_precision._adapters.paths import plan_of
 from keras_precision._adapters.samples import read_samples
 from keras_precision.environment import Environment
-from keras_precision.errors import DataError, FileFormatError, InputError, PlanError
+from keras_precision.errors import DataError, FileFormatError, InputError, ModelError, PlanError
+from keras_precision.latency import latency_rows, latency_source
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Measurement, Result
 from keras_precision.scores import SCORES, agreement
-from keras_precision.timing import spread, time_calls
+from keras_precision.timing import time_calls
 
 __all__ = ["benchmark", "evaluate"]
 
@@ -66,7 +69,7 @@ def evaluate(
         >>> result.value("agreement")
         1.0
     """
-    scorers = [_scorer(metric) for metric in metrics]
+    scorers = [_scorer(metric) for metric in ([metrics] if isinstance(metrics, str) else metrics)]
     opened = _open(target)
     predictions = opened.predict(x, batch_size)
     if isinstance(predictions, list | dict):
@@ -126,15 +129,9 @@ def benchmark(
         raise InputError(f"Expected batch_size >= 1. Received: {batch_size}.")
     opened = _open(target)
     call, per_call = opened.caller(inputs, batch_size)
-    figures = spread(time_calls(call, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds))
-    rows = [
-        Measurement(opened.name, "latency_ms", figures.median),
-        Measurement(opened.name, "latency_p95_ms", figures.p95),
-        Measurement(opened.name, "latency_samples", figures.count),
-        Measurement(opened.name, "samples_per_second", per_call * 1e3 / figures.median),
-    ]
-    how = f"one call after the other, of {per_call} sample(s) each; {warmup} warm-up calls left out"
-    return opened.result([*rows, *opened.facts()], {"latency_ms": how, "samples_per_second": how})
+    times = time_calls(call, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds)
+    rows = [*latency_rows(opened.name, times, per_call), *opened.facts()]
+    return opened.result(rows, {"latency_ms": latency_source(per_call, warmup)})
 
 
 class _Opened(ABC):
@@ -191,7 +188,11 @@ class _Model(_Opened):
 
     def _samples(self, x: Any) -> Any:
         """Arrays in the order of the model's inputs: one array where there is one input."""
-        arrays = list(read_samples(x, self._adapter.inputs(self._model)).values())
+        try:
+            inputs = self._adapter.inputs(self._model)
+        except ModelError:  # a model whose inputs are known when it is called: it checks them itself
+            return x
+        arrays = list(read_samples(x, inputs).values())
         return arrays[0] if len(arrays) == 1 else arrays
 
 
@@ -201,11 +202,19 @@ class _TfliteFile(_Opened):
         self._session = edge.Session(path)
 
     def predict(self, x: Any, batch_size: int) -> Any:
-        return self._session.predict(x)
+        return self._session.predict(self._samples(x))
 
     def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
-        samples = list(self._session.samples(inputs))
+        samples = list(self._session.samples(self._samples(inputs)))
         return lambda number: self._session.run(samples[number % len(samples)]), len(samples[0][0])
+
+    def _samples(self, x: Any) -> Any:
+        """Real numbers, as for the model that the file was made from; integers where the file takes them so."""
+        tensors = self._session.model.inputs
+        types = ["float32" if tensor.scale else tensor.dtype for tensor in tensors]
+        shapes = [tuple(None if size < 0 else size for size in tensor.shape[1:]) for tensor in tensors]
+        wanted = [Input(tensor.name, shape, kind) for tensor, shape, kind in zip(tensors, shapes, types, strict=True)]
+        return read_samples(x, wanted)
 
     def facts(self) -> Iterator[Measurement]:
         yield Measurement(self.name, "size_bytes", self._session.model.size_bytes)
@@ -229,9 +238,11 @@ def _open(target: Target) -> _Opened:
 
 def _loaded(path: Path) -> _Model:
     adapter = adapter_for_file()
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise FileFormatError(f"{path}: expected a .keras file. Received: an empty, truncated or foreign file.")
     try:
         model = adapter.load(str(path))
-    except (ValueError, TypeError, OSError, KeyError) as error:  # Keras raises each of them for a bad file
+    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:  # Keras raises each for a bad file
         raise FileFormatError(
             f"{path}: expected a model file that Keras loads. Received: {type(error).__name__}: {error}"
         ) from error

@@ -37,6 +37,7 @@ FLOORS = {
         "environment",
         "findings",
         "formats",
+        "latency",
         "metrics",
         "plan",
         "result",

@@ -123,7 +123,7 @@ def test_targets_that_cannot_be_opened(tmp_path, rng):
         kp.evaluate(tmp_path / "none.tflite", x, y)
     with pytest.raises(InputError, match=r"Expected a Keras model, or the path of a .keras, .h5 or .tflite file"):
         kp.benchmark(tmp_path / "model.onnx", x)
-    with pytest.raises(FileFormatError, match="expected a model file that Keras loads"):
+    with pytest.raises(FileFormatError, match="expected a .keras file. Received: an empty, truncated or foreign file"):
         kp.evaluate(tmp_path / "model.keras", x, y)
     with pytest.raises(ModelError, match="Received: an object of type builtins.int"):
         kp.evaluate(3, x, y)

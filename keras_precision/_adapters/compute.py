@@ -1,5 +1,6 @@
 """Compute: TensorFlow, JAX and PyTorch through the few questions that measuring asks."""
 
+import os
 import platform
 from abc import ABC, abstractmethod
 from typing import Any
@@ -36,6 +37,10 @@ class Compute(ABC):
     def memory(self) -> MemorySource:
         """Return the best source of memory figures on this machine."""
 
+    @abstractmethod
+    def compilations(self, model: Any) -> int:
+        """Return how often a training step was traced or compiled so far; it is cheap to ask."""
+
     def environment(self) -> Environment:
         """Describe this machine with this framework on it."""
         return Environment.here(backend=self.name, device=self.device, tf32=self.tf32)
@@ -51,7 +56,7 @@ class TensorFlowCompute(Compute):
 
     @property
     def device(self) -> str:
-        gpus = self._tf.config.list_physical_devices("GPU")
+        gpus = self._tf.config.get_visible_devices("GPU")
         return self._tf.config.experimental.get_device_details(gpus[0]).get("device_name", gpus[0].name) if gpus else ""
 
     @property
@@ -68,6 +73,10 @@ class TensorFlowCompute(Compute):
         except ValueError:
             return ResidentSet()
         return _TensorFlowAllocator(self._tf.config.experimental, device)
+
+    def compilations(self, model: Any) -> int:
+        count = getattr(model.train_function, "experimental_get_tracing_count", None)
+        return 0 if count is None else int(count())  # None when run eagerly
 
 
 class _TensorFlowAllocator(MemorySource):
@@ -92,6 +101,8 @@ class JaxCompute(Compute):
 
     def __init__(self) -> None:
         self._jax: Any = require("jax", extra="jax")
+        self._compilations = 0
+        self._jax.monitoring.register_event_duration_secs_listener(self._on_event)
 
     @property
     def device(self) -> str:
@@ -107,6 +118,13 @@ class JaxCompute(Compute):
     def memory(self) -> MemorySource:
         device = self._jax.devices()[0]
         return _JaxAllocator(device) if device.memory_stats() else ResidentSet()  # None on the processor
+
+    def compilations(self, model: Any) -> int:
+        return self._compilations
+
+    def _on_event(self, event: str, duration: float, **details: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            self._compilations += 1
 
 
 class _JaxAllocator(MemorySource):
@@ -131,6 +149,8 @@ class TorchCompute(Compute):
 
     @property
     def device(self) -> str:
+        if os.environ.get("KERAS_TORCH_DEVICE") == "cpu":  # Keras's own switch
+            return ""
         if self._torch.cuda.is_available():
             return str(self._torch.cuda.get_device_name())
         mps = getattr(self._torch.backends, "mps", None)
@@ -141,7 +161,12 @@ class TorchCompute(Compute):
         return self._torch.get_float32_matmul_precision() != "highest" if self._torch.cuda.is_available() else None
 
     def memory(self) -> MemorySource:
-        return _TorchAllocator(self._torch.cuda) if self._torch.cuda.is_available() else ResidentSet()
+        on_cuda = self.device and self._torch.cuda.is_available()
+        return _TorchAllocator(self._torch.cuda) if on_cuda else ResidentSet()
+
+    def compilations(self, model: Any) -> int:
+        """Return 0: Keras runs PyTorch eagerly unless it is told otherwise."""
+        return 0
 
 
 class _TorchAllocator(MemorySource):

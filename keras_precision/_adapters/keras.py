@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -25,14 +25,16 @@ class Input:
     """One input of a model.
 
     Attributes:
-        name: Its name, made of letters, digits and underscores.
+        name: Its name in exported files: letters, digits and underscores, unlike any other input's.
         shape: Its shape without the batch axis; None where a size is free.
-        dtype: NumPy's name of its element type.
+        dtype: NumPy's name of its element type; float32 for every float.
+        aliases: What data may call it, too: its name in the model, its key in a dict of inputs.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    aliases: tuple[str, ...] = ()
 
 
 class KerasAdapter(ABC):
@@ -40,12 +42,10 @@ class KerasAdapter(ABC):
 
     Args:
         keras: The module: ``keras`` or ``tf_keras``.
-        name: What messages call it.
     """
 
-    def __init__(self, keras: ModuleType, name: str) -> None:
+    def __init__(self, keras: ModuleType) -> None:
         self.keras: Any = keras
-        self.name = name
 
     @property
     @abstractmethod
@@ -61,8 +61,8 @@ class KerasAdapter(ABC):
         """Return the stem of the name that Keras gave a layer by itself; None if a person named it."""
 
     @abstractmethod
-    def input_names(self, model: Any) -> Sequence[str]:
-        """Return the names of a built model's inputs, in its order."""
+    def input_names(self, model: Any) -> Sequence[Sequence[str]]:
+        """Return what a built model's inputs are called, in its order: the name, then the key in a dict of inputs."""
 
     @abstractmethod
     def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
@@ -75,6 +75,16 @@ class KerasAdapter(ABC):
     @abstractmethod
     def loss_scaling(self, model: Any) -> LossScaling:
         """Return the reader of a compiled model's loss scaling."""
+
+    @abstractmethod
+    def bound_loss_scale(self, model: Any, min_scale: float, max_scale: float) -> None:
+        """Keep a compiled model's loss scale between two bounds, in every step from now on.
+
+        A model without loss scaling is left as it is.
+
+        Raises:
+            InputError: This Keras has bounds of its own, and these are others.
+        """
 
     @abstractmethod
     def samples_seen(self, model: Any) -> int | None:
@@ -108,10 +118,11 @@ class KerasAdapter(ABC):
                 f"Expected a built model. Received: '{model.name}', whose input shape is not known yet. "
                 "Give it an Input first, or call model.build((None, ...)) with the shape of its input."
             )
-        names = [re.sub(r"\W", "_", name) for name in self.input_names(model)]
+        aliases = [tuple(map(str, names)) for names in self.input_names(model)]
+        names = _unique(re.sub(r"\W", "_", names[-1], flags=re.ASCII) for names in aliases)
         return tuple(
-            Input(name, tuple(tensor.shape)[1:], np.dtype(_dtype_name(tensor)).name)
-            for name, tensor in zip(names, model.inputs, strict=True)
+            Input(name, tuple(tensor.shape)[1:], _element_type(tensor), alias)
+            for name, tensor, alias in zip(names, model.inputs, aliases, strict=True)
         )
 
     @property
@@ -137,12 +148,38 @@ class KerasAdapter(ABC):
                 model, clone_function=lambda layer: type(layer).from_config(_widened(layer.get_config()))
             )
         copy.set_weights(model.get_weights())
+        for layer in self.walk(copy):
+            # Normalization keeps constants that it computes from its weights.
+            finalize = getattr(layer, "finalize_state", None)
+            if finalize is not None:
+                finalize()
         return copy
 
     def walk(self, layer: Any) -> Iterator[Any]:
         """Yield a layer and every layer inside it, those of composite layers too."""
         yield layer
         yield from layer._flatten_layers(include_self=False)
+
+    @contextmanager
+    def counting_resets(self, model: Any) -> Iterator[list[None]]:
+        """Note each time that a model's metrics are reset, as ``evaluate`` does, too.
+
+        Yields:
+            A list that grows by one with each reset.
+        """
+        resets: list[None] = []
+        original = model.reset_metrics
+
+        def reset_metrics() -> None:
+            resets.append(None)
+            original()
+
+        object.__setattr__(model, "reset_metrics", reset_metrics)  # past Keras's tracking of attributes
+        try:
+            yield resets
+        finally:
+            if vars(model).get("reset_metrics") is reset_metrics:  # and not that of another profiler, around it
+                object.__delattr__(model, "reset_metrics")
 
     @contextmanager
     def watching_calls(self, watch: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[None]:
@@ -191,8 +228,21 @@ def is_numbered(name: str, stem: str) -> bool:
     return re.fullmatch(rf"{re.escape(stem)}(_\d+)?", name) is not None
 
 
-def _dtype_name(tensor: Any) -> str:
-    return str(getattr(tensor.dtype, "name", tensor.dtype))
+def _element_type(tensor: Any) -> str:
+    name = str(getattr(tensor.dtype, "name", tensor.dtype))
+    return "float32" if "float" in name else np.dtype(name).name  # Keras casts to 16 bits by itself
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """The names, each made a Python identifier that no other has."""
+    taken: list[str] = []
+    for name in names:
+        stem = name if name[:1].isalpha() and name != "self" else f"input_{name}"
+        number, free = 1, stem
+        while free in taken:
+            number, free = number + 1, f"{stem}_{number}"
+        taken.append(free)
+    return taken
 
 
 def _widened(config: Any) -> Any:

@@ -11,6 +11,7 @@ import tf_keras
 from keras_precision._adapters.compute import Compute, compute_named
 from keras_precision._adapters.keras import KerasAdapter, is_numbered, snake_case
 from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
+from keras_precision.errors import InputError
 
 __all__ = ["ADAPTER"]
 
@@ -51,9 +52,12 @@ class LegacyAdapter(KerasAdapter):
             return stem  # made by Model(...), and named after that; Keras 3 names it 'functional'
         return stem if is_numbered(layer.name, stem) else None
 
-    def input_names(self, model: Any) -> Sequence[str]:
-        """Return the names of the input layers."""
-        return list(model.input_names)
+    def input_names(self, model: Any) -> Sequence[Sequence[str]]:
+        """Return the names of the input layers, and their keys."""
+        structure = getattr(model, "_nested_inputs", None)
+        if not isinstance(structure, dict):
+            return [(name,) for name in model.input_names]
+        return list(zip(model.input_names, sorted(structure), strict=True))  # tf.nest sorts keys
 
     def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
         """Call the model on inputs in the structure that it was built with."""
@@ -69,8 +73,15 @@ class LegacyAdapter(KerasAdapter):
         """Return the reader for the model's optimizer."""
         optimizer = getattr(model, "optimizer", None)
         if not isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
-            return NoLossScaling()
+            return NoLossScaling(certain=type(model).train_step is tf_keras.Model.train_step)
         return _LegacyLossScaling(model)
+
+    def bound_loss_scale(self, model: Any, min_scale: float, max_scale: float) -> None:
+        """Check that the bounds are tf_keras's own: a floor of 1, and no step to infinity."""
+        if min_scale != 1:
+            raise InputError(
+                f"Expected min_scale=1 for a tf_keras model, whose own floor that is. Received: {min_scale}."
+            )
 
     def samples_seen(self, model: Any) -> int | None:
         """Return what the mean of the loss was weighted with: Keras weights each batch with its size."""
@@ -129,4 +140,4 @@ def _count_skips(state: Any) -> Any:
     return counter
 
 
-ADAPTER = LegacyAdapter(tf_keras, "tf_keras")
+ADAPTER = LegacyAdapter(tf_keras)

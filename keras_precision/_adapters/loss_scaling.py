@@ -37,9 +37,21 @@ class LossScaling(ABC):
 
 
 class NoLossScaling(LossScaling):
-    """A model whose optimizer applies every step."""
+    """A model whose optimizer scales no loss, and so skips no step.
 
-    source = "no loss scaling: every step is applied"
+    Args:
+        certain: Whether the training step is Keras's own; one of the user's may do as it likes.
+    """
+
+    def __init__(self, *, certain: bool = True) -> None:
+        self._certain = certain
+
+    @property
+    def source(self) -> str:
+        """How skipped steps are counted."""
+        return (
+            "no loss scaling: every step is applied" if self._certain else "unknown: the train_step is the user's own"
+        )
 
     def begin(self) -> None:
         """Do nothing."""
@@ -47,10 +59,10 @@ class NoLossScaling(LossScaling):
     def scale(self) -> None:
         """Return None: there is no scale."""
 
-    def skipped(self, batches: int | None) -> int:
-        """Return 0.
+    def skipped(self, batches: int | None) -> int | None:
+        """Return 0, if that is certain.
 
         Args:
             batches: Not used.
         """
-        return 0
+        return 0 if self._certain else None

@@ -32,9 +32,12 @@ class MemorySource(ABC):
 class ResidentSet(MemorySource):
     """Growth of the process's resident set: for frameworks whose allocator keeps no figures."""
 
+    _CAVEAT = "it depends on what the process freed before: compare runs in fresh processes alone"
+
     def __init__(self) -> None:
-        self.name = "growth of the process's resident set"
+        self.name = f"growth of the process's resident set; {self._CAVEAT}"
         self._before = 0.0
+        self._has_peak = True
 
     def start(self) -> None:
         """Reset the peak where Linux allows it, and note where the resident set stands."""
@@ -42,7 +45,8 @@ class ResidentSet(MemorySource):
             # "5" resets VmHWM (proc(5)). ru_maxrss would be no help: it is inherited over exec.
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except OSError:
-            self.name = "growth of the process's resident set, sampled at epoch ends (its peak cannot be reset here)"
+            self._has_peak = False
+            self.name = f"growth of the process's resident set at epoch ends (no peak can be had here); {self._CAVEAT}"
         self._before = float(psutil.Process().memory_info().rss)
 
     def peak_mb(self) -> float:
@@ -50,12 +54,9 @@ class ResidentSet(MemorySource):
         return max(0.0, self._peak() - self._before) / _MEGABYTE
 
     def _peak(self) -> float:
-        if "sampled" not in self.name:
-            found = re.search(
-                r"^VmHWM:\s+(\d+) kB",
-                Path("/proc/self/status").read_text(encoding="ascii", errors="replace"),
-                re.MULTILINE,
-            )
+        if self._has_peak:
+            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+            found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
             if found:
                 return float(found[1]) * 1024
         return float(psutil.Process().memory_info().rss)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from keras_precision._adapters import KerasAdapter, adapter_of
@@ -18,7 +19,9 @@ def layer_paths(model: Any) -> dict[str, Any]:
     layer that is not a model: ``"block_1/conv"``. Inputs are left out. It is the same on Keras 3
     with any backend and on tf_keras, and for a model that is fresh, not built yet, or reloaded.
     Layers that Keras named by itself (``dense_7``) are numbered by class and order within their
-    model (``dense``, ``dense_1``), so that a path found on one build of a model fits the next.
+    model (``dense``, ``dense_1``), so that a path found on one build of a model fits the next. A name
+    of that form that a person gave cannot be told apart, and is numbered, too: ``layer_paths(model)``
+    shows which path leads to which layer.
     A layer that is used in several places has the path of the first.
 
     Args:
@@ -58,15 +61,18 @@ def _walk(adapter: KerasAdapter, model: Any, prefix: str, seen: set[int]) -> Ite
 def _names(adapter: KerasAdapter, layers: list[Any]) -> list[str]:
     """The names of sibling layers, with those that Keras gave renumbered from the first."""
     stems = [adapter.auto_name(layer) for layer in layers]
-    given: Counter[str] = Counter()
+    taken = {str(layer.name) for layer, stem in zip(layers, stems, strict=True) if stem is None}
     names = []
     for layer, stem in zip(layers, stems, strict=True):
-        if stem is None:
-            names.append(str(layer.name))
-            continue
-        names.append(f"{stem}_{given[stem]}" if given[stem] else stem)
-        given[stem] += 1
+        name = str(layer.name) if stem is None else _free(stem, taken)
+        taken.add(name)
+        names.append(name)
     return names
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """The first of ``stem``, ``stem_1``, ``stem_2`` and so on that is not taken."""
+    return next(name for name in (stem if not n else f"{stem}_{n}" for n in count()) if name not in taken)
 
 
 def plan_of(model: Any) -> PrecisionPlan:

@@ -116,21 +116,33 @@ def _inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
 
 
 def _by_name(data: Mapping[str, Any], inputs: Sequence[Input]) -> list[Any]:
-    names = [each.name for each in inputs]
-    if sorted(data) != sorted(names):
-        raise DataError(f"Expected a dict with the keys {names}. Received: {list(data)}.")
-    return [data[name] for name in names]
+    keys = [next((key for key in (*each.aliases, each.name) if key in data), None) for each in inputs]
+    if None in keys or len(data) != len(inputs):
+        wanted = [each.aliases[-1] if each.aliases else each.name for each in inputs]
+        raise DataError(f"Expected a dict with the keys {wanted}. Received: {list(data)}.")
+    return [data[key] for key in keys if key is not None]
 
 
 def _checked(arrays: list[Any], inputs: Sequence[Input], *, batched: bool = False) -> dict[str, Array]:
     """Arrays by input name, each of shape (n, ...), finite and of the input's type."""
     if len(arrays) != len(inputs):
         raise DataError(f"Expected {len(inputs)} array(s) a sample, for {_listed(inputs)}. Received: {len(arrays)}.")
-    checked = {each.name: _fitted(np.asarray(array), each, batched) for array, each in zip(arrays, inputs, strict=True)}
+    checked = {
+        each.name: _fitted(_array(array, each), each, batched) for array, each in zip(arrays, inputs, strict=True)
+    }
     counts = {name: len(array) for name, array in checked.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"Expected as many samples for each input. Received: {counts}.")
     return checked if next(iter(counts.values())) else {}
+
+
+def _array(values: Any, wanted: Input) -> Array:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise DataError(
+            f"Expected samples of one shape for the input '{wanted.name}'. Received: a ragged list."
+        ) from error
 
 
 def _fitted(array: Array, wanted: Input, batched: bool) -> Array:

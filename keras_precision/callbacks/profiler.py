@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from keras_precision._adapters import adapter_of
@@ -17,6 +18,7 @@ from keras_precision.callbacks.probe import Fit, Probe
 from keras_precision.callbacks.step_time import StepTimeProbe
 from keras_precision.environment import Environment
 from keras_precision.errors import InputError, NotMeasuredError, PlanError, PrecisionWarning
+from keras_precision.findings import Finding, loss_scale_findings
 from keras_precision.plan import PrecisionPlan
 from keras_precision.report.text import summary
 from keras_precision.result import Measurement, Result, Value
@@ -75,7 +77,7 @@ class PrecisionProfiler(Callback):
         verbose: Literal["auto", 0, 1] = "auto",
     ) -> None:
         super().__init__()
-        for probe in probes or ():
+        for probe in (probes,) if isinstance(probes, Probe) else probes or ():
             if not isinstance(probe, Probe):
                 raise InputError(
                     f"Expected probes to be instances of keras_precision.callbacks.probe.Probe. Received: {probe!r}."
@@ -85,12 +87,18 @@ class PrecisionProfiler(Callback):
         self.name = name
         self.log_metrics = log_metrics
         self.verbose = verbose
-        self.probes = tuple(probes) if probes is not None else (StepTimeProbe(), MemoryProbe(), LossScaleProbe())
-        self._result: Result | None = None
-        self._fit: Fit | None = None
+        self.probes = (
+            (probes,)
+            if isinstance(probes, Probe)
+            else tuple(probes)
+            if probes is not None
+            else (StepTimeProbe(), MemoryProbe(), LossScaleProbe())
+        )
         self._reset()
 
     def _reset(self) -> None:
+        self._result: Result | None = None
+        self._fit: Fit | None = None
         self._active: list[Probe] = []
         self._notes: list[str] = []
         self._epochs: list[Measurement] = []
@@ -98,6 +106,9 @@ class PrecisionProfiler(Callback):
         self._steps = 0
         self._batch = 0
         self._epoch: int | None = None
+        self._resets: Sequence[None] = ()
+        self._resets_before = 0
+        self._cleanup = contextlib.ExitStack()
 
     @property
     def result(self) -> Result:
@@ -112,30 +123,37 @@ class PrecisionProfiler(Callback):
             )
         return self._result
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with the loss scaling of the last ``fit``, the worst first; empty where all is well.
+
+        Raises:
+            NotMeasuredError: No ``fit`` with this profiler has ended yet.
+        """
+        return loss_scale_findings(self.result)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy settings and the last result, without the model: KerasTuner copies callbacks for each trial."""
-        twin = type(self)(
-            self.name, copy.deepcopy(self.probes, memo), log_metrics=self.log_metrics, verbose=self.verbose
-        )
+        probes = [copy.copy(probe) for probe in self.probes]
+        for probe in probes:
+            probe.end()  # of a fit that is running, or was interrupted
+        twin = type(self)(self.name, probes, log_metrics=self.log_metrics, verbose=self.verbose)
         twin._result = self._result
         return twin
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Start to watch."""
+        self._cleanup.close()  # of a fit that was interrupted
         self._reset()
-        self._active = list(self.probes)
-        try:
-            self._fit = Fit(self.model, adapter_of(self.model))
-        except (ImportError, AttributeError, NotImplementedError) as error:  # a framework of a version we do not know
-            self._active = []
-            self._note(f"nothing could be measured: {type(error).__name__}: {error}")
-            return
-        fit = self._fit
-        self._each(lambda probe: probe.begin(fit))
+        with self._guarded("nothing could be measured"):
+            fit = Fit(self.model, adapter_of(self.model))
+            self._resets = self._cleanup.enter_context(fit.adapter.counting_resets(self.model))
+            self._fit, self._active = fit, list(self.probes)
+            self._each(lambda probe: probe.begin(fit))
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Note which epoch it is."""
-        self._epoch = epoch
+        self._epoch, self._resets_before = epoch, len(self._resets)
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Let the probes see a step begin."""
@@ -162,7 +180,7 @@ class PrecisionProfiler(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """End the epoch, note its metrics, and add our own to the logs."""
-        self._end_epoch(epoch)
+        self._end_epoch()
         self._epochs += [
             Measurement("epoch", key, float(value), epoch) for key, value in (logs or {}).items() if _is_number(value)
         ]
@@ -172,18 +190,25 @@ class PrecisionProfiler(Callback):
 
     def on_train_end(self, logs: Logs = None) -> None:
         """Make the result, and print the summary."""
-        fit = self._fit
-        if fit is None:
-            self._result = Result(self.name or "unknown", notes=tuple(self._notes))
-            return
-        plan, environment, measurements = self._plan(), self._environment(fit), tuple(self._measurements(fit))
-        self._each(lambda probe: probe.end())
-        name = self.name or (plan.default if plan else fit.adapter.policy_name(self.model))
-        self._result = Result(name, measurements, environment, plan, tuple(self._notes))
+        result = Result(self.name or "unknown")
+        with self._guarded("the result could not be made"):
+            result = self._measured() or result
+        self._result = replace(result, notes=tuple(self._notes))
         self._fit, self._active = None, []
         verbose = self.params.get("verbose", 1) if self.verbose == "auto" else self.verbose
         if verbose:
-            sys.stdout.write(summary(self._result) + "\n")
+            with self._guarded("the summary could not be printed"):
+                _show(summary(self._result, self.findings))
+
+    def _measured(self) -> Result | None:
+        self._cleanup.close()
+        fit = self._fit
+        if fit is None:
+            return None
+        plan, environment, measurements = self._plan(), self._environment(fit), tuple(self._measurements(fit))
+        self._each(lambda probe: probe.end())
+        name = self.name or (plan.default if plan else fit.adapter.policy_name(self.model))
+        return Result(name, measurements, environment, plan)
 
     def _batches_until(self, batch: int) -> int:
         """Batches of the step that ends with ``batch``: several under ``steps_per_execution``.
@@ -196,28 +221,27 @@ class PrecisionProfiler(Callback):
             last = min(batch, int(steps) - 1)
         return max(1, last - self._batch + 1)
 
-    def _end_epoch(self, epoch: int | None = None) -> None:
+    def _end_epoch(self) -> None:
         """Once an epoch: count its samples, and let the probes read what waits for the device."""
-        fit, number = self._fit, self._epoch if epoch is None else epoch
-        if fit is None or self._epoch is None or number is None:
+        fit, epoch = self._fit, self._epoch
+        if fit is None or epoch is None:
             return
         self._epoch = None
-        self._count_samples(fit)
-        self._each(lambda probe: probe.epoch_end(number))
-
-    def _count_samples(self, fit: Fit) -> None:
-        try:
-            seen = fit.adapter.samples_seen(self.model)
-        except (AttributeError, TypeError, ValueError) as error:  # counters that Keras keeps to itself may move
-            self._note(f"samples could not be counted: {type(error).__name__}: {error}")
-            seen = None
+        seen = self._samples_seen(fit)
         fit.samples = None if seen is None or fit.samples is None else fit.samples + seen
+        self._each(lambda probe: probe.epoch_end(epoch))
+
+    def _samples_seen(self, fit: Fit) -> int | None:
+        """Samples of this epoch; None where another callback's ``evaluate`` reset the count in its midst."""
+        seen = None
+        if len(self._resets) == self._resets_before:
+            with self._guarded("samples could not be counted"):
+                seen = fit.adapter.samples_seen(self.model)
+        return seen
 
     def _values(self) -> dict[str, Value]:
         values: dict[str, Value] = {}
-        for probe in list(self._active):
-            with self._guarded(probe):
-                values.update(probe.values())
+        self._each(lambda probe: values.update(probe.values()))
         return values
 
     def _measurements(self, fit: Fit) -> Iterator[Measurement]:
@@ -227,16 +251,14 @@ class PrecisionProfiler(Callback):
         yield Measurement("fit", "samples", fit.samples)
         yield Measurement("fit", "profiler_us_per_step", self._own_ns / 1e3 / max(1, self._steps))
         yield from self._epochs
-        for probe in list(self._active):
-            with self._guarded(probe):
-                yield from tuple(probe.rows())
+        rows: list[Measurement] = []
+        self._each(lambda probe: rows.extend(probe.rows()))
+        yield from rows
 
     def _environment(self, fit: Fit) -> Environment:
-        environment = fit.adapter.compute.environment()
-        for probe in list(self._active):
-            with self._guarded(probe):
-                environment = environment.with_sources(probe.sources())
-        return environment
+        sources: dict[str, str] = {}
+        self._each(lambda probe: sources.update(probe.sources()))
+        return fit.adapter.compute.environment().with_sources(sources)
 
     def _plan(self) -> PrecisionPlan | None:
         try:
@@ -246,26 +268,32 @@ class PrecisionProfiler(Callback):
             return None
 
     def _each(self, act: Callable[[Probe], None]) -> None:
-        for probe in self._active:
-            try:
+        """Let each probe act; one that fails is switched off."""
+        for probe in list(self._active):
+            with self._guarded(f"the probe '{probe.name}' failed and was switched off", probe):
                 act(probe)
-            except Exception as error:  # noqa: BLE001 - training must go on, whatever a probe does
-                self._drop(probe, error)
 
     @contextlib.contextmanager
-    def _guarded(self, probe: Probe) -> Iterator[None]:
+    def _guarded(self, what: str, probe: Probe | None = None) -> Iterator[None]:
+        """Training must go on, whatever fails in here: it becomes a note and a warning."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - training must go on, whatever a probe does
-            self._drop(probe, error)
-
-    def _drop(self, probe: Probe, error: Exception) -> None:
-        self._active = [other for other in self._active if other is not probe]
-        self._note(f"the probe '{probe.name}' failed and was switched off: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - see above
+            self._active = [other for other in self._active if other is not probe]
+            self._note(f"{what}: {type(error).__name__}: {error}")
 
     def _note(self, text: str) -> None:
         self._notes.append(text)
         warnings.warn(f"PrecisionProfiler: {text}", PrecisionWarning, stacklevel=2)
+
+
+def _show(text: str) -> None:
+    """Print where there is a place to print to, in characters that it has."""
+    stream = sys.stdout
+    if stream is None:  # as under pythonw, and in some services
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
 
 
 def _is_number(value: object) -> bool:

@@ -1,7 +1,8 @@
 """StepTimeProbe: how long training steps take."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from keras_precision.callbacks.probe import Fit, Probe
 from keras_precision.errors import InputError
@@ -11,15 +12,24 @@ from keras_precision.timing import spread
 __all__ = ["StepTimeProbe"]
 
 
+class _Step(NamedTuple):
+    """One step as the trainer ran it: several batches under ``steps_per_execution``."""
+
+    milliseconds: float
+    batches: int
+    warm: bool
+
+
 class StepTimeProbe(Probe):
     """Times each step between the trainer's begin and end hooks.
 
     Keras brings the metrics of a step to the host before it calls the end hook of a callback, so
     that the step has ended on the device too. On TensorFlow and JAX the wait for the next batch of
-    data lies inside.
+    data lies inside. The first steps, and every step in which something was traced or compiled (JAX
+    compiles anew for the partial batch that ends an epoch), are left out of the figures.
 
     Args:
-        warmup_steps: Steps left out at the start of the fit: they trace and compile.
+        warmup_steps: Steps left out at the start of the fit.
 
     Raises:
         InputError: ``warmup_steps`` is negative.
@@ -37,11 +47,12 @@ class StepTimeProbe(Probe):
         self.warmup_steps = warmup_steps
         self._fit: Fit | None = None
         self._began = 0
-        self._spans: list[tuple[int, int]] = []  # nanoseconds and batches of each step
+        self._compilations = 0
+        self._steps: list[_Step] = []
 
     def begin(self, fit: Fit) -> None:
         """Forget earlier fits."""
-        self._fit, self._spans = fit, []
+        self._fit, self._steps, self._compilations = fit, [], 0
 
     def step_begin(self) -> None:
         """Start the clock."""
@@ -49,7 +60,14 @@ class StepTimeProbe(Probe):
 
     def step_end(self, batches: int) -> None:
         """Stop the clock."""
-        self._spans.append((time.perf_counter_ns() - self._began, batches))
+        ended = time.perf_counter_ns()
+        if self._fit is None:
+            return
+        compilations = self._fit.adapter.compute.compilations(self._fit.model)
+        compiled = compilations != self._compilations
+        self._compilations = compilations
+        warm = len(self._steps) >= self.warmup_steps and not compiled
+        self._steps.append(_Step((ended - self._began) / 1e6, batches, warm))
 
     def end(self) -> None:
         """Let go of the model."""
@@ -57,45 +75,45 @@ class StepTimeProbe(Probe):
 
     def values(self) -> Mapping[str, Value]:
         """Return median, percentiles, throughput and what was left out."""
-        measured = self._milliseconds()[self.warmup_steps :]
-        warmup = self._spans[: self.warmup_steps]
-        left_out = {
-            "warmup_steps": sum(batches for _, batches in warmup),
-            "warmup_time_ms": sum(span for span, _ in warmup) / 1e6,
+        warm = [step for step in self._steps if step.warm]
+        left_out = [step for step in self._steps if not step.warm]
+        counts = {
+            "steps_measured": sum(step.batches for step in warm),
+            "warmup_steps": sum(step.batches for step in left_out),
+            "warmup_time_ms": sum(step.milliseconds for step in left_out),
         }
-        if not measured:
-            return dict.fromkeys(("step_time_ms", "step_time_p5_ms", "step_time_p95_ms", "samples_per_second")) | {
-                "steps_measured": 0,
-                **left_out,
-            }
-        times = spread(measured)
-        return {
-            "step_time_ms": times.median,
-            "step_time_p5_ms": times.p5,
-            "step_time_p95_ms": times.p95,
-            "samples_per_second": self._throughput(times.median),
-            "steps_measured": times.count,
-            **left_out,
-        }
+        if not warm:
+            return dict.fromkeys((*_TIMES, "samples_per_second")) | counts
+        times = spread(step.milliseconds / step.batches for step in warm)
+        figures = dict(zip(_TIMES, (times.median, times.p5, times.p95), strict=True))
+        return {**figures, "samples_per_second": self._throughput(warm), **counts}
 
     def rows(self) -> Iterator[Measurement]:
         """Yield the time of every step, warm-up included; several batches run as one step share its time."""
-        step = 0
-        for milliseconds, (_, batches) in zip(self._milliseconds(), self._spans, strict=True):
-            step += batches
-            yield Measurement("step", "step_time_ms", milliseconds, step)
+        number = 0
+        for step in self._steps:
+            number += step.batches
+            yield Measurement(
+                "step" if step.warm else "warm-up step", "step_time_ms", step.milliseconds / step.batches, number
+            )
 
     def sources(self) -> Mapping[str, str]:
         """Return how the times were taken."""
-        how = f"from begin hook to end hook, the first {self.warmup_steps} steps left out; waiting for data may lie inside"
-        return {"step_time_ms": how, "samples_per_second": "mean samples per batch over the median step time"}
+        most = max((step.batches for step in self._steps), default=1)
+        grouped = f"; means over groups of up to {most} steps, run as one" if most > 1 else ""
+        how = f"from begin hook to end hook, waiting for data included where the backend fetches it inside{grouped}"
+        return {
+            "step_time_ms": how,
+            "samples_per_second": "mean samples per batch, times batches, over the time of the measured steps",
+        }
 
-    def _milliseconds(self) -> list[float]:
-        return [span / batches / 1e6 for span, batches in self._spans]
-
-    def _throughput(self, step_ms: float) -> float | None:
+    def _throughput(self, warm: Sequence[_Step]) -> float | None:
         """Samples a second, from the samples that the model counted; None if it counts none."""
         fit = self._fit
         if fit is None or not fit.samples or not fit.batches:
             return None
-        return fit.samples / fit.batches * 1e3 / step_ms
+        seconds = sum(step.milliseconds for step in warm) / 1e3
+        return fit.samples / fit.batches * sum(step.batches for step in warm) / seconds
+
+
+_TIMES = ("step_time_ms", "step_time_p5_ms", "step_time_p95_ms")

@@ -2,15 +2,49 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from keras_precision.errors import PlanNotHonouredError
 from keras_precision.plan import PrecisionPlan
 from keras_precision.tflite_file import EdgeModel, Operator
 
-__all__ = ["check_plan", "layers_of", "path_of", "realised_plan"]
+__all__ = ["Trace", "check_plan", "layers_of", "realised_plan"]
 
 
-def layers_of(model: EdgeModel, scopes: Mapping[str, str]) -> list[tuple[str, ...]]:
+@dataclass(frozen=True)
+class Trace:
+    """The graph of a model, as far as its layers can be told from it.
+
+    Attributes:
+        scopes: Graph operation, and graph scope, to layer path.
+        outputs: For each output of the model, the path of the layer that makes it; None if no layer does.
+    """
+
+    scopes: Mapping[str, str]
+    outputs: tuple[str | None, ...]
+
+    def path_of(self, name: str) -> str | None:
+        """Return the layer of a graph operation, by its name or the innermost scope that is known.
+
+        Args:
+            name: The operation, as graph or file name it.
+
+        Returns:
+            The path; None if no layer claims it.
+        """
+        # A constant that shares its operation's name gets a number behind it: MatMul1.
+        for candidate in (name, re.sub(r"\d+$", "", name)):
+            if candidate in self.scopes:
+                return self.scopes[candidate]
+        scope = name.rpartition("/")[0]
+        while scope:
+            if scope in self.scopes:
+                return self.scopes[scope]
+            scope = scope.rpartition("/")[0]
+        return None
+
+
+def layers_of(model: EdgeModel, trace: Trace) -> list[tuple[str, ...]]:
     """Return the layers that each operator of a file computes.
 
     The converter names a tensor after the graph operations that were fused into it, joined by
@@ -19,28 +53,28 @@ def layers_of(model: EdgeModel, scopes: Mapping[str, str]) -> list[tuple[str, ..
 
     Args:
         model: The file.
-        scopes: Graph operation, and graph scope, to layer path, from tracing the model.
+        trace: The graph that it was made from.
 
     Returns:
         For each operator, the paths of its layers; empty where they cannot be told.
     """
+    makers = {writer: path for writer, path in zip(model.writers, trace.outputs, strict=True) if path is not None}
     found: list[tuple[str, ...]] = []
-    for operator in model.operators:
-        own = [path for name in operator.tensors for part in name.split(";") if (path := path_of(part, scopes))]
+    for index, operator in enumerate(model.operators):
+        own = [path for name in operator.tensors for part in name.split(";") if (path := trace.path_of(part))]
+        own = own or ([makers[index]] if index in makers else [])
         inherited = [path for number in operator.reads for path in found[number][-1:]]
         found.append(tuple(dict.fromkeys(own or inherited)))
     return found
 
 
-def realised_plan(
-    model: EdgeModel, plan: PrecisionPlan, scopes: Mapping[str, str], paths: Sequence[str]
-) -> PrecisionPlan:
+def realised_plan(model: EdgeModel, plan: PrecisionPlan, trace: Trace, paths: Sequence[str]) -> PrecisionPlan:
     """Return the plan that a file realises.
 
     Args:
         model: The file.
         plan: The plan that it was written for.
-        scopes: Graph operation, and graph scope, to layer path.
+        trace: The graph that it was made from.
         paths: All layer paths of the model.
 
     Returns:
@@ -49,7 +83,7 @@ def realised_plan(
         be in the precision of the whole file if it has a single one.
     """
     used: dict[str, list[str]] = {}
-    for operator, layers in zip(model.operators, layers_of(model, scopes), strict=True):
+    for operator, layers in zip(model.operators, layers_of(model, trace), strict=True):
         for path in layers:
             if _computes(operator, plan.precision_of(path)):
                 used.setdefault(path, []).append(operator.precision)
@@ -62,7 +96,7 @@ def realised_plan(
 
 
 def check_plan(
-    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, scopes: Mapping[str, str], *, strict: bool
+    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, trace: Trace, *, strict: bool
 ) -> tuple[str, ...]:
     """Raise where a file does not honour its plan; report what was relaxed.
 
@@ -70,7 +104,7 @@ def check_plan(
         model: The file.
         plan: The plan that it was written for.
         realised: The plan that it realises.
-        scopes: Graph operation, and graph scope, to layer path.
+        trace: The graph that it was made from.
         strict: Whether operators under the plan's default must be honoured too.
 
     Returns:
@@ -87,11 +121,13 @@ def check_plan(
                 "TFLiteConverter has one precision for a whole model: leave the layer out of the plan, or change the default."
             )
     relaxed = []
-    for operator, layers in zip(model.operators, layers_of(model, scopes), strict=True):
+    for operator, layers in zip(model.operators, layers_of(model, trace), strict=True):
         wanted_here = {plan.precision_of(path) for path in layers} or {plan.default}
-        if operator.precision not in wanted_here and _computes(operator, plan.default):
-            where = f"layer '{layers[0]}'" if layers else f"'{operator.tensors[0]}'"
-            relaxed.append(f"operator {operator.kernel} of {where} stayed in {operator.precision}")
+        where = f"operator {operator.kernel} of " + (f"layer '{layers[0]}'" if layers else f"'{operator.tensors[0]}'")
+        if operator.precision == "opaque":
+            relaxed.append(f"{where} holds operators of its own, which were not looked into")
+        elif operator.precision not in wanted_here and _computes(operator, plan.default):
+            relaxed.append(f"{where} stayed in {operator.precision}")
     if strict and relaxed:
         raise PlanNotHonouredError(
             f"Expected every operator in {plan.default} (strict=True). Received: {'; '.join(relaxed)}. "
@@ -102,7 +138,7 @@ def check_plan(
 
 def _computes(operator: Operator, wanted: str) -> bool:
     """Tell whether an operator's precision says anything about a layer that is wanted in ``wanted``."""
-    if operator.precision in ("cast", "index"):
+    if operator.precision in ("cast", "index", "opaque"):
         return False
     # float16 is a format of weights: without any, an operator has nothing to store in it.
     return not (wanted == "float16" and operator.precision == "float32" and not operator.weights)
@@ -111,25 +147,3 @@ def _computes(operator: Operator, wanted: str) -> bool:
 def _one(used: Sequence[str], wanted: str) -> str:
     """The precision of a layer with several operators: the one that differs from the plan, if any does."""
     return next((precision for precision in used if precision != wanted), wanted)
-
-
-def path_of(name: str, scopes: Mapping[str, str]) -> str | None:
-    """Return the layer of a graph operation, by its name or the innermost scope that is known.
-
-    Args:
-        name: The operation, as graph or file name it.
-        scopes: Graph operation, and graph scope, to layer path.
-
-    Returns:
-        The path; None if no layer claims it.
-    """
-    # A constant that shares its operation's name gets a number behind it: MatMul1.
-    for candidate in (name, re.sub(r"\d+$", "", name)):
-        if candidate in scopes:
-            return scopes[candidate]
-    scope = name.rpartition("/")[0]
-    while scope:
-        if scope in scopes:
-            return scopes[scope]
-        scope = scope.rpartition("/")[0]
-    return None

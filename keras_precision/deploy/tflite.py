@@ -4,7 +4,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +15,9 @@ from keras_precision._adapters.keras import Input
 from keras_precision._adapters.paths import layer_paths
 from keras_precision._adapters.samples import read_samples
 from keras_precision.chatter import captured
-from keras_precision.deploy.readback import check_plan, path_of, realised_plan
+from keras_precision.deploy.readback import Trace, check_plan, realised_plan
 from keras_precision.environment import Environment
-from keras_precision.errors import ExportError, InputError, ModelError, UnknownPrecisionError
+from keras_precision.errors import ExportError, InputError, ModelError, PrecisionError, UnknownPrecisionError
 from keras_precision.files import check_destination, write_whole
 from keras_precision.optional import require
 from keras_precision.plan import PrecisionPlan, check_precision
@@ -90,10 +90,10 @@ def export_tflite(
     destination = check_destination(path, suffix=".tflite")
     tensorflow = _tensorflow(adapter)
     samples = read_samples(representative_dataset, inputs) if decided.default == "int8" else {}
-    content, scopes = _convert(tensorflow, adapter, model, decided, samples, io or decided.default)
+    content, trace = _convert(tensorflow, adapter, model, decided, samples, io or decided.default)
     written = _read_back(content, destination.name)
-    realised = realised_plan(written, decided, scopes, list(paths))
-    notes = check_plan(written, decided, realised, scopes, strict=strict)
+    realised = realised_plan(written, decided, trace, list(paths))
+    notes = check_plan(written, decided, realised, trace, strict=strict)
     write_whole(destination, content)
     rows = [
         Measurement(destination.name, "export_time_s", time.perf_counter() - began),
@@ -138,28 +138,32 @@ def _tensorflow(adapter: KerasAdapter) -> Any:
 
 def _convert(
     tensorflow: Any, adapter: KerasAdapter, model: Any, plan: PrecisionPlan, samples: Samples, io: str
-) -> tuple[bytes, dict[str, str]]:
-    """Return the file's content, and which graph scope belongs to which layer."""
+) -> tuple[bytes, Trace]:
+    """Return the file's content, and the graph that it was made from."""
+    trace = Trace({}, ())
     with tempfile.TemporaryDirectory() as folder, captured("TFLiteConverter"):
-        exported = adapter.in_float32(model)
-        serving, scopes = _traced(tensorflow, adapter, exported)
-        holder = tensorflow.Module()
-        holder.variables_of_model = adapter.tensorflow_variables(exported)
-        tensorflow.saved_model.save(holder, folder, signatures={"serving_default": serving})
-        converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
-        _configure(tensorflow, converter, plan, samples, io)
         try:
-            return converter.convert(), scopes
-        except Exception as error:  # its C++ code raises what it likes; the cause is kept
+            exported = adapter.in_float32(model)
+            serving, trace = _traced(tensorflow, adapter, exported, adapter.inputs(model))
+            _refuse_loops(serving, trace, plan)
+            holder = tensorflow.Module()
+            holder.variables_of_model = adapter.tensorflow_variables(exported)
+            tensorflow.saved_model.save(holder, folder, signatures={"serving_default": serving})
+            converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
+            _configure(tensorflow, converter, plan, samples, io)
+            return converter.convert(), trace
+        except PrecisionError:
+            raise
+        except Exception as error:  # Keras, TensorFlow and its C++ code raise what they like; the cause is kept
             raise ExportError(
-                f"Expected TFLiteConverter to convert '{model.name}' to {plan.default}. Received: {_reason(error, scopes)}"
+                f"Expected TFLiteConverter to convert '{model.name}' to {plan.default}. Received: {_reason(error, trace)}"
             ) from error
 
 
-def _reason(error: Exception, scopes: Mapping[str, str]) -> str:
+def _reason(error: Exception, trace: Trace) -> str:
     """The converter's message without its dump of the graph, and with the layers' own names."""
     text = str(error)
-    missing = {name: path_of(operation, scopes) for name, operation in re.findall(r'fused\["(\w+):", "([^"@]+)', text)}
+    missing = {name: trace.path_of(operation) for name, operation in re.findall(r'fused\["(\w+):", "([^"@]+)', text)}
     missing = {name: path for name, path in missing.items() if path and f"tf.{name}" in text}
     if not missing:
         return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
@@ -167,11 +171,21 @@ def _reason(error: Exception, scopes: Mapping[str, str]) -> str:
     return f"no kernel in TensorFlow Lite for {named}. Replace it with operations that have one."
 
 
-def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any) -> tuple[Any, dict[str, str]]:
+def _refuse_loops(serving: Any, trace: Trace, plan: PrecisionPlan) -> None:
+    """Calibrating a graph with a loop ends the process in TensorFlow 2.21, with a segmentation fault."""
+    loops = [trace.path_of(operation.name) for operation in serving.graph.get_operations() if "While" in operation.type]
+    if loops and plan.default == "int8":
+        raise ExportError(
+            f"Expected a graph without loops for int8. Received: a loop in the layer '{loops[0]}', which TFLiteConverter cannot "
+            "calibrate. Build recurrent layers with unroll=True, or export float16."
+        )
+
+
+def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence[Input]) -> tuple[Any, Trace]:
     """Trace the model for one sample, and note the scope in which each layer's operations lie."""
-    inputs = adapter.inputs(model)
     paths = {id(layer): path for path, layer in layer_paths(model).items()}
     scopes: dict[str, str] = {}
+    makers: list[str | None] = []
 
     def watch(layer: Any, proceed: Callable[[], Any]) -> Any:
         path = paths.get(id(layer))
@@ -189,13 +203,13 @@ def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any) -> tuple[Any, di
 
     def serve(**tensors: Any) -> dict[str, Any]:
         outputs = adapter.call(model, [tensors[each.name] for each in inputs])
+        makers[:] = [scopes.get(output.op.name) for output in outputs]
         return {f"output_{index}": output for index, output in enumerate(outputs)}
 
-    specifications = {
-        each.name: tensorflow.TensorSpec((1, *_static(each)), each.dtype, name=each.name) for each in inputs
-    }
+    wanted = {each.name: tensorflow.TensorSpec((1, *_static(each)), each.dtype, name=each.name) for each in inputs}
     with adapter.watching_calls(watch):
-        return tensorflow.function(serve).get_concrete_function(**specifications), scopes
+        serving = tensorflow.function(serve).get_concrete_function(**wanted)
+    return serving, Trace(scopes, tuple(makers))
 
 
 def _static(wanted: Input) -> tuple[int, ...]:
@@ -237,7 +251,8 @@ def _read_back(content: bytes, name: str) -> EdgeModel:
 def _rows(subject: str, written: EdgeModel) -> Iterator[Measurement]:
     yield Measurement(subject, "size_bytes", written.size_bytes)
     for index, operator in enumerate(written.operators):
-        yield Measurement(f"{index}:{operator.kernel}", "operator", f"{operator.kernel} {operator.precision}")
+        text = f"{operator.kernel} {operator.precision} ({operator.types})"
+        yield Measurement(f"{index}:{operator.kernel}", "operator", text)
     for kind, count in written.operator_counts.items():
         yield Measurement(kind, "operator_count", count)
     for tensor in written.inputs:

@@ -147,6 +147,6 @@ def _memory_notes(results: Sequence[Result]) -> list[str]:
 def _time_notes(results: Sequence[Result]) -> list[str]:
     counts = sorted({int(result.get("steps_measured") or 0) for result in results})
     if not counts[-1]:
-        return []
+        return ["Step time: unknown, as every step was a warm-up step. Train longer."]
     steps = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
     return [f"Step time: median of {steps} steps a run, warm-up left out."]

@@ -1,10 +1,12 @@
 """Results as text for a terminal."""
 
 import io
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from keras_precision.findings import Finding
 from keras_precision.report.table import Table, formatted, run_table
 from keras_precision.result import Result
 
@@ -42,11 +44,12 @@ def draw(table: Table, *, width: int = _WIDTH) -> str:
     return paper.getvalue().rstrip()
 
 
-def summary(result: Result) -> str:
+def summary(result: Result, findings: Sequence[Finding] = ()) -> str:
     """Return the summary of one training run.
 
     Args:
         result: The result of a ``PrecisionProfiler``.
+        findings: What rules concluded from it.
 
     Returns:
         A few lines of text.
@@ -55,4 +58,7 @@ def summary(result: Result) -> str:
     overhead = result.get("profiler_us_per_step")
     if overhead is not None:
         lines.append(f"Profiler: {formatted('profiler_us_per_step', overhead)} a step.")
-    return "\n".join([*lines, *(f"Note: {note}" for note in result.notes)])
+    lines += [f"Note: {note}" for note in result.notes]
+    for finding in findings:
+        lines += [f"{finding.severity.capitalize()}: {finding.message}", f"    {finding.advice}"]
+    return "\n".join(lines)

@@ -57,6 +57,15 @@ def test_paths_lead_to_the_layers(stack):
     assert kp.layer_paths(model)["block/core/core_dense"] is model.get_layer("block").get_layer("core").layers[-1]
 
 
+def test_names_given_by_hand_are_not_taken(stack):
+    """A layer that Keras numbered never takes the path of one that a person named."""
+    layers = stack.keras.layers
+    chosen = layers.SpatialDropout2D(0.1, name="dropout")
+    model = stack.keras.Sequential([layers.Input((4, 4, 1)), chosen, layers.Dropout(0.1), layers.Dropout(0.2)])
+    assert list(kp.layer_paths(model)) == ["dropout", "dropout_1", "dropout_2"]
+    assert kp.layer_paths(model)["dropout"] is chosen
+
+
 def test_plan_names_the_layers_that_differ(stack):
     """The plan's default is the policy of most layers, whatever the model's own policy is."""
     layers = stack.keras.layers

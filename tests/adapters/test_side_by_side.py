@@ -22,7 +22,7 @@ def both():
 
 def test_each_model_has_the_adapter_of_its_class(both):
     """Which Keras a model is of is told by its class, in any order of use."""
-    assert [adapter_of(model).name for model in (*both, *both)] == ["Keras 3", "tf_keras"] * 2
+    assert [adapter_of(model).keras.__name__ for model in (*both, *both)] == ["keras", "tf_keras"] * 2
 
 
 def test_paths_and_plans_are_the_same(both):

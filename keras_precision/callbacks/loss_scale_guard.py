@@ -1,0 +1,97 @@
+"""LossScaleGuard: keeps the loss scale of a compiled model within bounds, and ends a training that it cannot save."""
+
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.callback import Callback, Logs
+from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
+from keras_precision.errors import InputError, LossScaleCollapse
+
+__all__ = ["LossScaleGuard"]
+
+
+class LossScaleGuard(Callback):
+    """Keeps the loss scale of a model that is already compiled within bounds.
+
+    Before the first step is traced, Keras's LossScaleOptimizer is replaced by
+    ``kp.LossScaleOptimizer`` around the same inner optimizer, with the same state; it stays there
+    after the fit. tf_keras has a floor of its own, which is 1. A model without loss scaling is left
+    alone.
+
+    When every step of the last ``patience`` was skipped with the scale at its floor, no scale helps:
+    the guard raises, before more time is lost.
+
+    Args:
+        min_scale: The floor.
+        max_scale: The ceiling.
+        patience: Steps skipped in a row at the floor after which the training is ended.
+        check_every: Batches between two looks; each look waits for the device.
+
+    Raises:
+        InputError: A bound or a count is out of range.
+        LossScaleCollapse: In ``fit``, when the patience is over.
+
+    Example:
+        >>> history = model.compile("adam", "sparse_categorical_crossentropy")
+        >>> history = model.fit(x_test, y_test, verbose=0, callbacks=[LossScaleGuard()])
+    """
+
+    def __init__(
+        self, min_scale: float = 1.0, max_scale: float = 2.0**24, *, patience: int = 200, check_every: int = 50
+    ) -> None:
+        super().__init__()
+        if not 0 < min_scale <= max_scale <= 2.0**127:
+            raise InputError(
+                f"Expected 0 < min_scale <= max_scale <= 2**127. Received: min_scale={min_scale}, max_scale={max_scale}."
+            )
+        if patience < 1 or check_every < 1:
+            raise InputError(f"Expected patience >= 1 and check_every >= 1. Received: {patience} and {check_every}.")
+        self.min_scale = min_scale
+        self.max_scale = max_scale
+        self.patience = patience
+        self.check_every = check_every
+        self._scaling: LossScaling = NoLossScaling()
+        self._start()
+
+    def _start(self) -> None:
+        self._batches = self._checked = self._skipped = self._in_a_row = 0
+        self._first_in_step = 0
+        self._was_at_floor = False
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Put the bounds in, and start to count."""
+        self._start()
+        adapter = adapter_of(self.model)
+        adapter.bound_loss_scale(self.model, self.min_scale, self.max_scale)
+        self._scaling = adapter.loss_scaling(self.model)
+        self._scaling.begin()
+
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Note where a step begins: it may hold several batches."""
+        self._first_in_step = batch
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Look every ``check_every`` batches."""
+        self._batches += max(1, batch - self._first_in_step + 1)
+        if self._batches - self._checked >= self.check_every:
+            self._check()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Look at the end of an epoch, too."""
+        self._check()
+
+    def _check(self) -> None:
+        scale, skipped = self._scaling.scale(), self._scaling.skipped(self._batches)
+        if scale is None or skipped is None:
+            return
+        steps, lost = self._batches - self._checked, skipped - self._skipped
+        self._checked, self._skipped = self._batches, skipped
+        at_floor = scale <= self.min_scale
+        # At the floor at both looks, and every step between them skipped.
+        self._in_a_row = self._in_a_row + lost if at_floor and self._was_at_floor and lost == steps else 0
+        self._was_at_floor = at_floor
+        if self._in_a_row >= self.patience:
+            raise LossScaleCollapse(
+                f"Expected a step without overflow at the smallest loss scale. Received: {self._in_a_row} skipped steps in a "
+                f"row at a scale of {scale:g}, up to batch {self._batches} of this fit; {skipped} steps were skipped in all. "
+                "No scale helps: the forward pass overflows, or the data hold NaN. Check the inputs, lower the learning "
+                "rate, or keep the layer that overflows in float32."
+            )

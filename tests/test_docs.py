@@ -1,0 +1,178 @@
+"""The documentation: its code runs, its tables are those of the package, its links lead somewhere."""
+
+import re
+import tomllib
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+from test_architecture import FLOOR, ROOMS
+
+import keras_precision as kp
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+TEXTS = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+
+METRICS_PAGE = ROOT / "docs" / "plans-and-results.md"
+
+
+def label(path: Path) -> str:
+    """Return how a page is called in the report of a test."""
+    return str(path.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """Return the fenced blocks of a page in a language: the line where each begins, and its text."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, match.start()) + 1, match[1]) for match in found]
+
+
+def without_code(text: str) -> str:
+    """Return the prose of a page: links in code are no links."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names that a page's headings can be reached by."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the relative links of a page that lead nowhere."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    return broken
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of every table row in a text."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| :--")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def metrics_table() -> str:
+    """Return METRICS as the documentation shows it."""
+    body = [
+        (f"`{metric.name}`", metric.unit or "-", metric.better or "-", metric.meaning.replace("|", "\\|"))
+        for metric in kp.METRICS.values()
+    ]
+    lines = [("metric", "unit", "better", "meaning"), (":--",) * 4, *body]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+@pytest.fixture(scope="module")
+def known_to_readers() -> MappingProxyType[str, Any]:
+    """What the README takes for granted: a small compiled model, and data for it."""
+    import keras
+
+    random = np.random.default_rng(0)
+    classes = random.integers(0, 3, 160)
+    samples = (random.normal(size=(3, 8))[classes] * 2 + random.normal(size=(160, 8))).astype("float32")
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, activation="softmax", name="head")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    names = {"model": model, "x_train": samples[:128], "y_train": classes[:128]}
+    return MappingProxyType({**names, "x_test": samples[128:], "y_test": classes[128:]})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=label)
+def test_the_code_of_a_page_runs(
+    page: Path, known_to_readers: MappingProxyType[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Python blocks of a page run in their order, in one namespace; pages of docs/ bring all that they need."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": page.stem, **(known_to_readers if page.name == "README.md" else {})}
+    for line, source in blocks(page, "python"):
+        # As many empty lines in front: an error then points at the line of the page.
+        exec(compile("\n" * line + source, str(page), "exec"), namespace)
+
+
+def test_the_pages_hold_code() -> None:
+    """The blocks are found: a page that shows code shows it as Python."""
+    assert {label(page) for page in PAGES if blocks(page, "python")} >= {
+        "README.md", "docs/index.md", "docs/profiler.md", "docs/export.md", "docs/plans-and-results.md", "docs/edge.md",
+    }  # fmt: skip
+
+
+def test_the_table_of_metrics_is_that_of_the_package() -> None:
+    """The documentation explains each metric as ``METRICS`` does; ``python tests/test_docs.py`` prints the table."""
+    assert metrics_table() in METRICS_PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", kp.__all__)
+def test_each_public_name_is_documented(name: str) -> None:
+    """Each public name stands in the documentation, and in the README's table."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent.name == "docs")
+    assert re.search(rf"\bkp\.{name}\b", pages)
+    assert f"`kp.{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_no_page_names_what_does_not_exist() -> None:
+    """Each ``kp.name`` in a page is a public name."""
+    named = {name for page in TEXTS for name in re.findall(r"\bkp\.(\w+)", page.read_text(encoding="utf-8"))}
+    assert named - set(kp.__all__) == set()
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=label)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each relative link leads to a file, and its anchor to a heading there."""
+    assert broken_links(page) == []
+
+
+def test_broken_links_are_seen(tmp_path: Path) -> None:
+    """A missing file and a missing heading are both found."""
+    page = tmp_path / "page.md"
+    page.write_text("# A `code` heading\n[a](page.md#a-code-heading) [b](gone.md) [c](#gone) [d](https://host/gone)\n")
+    assert broken_links(page) == ["gone.md", "#gone"]
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_the_readme_has_the_steps_of_the_makefile(target: str) -> None:
+    """The lines for those without make are those that make runs."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    variables = {**dict(re.findall(r"^(\w+) \??= (.*)$", makefile, re.MULTILINE)), "PYTHON": "python3"}
+    recipes = dict(re.findall(r"^([\w./]+):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
+    lines = [line.strip() for line in (recipes[f".venv/{target}/.ready"] + recipes[target]).splitlines()]
+    steps = [re.sub(r"\$\((\w+)\)", lambda found: variables[found[1]], line) for line in lines if "touch" not in line]
+    shell = "".join(source for _, source in blocks(ROOT / "README.md", "sh"))
+    assert len(steps) >= 3
+    assert "\n".join(steps) in shell
+
+
+def test_the_readme_lists_every_extra() -> None:
+    """The table of extras has those of the package, and no other."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Install\n")[2].partition("\n## ")[0]
+    assert [row[0] for row in rows(section)[1:]] == [f"`{extra}`" for extra in project["optional-dependencies"]]
+
+
+def test_the_readme_leads_to_every_page_and_example() -> None:
+    """Each page of docs/ and each example has a link in the README."""
+    links = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    there = [*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py")]
+    assert {str(path.relative_to(ROOT)) for path in there} - links == set()
+
+
+def test_contributors_see_the_floors() -> None:
+    """The table of floors has every module that exists, on its floor."""
+    text = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## The floors\n")[2].partition("\n## ")[0]
+    )
+    listed = {module: int(floor) for floor, modules, _ in rows(text)[1:] for module in re.findall(r"`(\w+)`", modules)}
+    assert listed == {room: FLOOR.get(room) for room in listed}
+    assert {room for room in FLOOR if room in ROOMS} <= set(listed)
+
+
+if __name__ == "__main__":
+    print(metrics_table())

@@ -1,0 +1,102 @@
+"""The examples: each runs as its docstring says, in a process of its own, and prints what it is there for."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import keras_precision as kp
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+
+
+def output_of(name: str, *arguments: str, folder: Path, backend: str = "tensorflow") -> str:
+    """Run an example in ``folder`` and return what it printed; it may not warn of anything that we could not do."""
+    child = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        cwd=folder, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert child.returncode == 0, child.stderr
+    assert kp.PrecisionWarning.__name__ not in child.stderr
+    return child.stdout
+
+
+def table(output: str) -> dict[str, list[str]]:
+    """Return the rows of the tables that were printed: first cell to the others."""
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "│" in line]
+    return {row[0]: row[1:] for row in cells}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_an_example_says_how_to_run_it_and_fits_a_screen(script: Path) -> None:
+    """Each example has 60 lines at most, and its docstring has the command."""
+    source = script.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 60
+    assert f"python examples/{script.name}" in str(ast.get_docstring(ast.parse(source)))
+
+
+@pytest.mark.slow
+def test_quickstart(tmp_path: Path) -> None:
+    """The three runs stand in one table, the first the baseline, loss scaling in the last alone."""
+    rows = table(output_of("quickstart.py", "--epochs", "1", folder=tmp_path))
+    assert list(rows) == ["float32", "mixed_bfloat16", "mixed_float16"]
+    assert rows["float32"][3] == "1.00x"
+    assert [cells[6] != "-" for cells in rows.values()] == [False, False, True]
+
+
+@pytest.mark.slow
+def test_int8_inference(tmp_path: Path) -> None:
+    """Three files are written and checked: each is smaller than the one before, and none is far from the model."""
+    rows = table(output_of("int8_inference.py", "--epochs", "2", "--seconds", "0.05", folder=tmp_path))
+    assert list(rows) == ["tflite:float32", "tflite:float16", "tflite:int8"]
+    sizes = [(tmp_path / f"digits.{name}.tflite").stat().st_size for name in ("float32", "float16", "int8")]
+    assert sizes == sorted(sizes, reverse=True)
+    agreements = [float(cells[-1].removesuffix(" %")) for cells in rows.values()]
+    assert agreements[0] == 100
+    assert min(agreements) > 90
+
+
+@pytest.mark.slow
+def test_precision_per_layer(tmp_path: Path) -> None:
+    """The plan on disk is the one that was trained, and the model is in it, layer by layer."""
+    output = output_of("precision_per_layer.py", "--epochs", "1", folder=tmp_path)
+    plan = kp.PrecisionPlan.load(tmp_path / "plan.json")
+    assert set(plan.layers) == {"block_1/conv", "block_2/conv"}
+    printed = dict(re.findall(r"^  (\S+) +(\w+)$", output, re.MULTILINE))
+    assert printed == {
+        "stem": "float32", "block_1/conv": "mixed_bfloat16", "block_2/conv": "mixed_bfloat16", "pool": "float32",
+        "head": "float32",
+    }  # fmt: skip
+    assert list(table(output)) == ["float32", "as planned"]
+
+
+def test_edge_device(tmp_path: Path) -> None:
+    """It describes, checks and times a file, with nothing but NumPy and the interpreter loaded."""
+    import keras
+
+    model = keras.Sequential([keras.Input((4,), name="features"), keras.layers.Dense(2, name="head")])
+    samples = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
+    kp.export_tflite(model, tmp_path / "tiny.tflite", "int8", representative_dataset=samples)
+    np.savez(tmp_path / "test.npz", x=samples, y=model.predict(samples, verbose=0).argmax(-1))
+    output = output_of("edge_device.py", "tiny.tflite", "--data", "test.npz", "--seconds", "0.05", folder=tmp_path)
+    assert "FULLY_CONNECTED int8" in output
+    assert float(re.search(r"^accuracy +([\d.]+) %", output, re.MULTILINE)[1]) > 80
+    assert float(re.search(r"^latency +([\d.]+) ms", output, re.MULTILINE)[1]) > 0
+    assert re.search(r"^frameworks loaded: none$", output, re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_jax_and_torch(backend: str, tmp_path: Path) -> None:
+    """The same script measures on either backend, and says which one it was."""
+    output = output_of("jax_and_torch.py", "--epochs", "1", folder=tmp_path, backend=backend)
+    assert f"backend: {backend}" in output
+    rows = table(output)
+    assert list(rows) == ["float32", "mixed_bfloat16"]
+    assert all(cells[0].endswith(" ms") for cells in rows.values())

@@ -1,0 +1,71 @@
+"""Findings on loss scaling: each failure is found, and healthy runs give none."""
+
+import math
+
+import pytest
+
+from keras_precision.findings import Finding, judge, loss_scale_findings
+from keras_precision.plan import PrecisionPlan
+from keras_precision.result import Measurement, Result
+
+HALF = PrecisionPlan.training("mixed_float16", layers={"head": "float32"})
+
+
+def run(*history, plan=HALF):
+    """A result whose epochs have these batches, scales and counts of skipped steps."""
+    rows = []
+    for batches, scale, skipped in history:
+        rows.append(Measurement("fit", "loss_scale", scale, batches))
+        rows.append(Measurement("fit", "skipped_steps", skipped, batches))
+    return Result("run", tuple(rows), plan=plan)
+
+
+PLANTED = {
+    "zero": (run((200, 0.0, 200)), "loss-scale-collapsed", "error", "divides 0 by 0"),
+    "tiny": (run((200, 2.0**-20, 60)), "loss-scale-collapsed", "error", "fell to 9.54e-07"),
+    "low": (run((200, 0.25, 20)), "loss-scale-collapsed", "warning", "fell to 0.25"),
+    "infinite": (run((500, math.inf, 20)), "loss-scale-infinite", "error", "every step is skipped"),
+    "stuck": (run((100, 2.0, 14), (200, 1.0, 114)), "loss-scale-stuck", "error", "114 of the last 200 steps"),
+    "still stuck": (run((100, 1.0, 20), (200, 1.0, 120)), "loss-scale-stuck", "error", "100 of the last 100 steps"),
+    "missing": (run((100, None, 0)), "loss-scale-missing", "warning", "the optimizer scales no loss"),
+    "missing in one layer": (
+        run((100, None, 0), plan=PrecisionPlan.training("float32", layers={"body": "mixed_float16"})),
+        "loss-scale-missing",
+        "warning",
+        "not for policies of single layers",
+    ),
+    "idle in bfloat16": (run((100, 2.0**15, 0), plan=PrecisionPlan.training("mixed_bfloat16")), "loss-scale-idle", "warning", "no layer computes in float16"),
+    "ever growing": (run((100, 2.0**30, 0), plan=None), "loss-scale-idle", "warning", "grew to 1.07e+09"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("result", "code", "severity", "part"), PLANTED.values(), ids=PLANTED)
+def test_each_failure_is_found(result, code, severity, part):
+    """A planted failure gives one finding, with its numbers and advice in code."""
+    (finding,) = loss_scale_findings(result)
+    assert (finding.code, finding.severity, finding.subject) == (code, severity, "run")
+    assert part in finding.message
+    assert finding.advice
+
+
+HEALTHY = {
+    "float32": run((100, None, 0), plan=PrecisionPlan.training("float32")),
+    "searching": run((100, 2.0**12, 3), (200, 2.0**12, 3)),
+    "at 1 after a storm, and training on": run((100, 1.0, 60), (200, 1.0, 60)),
+    "unknown plan": run((100, 2.0**15, 0), plan=None),
+    "unknown count": run((100, 1.0, None), plan=None),
+    "nothing measured": Result("run", plan=HALF),
+}
+
+
+@pytest.mark.parametrize("result", HEALTHY.values(), ids=HEALTHY)
+def test_healthy_runs_give_no_finding(result):
+    """What is well, or not known, is not accused."""
+    assert loss_scale_findings(result) == ()
+
+
+def test_findings_are_ordered_by_severity():
+    """Errors come before warnings, and these before remarks."""
+    finding = {name: Finding(name, name, "run", "seen", "do") for name in ("info", "error", "warning")}
+    rules = [lambda result, each=each: iter([each]) for each in finding.values()]
+    assert [each.severity for each in judge(run(), rules)] == ["error", "warning", "info"]

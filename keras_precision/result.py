@@ -1,5 +1,6 @@
 """Measurement, Environment and Result: what every verb that looks at something gives back."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any, Self
 from keras_precision.environment import Environment
 from keras_precision.errors import FileFormatError, NotMeasuredError, nearest
 from keras_precision.plan import PrecisionPlan
-from keras_precision.saved import Fields, decode_number, encode_number, load_document, save_document
+from keras_precision.saved import Fields, decode_number, encode_number, load_document, parse_document, save_document
 
 __all__ = ["Measurement", "Result", "Value"]
 
@@ -18,6 +19,8 @@ Value = float | int | str | None
 
 _FORMAT, _VERSION = "keras_precision.result", 1
 # Version 1 (2026-11): name, environment, plan, measurements as rows, notes.
+_LOG_FORMAT, _LOG_VERSION = "keras_precision.result-log", 1
+# Version 1 (2026-11): a line with name, environment, plan and notes; then a line for each row.
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,22 @@ class Measurement:
         item = getattr(self.value, "item", None)
         value = self.value if item is None else item()
         object.__setattr__(self, "value", int(value) if isinstance(value, bool) else value)
+
+    def to_json(self) -> list[Any]:
+        """Return the row as JSON holds it.
+
+        Returns:
+            Subject, metric, value and step.
+        """
+        return [self.subject, self.metric, encode_number(self.value), self.step]
+
+    def log_line(self) -> str:
+        """Return the row as a line of a log.
+
+        Returns:
+            JSON, and the end of the line.
+        """
+        return json.dumps(self.to_json(), allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -184,33 +203,47 @@ class Result:
         Raises:
             DestinationError: The path cannot be written.
         """
-        fields = {
-            "name": self.name,
-            "environment": self.environment.to_json(),
-            "plan": self.plan.to_json() if self.plan else None,
-            "notes": list(self.notes),
-            "measurements": [[m.subject, m.metric, encode_number(m.value), m.step] for m in self.measurements],
-        }
-        return save_document(path, _FORMAT, _VERSION, fields)
+        rows = {"measurements": [row.to_json() for row in self.measurements]}
+        return save_document(path, _FORMAT, _VERSION, self._head() | rows)
+
+    def log_header(self) -> str:
+        """Return the first line of a log: a file to which rows are appended while they are measured.
+
+        Returns:
+            JSON, and the end of the line; ``Measurement.log_line`` makes the lines that follow.
+        """
+        return json.dumps({"format": _LOG_FORMAT, "version": _LOG_VERSION, **self._head()}, allow_nan=False) + "\n"
+
+    def _head(self) -> dict[str, Any]:
+        plan = self.plan.to_json() if self.plan else None
+        return {"name": self.name, "environment": self.environment.to_json(), "plan": plan, "notes": list(self.notes)}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a result that ``save`` wrote.
+        """Read a result that ``save`` wrote, or the log of a run that did not end.
 
         Args:
             path: The file.
 
         Returns:
-            The result.
+            The result. That of a log has a note which says so, and no row that was cut off.
 
         Raises:
             FileFormatError: The file is no result, or holds something that this version does not know.
             FileNotFoundError: There is no such file.
         """
+        head, _, rest = Path(path).read_bytes().partition(b"\n")
+        if _LOG_FORMAT.encode() in head:
+            fields = parse_document(head, path, _LOG_FORMAT, _LOG_VERSION)
+            rows = _logged_rows(rest, path)
+            return replace(cls._from_fields(fields, rows), notes=("the run did not end: this is what it had written",))
         fields = load_document(path, _FORMAT, _VERSION)
+        return cls._from_fields(fields, fields.get("measurements", list))
+
+    @classmethod
+    def _from_fields(cls, fields: Fields, rows: list[Any]) -> Self:
         fields.refuse_others("format", "version", "name", "environment", "plan", "notes", "measurements")
-        plan = fields.get("plan", (dict, type(None)))
-        rows = fields.get("measurements", list)
+        path, plan = fields.source, fields.get("plan", (dict, type(None)))
         return cls(
             name=fields.get("name", str),
             measurements=tuple(_row(row, f"{path}: measurements[{index}]") for index, row in enumerate(rows)),
@@ -218,6 +251,17 @@ class Result:
             plan=None if plan is None else PrecisionPlan.from_json(Fields(plan, f"{path}: plan")),
             notes=fields.text_list("notes"),
         )
+
+
+def _logged_rows(lines: bytes, path: str | os.PathLike[str]) -> list[Any]:
+    """The rows of a log; what stands behind the last end of a line was cut off in the midst of writing."""
+    whole, _, _ = lines.rpartition(b"\n")
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise FileFormatError(
+            f"{path}: expected a row of JSON in each line. Received: a damaged one ({error})."
+        ) from error
 
 
 def _row(row: object, source: str) -> Measurement:

@@ -10,7 +10,7 @@ from typing import Any
 from keras_precision.errors import FileFormatError
 from keras_precision.files import write_whole
 
-__all__ = ["Fields", "decode_number", "encode_number", "load_document", "save_document"]
+__all__ = ["Fields", "decode_number", "encode_number", "load_document", "parse_document", "save_document"]
 
 # JSON has no such numbers, and a diverged run has many.
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -158,8 +158,26 @@ def load_document(path: str | os.PathLike[str], format_name: str, version: int) 
         FileFormatError: It is no JSON, another format, or a version that is not known.
         FileNotFoundError: There is no such file.
     """
+    return parse_document(Path(path).read_bytes(), path, format_name, version)
+
+
+def parse_document(content: bytes, path: str | os.PathLike[str], format_name: str, version: int) -> Fields:
+    """Read a document whose first fields are its format and version.
+
+    Args:
+        content: JSON.
+        path: Where it was read from, for messages.
+        format_name: The format that it must have.
+        version: The newest version of it that the caller knows.
+
+    Returns:
+        Its fields.
+
+    Raises:
+        FileFormatError: It is no JSON, another format, or a version that is not known.
+    """
     try:
-        values = json.loads(Path(path).read_bytes())
+        values = json.loads(content)
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or a number or nesting beyond all bounds
         raise FileFormatError(
             f"{path}: expected a JSON file of format '{format_name}'. Received: no valid JSON ({error}). Is it damaged or cut off?"

@@ -4,7 +4,7 @@ import contextlib
 import os
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,18 +162,19 @@ class _Model(_Opened):
         self.name = name or str(model.name)
 
     def predict(self, x: Any, batch_size: int) -> Any:
-        return self._adapter.predict(self._model, self._samples(x), batch_size)
+        arrays, pack = self._samples(x)
+        return self._adapter.predict(self._model, pack(arrays), batch_size)
 
     def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
-        samples = self._samples(inputs)
-        count = len(next(iter(samples))) if isinstance(samples, list) else len(samples)
+        arrays, pack = self._samples(inputs)
+        count = len(arrays[0])
         starts = range(0, max(1, count - batch_size + 1), batch_size)  # whole batches: a new shape would compile anew
 
-        def batch(number: int) -> Any:
-            part = slice(starts[number % len(starts)], starts[number % len(starts)] + batch_size)
-            return [array[part] for array in samples] if isinstance(samples, list) else samples[part]
+        def call(number: int) -> object:
+            start = starts[number % len(starts)]
+            return self._model.predict_on_batch(pack([array[start : start + batch_size] for array in arrays]))
 
-        return lambda number: self._model.predict_on_batch(batch(number)), min(batch_size, count)
+        return call, min(batch_size, count)
 
     def facts(self) -> Iterator[Measurement]:
         if self._size is not None:
@@ -186,14 +187,21 @@ class _Model(_Opened):
         environment = self._adapter.compute.environment().with_sources(sources or {})
         return Result(self.name, tuple(rows), environment, plan)
 
-    def _samples(self, x: Any) -> Any:
-        """Arrays in the order of the model's inputs: one array where there is one input."""
+    def _samples(self, x: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+        """One array per input, and what puts such arrays into the structure that the model takes."""
         try:
             inputs = self._adapter.inputs(self._model)
-        except ModelError:  # a model whose inputs are known when it is called: it checks them itself
-            return x
-        arrays = list(read_samples(x, inputs).values())
-        return arrays[0] if len(arrays) == 1 else arrays
+        except ModelError:  # its inputs are known when it is called: it checks them itself
+            return _as_given(x)
+        return list(read_samples(x, inputs).values()), lambda arrays: self._adapter.packed(self._model, arrays)
+
+
+def _as_given(x: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+    if isinstance(x, Mapping):
+        return [np.asarray(array) for array in x.values()], lambda arrays: dict(zip(x, arrays, strict=True))
+    if isinstance(x, list | tuple):
+        return [np.asarray(array) for array in x], list
+    return [np.asarray(x)], lambda arrays: arrays[0]
 
 
 class _TfliteFile(_Opened):

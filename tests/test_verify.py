@@ -114,6 +114,30 @@ def test_several_inputs(stack, rng):
         kp.evaluate(model, x, np.zeros(6, int))
 
 
+def test_subclassed_models_are_scored(stack, rng):
+    """A model whose call is written by hand answers as any other."""
+    x, y = nets.classes(rng, 12)
+    model = nets.subclassed(stack.keras)
+    assert kp.evaluate(model, x, y % 2).value("samples") == 12
+    assert kp.benchmark(model, x, batch_size=4, warmup=1, min_calls=2, min_seconds=0).value("latency_samples") == 2
+
+
+def test_files_take_what_models_take(stack, trained, tmp_path):
+    """Datasets and NaN are treated alike by a model and by its file."""
+    import tensorflow as tf
+
+    model, x, y = trained
+    targets = [model]
+    if stack.exports:
+        kp.export_tflite(model, tmp_path / "model.tflite", "int8", x)
+        targets.append(tmp_path / "model.tflite")
+    for target in targets:
+        dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
+        assert kp.evaluate(target, dataset, y).value("accuracy") == kp.evaluate(target, x, y).value("accuracy")
+        with pytest.raises(DataError, match="NaN or infinite"):
+            kp.evaluate(target, np.full_like(x, np.nan), y)
+
+
 def test_targets_that_cannot_be_opened(tmp_path, rng):
     """Missing, foreign and damaged files, and things that are no model, each say what they are."""
     x, y = nets.classes(rng, 4)

@@ -38,6 +38,10 @@ class Compute(ABC):
         """Return the best source of memory figures on this machine."""
 
     @abstractmethod
+    def wait(self, outputs: Any) -> None:
+        """Return when the device has computed ``outputs``, tensors in any structure."""
+
+    @abstractmethod
     def compilations(self, model: Any) -> int:
         """Return how often a training step was traced or compiled so far; it is cheap to ask."""
 
@@ -74,8 +78,13 @@ class TensorFlowCompute(Compute):
             return ResidentSet()
         return _TensorFlowAllocator(self._tf.config.experimental, device)
 
+    def wait(self, outputs: Any) -> None:
+        for tensor in self._tf.nest.flatten(outputs):
+            if self._tf.is_tensor(tensor):
+                tensor.numpy()
+
     def compilations(self, model: Any) -> int:
-        count = getattr(model.train_function, "experimental_get_tracing_count", None)
+        count = getattr(getattr(model, "train_function", None), "experimental_get_tracing_count", None)
         return 0 if count is None else int(count())  # None when run eagerly
 
 
@@ -118,6 +127,9 @@ class JaxCompute(Compute):
     def memory(self) -> MemorySource:
         device = self._jax.devices()[0]
         return _JaxAllocator(device) if device.memory_stats() else ResidentSet()  # None on the processor
+
+    def wait(self, outputs: Any) -> None:
+        self._jax.block_until_ready(outputs)
 
     def compilations(self, model: Any) -> int:
         return self._compilations
@@ -163,6 +175,10 @@ class TorchCompute(Compute):
     def memory(self) -> MemorySource:
         on_cuda = self.device and self._torch.cuda.is_available()
         return _TorchAllocator(self._torch.cuda) if on_cuda else ResidentSet()
+
+    def wait(self, outputs: Any) -> None:
+        if self.device and self._torch.cuda.is_available():
+            self._torch.cuda.synchronize()
 
     def compilations(self, model: Any) -> int:
         """Return 0: Keras runs PyTorch eagerly unless it is told otherwise."""

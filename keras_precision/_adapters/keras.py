@@ -65,6 +65,10 @@ class KerasAdapter(ABC):
         """Return what a built model's inputs are called, in its order: the name, then the key in a dict of inputs."""
 
     @abstractmethod
+    def packed(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Return one tensor or array per input in the structure that the model was built with."""
+
+    @abstractmethod
     def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
         """Call a model for inference on one tensor per input; return one tensor per output."""
 
@@ -73,8 +77,14 @@ class KerasAdapter(ABC):
         """Return the ``tf.Variable`` behind each variable of a model of the TensorFlow backend."""
 
     @abstractmethod
-    def loss_scaling(self, model: Any) -> LossScaling:
-        """Return the reader of a compiled model's loss scaling."""
+    def loss_scaling(self, model: Any, optimizer: Any = None) -> LossScaling:
+        """Return the reader of a model's loss scaling.
+
+        Args:
+            model: The model.
+            optimizer: What a training loop of the user's own updates it with; None where it is
+                compiled, and trained by ``fit``.
+        """
 
     @abstractmethod
     def bound_loss_scale(self, model: Any, min_scale: float, max_scale: float) -> None:

@@ -41,21 +41,28 @@ class Keras3Adapter(KerasAdapter):
         keys = [path[-1:] for path, _ in keras.tree.flatten_with_path(structure)]
         return [name + key for name, key in zip(names, keys, strict=True)]
 
+    def packed(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Return the inputs in the structure of a functional model; sequential ones have none."""
+        structure = getattr(model, "_inputs_struct", None)
+        return inputs[0] if structure is None else keras.tree.pack_sequence_as(structure, list(inputs))
+
     def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
         """Call the model on inputs in the structure that it was built with."""
-        structure = getattr(model, "_inputs_struct", None)  # only functional models have one
-        packed = keras.tree.pack_sequence_as(structure, list(inputs)) if structure is not None else inputs[0]
-        return list(keras.tree.flatten(model(packed, training=False)))
+        return list(keras.tree.flatten(model(self.packed(model, inputs), training=False)))
 
     def tensorflow_variables(self, model: Any) -> list[Any]:
         """Return the variables that Keras's own wrap."""
         return [variable.value for variable in model.variables]
 
-    def loss_scaling(self, model: Any) -> LossScaling:
-        """Return the reader for the model's optimizer."""
-        if isinstance(getattr(model, "optimizer", None), keras.optimizers.LossScaleOptimizer):
-            return _Keras3LossScaling(model)
-        return NoLossScaling(certain=type(model).train_step in _TRAIN_STEPS)
+    def loss_scaling(self, model: Any, optimizer: Any = None) -> LossScaling:
+        """Return the reader for the optimizer that is given, or the model's own."""
+        by_the_book = optimizer is None and type(model).train_step in _TRAIN_STEPS
+        used = optimizer or getattr(model, "optimizer", None)
+        if isinstance(used, keras.optimizers.LossScaleOptimizer):
+            return _Keras3LossScaling(model, optimizer, by_the_book=by_the_book)
+        if by_the_book or used is None:
+            return NoLossScaling(certain=by_the_book)
+        return _Keras3Updates(model, used)
 
     def bound_loss_scale(self, model: Any, min_scale: float, max_scale: float) -> None:
         """Put a bounded optimizer in the place of Keras's own, with its state, around the same inner optimizer."""
@@ -82,50 +89,84 @@ class Keras3Adapter(KerasAdapter):
         return count or None
 
 
-class _Keras3LossScaling(LossScaling):
-    """Counts skips by the inner optimizer's own counter.
+class _Keras3Updates(LossScaling):
+    """An optimizer without loss scaling, in a training step of the user's own."""
 
-    The LossScaleOptimizer does not call the inner optimizer when a gradient is not finite, so that
-    batches = increments of ``inner._iterations`` + skipped steps. The public ``iterations`` would be
-    wrong: it is divided by ``gradient_accumulation_steps`` (keras.src.optimizers.base_optimizer).
-    """
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        # A train_step of the user's own may update twice in a batch, or never.
-        self._one_update_per_batch = type(model).train_step in _TRAIN_STEPS
+    def __init__(self, model: Any, optimizer: Any) -> None:
+        self._model, self._counter = model, optimizer
         self._before = 0
 
     @property
     def source(self) -> str:
-        if self._one_update_per_batch:
-            return "batches minus the inner optimizer's iterations"
-        return "unknown: the train_step is the user's own, and may update more than once in a batch, or never"
+        return "updates of the optimizer against batches: 0 if there are as many, else unknown"
 
     def begin(self) -> None:
         self._before = self._iterations()
 
     def scale(self) -> float | None:
-        # Created when the optimizer is built, on TensorFlow in the first step.
-        self._synchronize()
-        scale = getattr(self._model.optimizer, "dynamic_scale", None)
-        return None if scale is None else float(keras.ops.convert_to_numpy(scale))
+        return None
 
     def skipped(self, batches: int | None) -> int | None:
-        if batches is None or not self._one_update_per_batch:
-            return None
-        skipped = batches - (self._iterations() - self._before)
-        return skipped if 0 <= skipped <= batches else None
+        return 0 if batches == self._iterations() - self._before else None
 
     def _iterations(self) -> int:
+        """The optimizer's own count. The public one is divided by ``gradient_accumulation_steps``."""
         self._synchronize()
-        return int(keras.ops.convert_to_numpy(self._model.optimizer.inner_optimizer._iterations))
+        return int(keras.ops.convert_to_numpy(self._counter._iterations))
 
     def _synchronize(self) -> None:
         """On JAX, the state of a running epoch is outside the model until it is asked for."""
         synchronize = getattr(self._model, "jax_state_sync", None)
         if synchronize is not None:
             synchronize()
+
+
+class _Keras3LossScaling(_Keras3Updates):
+    """Counts skips by the inner optimizer's own counter.
+
+    The LossScaleOptimizer does not call the inner optimizer when a gradient is not finite, so that
+    batches = increments of ``inner._iterations`` + skipped steps, where each batch makes one update.
+    A training step of the user's own may make two, or none: there, the count must agree with the
+    scale, which every skipped step halves.
+    """
+
+    def __init__(self, model: Any, optimizer: Any, *, by_the_book: bool) -> None:
+        super().__init__(model, (optimizer or model.optimizer).inner_optimizer)
+        self._given, self._by_the_book = optimizer, by_the_book
+        self._scale_before = 0.0
+
+    @property
+    def source(self) -> str:
+        how = "batches minus the inner optimizer's iterations"
+        return how if self._by_the_book else f"{how}, where that agrees with the scale; unknown where it does not"
+
+    @property
+    def _optimizer(self) -> Any:
+        return self._given or self._model.optimizer  # which a guard may have replaced
+
+    def begin(self) -> None:
+        super().begin()
+        self._scale_before = self.scale() or float(self._optimizer.initial_scale)
+
+    def scale(self) -> float | None:
+        # Created when the optimizer is built, on TensorFlow in the first step.
+        self._synchronize()
+        scale = getattr(self._optimizer, "dynamic_scale", None)
+        return None if scale is None else float(keras.ops.convert_to_numpy(scale))
+
+    def skipped(self, batches: int | None) -> int | None:
+        if batches is None:
+            return None
+        skipped = batches - (self._iterations() - self._before)
+        plausible = 0 <= skipped <= batches
+        return skipped if plausible and (self._by_the_book or self._agrees(batches, skipped)) else None
+
+    def _agrees(self, batches: int, skipped: int) -> bool:
+        """Whether the scale was halved as often as steps were skipped."""
+        if batches >= self._optimizer.dynamic_growth_steps:
+            return False  # it may have doubled in between
+        expected = self._scale_before * 0.5**skipped
+        return self.scale() == max(expected, getattr(self._optimizer, "min_scale", 0.0))
 
 
 _TRAIN_STEPS = (keras.Model.train_step, keras.Sequential.train_step)

@@ -59,22 +59,26 @@ class LegacyAdapter(KerasAdapter):
             return [(name,) for name in model.input_names]
         return list(zip(model.input_names, sorted(structure), strict=True))  # tf.nest sorts keys
 
+    def packed(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Return the inputs in the structure of a functional model; sequential ones have none."""
+        structure = getattr(model, "_nested_inputs", None)
+        return inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs))
+
     def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
         """Call the model on inputs in the structure that it was built with."""
-        structure = getattr(model, "_nested_inputs", None)  # only functional models have one
-        packed = tf.nest.pack_sequence_as(structure, list(inputs)) if structure is not None else inputs[0]
-        return list(tf.nest.flatten(model(packed, training=False)))
+        return list(tf.nest.flatten(model(self.packed(model, inputs), training=False)))
 
     def tensorflow_variables(self, model: Any) -> list[Any]:
         """Return the variables, out of the wrapper that mixed precision puts around them."""
         return [getattr(variable, "_variable", variable) for variable in model.variables]
 
-    def loss_scaling(self, model: Any) -> LossScaling:
-        """Return the reader for the model's optimizer."""
-        optimizer = getattr(model, "optimizer", None)
-        if not isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
-            return NoLossScaling(certain=type(model).train_step is tf_keras.Model.train_step)
-        return _LegacyLossScaling(model)
+    def loss_scaling(self, model: Any, optimizer: Any = None) -> LossScaling:
+        """Return the reader for the optimizer that is given, or the model's own."""
+        used = optimizer or getattr(model, "optimizer", None)
+        if isinstance(used, tf_keras.mixed_precision.LossScaleOptimizer):
+            return _LegacyLossScaling(model, used, compiled=optimizer is None)
+        by_the_book = optimizer is None and type(model).train_step is tf_keras.Model.train_step
+        return NoLossScaling(certain=by_the_book)
 
     def bound_loss_scale(self, model: Any, min_scale: float, max_scale: float) -> None:
         """Check that the bounds are tf_keras's own: a floor of 1, and no step to infinity."""
@@ -100,27 +104,32 @@ class _LegacyLossScaling(LossScaling):
 
     source = "counted inside the training step, where the optimizer decides"
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._before = 0
+    def __init__(self, model: Any, optimizer: Any, *, compiled: bool) -> None:
+        self._model, self._optimizer, self._compiled = model, optimizer, compiled
+        self._before, self._scale_before = 0, 0.0
+        self._counter: Any = None
 
     def begin(self) -> None:
-        state = self._model.optimizer._loss_scale
+        state = self._optimizer._loss_scale
         if isinstance(state, (int, float)) or not hasattr(state, "update"):  # dynamic=False: a fixed scale never skips
-            self._counter = None
             return
         self._counter = _SKIPS.get(state)
         if self._counter is None:
             self._counter = _SKIPS[state] = _count_skips(state)
-            # A step that was traced before does not count: trace it anew.
-            self._model.make_train_function(force=True)
-        self._before = int(self._counter.numpy())
+            if self._compiled:
+                self._model.make_train_function(force=True)  # a step that was traced before does not count
+        self._before, self._scale_before = int(self._counter.numpy()), self.scale()
 
-    def scale(self) -> float | None:
-        return float(self._model.optimizer.loss_scale.numpy())
+    def scale(self) -> float:
+        return float(self._optimizer.loss_scale.numpy())
 
     def skipped(self, batches: int | None) -> int | None:
-        return 0 if self._counter is None else int(self._counter.numpy()) - self._before
+        if self._counter is None:
+            return 0
+        skipped = int(self._counter.numpy()) - self._before
+        # A step of the user's own may have been traced before it could count: the scale betrays it.
+        unseen = not self._compiled and skipped == 0 and self.scale() < self._scale_before
+        return None if unseen else skipped
 
 
 _SKIPS: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()

@@ -27,7 +27,7 @@ class LossScaleProbe(Probe):
     def begin(self, fit: Fit) -> None:
         """Look up the optimizer, and start to count."""
         self._fit, self._history = fit, []
-        self._scaling = fit.adapter.loss_scaling(fit.model)
+        self._scaling = fit.adapter.loss_scaling(fit.model, fit.optimizer)
         self._scaling.begin()
 
     def epoch_end(self, epoch: int) -> None:
@@ -46,9 +46,9 @@ class LossScaleProbe(Probe):
         _, scale, skipped = self._history[-1] if self._history else (0, None, None)
         return {"loss_scale": scale, "skipped_steps": skipped}
 
-    def rows(self) -> Iterator[Measurement]:
+    def rows(self, since: int = 0) -> Iterator[Measurement]:
         """Yield scale and count after each epoch, by the number of the training step."""
-        for batches, scale, skipped in self._history:
+        for batches, scale, skipped in self._history[since // 2 :]:
             yield Measurement("fit", "loss_scale", scale, batches)
             yield Measurement("fit", "skipped_steps", skipped, batches)
 

@@ -7,7 +7,7 @@ from typing import Any
 from keras_precision._adapters import KerasAdapter
 from keras_precision.result import Measurement, Value
 
-__all__ = ["Fit", "Probe"]
+__all__ = ["Fit", "Probe", "Step"]
 
 
 @dataclass
@@ -17,6 +17,7 @@ class Fit:
     Attributes:
         model: The model.
         adapter: Its Keras.
+        optimizer: What a training loop of the user's own updates it with; None in ``fit``.
         batches: Batches trained so far.
         batches_exact: Whether that is certain; if not, it may be too high by less than
             ``steps_per_execution`` an epoch.
@@ -25,9 +26,20 @@ class Fit:
 
     model: Any
     adapter: KerasAdapter
+    optimizer: Any = None
     batches: int = 0
     batches_exact: bool = True
     samples: int | None = field(default=0)
+
+
+class Step:
+    """One step of a training loop of the user's own.
+
+    Attributes:
+        outputs: Tensors that the step computes, in any structure; they are waited for.
+    """
+
+    outputs: Any = None
 
 
 class Probe:
@@ -72,8 +84,12 @@ class Probe:
         """Return the figures as they stand: metric to value, None for what cannot be known."""
         return {}
 
-    def rows(self) -> Iterator[Measurement]:
-        """Yield more than summaries: figures of single steps or epochs."""
+    def rows(self, since: int = 0) -> Iterator[Measurement]:
+        """Yield more than summaries: figures of single steps or epochs, in the order in which they were made.
+
+        Args:
+            since: How many of them to leave out, because they were asked for before.
+        """
         return iter(())
 
     def sources(self) -> Mapping[str, str]:

@@ -18,6 +18,7 @@ class _Step(NamedTuple):
     milliseconds: float
     batches: int
     warm: bool
+    last: int  # number of its last batch, from 1
 
 
 class StepTimeProbe(Probe):
@@ -67,7 +68,8 @@ class StepTimeProbe(Probe):
         compiled = compilations != self._compilations
         self._compilations = compilations
         warm = len(self._steps) >= self.warmup_steps and not compiled
-        self._steps.append(_Step((ended - self._began) / 1e6, batches, warm))
+        last = self._steps[-1].last if self._steps else 0
+        self._steps.append(_Step((ended - self._began) / 1e6, batches, warm, last + batches))
 
     def end(self) -> None:
         """Let go of the model."""
@@ -88,14 +90,11 @@ class StepTimeProbe(Probe):
         figures = dict(zip(_TIMES, (times.median, times.p5, times.p95), strict=True))
         return {**figures, "samples_per_second": self._throughput(warm), **counts}
 
-    def rows(self) -> Iterator[Measurement]:
+    def rows(self, since: int = 0) -> Iterator[Measurement]:
         """Yield the time of every step, warm-up included; several batches run as one step share its time."""
-        number = 0
-        for step in self._steps:
-            number += step.batches
-            yield Measurement(
-                "step" if step.warm else "warm-up step", "step_time_ms", step.milliseconds / step.batches, number
-            )
+        for step in self._steps[since:]:
+            subject = "step" if step.warm else "warm-up step"
+            yield Measurement(subject, "step_time_ms", step.milliseconds / step.batches, step.last)
 
     def sources(self) -> Mapping[str, str]:
         """Return how the times were taken."""

@@ -1,6 +1,7 @@
 """Results as text for a terminal."""
 
 import io
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from keras_precision.findings import Finding
 from keras_precision.report.table import Table, formatted, run_table
 from keras_precision.result import Result
 
-__all__ = ["draw", "summary"]
+__all__ = ["draw", "show", "summary"]
 
 _WIDTH = 118
 
@@ -62,3 +63,15 @@ def summary(result: Result, findings: Sequence[Finding] = ()) -> str:
     for finding in findings:
         lines += [f"{finding.severity.capitalize()}: {finding.message}", f"    {finding.advice}"]
     return "\n".join(lines)
+
+
+def show(text: str) -> None:
+    """Print, where there is a place to print to, in the characters that it has.
+
+    Args:
+        text: What to print.
+    """
+    stream = sys.stdout
+    if stream is not None:  # it is None under pythonw, and in some services
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")

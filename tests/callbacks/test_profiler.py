@@ -110,7 +110,7 @@ def test_skipped_steps_under_gradient_accumulation(stack, rng):
 
 
 def test_skipped_steps_of_a_train_step_of_ones_own(stack, rng):
-    """Where a batch may make two updates or none, the count is exact or unknown, never wrong."""
+    """A train_step of one's own is counted where the scale bears the count out."""
     keras = stack.keras
 
     class Own(keras.Model):
@@ -123,7 +123,7 @@ def test_skipped_steps_of_a_train_step_of_ones_own(stack, rng):
     model.compile("adam", "sparse_categorical_crossentropy")
     profiler = kp.PrecisionProfiler()
     fitted(model, profiler, rng, spoiled=(1,), epochs=1)
-    assert profiler.result.value("skipped_steps") == (1 if stack.name == "tf_keras" else None)
+    assert profiler.result.value("skipped_steps") == 1
 
 
 def test_training_is_not_changed(stack, rng):
@@ -321,7 +321,7 @@ def test_summary_is_printed_once_when_wanted(stack, rng, capsys, verbose, fit_ve
 
 def test_wrong_arguments_are_refused_at_once():
     """Arguments of the wrong type are named before any training."""
-    with pytest.raises(InputError, match=r"Expected probes to be instances of .*Probe. Received: 'step time'"):
+    with pytest.raises(InputError, match="Expected probes to be instances of kp.Probe. Received: 'step time'"):
         kp.PrecisionProfiler(probes=["step time"])
     with pytest.raises(InputError, match="Expected verbose to be 'auto', 0 or 1. Received: 3"):
         kp.PrecisionProfiler(verbose=3)

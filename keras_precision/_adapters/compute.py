@@ -91,6 +91,7 @@ class TensorFlowCompute(Compute):
 class _TensorFlowAllocator(MemorySource):
     def __init__(self, experimental: Any, device: str) -> None:
         self._experimental, self._device = experimental, device
+        self.counts_all_tensors = not device.startswith("CPU")
         # Measured with TF 2.21: the oneDNN allocator of the processor counts only what is large.
         what = "of 256 KiB and more alive (smaller ones it does not count)" if device.startswith("CPU") else "alive"
         self.name = f"TensorFlow's allocator on {device}: peak of all tensors {what}"
@@ -186,6 +187,7 @@ class TorchCompute(Compute):
 
 
 class _TorchAllocator(MemorySource):
+    counts_all_tensors = True
     name = "PyTorch's CUDA allocator: peak of all tensors alive"
 
     def __init__(self, cuda: Any) -> None:

@@ -1,5 +1,6 @@
 """KerasAdapter: what both Kerases have in common, and the questions that they answer differently."""
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -99,6 +100,26 @@ class KerasAdapter(ABC):
     @abstractmethod
     def samples_seen(self, model: Any) -> int | None:
         """Return how many samples the running epoch has trained; None if the model does not count them."""
+
+    def bytes_by_kind(self, model: Any, optimizer: Any = None) -> dict[str, int]:
+        """Return the bytes that training holds from step to step, by the types of the variables.
+
+        Args:
+            model: A built model.
+            optimizer: What trains it; None for the one that it was compiled with.
+
+        Returns:
+            ``weights``, ``gradients`` (one per trainable weight, in its type: mixed precision keeps
+            both in float32) and ``optimizer`` (slots and counters).
+        """
+        used = optimizer or getattr(model, "optimizer", None)
+        variables = getattr(used, "variables", None) or ()
+        slots = variables() if callable(variables) else variables  # a method in older optimizers of tf_keras
+        return {
+            "weights": sum(map(_size, model.variables)),
+            "gradients": sum(map(_size, model.trainable_variables)),
+            "optimizer": sum(map(_size, slots)),
+        }
 
     def is_model(self, layer: Any) -> bool:
         """Tell whether a layer is a model, whose own layers have paths of their own."""
@@ -236,6 +257,13 @@ def snake_case(name: str, words: str) -> str:
 def is_numbered(name: str, stem: str) -> bool:
     """Tell whether ``name`` is ``stem``, or ``stem`` with a number behind it."""
     return re.fullmatch(rf"{re.escape(stem)}(_\d+)?", name) is not None
+
+
+def _size(variable: Any) -> int:
+    """Bytes of a variable."""
+    name = str(getattr(variable.dtype, "name", variable.dtype))
+    width = 2 if name == "bfloat16" else np.dtype(name).itemsize
+    return math.prod(int(size) for size in variable.shape) * width
 
 
 def _element_type(tensor: Any) -> str:

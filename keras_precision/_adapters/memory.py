@@ -16,9 +16,11 @@ class MemorySource(ABC):
 
     Attributes:
         name: What is measured, in words: figures of two sources are never compared.
+        counts_all_tensors: Whether the figure is of all tensors, and of nothing else.
     """
 
     name: str
+    counts_all_tensors = False
 
     @abstractmethod
     def start(self) -> None:

@@ -22,6 +22,7 @@ class Fit:
         batches_exact: Whether that is certain; if not, it may be too high by less than
             ``steps_per_execution`` an epoch.
         samples: Samples trained so far; None once they could not be counted.
+        loss: Keras's mean of the loss over the running epoch; None if it tells none.
     """
 
     model: Any
@@ -30,6 +31,7 @@ class Fit:
     batches: int = 0
     batches_exact: bool = True
     samples: int | None = field(default=0)
+    loss: float | None = None
 
 
 class Step:

@@ -243,6 +243,7 @@ class PrecisionProfiler(Callback):
         batches = self._batches_until(batch)
         if self._fit is not None:
             self._fit.batches += batches
+            self._fit.loss = logs.get("loss") if logs else None
             # Several batches at once, from data of unknown length: the last group may have been shorter.
             self._fit.batches_exact &= batch == self._batch or self.params.get("steps") is not None
         self._steps += 1

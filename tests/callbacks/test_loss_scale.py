@@ -131,6 +131,29 @@ def test_optimizer_survives_saving(stack, rng, tmp_path):
     assert (float(reloaded.dynamic_scale), int(reloaded.iterations)) == (2.0**12, 2)
 
 
+def kinds(profiler):
+    """Skipped steps: with a finite loss, and without."""
+    return tuple(profiler.result.value(f"skipped_loss_{kind}") for kind in ("finite", "not_finite"))
+
+
+def test_harmless_overflows_are_told_from_real_ones(stack, rng):
+    """A scale that is too high skips steps with a finite loss; bad data skip them without one."""
+    profiler = kp.PrecisionProfiler()
+    storm(compiled(stack), rng, profiler, bad=1, good=5)
+    assert kinds(profiler) == (0, 1)
+    storm(compiled(stack), rng, profiler, bad=3, good=5)  # one NaN hides how many there were
+    assert kinds(profiler) == (None, None)
+    inner = stack.keras.optimizers.SGD(0.01)
+    if stack.name == "tf_keras":
+        optimizer = stack.keras.mixed_precision.LossScaleOptimizer(inner, initial_scale=2.0**26)
+    else:
+        optimizer = stack.keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**26)
+    storm(compiled(stack, optimizer), rng, profiler, bad=0, good=25)
+    skipped = profiler.result.value("skipped_steps")
+    assert skipped > 0
+    assert kinds(profiler) == (skipped, 0)
+
+
 def test_missing_scaling_is_found(stack, rng):
     """Layers that were set to float16 one by one get no scaling from Keras: the profiler warns."""
     layers = stack.keras.layers

@@ -74,6 +74,22 @@ def test_memory_is_measured_or_unknown_but_never_nothing(stack, rng):
     assert profiler.result.environment.sources["peak_memory_mb"]
 
 
+def test_memory_by_kind_shows_what_mixed_precision_cannot_save(stack, rng):
+    """Weights, gradients and slots are told by their types: the same under mixed precision."""
+    held = []
+    for policy in ("float32", "mixed_bfloat16"):
+        profiler = kp.PrecisionProfiler()
+        model = compiled(stack, policy)
+        fitted(model, profiler, rng, count=16)
+        held.append([profiler.result.value(f"{kind}_mb") for kind in ("weights", "gradients", "optimizer")])
+    # 8 x 16 + 16 + 16 x 3 + 3 weights of 4 bytes; Adam has two slots for each.
+    weights = (8 * 16 + 16 + 16 * 3 + 3) * 4e-6
+    assert held[0] == held[1]
+    assert held[0][:2] == pytest.approx([weights, weights])
+    assert held[0][2] == pytest.approx(2 * weights, abs=2e-5)
+    assert profiler.result.value("activations_mb") is None  # on a processor
+
+
 @pytest.mark.parametrize("grouped", [False, True], ids=["single", "grouped"])
 @pytest.mark.parametrize("spoiled", [(), (0,), (2, 3, 9)], ids=str)
 def test_skipped_steps_are_counted_exactly(stack, rng, spoiled, grouped):

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from keras_precision.errors import FileFormatError, MissingExtraError
 from keras_precision.optional import available
+from keras_precision.tflite_operators import Operator, operators, writers
 
 __all__ = [
     "EdgeModel",
@@ -91,30 +91,6 @@ class Tensor:
         if not self.scale:
             return values
         return ((values.astype(np.float32) - self.zero_point) * self.scale).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One operator of a file.
-
-    Attributes:
-        kernel: What it computes, such as ``CONV_2D``.
-        precision: The number format that it computes in, as deployment plans name them; ``"cast"``
-            for QUANTIZE and DEQUANTIZE, ``"index"`` for shapes and indices, ``"opaque"`` for loops
-            and branches, whose inside is not looked into.
-        tensors: Names of the tensors that it writes and of the constants that it reads: the
-            operators of the original graph that were fused into it.
-        reads: Numbers of the operators that it reads from.
-        weights: Element types of the constants that it computes with, as stored.
-        types: Element types of all that it reads and writes, such as ``int8,int8,int32->int8``.
-    """
-
-    kernel: str
-    precision: str
-    tensors: tuple[str, ...] = ()
-    reads: tuple[int, ...] = ()
-    weights: tuple[str, ...] = ()
-    types: str = ""
 
 
 @dataclass(frozen=True)
@@ -273,8 +249,8 @@ def describe(path: str) -> None:
         runtime=_runtime_name(),
         inputs=tuple(_tensor(name, detail) for name, detail in input_details(plain)),
         outputs=tuple(_tensor(name, detail) for name, detail in output_details(plain)),
-        operators=tuple(_operators(plain)),
-        writers=tuple(_writers(plain)),
+        operators=tuple(operators(plain)),
+        writers=tuple(writers(plain, [detail["index"] for _, detail in output_details(plain)])),
     )
     running = interpreter(path)
     for (_, detail), values in zip(input_details(running), zeros(model), strict=True):
@@ -315,13 +291,13 @@ def _from_json(values: dict[str, Any]) -> EdgeModel:
         side: tuple(Tensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[side])
         for side in ("inputs", "outputs")
     }
-    operators = tuple(
+    read = tuple(
         Operator(
             **{**row, "tensors": tuple(row["tensors"]), "reads": tuple(row["reads"]), "weights": tuple(row["weights"])}
         )
         for row in values["operators"]
     )
-    return EdgeModel(**{**values, **sides, "operators": operators, "writers": tuple(values["writers"])})
+    return EdgeModel(**{**values, **sides, "operators": read, "writers": tuple(values["writers"])})
 
 
 def runtime() -> tuple[Any, str]:
@@ -365,67 +341,3 @@ def _tensor(name: str, detail: dict[str, Any]) -> Tensor:
     return Tensor(
         name, tuple(int(size) for size in shape), np.dtype(detail["dtype"]).name, float(scale), int(zero_point)
     )
-
-
-def _operators(opened: Any) -> Iterator[Operator]:
-    tensors = {detail["index"]: detail for detail in opened.get_tensor_details()}
-    given = {detail["index"] for detail in opened.get_input_details()}
-    writers: dict[int, int] = {}
-    widened: dict[int, str] = {}  # float32 copies of weights that are stored narrower
-
-    def dtype(index: int) -> str:
-        return widened.get(index) or np.dtype(tensors[index]["dtype"]).name
-
-    # The interpreters have no public list of operators; the three share this one.
-    for number, operator in enumerate(opened._get_ops_details()):
-        reads = [int(index) for index in operator["inputs"] if index in tensors]
-        writes = [int(index) for index in operator["outputs"] if index in tensors]
-        constants = [index for index in reads if index in widened or (index not in writers and index not in given)]
-        kernel = operator["op_name"]
-        if kernel == "DEQUANTIZE" and constants:
-            widened.update(dict.fromkeys(writes, dtype(constants[0])))
-        weights = tuple(name for index in constants if (name := dtype(index)) not in ("int32", "int64", "bool"))
-        written, read = [dtype(index) for index in writes], [dtype(index) for index in reads]
-        yield Operator(
-            kernel=kernel,
-            precision=_precision(kernel, {*written}, {*read}, weights),
-            tensors=tuple(str(tensors[index]["name"]) for index in (*writes, *constants)),
-            reads=tuple(sorted({writers[index] for index in reads if index in writers})),
-            weights=weights,
-            types=f"{','.join(read)}->{','.join(written)}",
-        )
-        writers.update(dict.fromkeys(writes, number))
-
-
-def _writers(opened: Any) -> Iterator[int]:
-    """For each output, the operator that computes it, behind the casts at the file's edge."""
-    computed: dict[int, int] = {}
-    for number, operator in enumerate(opened._get_ops_details()):
-        cast = operator["op_name"] in _CASTS
-        before = computed.get(int(operator["inputs"][0]), number) if cast else number
-        computed.update({int(index): before for index in operator["outputs"]})
-    for _, detail in output_details(opened):
-        yield computed.get(detail["index"], -1)
-
-
-_CASTS = ("QUANTIZE", "DEQUANTIZE")
-_CONTROL_FLOW = ("WHILE", "IF", "CALL_ONCE", "STABLEHLO_COMPOSITE")
-
-
-def _precision(kernel: str, written: set[str], read: set[str], weights: Sequence[str]) -> str:
-    """Name the number format that an operator computes in, from the types that it writes, reads, and of its weights."""
-    if kernel in _CASTS:
-        return "cast"
-    if kernel in _CONTROL_FLOW:
-        return "opaque"
-    if not written & {"int8", "uint8", "int16", "float16", "float32"}:
-        written = read  # comparisons and positions compute in what they read
-    if written & {"int8", "uint8"}:
-        return "int8"
-    if "int16" in written:
-        return "int16x8"
-    if "float32" not in written:
-        return "float16" if "float16" in written else "index"
-    if "int8" in weights or "uint8" in weights:
-        return "int8_dynamic"
-    return "float16" if "float16" in weights else "float32"

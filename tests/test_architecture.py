@@ -45,6 +45,7 @@ FLOORS = {
         "scores",
         "statistics",
         "tflite_file",
+        "tflite_operators",
         "timing",
     ),
     0: ("chatter", "errors", "files", "optional"),

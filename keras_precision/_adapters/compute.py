@@ -171,7 +171,10 @@ class TorchCompute(Compute):
 
     @property
     def tf32(self) -> bool | None:
-        return self._torch.get_float32_matmul_precision() != "highest" if self._torch.cuda.is_available() else None
+        if not self._torch.cuda.is_available():
+            return None
+        # Either switch rounds products: that of matrix products, and that of convolutions.
+        return _rounds(self._torch.backends.cuda.matmul) or _rounds(self._torch.backends.cudnn)
 
     def memory(self) -> MemorySource:
         on_cuda = self.device and self._torch.cuda.is_available()
@@ -184,6 +187,12 @@ class TorchCompute(Compute):
     def compilations(self, model: Any) -> int:
         """Return 0: Keras runs PyTorch eagerly unless it is told otherwise."""
         return 0
+
+
+def _rounds(backend: Any) -> bool:
+    """Whether a backend of PyTorch may use TF32."""
+    precision = getattr(backend, "fp32_precision", "none")  # since PyTorch 2.9; once set, the older switch raises
+    return precision == "tf32" if precision in ("tf32", "ieee") else bool(backend.allow_tf32)
 
 
 class _TorchAllocator(MemorySource):

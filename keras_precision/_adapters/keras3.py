@@ -54,14 +54,22 @@ class Keras3Adapter(KerasAdapter):
         """Return the variables that Keras's own wrap."""
         return [variable.value for variable in model.variables]
 
+    def policy_name(self, layer: Any) -> str:
+        """Return the name of a layer's policy; where it holds a DTypePolicyMap, of the one that the map gives it."""
+        policy = layer.dtype_policy
+        if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+            policy = policy[layer.path] if layer.path else policy.default_policy  # it has no path until it is built
+        return str(policy.name)
+
     def loss_scaling(self, model: Any, optimizer: Any = None) -> LossScaling:
         """Return the reader for the optimizer that is given, or the model's own."""
         by_the_book = optimizer is None and type(model).train_step in _TRAIN_STEPS
         used = optimizer or getattr(model, "optimizer", None)
         if isinstance(used, keras.optimizers.LossScaleOptimizer):
             return _Keras3LossScaling(model, optimizer, by_the_book=by_the_book)
-        if by_the_book or used is None:
-            return NoLossScaling(certain=by_the_book)
+        fixed = getattr(used, "loss_scale_factor", None)
+        if by_the_book or used is None or fixed is not None:
+            return NoLossScaling(certain=by_the_book, scale=fixed)
         return _Keras3Updates(model, used)
 
     def bound_loss_scale(self, model: Any, min_scale: float, max_scale: float) -> None:

@@ -37,27 +37,31 @@ class LossScaling(ABC):
 
 
 class NoLossScaling(LossScaling):
-    """A model whose optimizer scales no loss, and so skips no step.
+    """A model whose optimizer scales no loss, or by a fixed factor, and so skips no step.
 
     Args:
         certain: Whether the training step is Keras's own; one of the user's may do as it likes.
+        scale: The fixed factor, if there is one.
     """
 
-    def __init__(self, *, certain: bool = True) -> None:
-        self._certain = certain
+    def __init__(self, *, certain: bool = True, scale: float | None = None) -> None:
+        self._certain, self._scale = certain, scale
 
     @property
     def source(self) -> str:
         """How skipped steps are counted."""
         return (
-            "no loss scaling: every step is applied" if self._certain else "unknown: the train_step is the user's own"
+            "no dynamic loss scaling: every step is applied"
+            if self._certain
+            else "unknown: the train_step is the user's own"
         )
 
     def begin(self) -> None:
         """Do nothing."""
 
-    def scale(self) -> None:
-        """Return None: there is no scale."""
+    def scale(self) -> float | None:
+        """Return the fixed factor, or None."""
+        return self._scale
 
     def skipped(self, batches: int | None) -> int | None:
         """Return 0, if that is certain.

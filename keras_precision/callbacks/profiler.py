@@ -5,7 +5,7 @@ import copy
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -16,6 +16,7 @@ from keras_precision.callbacks.journal import Journal
 from keras_precision.callbacks.loss_scale import LossScaleProbe
 from keras_precision.callbacks.memory import MemoryProbe
 from keras_precision.callbacks.probe import Fit, Probe, Step
+from keras_precision.callbacks.probe_set import ProbeSet
 from keras_precision.callbacks.step_time import StepTimeProbe
 from keras_precision.environment import Environment
 from keras_precision.errors import InputError, NotMeasuredError, PlanError, PrecisionWarning
@@ -96,7 +97,7 @@ class PrecisionProfiler(Callback):
     def _reset(self) -> None:
         self._result: Result | None = None
         self._fit: Fit | None = None
-        self._active: list[Probe] = []
+        self._watching = ProbeSet((), self._note)
         self._notes: list[str] = []
         self._epochs: list[Measurement] = []
         self._own_ns = 0
@@ -218,8 +219,9 @@ class PrecisionProfiler(Callback):
         with self._guarded("nothing could be measured"):
             fit = Fit(self.model, adapter_of(self.model), optimizer)
             self._resets = self._cleanup.enter_context(fit.adapter.counting_resets(self.model))
-            self._fit, self._active = fit, list(self.probes)
-            self._each(lambda probe: probe.begin(fit))
+            self._fit = fit
+            self._watching = ProbeSet(self.probes, self._note)
+            self._watching.each(lambda probe: probe.begin(fit))
         if self.path is not None and self._fit is not None:
             with self._guarded(f"nothing is written to '{self.path}' while the run lasts"):
                 plan = self._plan()
@@ -234,7 +236,7 @@ class PrecisionProfiler(Callback):
         """Let the probes see a step begin."""
         entered = time.perf_counter_ns()
         self._batch = batch
-        self._each(lambda probe: probe.step_begin())
+        self._watching.step_begin()
         self._own_ns += time.perf_counter_ns() - entered
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -247,7 +249,7 @@ class PrecisionProfiler(Callback):
             # Several batches at once, from data of unknown length: the last group may have been shorter.
             self._fit.batches_exact &= batch == self._batch or self.params.get("steps") is not None
         self._steps += 1
-        self._each(lambda probe: probe.step_end(batches))
+        self._watching.step_end(batches)
         if self._journal is not None and (self._steps % _JOURNAL_STEPS == 0 or self._journal.due):
             self._write_journal()
         self._own_ns += time.perf_counter_ns() - entered
@@ -276,7 +278,8 @@ class PrecisionProfiler(Callback):
         if self.path is not None:
             with self._guarded(f"the result could not be saved to '{self.path}'"):
                 self._result.save(self.path)
-        self._fit, self._active = None, []
+        self._fit = None
+        self._watching = ProbeSet((), self._note)
         verbose = self.params.get("verbose", 1) if self.verbose == "auto" else self.verbose
         if verbose:
             with self._guarded("the summary could not be printed"):
@@ -288,7 +291,7 @@ class PrecisionProfiler(Callback):
         if fit is None:
             return None
         plan, environment, measurements = self._plan(), self._environment(fit), tuple(self._measurements(fit))
-        self._each(lambda probe: probe.end())
+        self._watching.each(lambda probe: probe.end())
         return Result(self._named(plan), measurements, environment, plan)
 
     def _named(self, plan: PrecisionPlan | None) -> str:
@@ -300,7 +303,7 @@ class PrecisionProfiler(Callback):
         """Append what was measured since the last time."""
         journal = self._journal
         if journal is not None:
-            self._each(journal.follow)
+            self._watching.each(journal.follow)
             with self._guarded(f"'{self.path}' could not be written"):
                 journal.flush()
 
@@ -323,7 +326,7 @@ class PrecisionProfiler(Callback):
         self._epoch = None
         seen = self._samples_seen(fit)
         fit.samples = None if seen is None or fit.samples is None else fit.samples + seen
-        self._each(lambda probe: probe.epoch_end(epoch))
+        self._watching.each(lambda probe: probe.epoch_end(epoch))
 
     def _samples_seen(self, fit: Fit) -> int | None:
         """Samples of this epoch; None where another callback's ``evaluate`` reset the count in its midst."""
@@ -335,7 +338,7 @@ class PrecisionProfiler(Callback):
 
     def _values(self) -> dict[str, Value]:
         values: dict[str, Value] = {}
-        self._each(lambda probe: values.update(probe.values()))
+        self._watching.each(lambda probe: values.update(probe.values()))
         return values
 
     def _measurements(self, fit: Fit) -> Iterator[Measurement]:
@@ -346,12 +349,12 @@ class PrecisionProfiler(Callback):
         yield Measurement("fit", "profiler_us_per_step", self._own_ns / 1e3 / max(1, self._steps))
         yield from self._epochs
         rows: list[Measurement] = []
-        self._each(lambda probe: rows.extend(probe.rows()))
+        self._watching.each(lambda probe: rows.extend(probe.rows()))
         yield from rows
 
     def _environment(self, fit: Fit) -> Environment:
         sources: dict[str, str] = {}
-        self._each(lambda probe: sources.update(probe.sources()))
+        self._watching.each(lambda probe: sources.update(probe.sources()))
         return fit.adapter.compute.environment().with_sources(sources)
 
     def _plan(self) -> PrecisionPlan | None:
@@ -361,19 +364,12 @@ class PrecisionProfiler(Callback):
             self._notes.append(str(error))
             return None
 
-    def _each(self, act: Callable[[Probe], None]) -> None:
-        """Let each probe act; one that fails is switched off."""
-        for probe in list(self._active):
-            with self._guarded(f"the probe '{probe.name}' failed and was switched off", probe):
-                act(probe)
-
     @contextlib.contextmanager
-    def _guarded(self, what: str, probe: Probe | None = None) -> Iterator[None]:
+    def _guarded(self, what: str) -> Iterator[None]:
         """Training must go on, whatever fails in here: it becomes a note and a warning."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - see above
-            self._active = [other for other in self._active if other is not probe]
             self._note(f"{what}: {type(error).__name__}: {error}")
 
     def _note(self, text: str) -> None:

@@ -192,3 +192,23 @@ def test_environment_names_the_backend(stack):
     environment = adapter_of(stack.keras.Sequential()).compute.environment()
     assert environment.backend == ("tensorflow" if stack.name == "tf_keras" else stack.name)
     assert environment.device
+
+
+def test_policies_of_a_map_are_resolved(stack):
+    """A layer under a DTypePolicyMap is in the policy that the map gives it."""
+    if stack.name == "tf_keras":
+        pytest.skip("tf_keras has no policy maps")
+    keras = stack.keras
+    policies = keras.dtype_policies.DTypePolicyMap(default_policy="mixed_float16")
+    policies["head"] = keras.dtype_policies.DTypePolicy("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(4, dtype=policies, name="body"),
+            keras.layers.Dense(2, dtype=policies, name="head"),
+        ],
+        name="mapped",
+    )
+    head = model.get_layer("head").path
+    policies[head] = keras.dtype_policies.DTypePolicy("float32")
+    assert kp.plan_of(model) == kp.PrecisionPlan.training("mixed_float16", layers={"head": "float32"})

@@ -203,3 +203,17 @@ def test_floor_of_tf_keras_is_its_own(stack, rng):
         pytest.skip("Keras 3 takes any floor")
     with pytest.raises(InputError, match="Expected min_scale=1 for a tf_keras model"):
         storm(compiled(stack), rng, kp.LossScaleGuard(min_scale=2.0), bad=0, good=1)
+
+
+def test_fixed_scaling_is_no_finding(stack, rng):
+    """An optimizer that scales the loss by a fixed factor is told as such, and not blamed."""
+    if stack.name == "tf_keras":
+        pytest.skip("its fixed scaling is that of its LossScaleOptimizer")
+    layers = stack.keras.layers
+    narrow = layers.Dense(4, dtype="mixed_float16")
+    model = stack.keras.Sequential([layers.Input((8,)), narrow, layers.Dense(3, activation="softmax")])
+    model.compile(stack.keras.optimizers.SGD(0.01, loss_scale_factor=1024.0), "sparse_categorical_crossentropy")
+    profiler = kp.PrecisionProfiler()
+    storm(model, rng, profiler, bad=0, good=3)
+    assert profiler.result.value("loss_scale") == 1024.0
+    assert profiler.findings == ()

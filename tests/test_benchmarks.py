@@ -1,0 +1,98 @@
+"""The benchmarks: each runs, at its smallest, and prints what it is there for. No test looks at a time."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.name != "side_by_side.py")
+
+
+def output_of(name: str, *arguments: str, folder: Path) -> str:
+    """Run a benchmark in ``folder`` and return what it printed."""
+    child = subprocess.run(
+        [sys.executable, str(BENCHMARKS / name), *arguments],
+        cwd=folder, env=os.environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert child.returncode == 0, child.stderr
+    return child.stdout
+
+
+def tables(output: str) -> dict[str, list[list[str]]]:
+    """Return the tables that were printed: title to rows, without the header."""
+    found = {}
+    for part in re.split(r"^### ", output, flags=re.MULTILINE)[1:]:
+        lines = [line for line in part.splitlines() if line.startswith("|")]
+        found[part.splitlines()[0]] = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return found
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_a_benchmark_says_how_to_run_it(script: Path) -> None:
+    """Its docstring has the command."""
+    assert f"python benchmarks/{script.name}" in str(ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.slow
+def test_profiler_overhead(tmp_path: Path) -> None:
+    """Every arm is measured, the profiler reports its own time, and each aim gets a verdict."""
+    output = output_of("profiler_overhead.py", "--stack", "tensorflow", "--pairs", "1", "--steps", "5", folder=tmp_path)
+    rows = {row[0]: row[1:] for row in tables(output)["Callbacks on tensorflow"]}
+    assert len(rows) == 4
+    assert all(float(row[0]) > 0 for row in rows.values())
+    assert [name for name, row in rows.items() if row[4] != "-"] == ["PrecisionProfiler"]
+    assert len(re.findall(r"^Aim: .*: (?:NOT )?met\.$", output, re.MULTILINE)) == 4
+    assert "Machine: " in output
+
+
+@pytest.mark.slow
+def test_skips_are_counted_exactly(tmp_path: Path) -> None:
+    """Each of the eight cells of TensorFlow has the number that was planted."""
+    output = output_of("loss_scale_audit.py", "--what", "skips", "--stack", "tensorflow", folder=tmp_path)
+    (rows,) = tables(output).values()
+    assert [row[4:] for row in rows] == [["8", "exact"]] * 8
+    assert "Exact: 8 of 8 cells" in output
+
+
+@pytest.mark.slow
+def test_failures_are_found_and_healthy_runs_are_not_blamed(tmp_path: Path) -> None:
+    """Each failure that was planted on TensorFlow occurred and was found, and nothing else was."""
+    output = output_of(
+        "loss_scale_audit.py", "--what", "audit", "--stack", "tensorflow", "--seeds", "3", folder=tmp_path
+    )
+    (rows,) = tables(output).values()
+    assert {row[1]: row[4] for row in rows[:-1]} == {row[1]: "found" for row in rows[:-1]}
+    assert rows[-1][1:] == ["nothing (6 runs)", "nothing", "0 findings", "right"]
+    assert {row[2] for row in rows[:-1]} == {
+        f"loss-scale-{what}" for what in ("collapsed", "infinite", "stuck", "missing", "idle")
+    }
+
+
+@pytest.mark.slow
+def test_storms_ruin_no_model_with_bounds(tmp_path: Path) -> None:
+    """Plain Keras ends with NaN in the weights; the guard and the bounded optimizer do not."""
+    output = output_of("loss_scale_audit.py", "--what", "storms", "--stack", "torch", "--seeds", "1", folder=tmp_path)
+    assert list(tables(output).values()) == [[["torch", "1", "0", "0"]]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # eight processes, which other work on the machine slows down
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_gpu_runs_small_on_a_processor(backend: str, tmp_path: Path) -> None:
+    """Both networks are measured, the source of memory is named, and float32 is the baseline."""
+    sizes = ("--small", "--steps", "8", "--pairs", "1")
+    output = output_of("gpu.py", "--backend", backend, *sizes, folder=tmp_path)
+    assert list(tables(output)) == [f"{net}, small, {backend}, 8 steps" for net in ("conv", "transformer")]
+    for rows in tables(output).values():
+        assert [row[0] for row in rows] == ["float32", "tf32", "mixed_bfloat16", "mixed_float16"]
+        assert rows[0][7].startswith("1.000x")
+        ran = [row for row in rows if row[1] != "-"]  # JAX has no attention in float16 on processors (keras-hub 2354)
+        assert all(row[1].endswith(" ms") and row[6].endswith(" %") for row in ran)
+        assert len(rows) - len(ran) <= (backend == "jax")
+    assert output.count("Memory: ") == 2
+    assert output.count(" cannot run here: ") == (backend == "jax")

@@ -78,7 +78,7 @@ class PrecisionProfiler(Callback):
     def __init__(
         self,
         name: str | None = None,
-        probes: Sequence[Probe] | None = None,
+        probes: Probe | Sequence[Probe] | None = None,
         *,
         log_metrics: bool = False,
         path: str | os.PathLike[str] | None = None,
@@ -361,7 +361,8 @@ class PrecisionProfiler(Callback):
         try:
             return plan_of(self.model)
         except PlanError as error:
-            self._notes.append(str(error))
+            if str(error) not in self._notes:
+                self._notes.append(str(error))
             return None
 
     @contextlib.contextmanager

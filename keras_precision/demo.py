@@ -130,7 +130,8 @@ def _build() -> Any:
 def _train_all(data: Digits, epochs: int, console: Console) -> tuple[list[Result], Any]:
     """Train in each precision from the same initial weights; return the results and the float32 model."""
     keras = require("keras", extra="tensorflow")
-    results, models = [], []
+    results: list[Result] = []
+    baseline: Any = None
     with Progress(
         TextColumn("{task.description:<24}"),
         BarColumn(),
@@ -151,8 +152,8 @@ def _train_all(data: Digits, epochs: int, console: Console) -> tuple[list[Result
                 validation_data=(data.x_test, data.y_test), callbacks=[profiler, advance],
             )  # fmt: skip
             results.append(profiler.result)
-            models.append(model)
-    return results, models[0]
+            baseline = baseline or model  # the others may go, and their memory with them
+    return results, baseline
 
 
 def _export_all(model: Any, data: Digits, folder: Path, console: Console) -> list[Result]:

@@ -127,18 +127,18 @@ def _build() -> Any:
     return keras.Model(image, answer, name="digits")
 
 
+def _progress(console: Console, unit: str) -> Progress:
+    """A bar that counts in ``unit``."""
+    counted = TextColumn(f"{unit} {{task.completed}} of {{task.total}}")
+    return Progress(TextColumn("{task.description:<24}"), BarColumn(), counted, TimeElapsedColumn(), console=console)
+
+
 def _train_all(data: Digits, epochs: int, console: Console) -> tuple[list[Result], Any]:
     """Train in each precision from the same initial weights; return the results and the float32 model."""
     keras = require("keras", extra="tensorflow")
     results: list[Result] = []
     baseline: Any = None
-    with Progress(
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        TextColumn("epoch {task.completed} of {task.total}"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as bar:
+    with _progress(console, "epoch") as bar:
         for name in TRAINING_PRECISIONS:
             task = bar.add_task(f"training in {name}", total=epochs)
             keras.utils.set_random_seed(_SEED)
@@ -160,13 +160,7 @@ def _export_all(model: Any, data: Digits, folder: Path, console: Console) -> lis
     """Export the float32 model in each format, and run every file over the whole test set."""
     expected = model.predict(data.x_test, verbose=0)
     results = []
-    with Progress(
-        TextColumn("{task.description:<24}"),
-        BarColumn(),
-        TextColumn("file {task.completed} of {task.total}"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as bar:
+    with _progress(console, "file") as bar:
         task = bar.add_task("exporting and checking", total=len(_EXPORTS))
         for name in _EXPORTS:
             path = folder / f"model.{name}.tflite"

@@ -76,9 +76,10 @@ def evaluate(
         raise DataError(
             f"Expected a model with one output. Received: '{opened.name}' with {len(predictions)}. Score a model for each output."
         )
-    if len(predictions) != len(np.asarray(y)):
+    labels = len(np.asarray(y))
+    if labels != len(predictions):
         raise DataError(
-            f"Expected as many labels as samples. Received: {len(np.asarray(y))} labels for {len(predictions)} samples."
+            f"Expected as many labels as samples. Received: {labels} labels for {len(predictions)} samples."
         )
     rows = [Measurement(opened.name, name, score(y, predictions)) for name, score in scorers]
     if reference is not None:

@@ -1,7 +1,7 @@
 """Probe: one thing that the profiler watches."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from keras_precision._adapters import KerasAdapter
@@ -30,7 +30,7 @@ class Fit:
     optimizer: Any = None
     batches: int = 0
     batches_exact: bool = True
-    samples: int | None = field(default=0)
+    samples: int | None = 0
     loss: float | None = None
 
 

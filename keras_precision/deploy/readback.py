@@ -11,6 +11,10 @@ from keras_precision.tflite_file import EdgeModel, Operator
 __all__ = ["Trace", "check_plan", "layers_of", "realised_plan"]
 
 
+Layers = list[tuple[str, ...]]
+"""For each operator of a file, the paths of the layers that it computes."""
+
+
 @dataclass(frozen=True)
 class Trace:
     """The graph of a model, as far as its layers can be told from it.
@@ -44,7 +48,7 @@ class Trace:
         return None
 
 
-def layers_of(model: EdgeModel, trace: Trace) -> list[tuple[str, ...]]:
+def layers_of(model: EdgeModel, trace: Trace) -> Layers:
     """Return the layers that each operator of a file computes.
 
     The converter names a tensor after the graph operations that were fused into it, joined by
@@ -68,13 +72,13 @@ def layers_of(model: EdgeModel, trace: Trace) -> list[tuple[str, ...]]:
     return found
 
 
-def realised_plan(model: EdgeModel, plan: PrecisionPlan, trace: Trace, paths: Sequence[str]) -> PrecisionPlan:
+def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: Sequence[str]) -> PrecisionPlan:
     """Return the plan that a file realises.
 
     Args:
         model: The file.
         plan: The plan that it was written for.
-        trace: The graph that it was made from.
+        layers: The layers that each operator computes, from ``layers_of``.
         paths: All layer paths of the model.
 
     Returns:
@@ -83,8 +87,8 @@ def realised_plan(model: EdgeModel, plan: PrecisionPlan, trace: Trace, paths: Se
         be in the precision of the whole file if it has a single one.
     """
     used: dict[str, list[str]] = {}
-    for operator, layers in zip(model.operators, layers_of(model, trace), strict=True):
-        for path in layers:
+    for operator, owners in zip(model.operators, layers, strict=True):
+        for path in owners:
             if _computes(operator, plan.precision_of(path)):
                 used.setdefault(path, []).append(operator.precision)
     everywhere = {operator.precision for operator in model.operators if _computes(operator, plan.default)}
@@ -96,7 +100,7 @@ def realised_plan(model: EdgeModel, plan: PrecisionPlan, trace: Trace, paths: Se
 
 
 def check_plan(
-    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, trace: Trace, *, strict: bool
+    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, layers: Layers, *, strict: bool
 ) -> tuple[str, ...]:
     """Raise where a file does not honour its plan; report what was relaxed.
 
@@ -104,7 +108,7 @@ def check_plan(
         model: The file.
         plan: The plan that it was written for.
         realised: The plan that it realises.
-        trace: The graph that it was made from.
+        layers: The layers that each operator computes, from ``layers_of``.
         strict: Whether operators under the plan's default must be honoured too.
 
     Returns:
@@ -121,9 +125,9 @@ def check_plan(
                 "TFLiteConverter has one precision for a whole model: leave the layer out of the plan, or change the default."
             )
     relaxed = []
-    for operator, layers in zip(model.operators, layers_of(model, trace), strict=True):
-        wanted_here = {plan.precision_of(path) for path in layers} or {plan.default}
-        where = f"operator {operator.kernel} of " + (f"layer '{layers[0]}'" if layers else f"'{operator.tensors[0]}'")
+    for operator, owners in zip(model.operators, layers, strict=True):
+        wanted_here = {plan.precision_of(path) for path in owners} or {plan.default}
+        where = f"operator {operator.kernel} of " + (f"layer '{owners[0]}'" if owners else f"'{operator.tensors[0]}'")
         if operator.precision == "opaque":
             relaxed.append(f"{where} holds operators of its own, which were not looked into")
         elif operator.precision not in wanted_here and _computes(operator, plan.default):

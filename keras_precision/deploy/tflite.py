@@ -15,7 +15,7 @@ from keras_precision._adapters.keras import Input
 from keras_precision._adapters.paths import layer_paths
 from keras_precision._adapters.samples import read_samples
 from keras_precision.chatter import captured
-from keras_precision.deploy.readback import Trace, check_plan, realised_plan
+from keras_precision.deploy.readback import Trace, check_plan, layers_of, realised_plan
 from keras_precision.environment import Environment
 from keras_precision.errors import ExportError, InputError, ModelError, PrecisionError, UnknownPrecisionError
 from keras_precision.files import check_destination, write_whole
@@ -92,8 +92,9 @@ def export_tflite(
     samples = read_samples(representative_dataset, inputs) if decided.default == "int8" else {}
     content, trace = _convert(tensorflow, adapter, model, decided, samples, io or decided.default)
     written = _read_back(content, destination.name)
-    realised = realised_plan(written, decided, trace, list(paths))
-    notes = check_plan(written, decided, realised, trace, strict=strict)
+    layers = layers_of(written, trace)
+    realised = realised_plan(written, decided, layers, list(paths))
+    notes = check_plan(written, decided, realised, layers, strict=strict)
     write_whole(destination, content)
     rows = [
         Measurement(destination.name, "export_time_s", time.perf_counter() - began),

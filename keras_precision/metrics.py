@@ -37,6 +37,24 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("warmup_steps", "", None, "Steps left out at the start of the fit: they trace and compile."),
     ("warmup_time_ms", "ms", "lower", "Total time of the steps left out."),
     (
+        "data_wait_ms",
+        "ms",
+        "lower",
+        "Mean time of one of the same steps in which the trainer waited for its batch; unknown where the compiled step fetches it.",
+    ),
+    (
+        "data_wait_share",
+        "",
+        "lower",
+        "The part of the time of these steps, the wait included, that was waiting for data: 0.25 is a quarter.",
+    ),
+    (
+        "between_steps_ms",
+        "ms",
+        "lower",
+        "Mean time from the end of a step to the begin of the next, in a loop of one's own: fetching data, and all else that it does.",
+    ),
+    (
         "samples_per_second",
         "1/s",
         "higher",
@@ -65,6 +83,18 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "",
         "lower",
         "Skipped steps whose loss was NaN or infinite: an overflow in the forward pass, or bad data.",
+    ),
+    (
+        "skipped_loss_unknown",
+        "",
+        "lower",
+        "Skipped steps of which it is not known whether the loss was finite; where there is one, the two counts above are unknown.",
+    ),
+    (
+        "skipped_in_window",
+        "",
+        "lower",
+        "Skipped steps among those that the row's subject names: 'step' is the very step, 'steps 65 to 128' says no more than that.",
     ),
     ("batches", "", None, "Batches trained."),
     ("samples", "", None, "Samples trained or evaluated."),

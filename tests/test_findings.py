@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from keras_precision.findings import Finding, judge, loss_scale_findings
+from keras_precision.findings import Finding, judge, loss_scale_findings, training_findings
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Measurement, Result
 
@@ -69,3 +69,34 @@ def test_findings_are_ordered_by_severity():
     finding = {name: Finding(name, name, "run", "seen", "do") for name in ("info", "error", "warning")}
     rules = [lambda result, each=each: iter([each]) for each in finding.values()]
     assert [each.severity for each in judge(run(), rules)] == ["error", "warning", "info"]
+
+
+def fed(**figures):
+    """A result with figures on waiting for data."""
+    figures = {"data_wait_ms": 5.0, "data_wait_share": 0.5, "steps_measured": 100} | figures
+    return Result("run", tuple(Measurement("fit", name, value) for name, value in figures.items()))
+
+
+def test_a_run_that_waits_for_data_is_found():
+    """A large share of a step gives one warning, with the share, the limit that it sets, and advice in code."""
+    (finding,) = training_findings(fed())
+    assert (finding.code, finding.severity, finding.subject) == ("input-bound", "warning", "run")
+    assert "50 % of the time, 5 ms a step" in finding.message
+    assert "more than 2.0 times as fast" in finding.message
+    for advice in ("prefetch", "num_parallel_calls", "cache", "workers"):
+        assert advice in finding.advice
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"data_wait_share": 0.29},
+        {"data_wait_ms": 0.9},  # a loop over arrays in memory, beside very short steps
+        {"data_wait_ms": None, "data_wait_share": None},
+        {"steps_measured": 9},
+    ],
+    ids=str,
+)
+def test_a_run_that_is_fed_well_gives_no_finding(figures):
+    """Small shares, short waits, unknown waits and short runs are not accused."""
+    assert training_findings(fed(**figures)) == ()

@@ -4,7 +4,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision._adapters.batch_loss import BatchLoss
 from keras_precision._adapters.compute import Compute
+from keras_precision._adapters.data_wait import DataWait
 from keras_precision._adapters.loss_scaling import LossScaling
 from keras_precision.errors import ModelError
 
@@ -96,6 +98,26 @@ class KerasAdapter(ABC):
         Raises:
             InputError: This Keras has bounds of its own, and these are others.
         """
+
+    @abstractmethod
+    def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
+        """Time, for a while, how long ``fit`` waits for its batches.
+
+        Args:
+            model: The model, in a ``fit`` that has begun.
+        """
+
+    def batch_loss(self, model: Any) -> AbstractContextManager[BatchLoss]:
+        """Listen, for a while, to the loss of each batch that ``fit`` trains.
+
+        Args:
+            model: The model, in a ``fit`` that has begun.
+        """
+        return nullcontext(BatchLoss())
+
+    @abstractmethod
+    def has_own_train_step(self, model: Any) -> bool:
+        """Tell whether a model's class overrides Keras's training step."""
 
     @abstractmethod
     def samples_seen(self, model: Any) -> int | None:

@@ -2,11 +2,19 @@
 
 import functools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
 
+from keras_precision._adapters.batch_loss import BatchLoss, heard_by_tracker
 from keras_precision._adapters.compute import Compute, compute_named
+from keras_precision._adapters.data_wait import (
+    DataWait,
+    UnknownDataWait,
+    timed_pulls_before_steps,
+    timed_pulls_in_steps,
+)
 from keras_precision._adapters.keras import KerasAdapter, is_numbered, snake_case
 from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
 
@@ -63,7 +71,7 @@ class Keras3Adapter(KerasAdapter):
 
     def loss_scaling(self, model: Any, optimizer: Any = None) -> LossScaling:
         """Return the reader for the optimizer that is given, or the model's own."""
-        by_the_book = optimizer is None and type(model).train_step in _TRAIN_STEPS
+        by_the_book = optimizer is None and not self.has_own_train_step(model)
         used = optimizer or getattr(model, "optimizer", None)
         if isinstance(used, keras.optimizers.LossScaleOptimizer):
             return _Keras3LossScaling(model, optimizer, by_the_book=by_the_book)
@@ -90,6 +98,27 @@ class Keras3Adapter(KerasAdapter):
         model.optimizer = bounded
         model.make_train_function(force=True)  # a step that was traced before holds the old optimizer
 
+    def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
+        """Time the pulls where Python makes them; on TensorFlow, the compiled step does."""
+        if self.compute.name == "jax":
+            return timed_pulls_in_steps(model)
+        if self.compute.name == "torch":
+            from keras.src.backend.torch import trainer
+
+            return timed_pulls_before_steps(trainer.TorchEpochIterator)
+        return nullcontext(UnknownDataWait("the compiled step pulls from the dataset by itself"))
+
+    def batch_loss(self, model: Any) -> AbstractContextManager[BatchLoss]:
+        """Listen where the training step runs as it is written; compiled, it tells nobody."""
+        tracker = getattr(model, "_loss_tracker", None)
+        if self.compute.name != "torch" or tracker is None or model.jit_compile:
+            return nullcontext(BatchLoss())
+        return heard_by_tracker(tracker)
+
+    def has_own_train_step(self, model: Any) -> bool:
+        """Compare with those of Keras."""
+        return type(model).train_step not in _TRAIN_STEPS
+
     def samples_seen(self, model: Any) -> int | None:
         """Return what the mean of the loss was weighted with: Keras weights each batch with its size."""
         tracker = getattr(model, "_loss_tracker", None)
@@ -103,6 +132,7 @@ class _Keras3Updates(LossScaling):
     def __init__(self, model: Any, optimizer: Any) -> None:
         self._model, self._counter = model, optimizer
         self._before = 0
+        self._places: dict[int, int] = {}  # of variables in the optimizer's state
 
     @property
     def source(self) -> str:
@@ -119,14 +149,22 @@ class _Keras3Updates(LossScaling):
 
     def _iterations(self) -> int:
         """The optimizer's own count. The public one is divided by ``gradient_accumulation_steps``."""
-        self._synchronize()
-        return int(keras.ops.convert_to_numpy(self._counter._iterations))
+        return int(self._read(self._counter._iterations))
 
-    def _synchronize(self) -> None:
-        """On JAX, the state of a running epoch is outside the model until it is asked for."""
-        synchronize = getattr(self._model, "jax_state_sync", None)
-        if synchronize is not None:
-            synchronize()
+    def _read(self, variable: Any) -> Any:
+        """A variable of the optimizer as it stands.
+
+        On JAX, the state of a running epoch is outside the model. It could be asked for, but then the
+        trainer would bring back every variable, and not this one alone.
+        """
+        state = getattr(self._model, "_jax_state", None)
+        if not state or self._model._jax_state_synced or not state.get("optimizer_variables"):
+            return keras.ops.convert_to_numpy(variable)
+        place = self._places.get(id(variable))
+        if place is None:
+            self._places = {id(each): place for place, each in enumerate(self._model.optimizer.variables)}
+            place = self._places[id(variable)]
+        return keras.ops.convert_to_numpy(state["optimizer_variables"][place])
 
 
 class _Keras3LossScaling(_Keras3Updates):
@@ -158,9 +196,8 @@ class _Keras3LossScaling(_Keras3Updates):
 
     def scale(self) -> float | None:
         # Created when the optimizer is built, on TensorFlow in the first step.
-        self._synchronize()
         scale = getattr(self._optimizer, "dynamic_scale", None)
-        return None if scale is None else float(keras.ops.convert_to_numpy(scale))
+        return None if scale is None else float(self._read(scale))
 
     def skipped(self, batches: int | None) -> int | None:
         if batches is None:

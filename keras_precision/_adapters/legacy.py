@@ -3,12 +3,14 @@
 import functools
 import weakref
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from keras_precision._adapters.compute import Compute, compute_named
+from keras_precision._adapters.data_wait import DataWait, UnknownDataWait
 from keras_precision._adapters.keras import KerasAdapter, is_numbered, snake_case
 from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
 from keras_precision.errors import InputError
@@ -77,8 +79,7 @@ class LegacyAdapter(KerasAdapter):
         used = optimizer or getattr(model, "optimizer", None)
         if isinstance(used, tf_keras.mixed_precision.LossScaleOptimizer):
             return _LegacyLossScaling(model, used, compiled=optimizer is None)
-        by_the_book = optimizer is None and type(model).train_step is tf_keras.Model.train_step
-        return NoLossScaling(certain=by_the_book)
+        return NoLossScaling(certain=optimizer is None and not self.has_own_train_step(model))
 
     def bound_loss_scale(self, model: Any, min_scale: float, max_scale: float) -> None:
         """Check that the bounds are tf_keras's own: a floor of 1, and no step to infinity."""
@@ -86,6 +87,14 @@ class LegacyAdapter(KerasAdapter):
             raise InputError(
                 f"Expected min_scale=1 for a tf_keras model, whose own floor that is. Received: {min_scale}."
             )
+
+    def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
+        """Tell that it is not known."""
+        return nullcontext(UnknownDataWait("the compiled step pulls from the dataset by itself"))
+
+    def has_own_train_step(self, model: Any) -> bool:
+        """Compare with that of tf_keras."""
+        return type(model).train_step is not tf_keras.Model.train_step
 
     def samples_seen(self, model: Any) -> int | None:
         """Return what the mean of the loss was weighted with: Keras weights each batch with its size."""

@@ -1,90 +1,160 @@
-"""LossScaleProbe: the loss scale, and how many steps it made the optimizer skip."""
+"""LossScaleProbe: the loss scale, and which steps it made the optimizer skip."""
 
 import math
 from collections.abc import Iterator, Mapping
 
+from keras_precision._adapters.batch_loss import BatchLoss
 from keras_precision._adapters.loss_scaling import LossScaling
 from keras_precision.callbacks.probe import Fit, Probe
+from keras_precision.callbacks.skip_window import Kinds, SkipWindow
+from keras_precision.errors import InputError
 from keras_precision.result import Measurement, Value
 
 __all__ = ["LossScaleProbe"]
 
 
 class LossScaleProbe(Probe):
-    """Reads the loss scale once an epoch, and counts the steps whose update was not applied.
+    """Counts the steps whose update was not applied, tells which they were, and reads the loss scale.
+
+    The count is exact. It is read every ``every`` batches, and each reading waits for the device: where
+    a part of these batches was skipped, it is known of them together, and with ``every=1`` of each.
+    Under ``steps_per_execution``, nobody can look more often than once in a group.
+
+    Args:
+        every: Batches between two looks at the count.
+
+    Raises:
+        InputError: ``every`` is no whole number above 0.
 
     Example:
-        >>> LossScaleProbe().values()
-        {'loss_scale': None, 'skipped_steps': None, 'skipped_loss_finite': None, 'skipped_loss_not_finite': None}
+        >>> LossScaleProbe(every=1).values()["skipped_steps"] is None
+        True
     """
 
     name = "loss scale"
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 64) -> None:
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise InputError(f"Expected every to be a whole number >= 1. Received: {every!r}. 1 tells the very steps.")
+        self.every = every
         self._fit: Fit | None = None
         self._scaling: LossScaling | None = None
-        self._history: list[tuple[int, float | None, int | None]] = []  # batches, scale, skipped steps
-        self._kinds: list[tuple[int, int] | None] = []  # of each epoch: skipped with a finite loss, and without
+        self._batch_loss = BatchLoss()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rows: list[Measurement] = []
+        self._scale: float | None = None
+        self._read = False
+        self._skipped: int | None = 0
+        self._kinds: Kinds | None = Kinds()
+        self._window = SkipWindow(first=1)
+        self._mean_is_finite = True  # of the losses of this epoch, so far
+        self._mean_is_keras = True
 
     def begin(self, fit: Fit) -> None:
         """Look up the optimizer, and start to count."""
-        self._fit, self._history, self._kinds = fit, [], []
+        self._fit = fit
+        self._forget()
+        self._mean_is_keras = not fit.own_loop and not fit.adapter.has_own_train_step(fit.model)
         self._scaling = fit.adapter.loss_scaling(fit.model, fit.optimizer)
         self._scaling.begin()
+        self._batch_loss = BatchLoss()
+        if not fit.own_loop:
+            self._batch_loss = fit.resources.enter_context(fit.adapter.batch_loss(fit.model))
+
+    def step_end(self, batches: int) -> None:
+        """Note what the losses say, and look at the count where it is time."""
+        window, fit = self._window, self._fit
+        if fit is None:
+            return
+        window.steps += batches
+        loss = fit.loss
+        if loss is None or not self._mean_is_finite or not math.isfinite(loss):
+            self._note_losses(loss, batches)
+        elif batches > 1 and not self._mean_is_keras:
+            window.untold += batches - 1  # it may be the loss of the last of them alone
+        if window.steps >= self.every:
+            self._look(fit)
+
+    def _note_losses(self, mean: float | None, batches: int) -> None:
+        """Note the losses of batches that Keras's mean does not clear.
+
+        Keras tells the mean of the loss over the epoch until here. It turns to NaN or infinity with
+        the first batch whose loss is not finite, and tells nothing of those after it.
+        """
+        window, turned = self._window, mean is not None and self._mean_is_finite
+        window.untold += batches - 1
+        own = self._batch_loss.take() if batches == 1 else None
+        if own is None and mean is not None and (turned or math.isfinite(mean)):
+            own = mean  # its own loss turned the mean; or it is no mean: that never becomes finite again
+        if own is None:
+            window.untold += 1
+        elif math.isnan(own):
+            window.nan += 1
+        elif math.isinf(own):
+            window.infinite += 1
+        if turned:
+            self._mean_is_finite = False
+            if self._fit is not None:
+                self._look(self._fit)  # all batches before this one had a finite loss
+
+    def _look(self, fit: Fit) -> None:
+        """Read the count, and end the window; it waits for the device."""
+        window, before = self._window, self._skipped
+        self._window = SkipWindow(first=fit.batches + 1)
+        if self._scaling is None:
+            return
+        self._skipped = self._scaling.skipped(fit.batches if fit.batches_exact else None)
+        self._read = True
+        if self._skipped is None or before is None:
+            self._kinds = None
+            return
+        here = self._skipped - before
+        if not 0 <= here <= window.steps:  # a loop that makes several updates in a step
+            self._kinds = None
+        elif here:
+            self._kinds = None if self._kinds is None else self._kinds + window.kinds(here)
+            self._rows += window.rows(here)
 
     def epoch_end(self, epoch: int) -> None:
         """Read scale and count; it waits for the device."""
         if self._scaling is not None and self._fit is not None:
-            batches = self._fit.batches
-            skipped = self._scaling.skipped(batches if self._fit.batches_exact else None)
-            self._kinds.append(self._kinds_of_epoch(skipped))
-            self._history.append((batches, self._scaling.scale(), skipped))
+            self._look(self._fit)
+            self._scale = self._scaling.scale()
+            batches, self._mean_is_finite = self._fit.batches, True
+            self._rows.append(Measurement("fit", "loss_scale", self._scale, batches))
+            self._rows.append(Measurement("fit", "skipped_steps", self._skipped, batches))
 
     def end(self) -> None:
         """Let go of the optimizer."""
         self._fit = self._scaling = None
+        self._batch_loss = BatchLoss()
 
     def values(self) -> Mapping[str, Value]:
         """Return the scale as it stands, and the steps skipped so far."""
-        _, scale, skipped = self._history[-1] if self._history else (0, None, None)
-        finite, not_finite = self._sums_of_kinds()
+        kinds = self._kinds if self._read else None
+        exact = kinds if kinds is not None and not kinds.unknown else None
         return {
-            "loss_scale": scale,
-            "skipped_steps": skipped,
-            "skipped_loss_finite": finite,
-            "skipped_loss_not_finite": not_finite,
+            "loss_scale": self._scale,
+            "skipped_steps": self._skipped if self._read else None,
+            "skipped_loss_finite": None if exact is None else exact.finite,
+            "skipped_loss_not_finite": None if exact is None else exact.not_finite,
+            "skipped_loss_unknown": None if kinds is None else kinds.unknown,
         }
 
-    def _kinds_of_epoch(self, skipped: int | None) -> tuple[int, int] | None:
-        """How many steps of this epoch were skipped with a finite loss, and how many without; None if unknown.
-
-        Keras tells the mean of the loss over the epoch, which one batch without a finite loss turns
-        into NaN: a finite mean clears all of them, and of a single skipped step, the mean tells its kind.
-        """
-        loss = None if self._fit is None else self._fit.loss
-        before = self._history[-1][2] if self._history else 0
-        if skipped is None or before is None or loss is None:
-            return None
-        here = skipped - before
-        if math.isfinite(loss):
-            return here, 0
-        return (0, here) if here <= 1 else None
-
-    def _sums_of_kinds(self) -> tuple[int | None, int | None]:
-        known = [kinds for kinds in self._kinds if kinds is not None]
-        if not known or len(known) < len(self._kinds):
-            return None, None
-        return sum(finite for finite, _ in known), sum(other for _, other in known)
-
     def rows(self, since: int = 0) -> Iterator[Measurement]:
-        """Yield scale and count after each epoch, by the number of the training step."""
-        for batches, scale, skipped in self._history[since // 2 :]:
-            yield Measurement("fit", "loss_scale", scale, batches)
-            yield Measurement("fit", "skipped_steps", skipped, batches)
+        """Yield where steps were skipped, and scale and count after each epoch, by the number of the training step."""
+        return iter(self._rows[since:])
 
     def sources(self) -> Mapping[str, str]:
         """Return how skipped steps were counted."""
         if self._scaling is None:
             return {}
-        kind = "known where the epoch's mean loss is finite, or a single step of the epoch was skipped"
-        return {"skipped_steps": self._scaling.source, "skipped_loss_finite": kind, "skipped_loss_not_finite": kind}
+        kind = f"by the mean loss of the epoch, until a batch turns it to NaN; after that, {self._batch_loss.source}"
+        where = f"the count was read every {self.every} batches, and where the loss ceased to be finite"
+        return {
+            "skipped_steps": self._scaling.source,
+            "skipped_in_window": where,
+            **dict.fromkeys(("skipped_loss_finite", "skipped_loss_not_finite", "skipped_loss_unknown"), kind),
+        }

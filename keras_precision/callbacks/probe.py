@@ -1,7 +1,8 @@
 """Probe: one thing that the profiler watches."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from keras_precision._adapters import KerasAdapter
@@ -23,6 +24,9 @@ class Fit:
             ``steps_per_execution`` an epoch.
         samples: Samples trained so far; None once they could not be counted.
         loss: Keras's mean of the loss over the running epoch; None if it tells none.
+        own_loop: Whether a training loop of the user's own is watched, and no ``fit``.
+        resources: What is let go of when the fit ends, or the next one begins: a probe may enter
+            context managers here.
     """
 
     model: Any
@@ -32,6 +36,8 @@ class Fit:
     batches_exact: bool = True
     samples: int | None = 0
     loss: float | None = None
+    own_loop: bool = False
+    resources: ExitStack = field(default_factory=ExitStack)
 
 
 class Step:

@@ -1,0 +1,206 @@
+"""DataWait: how long a trainer waited for its next batch, taken where it pulls from its iterator."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter_ns as clock
+from typing import Any
+
+__all__ = ["DataWait", "UnknownDataWait", "timed_pulls_before_steps", "timed_pulls_in_steps"]
+
+
+class DataWait(ABC):
+    """The time that a trainer waits for data, step by step.
+
+    Attributes:
+        source: How it is got, or why it cannot be.
+        inside: Whether the trainer pulls between the begin and the end hook of a step.
+    """
+
+    source: str
+    inside: bool
+
+    @abstractmethod
+    def step_begin(self) -> None:
+        """Note that a step begins."""
+
+    @abstractmethod
+    def step_end(self) -> int | None:
+        """Return the nanoseconds that this step waited for its batches; None if that is not known."""
+
+
+class UnknownDataWait(DataWait):
+    """A trainer that cannot be timed from outside.
+
+    Args:
+        why: Why not.
+    """
+
+    inside = True
+
+    def __init__(self, why: str) -> None:
+        self.source = f"unknown: {why}"
+
+    def step_begin(self) -> None:
+        """Do nothing."""
+
+    def step_end(self) -> int | None:
+        """Return None."""
+        return None
+
+
+@contextmanager
+def timed_pulls_in_steps(model: Any) -> Iterator[DataWait]:
+    """Time a trainer whose train function is given the iterator, and pulls from it in Python: Keras 3 on JAX.
+
+    The function is wrapped for a while; it computes what it did before.
+
+    Args:
+        model: The model; its train function is made.
+
+    Yields:
+        The wait of each step, over all its batches.
+    """
+    wait = _PullsInSteps(model)
+    try:
+        yield wait
+    finally:
+        wait.remove()
+
+
+class _PullsInSteps(DataWait):
+    source = "time in the trainer's next(iterator), all batches of a step together"
+    inside = True
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._timed = model, _TimedIterator()
+        self._function = _TimedFunction(None, self._timed)
+
+    def step_begin(self) -> None:
+        self._timed.nanoseconds = self._timed.pulls = 0
+        # Absent at first; another callback may also have made the train function anew.
+        if self._model.train_function is not self._function and self._function not in self._chain():
+            self._function.inner = self._model.train_function
+            self._model.train_function = self._function
+
+    def step_end(self) -> int | None:
+        return self._timed.nanoseconds if self._timed.pulls else None
+
+    def _chain(self) -> list["_TimedFunction"]:
+        """The wrappers around the train function, ours and those of other profilers in the same fit."""
+        found, function = [], self._model.train_function
+        while isinstance(function, _TimedFunction):
+            found.append(function)
+            function = function.inner
+        return found
+
+    def remove(self) -> None:
+        for outer in self._chain():
+            if outer.inner is self._function:
+                outer.inner = self._function.inner
+        if self._model.train_function is self._function:
+            self._model.train_function = self._function.inner
+        self._timed.source = iter(())
+
+
+class _TimedFunction:
+    """A train function that pulls from a timed iterator."""
+
+    def __init__(self, inner: Any, timed: "_TimedIterator") -> None:
+        self.inner, self._timed = inner, timed
+
+    def __call__(self, state: Any, iterator: Any) -> Any:
+        if not hasattr(iterator, "__next__"):
+            return self.inner(state, iterator)
+        self._timed.source = iterator
+        return self.inner(state, self._timed)
+
+
+class _TimedIterator:
+    """An iterator that adds up how long it was waited for."""
+
+    def __init__(self) -> None:
+        self.source: Iterator[Any] = iter(())
+        self.nanoseconds = self.pulls = 0
+
+    def __iter__(self) -> "_TimedIterator":
+        return self
+
+    def __next__(self) -> Any:
+        began = clock()
+        try:
+            batch = next(self.source)
+        finally:
+            self.nanoseconds += clock() - began
+        self.pulls += 1
+        return batch
+
+
+@contextmanager
+def timed_pulls_before_steps(iterator_class: Any) -> Iterator[DataWait]:
+    """Time a trainer that pulls before the begin hook of a step: Keras 3 on PyTorch.
+
+    The trainer's iterator is in a local variable of ``fit``, so that the method of its class is
+    replaced, and put back when nobody is timing any more.
+
+    Args:
+        iterator_class: The class of the iterator over an epoch that ``fit`` makes.
+
+    Yields:
+        The wait of each step.
+    """
+    _PullsBeforeSteps.add(iterator_class)
+    try:
+        yield _PullsBeforeSteps()
+    finally:
+        _PullsBeforeSteps.remove(iterator_class)
+
+
+class _PullsBeforeSteps(DataWait):
+    source = "time in the trainer's next(epoch_iterator), before the begin hook of a step"
+    inside = False
+
+    _lock = threading.Lock()
+    _users = 0
+    _own: Any = None  # what the class itself had, and does not inherit
+    _last: dict[int, int] = {}  # noqa: RUF012 - one for all: thread to nanoseconds of its last pull
+
+    def __init__(self) -> None:
+        self._waited: int | None = None
+
+    def step_begin(self) -> None:
+        # The last pull of this thread was for this step: fit makes it directly before the hook.
+        self._waited = self._last.get(threading.get_ident())
+
+    def step_end(self) -> int | None:
+        return self._waited
+
+    @classmethod
+    def add(cls, iterator_class: Any) -> None:
+        with cls._lock:
+            cls._users += 1
+            if cls._users > 1:
+                return
+            cls._own = vars(iterator_class).get("__next__")
+            original, last = iterator_class.__next__, cls._last
+
+            def timed(iterator: Any) -> Any:
+                began = clock()
+                batch = original(iterator)
+                last[threading.get_ident()] = clock() - began
+                return batch
+
+            iterator_class.__next__ = timed
+
+    @classmethod
+    def remove(cls, iterator_class: Any) -> None:
+        with cls._lock:
+            cls._users -= 1
+            if cls._users:
+                return
+            if cls._own is None:
+                del iterator_class.__next__
+            else:
+                iterator_class.__next__ = cls._own
+            cls._last.clear()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keras_precision.metrics import METRICS
     from keras_precision.plan import PrecisionPlan
     from keras_precision.policy import precision, set_precision
+    from keras_precision.quantize.calibration import Calibration, calibrate
     from keras_precision.report.render import render
     from keras_precision.result import Measurement, Result
     from keras_precision.verify import benchmark, evaluate
@@ -37,6 +38,8 @@ _WHERE = {
     "set_precision": "policy",
     "LossScaleOptimizer": "_adapters.loss_scale_optimizer",
     "LossScaleGuard": "callbacks.loss_scale_guard",
+    "calibrate": "quantize.calibration",
+    "Calibration": "quantize.calibration",
     "export_tflite": "deploy.tflite",
     "evaluate": "verify",
     "benchmark": "verify",
@@ -53,6 +56,7 @@ _WHERE = {
 
 __all__ = [
     "METRICS",
+    "Calibration",
     "Environment",
     "Finding",
     "LossScaleGuard",
@@ -65,6 +69,7 @@ __all__ = [
     "Probe",
     "Result",
     "benchmark",
+    "calibrate",
     "edge",
     "evaluate",
     "export_tflite",

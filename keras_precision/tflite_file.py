@@ -2,11 +2,8 @@
 
 import functools
 import importlib
-import json
 import os
 import re
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import numpy.typing as npt
 
 from keras_precision.errors import FileFormatError, MissingExtraError
 from keras_precision.optional import available
+from keras_precision.tflite_child import Child, ChildError
 from keras_precision.tflite_operators import Operator, operators, writers
 
 __all__ = [
@@ -38,7 +36,6 @@ _RUNTIMES = (
     ("tflite_runtime.interpreter", "tflite-runtime"),
     ("tensorflow.lite", "tensorflow"),
 )
-_CHECK_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True)
@@ -165,13 +162,14 @@ def _inspected(path: Path, changed_ns: int, size: int) -> EdgeModel:  # noqa: AR
     return _inspect_in_child(path)
 
 
-def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bool = True) -> Any:
+def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bool = True, keep: bool = False) -> Any:
     """Open a file with the interpreter that is installed.
 
     Args:
         path: A file that ``inspect`` has proven sound.
         threads: Threads that one call may use.
         delegates: Whether delegates such as XNNPACK may take operators over.
+        keep: Whether every tensor can be read after a run, not inputs and outputs alone.
 
     Returns:
         The interpreter, its tensors allocated.
@@ -182,6 +180,8 @@ def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bo
     """
     module, name = runtime()
     options: dict[str, Any] = {"model_path": os.fspath(path), "num_threads": threads}
+    if keep:
+        options["experimental_preserve_all_tensors"] = True
     if not delegates:
         resolvers = module.experimental.OpResolverType if name == "tensorflow" else module.OpResolverType
         options["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -232,15 +232,14 @@ def zeros(model: EdgeModel) -> list[Array]:
     return [np.zeros([max(1, size) for size in tensor.shape], tensor.dtype) for tensor in model.inputs]
 
 
-_MARK = "keras-precision-file:"
-_DESCRIBE = "import sys; from keras_precision.tflite_file import describe; describe(sys.argv[1])"
-
-
-def describe(path: str) -> None:
-    """Load and run the file in this process and print what it holds; called in a child, which may not survive it.
+def describe(path: str) -> dict[str, Any]:
+    """Load and run the file in this process, and say what it holds; called in a child, which may not survive it.
 
     Args:
         path: The file.
+
+    Returns:
+        The fields of an ``EdgeModel``.
     """
     plain = interpreter(path, delegates=False)  # with delegates, the operators of the file are replaced
     model = EdgeModel(
@@ -249,41 +248,40 @@ def describe(path: str) -> None:
         runtime=_runtime_name(),
         inputs=tuple(_tensor(name, detail) for name, detail in input_details(plain)),
         outputs=tuple(_tensor(name, detail) for name, detail in output_details(plain)),
-        operators=tuple(operators(plain)),
+        operators=tuple(operators(plain, _packed(path))),
         writers=tuple(writers(plain, [detail["index"] for _, detail in output_details(plain)])),
     )
     running = interpreter(path)
     for (_, detail), values in zip(input_details(running), zeros(model), strict=True):
         running.set_tensor(detail["index"], values)
     running.invoke()
-    sys.stdout.write(_MARK + json.dumps(asdict(model)))
+    return asdict(model)
+
+
+def _packed(path: str) -> dict[int, str]:
+    """The tensors of the main graph that are packed, and their element type, where the schema is at hand."""
+    if not available("ai_edge_litert.schema_py_generated"):
+        return {}
+    schema = importlib.import_module("ai_edge_litert.schema_py_generated")
+    graph = schema.Model.GetRootAs(Path(path).read_bytes(), 0).Subgraphs(0)
+    types = {schema.TensorType.INT4: "int4"}
+    found = {index: types.get(graph.Tensors(index).Type()) for index in range(graph.TensorsLength())}
+    return {index: name for index, name in found.items() if name is not None}
+
+
+_PROGRAM = (
+    "from keras_precision.tflite_child import serve; from keras_precision.tflite_file import describe; serve(describe)"
+)
+_CHILD = Child(_PROGRAM, timeout_s=120)
 
 
 def _inspect_in_child(path: Path) -> EdgeModel:
-    # The child imports what this process imports, however it came by it.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", _DESCRIBE, str(path)]
     try:
-        child = subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_CHECK_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        return _from_json(_CHILD.ask(str(path)))
+    except ChildError as error:
         raise FileFormatError(
-            f"{path}: expected a file that loads and runs once. Received: no answer within {_CHECK_TIMEOUT_S} s."
+            f"{path}: expected a TensorFlow Lite file that loads and runs. Received: a damaged file, or one that {_runtime_name()} cannot run ({error})."
         ) from error
-    if child.returncode == 0:
-        return _from_json(json.loads(child.stdout.rpartition(_MARK)[2]))
-    last = (child.stderr.strip().splitlines() or ["no message"])[-1]
-    how = f"it ended the process with signal {-child.returncode}" if child.returncode < 0 else last
-    raise FileFormatError(
-        f"{path}: expected a TensorFlow Lite file that loads and runs. Received: a damaged file, or one that {_runtime_name()} cannot run ({how})."
-    )
 
 
 def _from_json(values: dict[str, Any]) -> EdgeModel:

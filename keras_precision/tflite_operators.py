@@ -1,6 +1,6 @@
 """The operators of a ``.tflite`` file, and the number format that each computes in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,13 @@ class Operator:
     types: str = ""
 
 
-def operators(opened: Any) -> Iterator[Operator]:
+def operators(opened: Any, packed: Mapping[int, str] | None = None) -> Iterator[Operator]:
     """Yield the operators of a file's main subgraph.
 
     Args:
         opened: An interpreter without delegates: with them, the operators of the file are replaced.
+        packed: Number of a tensor to its element type, where that has no byte of its own (int4):
+            interpreters call it int8.
 
     Yields:
         Each operator, in the order in which they run.
@@ -45,10 +47,11 @@ def operators(opened: Any) -> Iterator[Operator]:
     tensors = {detail["index"]: detail for detail in opened.get_tensor_details()}
     given = {detail["index"] for detail in opened.get_input_details()}
     made_by: dict[int, int] = {}
+    narrow = packed or {}
     widened: dict[int, str] = {}  # float32 copies of weights that are stored narrower
 
     def dtype(index: int) -> str:
-        return widened.get(index) or np.dtype(tensors[index]["dtype"]).name
+        return widened.get(index) or narrow.get(index) or np.dtype(tensors[index]["dtype"]).name
 
     # The interpreters have no public list of operators; the three share this one.
     for number, operator in enumerate(opened._get_ops_details()):
@@ -117,7 +120,7 @@ def precision_of(kernel: str, written: set[str], read: set[str], weights: Sequen
     if not written & {"int8", "uint8", "int16", "float16", "float32"}:
         written = read  # comparisons and positions compute in what they read
     if written & {"int8", "uint8"}:
-        return "int8"
+        return "int4" if "int4" in weights else "int8"
     if "int16" in written:
         return "int16x8"
     if "float32" not in written:

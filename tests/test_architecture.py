@@ -37,13 +37,17 @@ FLOORS = {
         "environment",
         "findings",
         "formats",
+        "histogram",
         "latency",
         "metrics",
         "plan",
+        "progress",
+        "ranges",
         "result",
         "saved",
         "scores",
         "statistics",
+        "tflite_child",
         "tflite_file",
         "tflite_operators",
         "timing",
@@ -54,7 +58,7 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 BUILD_ON_ONE_ANOTHER = (0, 1)  # the floors whose rooms may import each other
 
 # Who imports a framework by name when a verb needs one; everything else goes through the adapters.
-REQUIRED = {"deploy": {"tensorflow"}, "policy": {"keras"}, "demo": {"keras"}}
+REQUIRED = {"quantize": {"tensorflow"}, "policy": {"keras"}, "demo": {"keras"}}
 
 
 class Import(NamedTuple):

@@ -13,6 +13,7 @@ import pytest
 import keras_precision as kp
 from keras_precision import edge
 from keras_precision.errors import DataError, FileFormatError, InputError, MissingExtraError
+from keras_precision.tflite_child import Child
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +106,8 @@ def test_bytes_that_were_changed_never_crash_this_process(files, tmp_path):
 
 def test_file_that_ends_the_process_is_named(files, tmp_path, monkeypatch):
     """A file that kills the interpreter kills a child, and the signal is told."""
-    monkeypatch.setattr(
-        "keras_precision.tflite_file._DESCRIBE", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    )
+    fatal = Child("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", timeout_s=60)
+    monkeypatch.setattr("keras_precision.tflite_file._CHILD", fatal)
     path = tmp_path / "fatal.tflite"
     path.write_bytes((files[0] / "int8.tflite").read_bytes())
     with pytest.raises(FileFormatError, match="it ended the process with signal 11"):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from keras_precision._adapters.keras import Input
 from keras_precision.errors import DataError
 
-__all__ = ["read_samples"]
+__all__ = ["read_samples", "stream_samples"]
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +34,23 @@ def read_samples(data: Any, inputs: Sequence[Input]) -> dict[str, Array]:
     Raises:
         DataError: There are none, or their count, shape, type or values do not fit.
     """
+    batches = list(stream_samples(data, inputs))
+    return {each.name: np.concatenate([batch[each.name] for batch in batches]) for each in inputs}
+
+
+def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Array]]:
+    """Read samples piece by piece, so that memory holds one piece at a time.
+
+    Args:
+        data: As for ``read_samples``.
+        inputs: The inputs of the model.
+
+    Yields:
+        Input name to an array of shape (n, ...) in the input's type, n at least 1; at least once.
+
+    Raises:
+        DataError: As for ``read_samples``.
+    """
     if data is None:
         raise DataError(
             f"Expected a representative dataset: {_FORMS}. Received: None. A few hundred samples of the training data will do."
@@ -44,16 +61,19 @@ def read_samples(data: Any, inputs: Sequence[Input]) -> dict[str, Array]:
         )
     whole = _whole(data, inputs)
     batches = (
-        [_checked(whole, inputs, batched=True)]
+        iter([_checked(whole, inputs, batched=True)])
         if whole is not None
-        else [_checked(piece, inputs) for piece in _pieces(data, inputs)]
+        else (_checked(piece, inputs) for piece in _pieces(data, inputs))
     )
-    batches = [batch for batch in batches if batch]
-    if not batches:
+    empty = True
+    for batch in batches:
+        if batch:
+            empty = False
+            yield batch
+    if empty:
         raise DataError(
             "Expected at least one sample. Received: a representative dataset that yields nothing. Was a generator used up before?"
         )
-    return {each.name: np.concatenate([batch[each.name] for batch in batches]) for each in inputs}
 
 
 def _whole(data: Any, inputs: Sequence[Input]) -> list[Any] | None:

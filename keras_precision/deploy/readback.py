@@ -1,75 +1,13 @@
 """What a written file does, held against the plan that it was written for."""
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from keras_precision.errors import PlanNotHonouredError
 from keras_precision.plan import PrecisionPlan
+from keras_precision.quantize.trace import Layers
 from keras_precision.tflite_file import EdgeModel, Operator
 
-__all__ = ["Trace", "check_plan", "layers_of", "realised_plan"]
-
-
-Layers = list[tuple[str, ...]]
-"""For each operator of a file, the paths of the layers that it computes."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The graph of a model, as far as its layers can be told from it.
-
-    Attributes:
-        scopes: Graph operation, and graph scope, to layer path.
-        outputs: For each output of the model, the path of the layer that makes it; None if no layer does.
-    """
-
-    scopes: Mapping[str, str]
-    outputs: tuple[str | None, ...]
-
-    def path_of(self, name: str) -> str | None:
-        """Return the layer of a graph operation, by its name or the innermost scope that is known.
-
-        Args:
-            name: The operation, as graph or file name it.
-
-        Returns:
-            The path; None if no layer claims it.
-        """
-        # A constant that shares its operation's name gets a number behind it: MatMul1.
-        for candidate in (name, re.sub(r"\d+$", "", name)):
-            if candidate in self.scopes:
-                return self.scopes[candidate]
-        scope = name.rpartition("/")[0]
-        while scope:
-            if scope in self.scopes:
-                return self.scopes[scope]
-            scope = scope.rpartition("/")[0]
-        return None
-
-
-def layers_of(model: EdgeModel, trace: Trace) -> Layers:
-    """Return the layers that each operator of a file computes.
-
-    The converter names a tensor after the graph operations that were fused into it, joined by
-    semicolons, and gives the outputs of the file other names; an operator that is left without a
-    name belongs to the layer that it reads from.
-
-    Args:
-        model: The file.
-        trace: The graph that it was made from.
-
-    Returns:
-        For each operator, the paths of its layers; empty where they cannot be told.
-    """
-    makers = {writer: path for writer, path in zip(model.writers, trace.outputs, strict=True) if path is not None}
-    found: list[tuple[str, ...]] = []
-    for index, operator in enumerate(model.operators):
-        own = [path for name in operator.tensors for part in name.split(";") if (path := trace.path_of(part))]
-        own = own or ([makers[index]] if index in makers else [])
-        inherited = [path for number in operator.reads for path in found[number][-1:]]
-        found.append(tuple(dict.fromkeys(own or inherited)))
-    return found
+__all__ = ["check_plan", "realised_plan"]
 
 
 def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: Sequence[str]) -> PrecisionPlan:
@@ -122,7 +60,7 @@ def check_plan(
         if (got := realised.precision_of(path)) != wanted:
             raise PlanNotHonouredError(
                 f"Expected the layer '{path}' in {wanted}, as the plan says. Received: {got} in the file. "
-                "TFLiteConverter has one precision for a whole model: leave the layer out of the plan, or change the default."
+                f"One of its operators has no kernel for {wanted}: give the layer another precision."
             )
     relaxed = []
     for operator, owners in zip(model.operators, layers, strict=True):
@@ -130,7 +68,7 @@ def check_plan(
         where = f"operator {operator.kernel} of " + (f"layer '{owners[0]}'" if owners else f"'{operator.tensors[0]}'")
         if operator.precision == "opaque":
             relaxed.append(f"{where} holds operators of its own, which were not looked into")
-        elif operator.precision not in wanted_here and _computes(operator, plan.default):
+        elif operator.precision not in wanted_here and all(_computes(operator, wanted) for wanted in wanted_here):
             relaxed.append(f"{where} stayed in {operator.precision}")
     if strict and relaxed:
         raise PlanNotHonouredError(
@@ -140,12 +78,15 @@ def check_plan(
     return tuple(relaxed)
 
 
+_OF_WEIGHTS = {"float16": "float32", "int8_dynamic": "float32", "int4": "int8"}
+"""Formats of weights alone, and what an operator without any computes in beside them."""
+
+
 def _computes(operator: Operator, wanted: str) -> bool:
     """Tell whether an operator's precision says anything about a layer that is wanted in ``wanted``."""
     if operator.precision in ("cast", "index", "opaque"):
         return False
-    # float16 is a format of weights: without any, an operator has nothing to store in it.
-    return not (wanted == "float16" and operator.precision == "float32" and not operator.weights)
+    return bool(operator.weights) or operator.precision != _OF_WEIGHTS.get(wanted)
 
 
 def _one(used: Sequence[str], wanted: str) -> str:

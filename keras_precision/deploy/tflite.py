@@ -1,34 +1,28 @@
 """export_tflite: a Keras model as a TensorFlow Lite file that was read back and run."""
 
 import os
-import re
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal
 
-import numpy.typing as npt
-
-from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.keras import Input
+from keras_precision._adapters import adapter_of
 from keras_precision._adapters.paths import layer_paths
-from keras_precision._adapters.samples import read_samples
-from keras_precision.chatter import captured
-from keras_precision.deploy.readback import Trace, check_plan, layers_of, realised_plan
+from keras_precision.deploy.candidate import Candidate, best_candidate, plain_candidate
+from keras_precision.deploy.readback import check_plan, realised_plan
 from keras_precision.environment import Environment
-from keras_precision.errors import ExportError, InputError, ModelError, PrecisionError, UnknownPrecisionError
+from keras_precision.errors import DestinationError, InputError, UnknownPrecisionError
 from keras_precision.files import check_destination, write_whole
-from keras_precision.optional import require
 from keras_precision.plan import PrecisionPlan, check_precision
+from keras_precision.quantize.calibration import Calibration, calibrate
+from keras_precision.quantize.float_file import convert_anywhere
+from keras_precision.ranges import check_method
 from keras_precision.result import Measurement, Result
-from keras_precision.tflite_file import EdgeModel, inspect, runtime
+from keras_precision.tflite_file import EdgeModel, runtime
 
 __all__ = ["export_tflite"]
 
-Array = npt.NDArray[Any]
-Samples = Mapping[str, Array]
-_PRECISIONS = ("float32", "float16", "int8")
+_INTEGER = {"int8": "int8", "int16x8": "int16", "int4": "int8"}  # formats of activations that ranges are needed for
+_ENGINES = ("auto", "aeq", "converter")
 
 
 def export_tflite(
@@ -37,43 +31,60 @@ def export_tflite(
     plan: str | PrecisionPlan = "int8",
     representative_dataset: Any = None,
     *,
-    io: Literal["int8", "float32"] | None = None,
+    calibration: str = "mse",
+    percentile: float = 99.99,
+    engine: Literal["auto", "aeq", "converter"] = "auto",
+    io: Literal["int8", "int16", "float32"] | None = None,
     strict: bool = False,
+    overwrite: bool = True,
 ) -> Result:
     """Write a model as a ``.tflite`` file, read it back, and run it once.
 
     The file takes one sample at a time: a free batch axis costs shape arithmetic at run time. A
-    model in mixed precision is exported from its float32 weights.
+    model in mixed precision is exported from its float32 weights, and one of the JAX or PyTorch
+    backend in a process of its own that runs Keras on TensorFlow.
 
     Args:
-        model: A built functional or sequential model of tf_keras, or of Keras 3 on TensorFlow.
+        model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
         path: Where the file goes, ending in ``.tflite``; its folder must exist. Nothing is written
             unless all checks pass.
-        plan: ``"float32"``, ``"float16"`` (weights; computed in float32 on most processors) or
-            ``"int8"`` (weights and activations, full integer), or a deployment plan with one of
-            these as its default.
-        representative_dataset: Samples that set the ranges of the activations, needed for int8:
-            an array of shape (n, ...), one per input as a tuple or dict, or anything that ``fit``
-            takes (``tf.data``, ``PyDataset``, torch ``DataLoader``, generator; labels are dropped),
-            or a function that yields lists of arrays.
-        io: Element type of inputs and outputs of an int8 file: ``"int8"`` (default) or ``"float32"``.
-        strict: Raise for every operator that stayed in float, not for those of named layers alone.
+        plan: ``"float32"``, ``"float16"`` (weights; computed in float32 on most processors),
+            ``"int8"`` (weights and activations), ``"int16x8"`` (16-bit activations, 8-bit
+            weights), ``"int4"`` (4-bit weights of dense and convolution layers, 8-bit
+            activations), ``"int8_dynamic"`` (8-bit weights, activations quantized as the model
+            runs), or a deployment plan that gives each layer one of these.
+        representative_dataset: What ``kp.calibrate`` made of the model, or the samples for it: an
+            array of shape (n, ...), one per input as a tuple or dict, or anything that ``fit``
+            takes (labels are dropped). Needed where activations become integers.
+        calibration: How the ranges of activations are chosen from the samples: ``"mse"``,
+            ``"minmax"``, ``"percentile"`` or ``"entropy"``. Ranges of int16 are always the full ones.
+        percentile: For that method: the share of values, in percent, that each end keeps.
+        engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
+            for int8 and float32), or ``"auto"``: the first, or the second where it turns more
+            operators into integer ones.
+        io: Element type of inputs and outputs; None: that of the plan's default activations.
+        strict: Raise for every operator that is not in the plan's default, not for named layers alone.
+        overwrite: Whether an older file at ``path`` may be replaced.
 
     Returns:
         A result with ``size_bytes``, ``operator`` for each operator, ``operator_count`` for each
-        kind, ``input_type`` and ``output_type``, ``calibration_samples`` and ``export_time_s``; its
-        plan is the one that the file realises, and its notes name the layers that stayed in float.
+        kind, ``input_type`` and ``output_type``, ``calibration_samples``, ``engine`` and
+        ``export_time_s``; its plan is the one that the file realises, and its notes name the
+        layers that stayed in float.
 
     Raises:
         UnknownPrecisionError: The precision is not one that this verb writes.
         PlanKindError: A training plan was given.
+        PlanError: The plan wants two precisions for layers that are one operator of the file.
         UnknownLayerError: The plan names a layer that the model does not have.
         DataError: The representative data are missing, empty, or do not fit the model.
-        ModelError: The model is subclassed, not built, or of a backend that cannot be exported.
-        DestinationError: The path cannot be written.
-        MissingExtraError: TensorFlow or the interpreter is not installed.
+        ModelError: The model is subclassed or not built, has a free size, or other weights than
+            the calibration.
+        InputError: An option is unknown.
+        DestinationError: The path cannot be written, or a file is there and ``overwrite`` is False.
+        MissingExtraError: TensorFlow, the quantizer or the interpreter is not installed.
         PlanNotHonouredError: The file does not compute a named layer as the plan says.
-        ExportError: The converter failed.
+        ExportError: An engine failed.
 
     Example:
         >>> result = export_tflite(model, "model.tflite", "int8", representative_dataset=x_cal)
@@ -82,171 +93,67 @@ def export_tflite(
     """
     began = time.perf_counter()
     decided = _decided(plan)
-    adapter = adapter_of(model)
-    inputs = adapter.inputs(model)
-    paths = layer_paths(model)
-    decided.resolve(paths)
-    _check_io(io, decided)
+    adapter_of(model).inputs(model)  # refuses what cannot be exported
+    decided.resolve(layer_paths(model))
+    side = _side(io, decided)
+    check_method(calibration, percentile)
+    if engine not in _ENGINES:
+        raise InputError(f"Expected engine to be one of {', '.join(_ENGINES)}. Received: {engine!r}.")
     destination = check_destination(path, suffix=".tflite")
-    tensorflow = _tensorflow(adapter)
-    samples = read_samples(representative_dataset, inputs) if decided.default == "int8" else {}
-    content, trace = _convert(tensorflow, adapter, model, decided, samples, io or decided.default)
-    written = _read_back(content, destination.name)
-    layers = layers_of(written, trace)
-    realised = realised_plan(written, decided, layers, list(paths))
-    notes = check_plan(written, decided, realised, layers, strict=strict)
-    write_whole(destination, content)
+    if destination.exists() and not overwrite:
+        raise DestinationError(
+            f"Expected a path that is free. Received: '{destination}', which exists. Remove it, or export with overwrite=True."
+        )
+    runtime()
+    measured: Calibration | None = None
+    if _precisions(decided) <= {"float32"} or decided == PrecisionPlan.deployment("float16"):
+        made = plain_candidate(convert_anywhere(model, "float16" if decided.default == "float16" else "float32"))
+    else:
+        measured = _calibration(model, decided, representative_dataset)
+        made = best_candidate(model, decided, measured, calibration, percentile, engine, side)
+    realised = realised_plan(made.model, decided, made.layers, list(made.trace.paths))
+    notes = check_plan(made.model, decided, realised, made.layers, strict=strict)
+    write_whole(destination, made.content)
     rows = [
         Measurement(destination.name, "export_time_s", time.perf_counter() - began),
-        *_rows(destination.name, written),
+        Measurement(destination.name, "engine", made.engine),
+        *_rows(destination.name, made.model),
     ]
-    if samples:
-        rows.append(Measurement(destination.name, "calibration_samples", len(next(iter(samples.values())))))
-    return Result(f"tflite:{decided.default}", tuple(rows), Environment.here(backend=written.runtime), realised, notes)
+    if measured is not None:
+        rows.append(Measurement(destination.name, "calibration_samples", measured.samples))
+        rows.append(Measurement(destination.name, "calibration_method", calibration))
+    environment = Environment.here(backend=made.model.runtime)
+    return Result(f"tflite:{decided.default}", tuple(rows), environment, realised, (*notes, *made.notes))
 
 
 def _decided(plan: str | PrecisionPlan) -> PrecisionPlan:
     if not isinstance(plan, PrecisionPlan):
         check_precision(plan, "deployment", "the plan")
         plan = PrecisionPlan.deployment(plan)
-    plan.expect("deployment")
-    if plan.default not in _PRECISIONS:
-        raise UnknownPrecisionError(
-            f"Expected one of the precisions that TFLiteConverter writes for a whole model: {', '.join(_PRECISIONS)}. Received: '{plan.default}'."
-        )
-    return plan
+    return plan.expect("deployment")
 
 
-def _check_io(io: str | None, plan: PrecisionPlan) -> None:
-    if io not in (None, "int8", "float32"):
-        raise InputError(f"Expected io to be 'int8' or 'float32'. Received: {io!r}.")
-    if io == "int8" and plan.default != "int8":
+def _precisions(plan: PrecisionPlan) -> set[str]:
+    return {plan.default, *plan.layers.values()}
+
+
+def _side(io: str | None, plan: PrecisionPlan) -> str:
+    """The element type of inputs and outputs."""
+    own = _INTEGER.get(plan.default, "float32")
+    if io not in (None, "int8", "int16", "float32"):
+        raise InputError(f"Expected io to be 'int8', 'int16' or 'float32'. Received: {io!r}.")
+    if io not in (None, "float32", own):
         raise InputError(
-            f"Expected io='float32' for a {plan.default} file. Received: io='int8'. Only an int8 file takes integers."
+            f"Expected io='float32'{f' or {own!r}' if own != 'float32' else ''} for a {plan.default} file. Received: io={io!r}."
         )
+    return io or own
 
 
-def _tensorflow(adapter: KerasAdapter) -> Any:
-    backend = adapter.compute.name
-    if backend != "tensorflow":
-        raise ModelError(
-            f"Expected a model of the TensorFlow backend. Received: one of the {backend} backend. Save it with model.save('model.keras'), "
-            "and export it from a process that was started with KERAS_BACKEND=tensorflow."
-        )
-    runtime()
-    return require("tensorflow", extra="tensorflow")
-
-
-def _convert(
-    tensorflow: Any, adapter: KerasAdapter, model: Any, plan: PrecisionPlan, samples: Samples, io: str
-) -> tuple[bytes, Trace]:
-    """Return the file's content, and the graph that it was made from."""
-    trace = Trace({}, ())
-    with tempfile.TemporaryDirectory() as folder, captured("TFLiteConverter"):
-        try:
-            exported = adapter.in_float32(model)
-            serving, trace = _traced(tensorflow, adapter, exported, adapter.inputs(model))
-            _refuse_loops(serving, trace, plan)
-            holder = tensorflow.Module()
-            holder.variables_of_model = adapter.tensorflow_variables(exported)
-            tensorflow.saved_model.save(holder, folder, signatures={"serving_default": serving})
-            converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
-            _configure(tensorflow, converter, plan, samples, io)
-            return converter.convert(), trace
-        except PrecisionError:
-            raise
-        except Exception as error:  # Keras, TensorFlow and its C++ code raise what they like; the cause is kept
-            raise ExportError(
-                f"Expected TFLiteConverter to convert '{model.name}' to {plan.default}. Received: {_reason(error, trace)}"
-            ) from error
-
-
-def _reason(error: Exception, trace: Trace) -> str:
-    """The converter's message without its dump of the graph, and with the layers' own names."""
-    text = str(error)
-    missing = {name: trace.path_of(operation) for name, operation in re.findall(r'fused\["(\w+):", "([^"@]+)', text)}
-    missing = {name: path for name, path in missing.items() if path and f"tf.{name}" in text}
-    if not missing:
-        return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
-    named = ", ".join(f"{name} of layer '{path}'" for name, path in missing.items())
-    return f"no kernel in TensorFlow Lite for {named}. Replace it with operations that have one."
-
-
-def _refuse_loops(serving: Any, trace: Trace, plan: PrecisionPlan) -> None:
-    """Calibrating a graph with a loop ends the process in TensorFlow 2.21, with a segmentation fault."""
-    loops = [trace.path_of(operation.name) for operation in serving.graph.get_operations() if "While" in operation.type]
-    if loops and plan.default == "int8":
-        raise ExportError(
-            f"Expected a graph without loops for int8. Received: a loop in the layer '{loops[0]}', which TFLiteConverter cannot "
-            "calibrate. Build recurrent layers with unroll=True, or export float16."
-        )
-
-
-def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence[Input]) -> tuple[Any, Trace]:
-    """Trace the model for one sample, and note the scope in which each layer's operations lie."""
-    paths = {id(layer): path for path, layer in layer_paths(model).items()}
-    scopes: dict[str, str] = {}
-    makers: list[str | None] = []
-
-    def watch(layer: Any, proceed: Callable[[], Any]) -> Any:
-        path = paths.get(id(layer))
-        if path is None:
-            return proceed()
-        graph = tensorflow.compat.v1.get_default_graph()
-        outer, before = tensorflow.get_current_name_scope(), len(graph.get_operations())
-        outputs = proceed()
-        for operation in graph.get_operations()[before:]:
-            scopes.setdefault(operation.name, path)
-            scope = operation.name.rpartition("/")[0]
-            if len(scope) > len(outer):  # the scope around the layer is not the layer's
-                scopes.setdefault(scope, path)
-        return outputs
-
-    def serve(**tensors: Any) -> dict[str, Any]:
-        outputs = adapter.call(model, [tensors[each.name] for each in inputs])
-        makers[:] = [scopes.get(output.op.name) for output in outputs]
-        return {f"output_{index}": output for index, output in enumerate(outputs)}
-
-    wanted = {each.name: tensorflow.TensorSpec((1, *_static(each)), each.dtype, name=each.name) for each in inputs}
-    with adapter.watching_calls(watch):
-        serving = tensorflow.function(serve).get_concrete_function(**wanted)
-    return serving, Trace(scopes, tuple(makers))
-
-
-def _static(wanted: Input) -> tuple[int, ...]:
-    if None in wanted.shape:
-        raise ModelError(
-            f"Expected inputs of a fixed size. Received: '{wanted.name}' of shape (n, {', '.join(str(size) for size in wanted.shape)}). "
-            "Build the model with a fixed Input shape: integer kernels need one."
-        )
-    return tuple(size for size in wanted.shape if size is not None)
-
-
-def _configure(tensorflow: Any, converter: Any, plan: PrecisionPlan, samples: Samples, io: str) -> None:
-    if plan.default == "float32":
-        return
-    converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
-    if plan.default == "float16":
-        converter.target_spec.supported_types = [tensorflow.float16]
-        return
-    converter.representative_dataset = lambda: _one_by_one(samples)
-    # Kernels without an integer version stay in float, and are reported by name.
-    converter.target_spec.supported_ops = [
-        tensorflow.lite.OpsSet.TFLITE_BUILTINS_INT8,
-        tensorflow.lite.OpsSet.TFLITE_BUILTINS,
-    ]
-    converter.inference_input_type = converter.inference_output_type = getattr(tensorflow, io)
-
-
-def _one_by_one(samples: Samples) -> Iterator[dict[str, Array]]:
-    for index in range(len(next(iter(samples.values())))):
-        yield {name: array[index : index + 1] for name, array in samples.items()}
-
-
-def _read_back(content: bytes, name: str) -> EdgeModel:
-    """Load and run what is about to be written."""
-    with tempfile.TemporaryDirectory() as folder:
-        return inspect(write_whole(Path(folder) / name, content))
+def _calibration(model: Any, plan: PrecisionPlan, data: Any) -> Calibration | None:
+    """The values of the activations; None where the plan has no integer activations to choose ranges for."""
+    if isinstance(data, Calibration):
+        return data.expect(model)
+    return calibrate(model, data) if _precisions(plan) & set(_INTEGER) else None
 
 
 def _rows(subject: str, written: EdgeModel) -> Iterator[Measurement]:

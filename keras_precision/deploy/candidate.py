@@ -1,0 +1,160 @@
+"""Candidate: a quantized file before it is written, and the choice between two engines' files."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from keras_precision.errors import ExportError
+from keras_precision.files import write_whole
+from keras_precision.optional import available
+from keras_precision.plan import PrecisionPlan
+from keras_precision.quantize.assignment import assigned
+from keras_precision.quantize.calibration import Calibration
+from keras_precision.quantize.converter import Converted
+from keras_precision.quantize.float_file import FloatFile, float_file
+from keras_precision.quantize.ptq import Job, by_converter, by_quantizer
+from keras_precision.quantize.trace import Layers, Trace, layers_of
+from keras_precision.ranges import Range
+from keras_precision.tflite_file import EdgeModel, inspect
+
+__all__ = ["Candidate", "best_candidate", "plain_candidate"]
+
+_NOT_COUNTED = ("cast", "index", "opaque")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that was loaded and run, and may be written.
+
+    Attributes:
+        content: Its content.
+        model: What it holds.
+        trace: The graph that it was made from.
+        layers: The layers that each of its operators computes.
+        engine: What made it.
+        notes: What a reader should know.
+    """
+
+    content: bytes
+    model: EdgeModel
+    trace: Trace
+    layers: Layers
+    engine: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def islands(self) -> int:
+        """How many operators compute in float."""
+        return sum(operator.precision == "float32" for operator in self.model.operators)
+
+
+def plain_candidate(converted: Converted, engine: str = "converter") -> Candidate:
+    """Return what a converter wrote, read back.
+
+    Args:
+        converted: The file, and the graph that it was made from.
+        engine: What made it.
+
+    Returns:
+        The candidate.
+
+    Raises:
+        FileFormatError: The file does not load and run.
+    """
+    model = read_back(converted.content)
+    return Candidate(converted.content, model, converted.trace, layers_of(model, converted.trace), engine)
+
+
+def best_candidate(
+    model: Any,
+    plan: PrecisionPlan,
+    calibration: Calibration | None,
+    method: str,
+    percentile: float,
+    engine: str,
+    io: str,
+) -> Candidate:
+    """Quantize a model by an engine, or by whichever leaves fewer operators in float.
+
+    Args:
+        model: The model.
+        plan: A deployment plan.
+        calibration: What its activations look like; None where no layer needs it.
+        method: How ranges are chosen.
+        percentile: For the method of that name.
+        engine: ``"auto"``, ``"aeq"`` or ``"converter"``.
+        io: Element type of inputs and outputs.
+
+    Returns:
+        The candidate.
+
+    Raises:
+        PlanError: The plan wants two formats for layers that are one operator.
+        ExportError: The engine failed; with ``"auto"``, every engine that can make such a file.
+    """
+    source = calibration.float_file if calibration is not None else float_file(model)
+    plain = read_back(source.content)
+    formats = assigned(plain.operators, layers_of(plain, source.trace), plan)
+    ranges = _ranges(plain, formats, calibration, method, percentile)
+    job = Job(source.content, formats, ranges, io)
+    convertible = {*formats, plan.default} <= {"int8", "float32"} and io in ("int8", "float32")
+    wanted = engine
+    if engine == "auto" and not available("ai_edge_quantizer") and convertible:
+        wanted = "converter"
+    if wanted != "auto":
+        return _made(job, source, wanted)
+    return _chosen(job, source) if convertible else _made(job, source, "aeq")
+
+
+def _chosen(job: Job, source: FloatFile) -> Candidate:
+    """The quantizer's file; the converter's where that has fewer operators in float than wanted."""
+    wanted = sum(precision == "float32" for precision in job.formats)
+    try:
+        first = _made(job, source, "aeq")
+    except ExportError as error:
+        second = _made(job, source, "converter")
+        return replace(second, notes=(f"made by TFLiteConverter's quantizer, since AI Edge Quantizer failed: {error}",))
+    if first.islands <= wanted or not available("tensorflow"):
+        return first
+    try:
+        second = _made(job, source, "converter")
+    except ExportError:
+        return first
+    return second if second.islands < first.islands else first
+
+
+def _made(job: Job, source: FloatFile, engine: str) -> Candidate:
+    make: Callable[[Job], bytes] = by_quantizer if engine == "aeq" else by_converter
+    return plain_candidate(Converted(make(job), source.trace), engine)
+
+
+def _ranges(
+    plain: EdgeModel, formats: list[str], calibration: Calibration | None, method: str, percentile: float
+) -> dict[str, Range]:
+    """The range of each activation; the full one where 16 bits leave no need to clip."""
+    if calibration is None:
+        return {}
+    ranges = calibration.ranges(method, percentile=percentile)
+    wide = [name for operator, precision in zip(plain.operators, formats, strict=True) if precision == "int16x8" for name in operator.tensors]
+    full = calibration.ranges("minmax") if wide else {}
+    if set(formats) == {"int16x8"}:
+        return full
+    return {**ranges, **{name: full[name] for name in wide if name in full}}
+
+
+def read_back(content: bytes) -> EdgeModel:
+    """Load and run what may be written.
+
+    Args:
+        content: A ``.tflite`` file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        FileFormatError: It does not load and run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return inspect(write_whole(Path(folder) / "model.tflite", content))

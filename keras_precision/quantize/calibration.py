@@ -1,0 +1,292 @@
+"""Calibration: the values that a model's activations take on representative data, and the ranges chosen from them."""
+
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.samples import stream_samples
+from keras_precision.errors import DataError, FileFormatError, ModelError
+from keras_precision.files import write_whole
+from keras_precision.histogram import Histogram
+from keras_precision.progress import progress
+from keras_precision.quantize.flatbuffer import Flatbuffer
+from keras_precision.quantize.float_file import FloatFile, float_file, weights_digest
+from keras_precision.quantize.observer import Observer
+from keras_precision.quantize.trace import Trace
+from keras_precision.ranges import Range, check_method, range_of
+from keras_precision.saved import Fields, parse_document
+
+__all__ = ["Calibration", "Seen", "calibrate"]
+
+Array = npt.NDArray[Any]
+
+_BLOCK = 65536
+
+_FORMAT, _VERSION = "keras_precision.calibration", 1
+# Version 1 (2026-11): a zip archive: header.json, model.tflite, and NumPy arrays of all tensors.
+
+
+@dataclass
+class Seen:
+    """What one tensor held.
+
+    Attributes:
+        values: All values.
+        low: The smallest value of each channel (last axis), of shape (channels,).
+        high: The largest, likewise.
+        total: The sum, likewise.
+        rows: How many values each channel's sum is of.
+    """
+
+    values: Histogram = field(default_factory=Histogram)
+    low: Array = field(default_factory=lambda: np.zeros(0))
+    high: Array = field(default_factory=lambda: np.zeros(0))
+    total: Array = field(default_factory=lambda: np.zeros(0))
+    rows: int = 0
+
+    @property
+    def mean(self) -> Array:
+        """The mean of each channel."""
+        return self.total / max(1, self.rows)
+
+    def update(self, values: Array) -> None:
+        """Add what the tensor held in one run.
+
+        Args:
+            values: Values, channels last.
+
+        Raises:
+            DataError: A value is NaN or infinite.
+        """
+        table = values.reshape(-1, values.shape[-1] if values.ndim else 1)
+        rows, channels = table.shape
+        # Narrow tables are slow to reduce: rows are laid side by side, and their channels folded after.
+        beside = math.gcd(rows, 2 ** max(0, 9 - channels.bit_length()))
+        wide = table.reshape(rows // beside, beside * channels)
+        step = max(1, _BLOCK // wide.shape[1])
+        for start in range(0, len(wide), step):  # what fits the processor's cache is several times as fast
+            self._add(wide[start : start + step], (beside, channels))
+        self.rows += rows
+
+    def _add(self, block: Array, fold: tuple[int, int]) -> None:
+        self.values.update(block)
+        low = block.min(axis=0).reshape(fold).min(axis=0)
+        high = block.max(axis=0).reshape(fold).max(axis=0)
+        total = block.sum(axis=0).reshape(fold).sum(axis=0, dtype=np.float64)
+        if self.low.size:
+            low, high, total = np.minimum(self.low, low), np.maximum(self.high, high), self.total + total
+        self.low, self.high, self.total = low, high, total
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Made by ``calibrate``: serves any number of exports of the same weights, and any method.
+
+    Attributes:
+        float_file: The model in float32, on which the values were measured.
+        samples: How many samples were seen.
+        seen: Name of a tensor of the float file to what it held.
+
+    Example:
+        >>> import keras_precision as kp
+        >>> calibration = kp.calibrate(model, x_cal)
+        >>> calibration.samples
+        32
+        >>> kp.export_tflite(model, "model.tflite", "int8", calibration).value("calibration_samples")
+        32
+    """
+
+    float_file: FloatFile = field(repr=False)
+    samples: int
+    seen: Mapping[str, Seen] = field(repr=False)
+
+    def ranges(self, method: str = "mse", *, percentile: float = 99.99) -> dict[str, Range]:
+        """Return the range in which each activation is to be quantized.
+
+        Args:
+            method: ``"mse"`` (the least mean squared error of rounding and clipping), ``"minmax"``,
+                ``"percentile"`` or ``"entropy"``.
+            percentile: For that method: the share of values, in percent, that each end keeps.
+
+        Returns:
+            Name of a tensor of the float file to the smallest and the largest value of its range.
+
+        Raises:
+            InputError: The method is unknown, or the percentile out of range.
+        """
+        check_method(method, percentile)
+        return {name: range_of(each.values, method, percentile) for name, each in self.seen.items()}
+
+    def expect(self, model: Any) -> Self:
+        """Return this calibration if it was measured on a model's present weights.
+
+        Args:
+            model: The model that is to be exported.
+
+        Returns:
+            The calibration itself.
+
+        Raises:
+            ModelError: It was measured on other weights.
+        """
+        if weights_digest(model) != self.float_file.digest:
+            raise ModelError(
+                f"Expected a calibration of the present weights of '{model.name}'. Received: one of other weights. "
+                "Calibrate again after training: kp.calibrate(model, representative_dataset)."
+            )
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the calibration, and the float file that it belongs to.
+
+        Args:
+            path: Where it goes; its folder must exist.
+
+        Returns:
+            The path.
+
+        Raises:
+            DestinationError: The path cannot be written.
+        """
+        arrays: dict[str, Array] = {}
+        rows = []
+        for index, (name, each) in enumerate(self.seen.items()):
+            values = each.values
+            rows.append([name, values.minimum, values.maximum, values.exponent, values.zeros, each.rows])
+            arrays[f"{index}_bins"] = np.stack([values.above, values.below])
+            arrays[f"{index}_channels"] = np.stack([each.low, each.high, each.total])
+        header = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "samples": self.samples,
+            "digest": self.float_file.digest,
+            "trace": self.float_file.trace.to_json(),
+            "tensors": rows,
+        }
+        content, packed = io.BytesIO(), io.BytesIO()
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type] # its stub takes every keyword for an option
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("header.json", json.dumps(header))
+            archive.writestr("model.tflite", self.float_file.content)
+            archive.writestr("arrays.npz", packed.getvalue(), zipfile.ZIP_STORED)
+        return write_whole(path, content.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a calibration that ``save`` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The calibration.
+
+        Raises:
+            FileFormatError: The file is no calibration, or damaged.
+            FileNotFoundError: There is no such file.
+        """
+        try:
+            with zipfile.ZipFile(Path(path)) as archive:
+                header, content = archive.read("header.json"), archive.read("model.tflite")
+                arrays = dict(np.load(io.BytesIO(archive.read("arrays.npz")), allow_pickle=False))
+        except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+            raise FileFormatError(
+                f"{path}: expected a calibration that save wrote. Received: a damaged or foreign file ({error})."
+            ) from error
+        fields = parse_document(header, path, _FORMAT, _VERSION)
+        try:
+            seen = dict(_tensors(fields, arrays))
+            trace = Trace.from_json(fields.get("trace", dict))
+        except (KeyError, ValueError, TypeError) as error:
+            raise FileFormatError(
+                f"{path}: expected the tensors of a calibration. Received: damaged ones ({error})."
+            ) from error
+        source = FloatFile(content, trace, fields.get("digest", str))
+        return cls(source, fields.get("samples", int), seen)
+
+
+def calibrate(model: Any, representative_dataset: Any, *, verbose: bool | None = None) -> Calibration:
+    """Run a model on representative data, once, and keep what each of its activations takes.
+
+    The data are read piece by piece, and values are counted in histograms, so that memory does
+    not grow with the number of samples. The ranges are chosen later, by whichever method an
+    export asks for.
+
+    Args:
+        model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
+        representative_dataset: Samples as the model is given them: an array of shape (n, ...), one
+            per input as a tuple or dict, or anything that ``fit`` takes (``tf.data``,
+            ``PyDataset``, torch ``DataLoader``, generator; labels are dropped), or a function
+            that yields lists of arrays.
+        verbose: Whether to draw a progress bar; None: where it takes long, on a terminal.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        DataError: The data are missing or empty, or do not fit the model.
+        ModelError: The model is subclassed or not built, or an input has a free size.
+        ExportError: The model cannot be converted, or computes values that are not finite.
+        MissingExtraError: TensorFlow or the interpreter is not installed.
+
+    Example:
+        >>> calibration = calibrate(model, x_cal)
+        >>> low, high = calibration.ranges("minmax")["serving_default_input_layer:0"]
+        >>> bool(low <= x_cal.min() and high >= x_cal.max())
+        True
+    """
+    inputs = adapter_of(model).inputs(model)
+    pieces = stream_samples(representative_dataset, inputs)
+    first = next(pieces)  # data that do not fit are refused before any work is done
+    source = float_file(model)
+    return _measured(source, _again(first, pieces), verbose)
+
+
+def _measured(source: FloatFile, pieces: Iterator[dict[str, Array]], verbose: bool | None) -> Calibration:
+    graph = Flatbuffer(source.content)
+    names = {number: graph.name(number) for number in graph.activations()}
+    observer = Observer(source.content, list(names))
+    seen = {name: Seen() for name in names.values()}
+    samples = 0
+
+    def look(number: int, values: Array) -> None:
+        try:
+            seen[names[number]].update(values)
+        except DataError as error:
+            raise _not_finite(source, names[number]) from error
+
+    with progress("calibrating", "samples", verbose=verbose) as advance:
+        for count in observer.run(pieces, look):
+            samples += count
+            advance(count)
+    return Calibration(source, samples, seen)
+
+
+def _not_finite(source: FloatFile, tensor: str) -> DataError:
+    layer = next((path for part in tensor.split(";") if (path := source.trace.path_of(part))), tensor)
+    return DataError(
+        f"Expected finite activations. Received: NaN or infinity from the layer '{layer}', in float32, on the representative data. "
+        "The model is broken before any quantization: look at its weights, and at these samples."
+    )
+
+
+def _again(first: dict[str, Array], rest: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]]:
+    yield first
+    yield from rest
+
+
+def _tensors(fields: Fields, arrays: Mapping[str, Array]) -> Iterator[tuple[str, Seen]]:
+    for index, (name, minimum, maximum, exponent, zeros, rows) in enumerate(fields.get("tensors", list)):
+        (above, below), (low, high, total) = arrays[f"{index}_bins"], arrays[f"{index}_channels"]
+        values = Histogram(float(minimum), float(maximum), int(exponent), above, below, int(zeros))
+        yield str(name), Seen(values, low.astype(np.float32), high.astype(np.float32), total, int(rows))

@@ -1,0 +1,134 @@
+"""A Keras model as a float ``.tflite`` file of one sample, with the layers that its operators come from."""
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from keras_precision._adapters import KerasAdapter, adapter_of
+from keras_precision._adapters.keras import Input
+from keras_precision._adapters.paths import layer_paths
+from keras_precision.chatter import captured
+from keras_precision.errors import ExportError, ModelError, PrecisionError
+from keras_precision.optional import require
+from keras_precision.quantize.trace import Trace
+
+__all__ = ["Converted", "FloatFormat", "convert", "static_shape"]
+
+FloatFormat = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What TFLiteConverter made of a model.
+
+    Attributes:
+        content: The file's content.
+        trace: The graph that it was made from.
+    """
+
+    content: bytes
+    trace: Trace
+
+
+def convert(model: Any, precision: FloatFormat = "float32") -> Converted:
+    """Convert a model of the TensorFlow backend for one sample at a time.
+
+    A free batch axis costs shape arithmetic at run time. A model in mixed precision is converted
+    from its float32 weights.
+
+    Args:
+        model: A built functional or sequential model.
+        precision: ``"float32"``, or ``"float16"`` for weights of half the size.
+
+    Returns:
+        The file, and the graph that it was made from.
+
+    Raises:
+        ModelError: An input has a size that is not fixed.
+        ExportError: The converter failed.
+    """
+    tensorflow = require("tensorflow", extra="tensorflow")
+    adapter = adapter_of(model)
+    trace = Trace({}, ())
+    with tempfile.TemporaryDirectory() as folder, captured("TFLiteConverter"):
+        try:
+            exported = adapter.in_float32(model)
+            serving, trace = _traced(tensorflow, adapter, exported, adapter.inputs(model))
+            holder = tensorflow.Module()
+            holder.variables_of_model = adapter.tensorflow_variables(exported)
+            tensorflow.saved_model.save(holder, folder, signatures={"serving_default": serving})
+            converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
+            if precision == "float16":
+                converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+                converter.target_spec.supported_types = [tensorflow.float16]
+            return Converted(bytes(converter.convert()), trace)
+        except PrecisionError:
+            raise
+        except Exception as error:  # Keras, TensorFlow and its C++ code raise what they like; the cause is kept
+            raise ExportError(
+                f"Expected TFLiteConverter to convert '{model.name}' to {precision}. Received: {_reason(error, trace)}"
+            ) from error
+
+
+def static_shape(wanted: Input) -> tuple[int, ...]:
+    """Return the shape of an input whose sizes are all fixed.
+
+    Args:
+        wanted: The input.
+
+    Returns:
+        Its shape without the batch axis.
+
+    Raises:
+        ModelError: A size is free.
+    """
+    if None in wanted.shape:
+        raise ModelError(
+            f"Expected inputs of a fixed size. Received: '{wanted.name}' of shape (n, {', '.join(str(size) for size in wanted.shape)}). "
+            "Build the model with a fixed Input shape: integer kernels need one."
+        )
+    return tuple(size for size in wanted.shape if size is not None)
+
+
+def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence[Input]) -> tuple[Any, Trace]:
+    """Trace the model for one sample, and note the scope in which each layer's operations lie."""
+    paths = {id(layer): path for path, layer in layer_paths(model).items()}
+    scopes: dict[str, str] = {}
+    makers: list[str | None] = []
+
+    def watch(layer: Any, proceed: Callable[[], Any]) -> Any:
+        path = paths.get(id(layer))
+        if path is None:
+            return proceed()
+        graph = tensorflow.compat.v1.get_default_graph()
+        outer, before = tensorflow.get_current_name_scope(), len(graph.get_operations())
+        outputs = proceed()
+        for operation in graph.get_operations()[before:]:
+            scopes.setdefault(operation.name, path)
+            scope = operation.name.rpartition("/")[0]
+            if len(scope) > len(outer):  # the scope around the layer is not the layer's
+                scopes.setdefault(scope, path)
+        return outputs
+
+    def serve(**tensors: Any) -> dict[str, Any]:
+        outputs = adapter.call(model, [tensors[each.name] for each in inputs])
+        makers[:] = [scopes.get(output.op.name) for output in outputs]
+        return {f"output_{index}": output for index, output in enumerate(outputs)}
+
+    wanted = {each.name: tensorflow.TensorSpec((1, *static_shape(each)), each.dtype, name=each.name) for each in inputs}
+    with adapter.watching_calls(watch):
+        serving = tensorflow.function(serve).get_concrete_function(**wanted)
+    return serving, Trace(scopes, tuple(makers), tuple(paths.values()))
+
+
+def _reason(error: Exception, trace: Trace) -> str:
+    """The converter's message without its dump of the graph, and with the layers' own names."""
+    text = str(error)
+    missing = {name: trace.path_of(operation) for name, operation in re.findall(r'fused\["(\w+):", "([^"@]+)', text)}
+    missing = {name: path for name, path in missing.items() if path and f"tf.{name}" in text}
+    if not missing:
+        return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
+    named = ", ".join(f"{name} of layer '{path}'" for name, path in missing.items())
+    return f"no kernel in TensorFlow Lite for {named}. Replace it with operations that have one."

@@ -1,0 +1,177 @@
+"""The tables of a ``.tflite`` file, read, changed and written again."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision.chatter import captured
+from keras_precision.optional import require
+from keras_precision.ranges import Range
+
+__all__ = ["Flatbuffer"]
+
+Array = npt.NDArray[Any]
+
+
+class Flatbuffer:
+    """The main graph of a file: its tensors by number, its operators in order.
+
+    Args:
+        content: The file's content.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._tools: Any = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
+        self._schema: Any = require("ai_edge_litert.schema_py_generated", extra="tflite")
+        with captured("flatbuffers"):
+            self._model = self._tools.read_model_from_bytearray(bytearray(content))
+        self._graph = self._model.subgraphs[0]
+
+    @property
+    def operators(self) -> list[Any]:
+        """The operators of the main graph, as the schema has them."""
+        return list(self._graph.operators)
+
+    @property
+    def inputs(self) -> list[int]:
+        """The numbers of the tensors that are given."""
+        return [int(number) for number in self._graph.inputs]
+
+    @property
+    def outputs(self) -> list[int]:
+        """The numbers of the tensors that are answered."""
+        return [int(number) for number in self._graph.outputs]
+
+    def name(self, tensor: int) -> str:
+        """Return the name of a tensor.
+
+        Args:
+            tensor: Its number.
+
+        Returns:
+            Its name in the file.
+        """
+        return str(self._graph.tensors[tensor].name.decode())
+
+    def rank(self, tensor: int) -> int:
+        """Return how many axes a tensor has.
+
+        Args:
+            tensor: Its number.
+
+        Returns:
+            The count.
+        """
+        return len(self._shape(tensor))
+
+    def constant(self, tensor: int) -> Array | None:
+        """Return the content of a constant.
+
+        Args:
+            tensor: Its number; -1 stands for an operand that is left out.
+
+        Returns:
+            Its values in float32; None where it is no float constant.
+        """
+        if tensor < 0 or self._graph.tensors[tensor].type != self._schema.TensorType.FLOAT32:
+            return None
+        data = self._model.buffers[self._graph.tensors[tensor].buffer].data
+        if data is None or len(data) == 0:
+            return None
+        return np.frombuffer(bytes(data), np.float32).reshape(self._shape(tensor))
+
+    def activations(self) -> list[int]:
+        """Return the tensors whose values come from the data: float, and no constants.
+
+        Returns:
+            Their numbers, inputs first, then in the order in which they are computed.
+        """
+        numbers = self.inputs
+        for operator in self._graph.operators:
+            numbers += [int(number) for number in operator.outputs]
+        return [
+            number
+            for number in dict.fromkeys(numbers)
+            if number >= 0 and self._graph.tensors[number].type == self._schema.TensorType.FLOAT32
+        ]
+
+    def kernel(self, operator: Any) -> str:
+        """Return what an operator computes.
+
+        Args:
+            operator: One of ``operators``.
+
+        Returns:
+            Such as ``CONV_2D``.
+        """
+        code = self._model.operatorCodes[operator.opcodeIndex]
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        return _names(self._schema.BuiltinOperator).get(number, "CUSTOM")
+
+    def set_constant(self, tensor: int, values: Array) -> None:
+        """Replace the content of a constant, and of it alone.
+
+        Args:
+            tensor: Its number.
+            values: The new values, of its shape.
+        """
+        buffer = self._schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
+        self._graph.tensors[tensor].buffer = len(self._model.buffers)
+        self._model.buffers.append(buffer)
+
+    def set_ranges(self, ranges: Mapping[str, Range]) -> None:
+        """Note the range of each activation where TensorFlow Lite's own quantizer looks for it.
+
+        Args:
+            ranges: Name of a tensor to its range.
+        """
+        for number in self.activations():
+            low, high = ranges.get(self.name(number), (None, None))
+            if low is not None and high is not None:
+                found = self._schema.QuantizationParametersT()
+                found.min, found.max = np.array([low], np.float32), np.array([high], np.float32)
+                self._graph.tensors[number].quantization = found
+
+    def metadata(self) -> Iterator[tuple[str, bytes]]:
+        """Yield what the file carries beside its graph.
+
+        Yields:
+            Name and content of each entry.
+        """
+        for entry in self._model.metadata or ():
+            data = self._model.buffers[entry.buffer].data
+            yield entry.name.decode(), b"" if data is None else bytes(data)
+
+    def set_metadata(self, name: str, content: bytes) -> None:
+        """Put an entry beside the graph; runtimes pass over it.
+
+        Args:
+            name: The name of the entry.
+            content: What it holds.
+        """
+        buffer, entry = self._schema.BufferT(), self._schema.MetadataT()
+        buffer.data = np.frombuffer(content, np.uint8)
+        entry.name, entry.buffer = name.encode(), len(self._model.buffers)
+        self._model.buffers.append(buffer)
+        others = [each for each in self._model.metadata or () if each.name != entry.name]
+        self._model.metadata = [*others, entry]
+
+    def content(self) -> bytes:
+        """Return the file's content.
+
+        Returns:
+            As it is to be written.
+        """
+        with captured("flatbuffers"):
+            return bytes(self._tools.convert_object_to_bytearray(self._model))
+
+    def _shape(self, tensor: int) -> tuple[int, ...]:
+        shape = self._graph.tensors[tensor].shape
+        return () if shape is None else tuple(int(size) for size in shape)
+
+
+def _names(enumeration: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}

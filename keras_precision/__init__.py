@@ -7,9 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_precision import edge
+    from keras_precision import edge, formats
     from keras_precision._adapters.loss_scale_optimizer import LossScaleOptimizer
     from keras_precision._adapters.paths import layer_paths, plan_of
+    from keras_precision._adapters.precision_wrapper import PrecisionWrapper
     from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
     from keras_precision.findings import Finding
+    from keras_precision.machine import hardware
     from keras_precision.metrics import METRICS
     from keras_precision.plan import PrecisionPlan
+    from keras_precision.planned import apply_plan
     from keras_precision.policy import precision, set_precision
     from keras_precision.quantize.calibration import Calibration, calibrate
     from keras_precision.report.render import render
@@ -29,12 +32,16 @@ __version__ = "0.1.0"
 
 # In the order of the workflow: look, decide, act, verify, tell.
 _WHERE = {
+    "formats": "formats",
+    "hardware": "machine",
     "layer_paths": "_adapters.paths",
     "plan_of": "_adapters.paths",
     "PrecisionProfiler": "callbacks.profiler",
     "Probe": "callbacks.probe",
     "PrecisionPlan": "plan",
     "precision": "policy",
+    "apply_plan": "planned",
+    "PrecisionWrapper": "_adapters.precision_wrapper",
     "set_precision": "policy",
     "LossScaleOptimizer": "_adapters.loss_scale_optimizer",
     "LossScaleGuard": "callbacks.loss_scale_guard",
@@ -66,13 +73,17 @@ __all__ = [
     "PrecisionPlan",
     "PrecisionProfiler",
     "PrecisionWarning",
+    "PrecisionWrapper",
     "Probe",
     "Result",
+    "apply_plan",
     "benchmark",
     "calibrate",
     "edge",
     "evaluate",
     "export_tflite",
+    "formats",
+    "hardware",
     "layer_paths",
     "plan_of",
     "precision",

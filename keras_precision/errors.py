@@ -16,7 +16,7 @@
     ├── LossScaleCollapse (RuntimeError)   a training that no loss scale can save
     ├── MissingExtraError (ImportError)    an optional package that is not installed
     └── ExportError (RuntimeError)         a conversion that failed
-        └── PlanNotHonouredError           a file that does not do what its plan says
+        └── PlanNotHonouredError           a file, or a model, that does not do what its plan says
 
 ``PrecisionWarning`` is the one warning category.
 
@@ -103,7 +103,7 @@ class ExportError(PrecisionError, RuntimeError):
 
 
 class PlanNotHonouredError(ExportError):
-    """A written file does not do what its plan says."""
+    """A written file, or a model, does not do what its plan says."""
 
 
 class PrecisionWarning(UserWarning):

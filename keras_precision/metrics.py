@@ -119,6 +119,10 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("output_type", "", None, "Element type, and quantization if there is one, of one output of the file."),
     ("export_time_s", "s", "lower", "Time that conversion and reading back took."),
     ("calibration_samples", "", None, "Samples that set the ranges of the activations."),
+    ("accelerated", "", "higher", "Whether the hardware says that it multiplies in the number format: 1 or 0."),
+    ("matmul_ms", "ms", "lower", "Median time of a product of two square matrices in the number format."),
+    ("convolution_ms", "ms", "lower", "Median time of a 3 x 3 convolution in the number format."),
+    ("depthwise_ms", "ms", "lower", "Median time of a 3 x 3 depthwise convolution in the number format."),
 )
 
 METRICS: MappingProxyType[str, Metric] = MappingProxyType({row[0]: Metric(*row) for row in _ROWS})

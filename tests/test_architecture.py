@@ -37,6 +37,8 @@ FLOORS = {
         "environment",
         "findings",
         "formats",
+        "integers",
+        "number_format",
         "histogram",
         "latency",
         "metrics",

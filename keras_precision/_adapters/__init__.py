@@ -5,12 +5,13 @@ and tf_keras models can be used in one process; a framework is imported only whe
 came from it is passed in.
 """
 
+import sys
 from typing import Any
 
 from keras_precision._adapters.keras import KerasAdapter
 from keras_precision.errors import ModelError
 
-__all__ = ["KerasAdapter", "adapter_for_file", "adapter_of"]
+__all__ = ["KerasAdapter", "adapter_for_file", "adapter_of", "adapters_in_use"]
 
 
 def adapter_of(model: Any) -> KerasAdapter:
@@ -43,6 +44,15 @@ def adapter_for_file() -> KerasAdapter:
         The adapter.
     """
     return _keras3()
+
+
+def adapters_in_use() -> list[KerasAdapter]:
+    """Return the adapter of Keras 3, and that of tf_keras where it is loaded.
+
+    Returns:
+        One or two.
+    """
+    return [_keras3(), _legacy()] if "tf_keras" in sys.modules else [_keras3()]
 
 
 def _keras3() -> KerasAdapter:

@@ -3,6 +3,7 @@
 import os
 import platform
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from keras_precision._adapters.memory import MemorySource, ResidentSet
@@ -32,6 +33,31 @@ class Compute(ABC):
     @abstractmethod
     def tf32(self) -> bool | None:
         """Whether products of FP32 numbers may be rounded to TF32; None where the device has no TF32."""
+
+    @abstractmethod
+    def allow_tf32(self, allowed: bool) -> Callable[[], None]:
+        """Say whether products of FP32 numbers may be rounded to TF32.
+
+        Args:
+            allowed: Whether they may, in products and convolutions.
+
+        Returns:
+            What puts the former setting back.
+        """
+
+    @property
+    @abstractmethod
+    def compute_capability(self) -> tuple[int, int] | None:
+        """That of the NVIDIA GPU that is used; None where there is none."""
+
+    @property
+    def is_tpu(self) -> bool:
+        """Whether it computes on a TPU."""
+        return False
+
+    @abstractmethod
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function of tensors as training runs it: compiled, where the backend compiles."""
 
     @abstractmethod
     def memory(self) -> MemorySource:
@@ -66,6 +92,24 @@ class TensorFlowCompute(Compute):
     @property
     def tf32(self) -> bool | None:
         return self._tf.config.experimental.tensor_float_32_execution_enabled() if self.device else None
+
+    def allow_tf32(self, allowed: bool) -> Callable[[], None]:
+        config = self._tf.config.experimental
+        before = config.tensor_float_32_execution_enabled()
+        config.enable_tensor_float_32_execution(allowed)
+        return lambda: config.enable_tensor_float_32_execution(before)
+
+    @property
+    def compute_capability(self) -> tuple[int, int] | None:
+        gpus = self._tf.config.get_visible_devices("GPU")
+        return self._tf.config.experimental.get_device_details(gpus[0]).get("compute_capability") if gpus else None
+
+    @property
+    def is_tpu(self) -> bool:
+        return bool(self._tf.config.get_visible_devices("TPU"))
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self._tf.function(function, autograph=False)  # type: ignore[no-any-return]
 
     def memory(self) -> MemorySource:
         device = "GPU:0" if self.device else "CPU:0"
@@ -125,6 +169,24 @@ class JaxCompute(Compute):
             return None
         return self._jax.config.jax_default_matmul_precision not in ("float32", "highest")
 
+    def allow_tf32(self, allowed: bool) -> Callable[[], None]:
+        before = self._jax.config.jax_default_matmul_precision
+        self._jax.config.update("jax_default_matmul_precision", "tensorfloat32" if allowed else "highest")
+        return lambda: self._jax.config.update("jax_default_matmul_precision", before)
+
+    @property
+    def compute_capability(self) -> tuple[int, int] | None:
+        capability = getattr(self._jax.devices()[0], "compute_capability", None)  # "9.0"; absent but on NVIDIA's
+        major, _, minor = str(capability or "").partition(".")
+        return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+
+    @property
+    def is_tpu(self) -> bool:
+        return bool(self._jax.devices()[0].platform == "tpu")
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self._jax.jit(function)  # type: ignore[no-any-return]
+
     def memory(self) -> MemorySource:
         device = self._jax.devices()[0]
         return _JaxAllocator(device) if device.memory_stats() else ResidentSet()  # None on the processor
@@ -176,6 +238,24 @@ class TorchCompute(Compute):
         # Either switch rounds products: that of matrix products, and that of convolutions.
         return _rounds(self._torch.backends.cuda.matmul) or _rounds(self._torch.backends.cudnn)
 
+    def allow_tf32(self, allowed: bool) -> Callable[[], None]:
+        # Since PyTorch 2.9 each kind of operation has a switch; once it is set, reading the older ones may raise.
+        backends, switch, value = self._torch.backends, "fp32_precision", "tf32" if allowed else "ieee"
+        holders = [backends.cuda.matmul, getattr(backends.cudnn, "conv", None), getattr(backends.cudnn, "rnn", None)]
+        if not all(hasattr(holder, switch) for holder in holders):
+            holders, switch, value = [backends.cuda.matmul, backends.cudnn], "allow_tf32", allowed  # type: ignore[assignment]
+        before = [getattr(holder, switch) for holder in holders]
+        _set_each(holders, switch, [value] * len(holders))
+        return lambda: _set_each(holders, switch, before)
+
+    @property
+    def compute_capability(self) -> tuple[int, int] | None:
+        on_cuda = self.device and self._torch.cuda.is_available() and self._torch.version.cuda
+        return tuple(self._torch.cuda.get_device_capability()) if on_cuda else None
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self._torch.no_grad()(function)  # type: ignore[no-any-return]
+
     def memory(self) -> MemorySource:
         on_cuda = self.device and self._torch.cuda.is_available()
         return _TorchAllocator(self._torch.cuda) if on_cuda else ResidentSet()
@@ -187,6 +267,11 @@ class TorchCompute(Compute):
     def compilations(self, model: Any) -> int:
         """Return 0: Keras runs PyTorch eagerly unless it is told otherwise."""
         return 0
+
+
+def _set_each(holders: list[Any], switch: str, values: list[Any]) -> None:
+    for holder, value in zip(holders, values, strict=True):
+        setattr(holder, switch, value)
 
 
 def _rounds(backend: Any) -> bool:

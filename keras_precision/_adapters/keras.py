@@ -123,6 +123,18 @@ class KerasAdapter(ABC):
     def samples_seen(self, model: Any) -> int | None:
         """Return how many samples the running epoch has trained; None if the model does not count them."""
 
+    @abstractmethod
+    def set_policy(self, layer: Any, precision: str) -> None:
+        """Give a layer, built or not, a policy; what was compiled before still computes in the old one."""
+
+    @abstractmethod
+    def is_loss_scaling(self, optimizer: Any) -> bool:
+        """Tell whether an optimizer scales the loss of another one, which is its ``inner_optimizer``."""
+
+    @abstractmethod
+    def scaled(self, optimizer: Any) -> Any:
+        """Return an optimizer of this Keras, wrapped in dynamic loss scaling with bounds."""
+
     def bytes_by_kind(self, model: Any, optimizer: Any = None) -> dict[str, int]:
         """Return the bytes that training holds from step to step, by the types of the variables.
 
@@ -254,6 +266,19 @@ class KerasAdapter(ABC):
             yield
         finally:
             base.__call__ = original
+
+    def answers(self, model: Any, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Return a model's answers to one batch without compiling anything.
+
+        Args:
+            model: A built functional or sequential model.
+            inputs: One array per input.
+
+        Returns:
+            One array per output.
+        """
+        convert = getattr(getattr(self.keras, "ops", None), "convert_to_numpy", np.asarray)  # tf_keras has no ops
+        return [_as_arrays(convert(output)) for output in self.call(model, inputs)]
 
     def predict(self, model: Any, inputs: Any, batch_size: int) -> Any:
         """Return a model's answers as NumPy arrays, in float32 where it computes in less."""

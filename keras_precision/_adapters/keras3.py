@@ -98,6 +98,20 @@ class Keras3Adapter(KerasAdapter):
         model.optimizer = bounded
         model.make_train_function(force=True)  # a step that was traced before holds the old optimizer
 
+    def set_policy(self, layer: Any, precision: str) -> None:
+        """Set the policy, which variables follow."""
+        layer.dtype_policy = precision
+
+    def is_loss_scaling(self, optimizer: Any) -> bool:
+        """Compare with Keras's class, which ours is one of."""
+        return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+    def scaled(self, optimizer: Any) -> Any:
+        """Wrap it in our own optimizer, which has a floor and a ceiling."""
+        from keras_precision._adapters.loss_scale_optimizer import LossScaleOptimizer
+
+        return LossScaleOptimizer(optimizer)
+
     def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
         """Time the pulls where Python makes them; on TensorFlow, the compiled step does."""
         if self.compute.name == "jax":

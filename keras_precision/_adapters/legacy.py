@@ -2,12 +2,13 @@
 
 import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
+from tf_keras.src.mixed_precision import autocast_variable
 
 from keras_precision._adapters.compute import Compute, compute_named
 from keras_precision._adapters.data_wait import DataWait, UnknownDataWait
@@ -87,6 +88,35 @@ class LegacyAdapter(KerasAdapter):
             raise InputError(
                 f"Expected min_scale=1 for a tf_keras model, whose own floor that is. Received: {min_scale}."
             )
+
+    def walk(self, layer: Any) -> Iterator[Any]:
+        """Yield the pattern of a Bidirectional, too: it is not tracked, and what is saved is its configuration."""
+        for inner in super().walk(layer):
+            yield inner
+            if isinstance(inner, tf_keras.layers.Bidirectional):
+                yield from super().walk(inner.layer)
+
+    def set_policy(self, layer: Any, precision: str) -> None:
+        """Set the policy, and wrap the weights that were made without automatic casting."""
+        layer._set_dtype_policy(precision)
+        if not layer._autocast or layer.compute_dtype == layer.variable_dtype:
+            return
+        wrapped = {}
+        for weights in (layer._trainable_weights, layer._non_trainable_weights):
+            for place, weight in enumerate(weights):
+                if weight.dtype.is_floating and not hasattr(weight, "_variable"):
+                    weights[place] = wrapped[id(weight)] = autocast_variable.create_autocast_variable(weight)
+        for name, value in vars(layer).items():
+            if id(value) in wrapped:
+                vars(layer)[name] = wrapped[id(value)]  # past Keras's tracking of attributes
+
+    def is_loss_scaling(self, optimizer: Any) -> bool:
+        """Compare with the class of tf_keras."""
+        return isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+
+    def scaled(self, optimizer: Any) -> Any:
+        """Wrap it in that of tf_keras, which has a floor of 1."""
+        return tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
 
     def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
         """Tell that it is not known."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from keras_precision.errors import InputError
 from keras_precision.report import markdown, text
+from keras_precision.report.hardware_table import hardware_table
 from keras_precision.report.table import Table, export_table, run_table
 from keras_precision.result import Result
 
@@ -15,7 +16,7 @@ _DRAW: dict[str, Callable[[Table], str]] = {"text": text.draw, "markdown": markd
 def render(results: Result | Sequence[Result], format: str = "text") -> str:  # noqa: A002 - the name that users expect
     """Return results as text.
 
-    Training runs and models to deploy get a table each; the first of its kind is the baseline of
+    Training runs and models to deploy get a table each, and so does each machine; the first of its kind is the baseline of
     the speedup.
 
     Args:
@@ -39,6 +40,8 @@ def render(results: Result | Sequence[Result], format: str = "text") -> str:  # 
     if not given:
         raise InputError("Expected at least one result. Received: none.")
     runs = [result for result in given if result.select("step_time_ms")]
-    models = [result for result in given if not result.select("step_time_ms")]
+    machines = [result for result in given if result.select("accelerated")]
+    models = [result for result in given if result not in runs and result not in machines]
     tables = [make(group) for make, group in ((run_table, runs), (export_table, models)) if group]
+    tables += map(hardware_table, machines)
     return "\n\n".join(_DRAW[format](table) for table in tables)

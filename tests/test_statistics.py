@@ -1,0 +1,131 @@
+"""Statistics: against SciPy and closed forms, and by simulation with seeds."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from keras_precision.errors import DataError, InputError
+from keras_precision.statistics import (
+    difference_interval,
+    folded,
+    mcnemar,
+    mean_interval,
+    ratio_interval,
+)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_the_interval_of_a_mean_is_that_of_scipy(rng: np.random.Generator, confidence: float) -> None:
+    """Both ends are those of SciPy's one-sample t test."""
+    values = rng.normal(3, 2, 7)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    found = mean_interval(values.tolist(), confidence)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert (found.estimate, found.count, found.confidence) == (pytest.approx(values.mean()), 7, confidence)
+
+
+def test_a_ratio_that_is_the_same_in_each_block_is_certain() -> None:
+    """Without any spread, the interval is a point: the ratio."""
+    found = ratio_interval([1.0, 2.0, 8.0], [1.5, 3.0, 12.0])
+    assert [found.estimate, found.low, found.high] == pytest.approx([1.5] * 3)
+
+
+def test_a_ratio_and_its_inverse_are_alike(rng: np.random.Generator) -> None:
+    """Exchanging the two runs turns each end into the inverse of the other."""
+    first, second = rng.lognormal(size=9), rng.lognormal(size=9)
+    there, back = ratio_interval(first, second), ratio_interval(second, first)
+    assert (there.low, there.estimate) == pytest.approx((1 / back.high, 1 / back.estimate))
+
+
+def test_the_ratio_of_blocks_is_scipys_interval_of_logarithms(rng: np.random.Generator) -> None:
+    """The interval is that of a paired t test on logarithms."""
+    first, second = rng.lognormal(size=9), rng.lognormal(size=9)
+    expected = stats.ttest_rel(np.log(second), np.log(first)).confidence_interval(0.95)
+    found = ratio_interval(first, second)
+    assert (found.low, found.high) == pytest.approx((math.exp(expected.low), math.exp(expected.high)))
+
+
+def test_the_difference_is_scipys_paired_test(rng: np.random.Generator) -> None:
+    """The interval of a paired difference is that of SciPy."""
+    first, second = rng.normal(size=5), rng.normal(size=5)
+    expected = stats.ttest_rel(second, first).confidence_interval(0.95)
+    found = difference_interval(first, second)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize("count", [2, 3, 12])
+def test_intervals_hold_the_truth_as_often_as_they_say(rng: np.random.Generator, count: int) -> None:
+    """Of 2,000 A/A comparisons with few blocks, no more leave 1 out than 95 % confidence allows (p > 0.001)."""
+    load = rng.lognormal(0, 0.5, (2000, count))  # shared by both runs of a block
+    first, second = (load * rng.lognormal(0, 0.05, load.shape) for _ in range(2))
+    found = [ratio_interval(a, b) for a, b in zip(first, second, strict=True)]
+    wrong = sum(each.lies_above(1) or each.lies_below(1) for each in found)
+    assert stats.binomtest(wrong, 2000, 0.05).pvalue > 0.001
+
+
+def test_a_percentile_bootstrap_over_three_figures_does_not(rng: np.random.Generator) -> None:
+    """What the studentized interval is there for: the plain bootstrap is wrong far more often than 5 %."""
+    logs = rng.normal(0, 0.05, (500, 3))
+    draws = rng.integers(0, 3, (500, 400, 3))
+    means = np.take_along_axis(logs[:, None, :], draws, axis=2).mean(axis=2)
+    low, high = np.percentile(means, (2.5, 97.5), axis=1)
+    assert np.mean((low > 0) | (high < 0)) > 0.2
+
+
+def test_drift_goes_out_of_folded_rounds() -> None:
+    """A machine that slows down evenly does not decide between equal runs measured forth and back."""
+    speed = [math.exp(0.05 * place) for place in range(16)]
+    pairs = [(speed[place], speed[place + 1]) for place in range(0, 16, 2)]
+    first = [pair[number % 2] for number, pair in enumerate(pairs)]
+    second = [pair[1 - number % 2] for number, pair in enumerate(pairs)]
+    assert folded(second) == pytest.approx(folded(first))
+    assert ratio_interval(first, second).high > 1.02  # each round alone does not know that it was drift
+
+
+def test_an_odd_round_is_left_out() -> None:
+    """A round without its way back is not counted."""
+    assert folded([2.0, 8.0, 5.0]) == [4.0]
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 0), (6, 0), (5, 9), (30, 12)])
+def test_mcnemar_is_the_binomial_test(lost: int, won: int) -> None:
+    """The p-value is the two-sided sum of binomial probabilities, however many samples both got right."""
+    baseline = [True] * lost + [False] * won + [True] * 50 + [False] * 7
+    other = [False] * lost + [True] * won + [True] * 50 + [False] * 7
+    count = lost + won
+    tail = sum(math.comb(count, k) for k in range(max(lost, won), count + 1)) / 2**count
+    found = mcnemar(baseline, other)
+    assert found.p_value == pytest.approx(min(1.0, 2 * tail))
+    assert (found.only_baseline, found.only_other) == (lost, won)
+
+
+def test_mcnemar_names_few_winners_among_equals(rng: np.random.Generator) -> None:
+    """Two classifiers that err independently and equally often differ at the 5 % level in at most 5 % of 1,000 tests."""
+    right = rng.random((1000, 2, 200)) < 0.9
+    assert np.mean([mcnemar(first, second).p_value < 0.05 for first, second in right]) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([1.0]), "Expected at least two figures, as one says nothing of its spread. Received: 1"),
+        (lambda: mean_interval([1.0, math.nan]), "Expected finite figures. Received: NaN or infinity among 2"),
+        (lambda: ratio_interval([1.0, 2.0], [1.0]), "as many figures of one run as of the other. Received: 2 and 1"),
+        (lambda: ratio_interval([1.0, 2.0], [1.0, 0.0]), "Expected times above 0. Received: a time of 0 or less"),
+        (lambda: folded([1.0, 0.0]), "Expected times above 0. Received: a time of 0 or less"),
+        (lambda: mcnemar([True], [True, False]), "Expected answers to the same samples. Received: 1 and 2"),
+    ],
+)
+def test_figures_that_say_nothing_are_refused(call, message: str) -> None:
+    """Too few, not finite, not positive, not paired: each is told apart."""
+    with pytest.raises(DataError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_a_confidence_is_a_share(confidence: float) -> None:
+    """95 is no confidence; 0.95 is."""
+    with pytest.raises(InputError, match=f"Expected a confidence between 0 and 1. Received: {confidence}"):
+        mean_interval([1.0, 2.0], confidence)

@@ -30,14 +30,14 @@ def progress(
         ...         advance(1)
     """
     if verbose is False:
-        yield lambda count: None
+        yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if verbose is None and not console.is_terminal:
-        yield lambda count: None
+        yield lambda _: None
         return
     counted = TextColumn("{task.completed:.0f} " + unit)
     columns = (TextColumn("{task.description}"), BarColumn(), counted, TimeElapsedColumn(), TimeRemainingColumn())

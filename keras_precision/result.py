@@ -9,8 +9,9 @@ from typing import Any, Self
 
 from keras_precision.environment import Environment
 from keras_precision.errors import FileFormatError, NotMeasuredError, nearest
+from keras_precision.files import write_whole
 from keras_precision.plan import PrecisionPlan
-from keras_precision.saved import Fields, decode_number, encode_number, load_document, parse_document, save_document
+from keras_precision.saved import Fields, decode_number, document, encode_number, parse_document
 
 __all__ = ["Measurement", "Result", "Value"]
 
@@ -203,8 +204,16 @@ class Result:
         Raises:
             DestinationError: The path cannot be written.
         """
+        return write_whole(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return what ``save`` writes.
+
+        Returns:
+            JSON, as UTF-8.
+        """
         rows = {"measurements": [row.to_json() for row in self.measurements]}
-        return save_document(path, _FORMAT, _VERSION, self._head() | rows)
+        return document(_FORMAT, _VERSION, self._head() | rows)
 
     def log_header(self) -> str:
         """Return the first line of a log: a file to which rows are appended while they are measured.
@@ -232,12 +241,28 @@ class Result:
             FileFormatError: The file is no result, or holds something that this version does not know.
             FileNotFoundError: There is no such file.
         """
-        head, _, rest = Path(path).read_bytes().partition(b"\n")
+        return cls.from_bytes(Path(path).read_bytes(), path)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str | os.PathLike[str]) -> Self:
+        """Read what ``to_bytes`` returned, or the log of a run that did not end.
+
+        Args:
+            content: JSON.
+            path: Where it was read from, for messages.
+
+        Returns:
+            The result.
+
+        Raises:
+            FileFormatError: It is no result, or holds something that this version does not know.
+        """
+        head, _, rest = content.partition(b"\n")
         if _LOG_FORMAT.encode() in head:
             fields = parse_document(head, path, _LOG_FORMAT, _LOG_VERSION)
             rows = _logged_rows(rest, path)
             return replace(cls._from_fields(fields, rows), notes=("the run did not end: this is what it had written",))
-        fields = load_document(path, _FORMAT, _VERSION)
+        fields = parse_document(content, path, _FORMAT, _VERSION)
         return cls._from_fields(fields, fields.get("measurements", list))
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 from keras_precision.errors import FileFormatError
 from keras_precision.files import write_whole
 
-__all__ = ["Fields", "decode_number", "encode_number", "load_document", "parse_document", "save_document"]
+__all__ = ["Fields", "decode_number", "document", "encode_number", "load_document", "parse_document", "save_document"]
 
 # JSON has no such numbers, and a diverged run has many.
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -139,8 +139,22 @@ def save_document(path: str | os.PathLike[str], format_name: str, version: int, 
     Raises:
         DestinationError: The path cannot be written.
     """
-    document = {"format": format_name, "version": version, **fields}
-    return write_whole(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    return write_whole(path, document(format_name, version, fields))
+
+
+def document(format_name: str, version: int, fields: Mapping[str, Any]) -> bytes:
+    """Return a JSON document whose first fields are its format and version.
+
+    Args:
+        format_name: What kind of document it is, such as ``"keras_precision.plan"``.
+        version: The version of that format.
+        fields: The content.
+
+    Returns:
+        The document, as UTF-8.
+    """
+    whole = {"format": format_name, "version": version, **fields}
+    return (json.dumps(whole, indent=1, allow_nan=False) + "\n").encode()
 
 
 def load_document(path: str | os.PathLike[str], format_name: str, version: int) -> Fields:

@@ -17,6 +17,7 @@ from keras_precision.tflite_child import Child, ChildError
 from keras_precision.tflite_operators import Operator, operators, writers
 
 __all__ = [
+    "CARD",
     "EdgeModel",
     "Operator",
     "Tensor",
@@ -36,6 +37,10 @@ _RUNTIMES = (
     ("tflite_runtime.interpreter", "tflite-runtime"),
     ("tensorflow.lite", "tensorflow"),
 )
+
+
+CARD = "keras_precision.card"
+"""The name of the metadata entry that says how a file was made."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,7 @@ class EdgeModel:
         outputs: Its outputs, in the order of the model's.
         operators: Its operators, in the order in which they run (main subgraph).
         writers: For each output, the number of the operator that computes it; -1 for an input handed on.
+        card: What the file says of how it was made, as JSON; empty where it says nothing.
     """
 
     path: str
@@ -111,6 +117,7 @@ class EdgeModel:
     outputs: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     writers: tuple[int, ...] = ()
+    card: str = ""
 
     @property
     def operator_counts(self) -> dict[str, int]:
@@ -242,14 +249,16 @@ def describe(path: str) -> dict[str, Any]:
         The fields of an ``EdgeModel``.
     """
     plain = interpreter(path, delegates=False)  # with delegates, the operators of the file are replaced
+    packed, card = _beside_the_interpreter(path)
     model = EdgeModel(
         path=path,
         size_bytes=Path(path).stat().st_size,
         runtime=_runtime_name(),
         inputs=tuple(_tensor(name, detail) for name, detail in input_details(plain)),
         outputs=tuple(_tensor(name, detail) for name, detail in output_details(plain)),
-        operators=tuple(operators(plain, _packed(path))),
+        operators=tuple(operators(plain, packed)),
         writers=tuple(writers(plain, [detail["index"] for _, detail in output_details(plain)])),
+        card=card,
     )
     running = interpreter(path)
     for (_, detail), values in zip(input_details(running), zeros(model), strict=True):
@@ -258,15 +267,19 @@ def describe(path: str) -> dict[str, Any]:
     return asdict(model)
 
 
-def _packed(path: str) -> dict[int, str]:
-    """The tensors of the main graph that are packed, and their element type, where the schema is at hand."""
+def _beside_the_interpreter(path: str) -> tuple[dict[int, str], str]:
+    """What interpreters do not tell, where the schema is at hand: packed tensors with their type, and the card."""
     if not available("ai_edge_litert.schema_py_generated"):
-        return {}
+        return {}, ""
     schema = importlib.import_module("ai_edge_litert.schema_py_generated")
-    graph = schema.Model.GetRootAs(Path(path).read_bytes(), 0).Subgraphs(0)
-    types = {schema.TensorType.INT4: "int4"}
-    found = {index: types.get(graph.Tensors(index).Type()) for index in range(graph.TensorsLength())}
-    return {index: name for index, name in found.items() if name is not None}
+    model = schema.Model.GetRootAs(Path(path).read_bytes(), 0)
+    graph = model.Subgraphs(0)
+    numbers = range(graph.TensorsLength())
+    packed = {number: "int4" for number in numbers if graph.Tensors(number).Type() == schema.TensorType.INT4}
+    for entry in map(model.Metadata, range(model.MetadataLength())):
+        if entry.Name() == CARD.encode():
+            return packed, model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
+    return packed, ""
 
 
 _PROGRAM = (

@@ -83,9 +83,7 @@ class Recording:
         subject = self.subject
         with self.guarded("nothing could be measured"):
             adapter = adapter_of(subject.model)
-            fit = Fit(
-                subject.model, adapter, subject.optimizer, own_loop=subject.own_loop, resources=self._resources
-            )
+            fit = Fit(subject.model, adapter, subject.optimizer, own_loop=subject.own_loop, resources=self._resources)
             self._resets = self._resources.enter_context(adapter.counting_resets(subject.model))
             self._fit = fit
             self._watching = ProbeSet(probes, self._note)

@@ -24,9 +24,7 @@ class Kinds:
 
     def __add__(self, other: "Kinds") -> "Kinds":
         """Return the sums."""
-        return Kinds(
-            self.finite + other.finite, self.not_finite + other.not_finite, self.unknown + other.unknown
-        )
+        return Kinds(self.finite + other.finite, self.not_finite + other.not_finite, self.unknown + other.unknown)
 
 
 @dataclass

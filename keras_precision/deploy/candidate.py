@@ -1,27 +1,26 @@
 """Candidate: a quantized file before it is written, and the choice between two engines' files."""
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keras_precision.errors import ExportError
+from keras_precision.deploy.request import Request
+from keras_precision.errors import ExportError, FileFormatError
 from keras_precision.files import write_whole
 from keras_precision.optional import available
-from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.assignment import assigned
+from keras_precision.quantize.bias import corrected
 from keras_precision.quantize.calibration import Calibration
 from keras_precision.quantize.converter import Converted
 from keras_precision.quantize.float_file import FloatFile, float_file
+from keras_precision.quantize.provenance import foreign_ranges
 from keras_precision.quantize.ptq import Job, by_converter, by_quantizer
 from keras_precision.quantize.trace import Layers, Trace, layers_of
 from keras_precision.ranges import Range
 from keras_precision.tflite_file import EdgeModel, inspect
 
 __all__ = ["Candidate", "best_candidate", "plain_candidate"]
-
-_NOT_COUNTED = ("cast", "index", "opaque")
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Candidate:
         layers: The layers that each of its operators computes.
         engine: What made it.
         notes: What a reader should know.
+        foreign_ranges: Activations whose range is none of those that were asked for.
     """
 
     content: bytes
@@ -43,6 +43,7 @@ class Candidate:
     layers: Layers
     engine: str
     notes: tuple[str, ...] = ()
+    foreign_ranges: int = 0
 
     @property
     def islands(self) -> int:
@@ -67,25 +68,13 @@ def plain_candidate(converted: Converted, engine: str = "converter") -> Candidat
     return Candidate(converted.content, model, converted.trace, layers_of(model, converted.trace), engine)
 
 
-def best_candidate(
-    model: Any,
-    plan: PrecisionPlan,
-    calibration: Calibration | None,
-    method: str,
-    percentile: float,
-    engine: str,
-    io: str,
-) -> Candidate:
+def best_candidate(model: Any, request: Request, calibration: Calibration | None) -> Candidate:
     """Quantize a model by an engine, or by whichever leaves fewer operators in float.
 
     Args:
         model: The model.
-        plan: A deployment plan.
+        request: What is asked for.
         calibration: What its activations look like; None where no layer needs it.
-        method: How ranges are chosen.
-        percentile: For the method of that name.
-        engine: ``"auto"``, ``"aeq"`` or ``"converter"``.
-        io: Element type of inputs and outputs.
 
     Returns:
         The candidate.
@@ -96,12 +85,14 @@ def best_candidate(
     """
     source = calibration.float_file if calibration is not None else float_file(model)
     plain = read_back(source.content)
-    formats = assigned(plain.operators, layers_of(plain, source.trace), plan)
-    ranges = _ranges(plain, formats, calibration, method, percentile)
-    job = Job(source.content, formats, ranges, io)
-    convertible = {*formats, plan.default} <= {"int8", "float32"} and io in ("int8", "float32")
-    wanted = engine
-    if engine == "auto" and not available("ai_edge_quantizer") and convertible:
+    formats = assigned(plain.operators, layers_of(plain, source.trace), request.plan)
+    content = source.content
+    if calibration is not None and request.bias_correction:
+        content = corrected(content, formats, calibration)
+    job = Job(content, formats, _ranges(plain, formats, calibration, request), request.io)
+    convertible = {*formats, request.plan.default} <= {"int8", "float32"} and request.io != "int16"
+    wanted = request.engine
+    if wanted == "auto" and not available("ai_edge_quantizer") and convertible:
         wanted = "converter"
     if wanted != "auto":
         return _made(job, source, wanted)
@@ -113,35 +104,41 @@ def _chosen(job: Job, source: FloatFile) -> Candidate:
     wanted = sum(precision == "float32" for precision in job.formats)
     try:
         first = _made(job, source, "aeq")
-    except ExportError as error:
+    except (ExportError, FileFormatError) as error:
         second = _made(job, source, "converter")
         return replace(second, notes=(f"made by TFLiteConverter's quantizer, since AI Edge Quantizer failed: {error}",))
-    if first.islands <= wanted or not available("tensorflow"):
+    if first.islands <= wanted:
         return first
     try:
         second = _made(job, source, "converter")
-    except ExportError:
+    except (ExportError, FileFormatError):
         return first
     return second if second.islands < first.islands else first
 
 
 def _made(job: Job, source: FloatFile, engine: str) -> Candidate:
-    make: Callable[[Job], bytes] = by_quantizer if engine == "aeq" else by_converter
-    return plain_candidate(Converted(make(job), source.trace), engine)
+    content = by_quantizer(job) if engine == "aeq" else by_converter(job)
+    made = plain_candidate(Converted(content, source.trace), engine)
+    return replace(made, foreign_ranges=len(foreign_ranges(content, job.ranges)))
 
 
 def _ranges(
-    plain: EdgeModel, formats: list[str], calibration: Calibration | None, method: str, percentile: float
+    plain: EdgeModel, formats: list[str], calibration: Calibration | None, request: Request
 ) -> dict[str, Range]:
     """The range of each activation; the full one where 16 bits leave no need to clip."""
     if calibration is None:
         return {}
-    ranges = calibration.ranges(method, percentile=percentile)
-    wide = [name for operator, precision in zip(plain.operators, formats, strict=True) if precision == "int16x8" for name in operator.tensors]
-    full = calibration.ranges("minmax") if wide else {}
+    wide = {
+        name
+        for operator, precision in zip(plain.operators, formats, strict=True)
+        if precision == "int16x8"
+        for name in operator.tensors
+    }
+    full = calibration.ranges("minmax")
     if set(formats) == {"int16x8"}:
         return full
-    return {**ranges, **{name: full[name] for name in wide if name in full}}
+    chosen = calibration.ranges(request.calibration, percentile=request.percentile)
+    return {name: full[name] if name in wide else found for name, found in chosen.items()}
 
 
 def read_back(content: bytes) -> EdgeModel:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from keras_precision.errors import PlanNotHonouredError
+from keras_precision.edge_runtimes import obstacles
+from keras_precision.errors import PlanError, PlanNotHonouredError
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.trace import Layers
 from keras_precision.tflite_file import EdgeModel, Operator
 
-__all__ = ["check_plan", "realised_plan"]
+__all__ = ["check_plan", "check_runs", "realised_plan"]
 
 
 def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: Sequence[str]) -> PrecisionPlan:
@@ -78,6 +79,35 @@ def check_plan(
     return tuple(relaxed)
 
 
+def check_runs(model: EdgeModel, layers: Layers, runtime: str) -> None:
+    """Raise where a runtime cannot run a file, or runs it wrongly.
+
+    Args:
+        model: The file.
+        layers: The layers that each operator computes, from ``layers_of``.
+        runtime: What the file is to run on.
+
+    Raises:
+        PlanError: It cannot.
+    """
+    found: dict[str, str] = {}
+    for number, text in obstacles(model, runtime):
+        owners = layers[number]
+        found.setdefault(text, f"layer '{owners[0]}'" if owners else f"operator {model.operators[number].kernel}")
+    if found:
+        raise PlanError(
+            f"Expected a file that {runtime} runs. Received: one for LiteRT alone: {runtime} "
+            f"{'; it '.join(f'{text} ({where})' for text, where in found.items())}. Give these layers another precision."
+        )
+
+
+_WITH_WEIGHTS = """
+CONV_2D CONV_3D CONV_3D_TRANSPOSE DEPTHWISE_CONV_2D FULLY_CONNECTED TRANSPOSE_CONV EMBEDDING_LOOKUP GATHER
+BATCH_MATMUL UNIDIRECTIONAL_SEQUENCE_LSTM UNIDIRECTIONAL_SEQUENCE_RNN SVDF
+"""
+_WEIGHTED = frozenset(_WITH_WEIGHTS.split())
+"""Kernels with weights to speak of. A constant of an addition is none."""
+
 _OF_WEIGHTS = {"float16": "float32", "int8_dynamic": "float32", "int4": "int8"}
 """Formats of weights alone, and what an operator without any computes in beside them."""
 
@@ -86,7 +116,8 @@ def _computes(operator: Operator, wanted: str) -> bool:
     """Tell whether an operator's precision says anything about a layer that is wanted in ``wanted``."""
     if operator.precision in ("cast", "index", "opaque"):
         return False
-    return bool(operator.weights) or operator.precision != _OF_WEIGHTS.get(wanted)
+    weighted = operator.kernel in _WEIGHTED and bool(operator.weights)
+    return weighted or operator.precision != _OF_WEIGHTS.get(wanted)
 
 
 def _one(used: Sequence[str], wanted: str) -> str:

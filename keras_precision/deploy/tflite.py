@@ -1,28 +1,29 @@
 """export_tflite: a Keras model as a TensorFlow Lite file that was read back and run."""
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.paths import layer_paths
-from keras_precision.deploy.candidate import Candidate, best_candidate, plain_candidate
-from keras_precision.deploy.readback import check_plan, realised_plan
-from keras_precision.environment import Environment
-from keras_precision.errors import DestinationError, InputError, UnknownPrecisionError
+from keras_precision.deploy.candidate import Candidate, best_candidate, plain_candidate, read_back
+from keras_precision.deploy.card import facts, operator_rows, with_card
+from keras_precision.deploy.readback import check_plan, check_runs, realised_plan
+from keras_precision.deploy.request import Request, side_type, wanted_plan
+from keras_precision.errors import DestinationError, ExportError
 from keras_precision.files import check_destination, write_whole
-from keras_precision.plan import PrecisionPlan, check_precision
+from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.calibration import Calibration, calibrate
+from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.float_file import convert_anywhere
-from keras_precision.ranges import check_method
 from keras_precision.result import Measurement, Result
-from keras_precision.tflite_file import EdgeModel, runtime
+from keras_precision.tflite_file import runtime as installed_runtime
+from keras_precision.verify import evaluate
 
 __all__ = ["export_tflite"]
-
-_INTEGER = {"int8": "int8", "int16x8": "int16", "int4": "int8"}  # formats of activations that ranges are needed for
-_ENGINES = ("auto", "aeq", "converter")
 
 
 def export_tflite(
@@ -33,58 +34,49 @@ def export_tflite(
     *,
     calibration: str = "mse",
     percentile: float = 99.99,
+    bias_correction: bool = False,
     engine: Literal["auto", "aeq", "converter"] = "auto",
+    runtime: Literal["litert", "tflite-runtime", "tflm"] = "litert",
     io: Literal["int8", "int16", "float32"] | None = None,
+    validation_data: tuple[Any, Any] | None = None,
     strict: bool = False,
     overwrite: bool = True,
 ) -> Result:
-    """Write a model as a ``.tflite`` file, read it back, and run it once.
+    """Write a model as a ``.tflite`` file, read it back, and run it.
 
     The file takes one sample at a time: a free batch axis costs shape arithmetic at run time. A
-    model in mixed precision is exported from its float32 weights, and one of the JAX or PyTorch
+    model in mixed precision is exported from its float32 weights, one of the JAX or PyTorch
     backend in a process of its own that runs Keras on TensorFlow.
 
     Args:
         model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
         path: Where the file goes, ending in ``.tflite``; its folder must exist. Nothing is written
             unless all checks pass.
-        plan: ``"float32"``, ``"float16"`` (weights; computed in float32 on most processors),
-            ``"int8"`` (weights and activations), ``"int16x8"`` (16-bit activations, 8-bit
-            weights), ``"int4"`` (4-bit weights of dense and convolution layers, 8-bit
-            activations), ``"int8_dynamic"`` (8-bit weights, activations quantized as the model
-            runs), or a deployment plan that gives each layer one of these.
-        representative_dataset: What ``kp.calibrate`` made of the model, or the samples for it: an
-            array of shape (n, ...), one per input as a tuple or dict, or anything that ``fit``
-            takes (labels are dropped). Needed where activations become integers.
-        calibration: How the ranges of activations are chosen from the samples: ``"mse"``,
-            ``"minmax"``, ``"percentile"`` or ``"entropy"``. Ranges of int16 are always the full ones.
+        plan: A deployment plan, or one precision: ``"float32"``, ``"float16"`` (weights),
+            ``"int8"``, ``"int16x8"`` (16-bit activations, 8-bit weights), ``"int4"`` (4-bit
+            weights, 8-bit activations) or ``"int8_dynamic"`` (8-bit weights, activations
+            quantized as the model runs).
+        representative_dataset: Samples to choose the ranges of activations from, as for
+            ``kp.calibrate``, or what that returned. Needed where activations become integers.
+        calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"`` or
+            ``"entropy"``. Those of int16 are always the full ones.
         percentile: For that method: the share of values, in percent, that each end keeps.
+        bias_correction: Take the mean error of the quantized weights out of the biases.
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
-            for int8 and float32), or ``"auto"``: the first, or the second where it turns more
-            operators into integer ones.
+            int8 and float32 alone), or ``"auto"``: whichever leaves less in float.
+        runtime: What the file is to run on. It is run on LiteRT in any case.
         io: Element type of inputs and outputs; None: that of the plan's default activations.
+        validation_data: Samples and labels, as for ``kp.evaluate``: adds the file's accuracy, and its
+            agreement with the model, to the result and to the card inside the file.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
         overwrite: Whether an older file at ``path`` may be replaced.
 
     Returns:
-        A result with ``size_bytes``, ``operator`` for each operator, ``operator_count`` for each
-        kind, ``input_type`` and ``output_type``, ``calibration_samples``, ``engine`` and
-        ``export_time_s``; its plan is the one that the file realises, and its notes name the
+        The rows that docs/export.md lists; the plan that the file realises; notes that name the
         layers that stayed in float.
 
     Raises:
-        UnknownPrecisionError: The precision is not one that this verb writes.
-        PlanKindError: A training plan was given.
-        PlanError: The plan wants two precisions for layers that are one operator of the file.
-        UnknownLayerError: The plan names a layer that the model does not have.
-        DataError: The representative data are missing, empty, or do not fit the model.
-        ModelError: The model is subclassed or not built, has a free size, or other weights than
-            the calibration.
-        InputError: An option is unknown.
-        DestinationError: The path cannot be written, or a file is there and ``overwrite`` is False.
-        MissingExtraError: TensorFlow, the quantizer or the interpreter is not installed.
-        PlanNotHonouredError: The file does not compute a named layer as the plan says.
-        ExportError: An engine failed.
+        PrecisionError: The kinds that docs/export.md lists, each with what to do.
 
     Example:
         >>> result = export_tflite(model, "model.tflite", "int8", representative_dataset=x_cal)
@@ -92,78 +84,58 @@ def export_tflite(
         2
     """
     began = time.perf_counter()
-    decided = _decided(plan)
     adapter_of(model).inputs(model)  # refuses what cannot be exported
+    decided = wanted_plan(plan)
     decided.resolve(layer_paths(model))
-    side = _side(io, decided)
-    check_method(calibration, percentile)
-    if engine not in _ENGINES:
-        raise InputError(f"Expected engine to be one of {', '.join(_ENGINES)}. Received: {engine!r}.")
+    request = Request(
+        decided, side_type(io, decided), calibration, percentile, bias_correction, engine, runtime, strict
+    )
     destination = check_destination(path, suffix=".tflite")
     if destination.exists() and not overwrite:
         raise DestinationError(
             f"Expected a path that is free. Received: '{destination}', which exists. Remove it, or export with overwrite=True."
         )
-    runtime()
+    installed_runtime()
+    made, measured, realised, notes = _checked(model, request, representative_dataset)
+    told = facts(destination.name, request, made, measured, realised, notes)
+    if validation_data is not None:
+        told = told.with_measurements(_scores(model, made.content, destination.name, validation_data))
+    content = with_card(made.content, told)
+    if read_back(content).operators != made.model.operators:
+        raise ExportError("Expected a file of the same operators with a card inside. Received: others.")
+    write_whole(destination, content)
+    took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
+    size = Measurement(destination.name, "size_bytes", len(content))
+    return told.with_measurements([took, size, *operator_rows(made.model)])
+
+
+def _checked(
+    model: Any, request: Request, data: Any
+) -> tuple[Candidate, Calibration | None, PrecisionPlan, tuple[str, ...]]:
+    """A file that does what is asked for, what its ranges were chosen from, its plan, and what was relaxed."""
     measured: Calibration | None = None
-    if _precisions(decided) <= {"float32"} or decided == PrecisionPlan.deployment("float16"):
-        made = plain_candidate(convert_anywhere(model, "float16" if decided.default == "float16" else "float32"))
+    if request.plain:
+        made = plain_candidate(convert_anywhere(model, "float16" if request.plan.default == "float16" else "float32"))
+        check_faithful(model, made.content)
     else:
-        measured = _calibration(model, decided, representative_dataset)
-        made = best_candidate(model, decided, measured, calibration, percentile, engine, side)
-    realised = realised_plan(made.model, decided, made.layers, list(made.trace.paths))
-    notes = check_plan(made.model, decided, realised, made.layers, strict=strict)
-    write_whole(destination, made.content)
-    rows = [
-        Measurement(destination.name, "export_time_s", time.perf_counter() - began),
-        Measurement(destination.name, "engine", made.engine),
-        *_rows(destination.name, made.model),
-    ]
-    if measured is not None:
-        rows.append(Measurement(destination.name, "calibration_samples", measured.samples))
-        rows.append(Measurement(destination.name, "calibration_method", calibration))
-    environment = Environment.here(backend=made.model.runtime)
-    return Result(f"tflite:{decided.default}", tuple(rows), environment, realised, (*notes, *made.notes))
+        measured = _calibration(model, request, data)
+        made = best_candidate(model, request, measured)
+    realised = realised_plan(made.model, request.plan, made.layers, list(made.trace.paths))
+    notes = check_plan(made.model, request.plan, realised, made.layers, strict=request.strict)
+    check_runs(made.model, made.layers, request.runtime)
+    return made, measured, realised, (*notes, *made.notes)
 
 
-def _decided(plan: str | PrecisionPlan) -> PrecisionPlan:
-    if not isinstance(plan, PrecisionPlan):
-        check_precision(plan, "deployment", "the plan")
-        plan = PrecisionPlan.deployment(plan)
-    return plan.expect("deployment")
-
-
-def _precisions(plan: PrecisionPlan) -> set[str]:
-    return {plan.default, *plan.layers.values()}
-
-
-def _side(io: str | None, plan: PrecisionPlan) -> str:
-    """The element type of inputs and outputs."""
-    own = _INTEGER.get(plan.default, "float32")
-    if io not in (None, "int8", "int16", "float32"):
-        raise InputError(f"Expected io to be 'int8', 'int16' or 'float32'. Received: {io!r}.")
-    if io not in (None, "float32", own):
-        raise InputError(
-            f"Expected io='float32'{f' or {own!r}' if own != 'float32' else ''} for a {plan.default} file. Received: io={io!r}."
-        )
-    return io or own
-
-
-def _calibration(model: Any, plan: PrecisionPlan, data: Any) -> Calibration | None:
+def _calibration(model: Any, request: Request, data: Any) -> Calibration | None:
     """The values of the activations; None where the plan has no integer activations to choose ranges for."""
     if isinstance(data, Calibration):
         return data.expect(model)
-    return calibrate(model, data) if _precisions(plan) & set(_INTEGER) else None
+    return calibrate(model, data) if request.needs_ranges else None
 
 
-def _rows(subject: str, written: EdgeModel) -> Iterator[Measurement]:
-    yield Measurement(subject, "size_bytes", written.size_bytes)
-    for index, operator in enumerate(written.operators):
-        text = f"{operator.kernel} {operator.precision} ({operator.types})"
-        yield Measurement(f"{index}:{operator.kernel}", "operator", text)
-    for kind, count in written.operator_counts.items():
-        yield Measurement(kind, "operator_count", count)
-    for tensor in written.inputs:
-        yield Measurement(tensor.name, "input_type", tensor.described)
-    for tensor in written.outputs:
-        yield Measurement(tensor.name, "output_type", tensor.described)
+def _scores(model: Any, content: bytes, name: str, validation_data: tuple[Any, Any]) -> Iterator[Measurement]:
+    """What the file scores on held-out samples, and how often it answers as the model does."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_whole(Path(folder) / name, content)
+        x, y = validation_data
+        yield from evaluate(path, x, y, reference=model)

@@ -127,6 +127,16 @@ class Calibration:
         check_method(method, percentile)
         return {name: range_of(each.values, method, percentile) for name, each in self.seen.items()}
 
+    def inputs(self) -> dict[str, Seen]:
+        """Return what was fed.
+
+        Returns:
+            Name of an input of the model to what it held; inputs that take integers are left out.
+        """
+        graph = Flatbuffer(self.float_file.content)
+        names = {graph.name(number): name for name, number in graph.named_inputs().items()}
+        return {names[tensor]: seen for tensor, seen in self.seen.items() if tensor in names}
+
     def expect(self, model: Any) -> Self:
         """Return this calibration if it was measured on a model's present weights.
 

@@ -44,6 +44,15 @@ class Flatbuffer:
         """The numbers of the tensors that are answered."""
         return [int(number) for number in self._graph.outputs]
 
+    def named_inputs(self) -> dict[str, int]:
+        """Return the inputs by the names of the signature.
+
+        Returns:
+            Name to the number of its tensor.
+        """
+        signature = self._model.signatureDefs[0]
+        return {each.name.decode(): int(each.tensorIndex) for each in signature.inputs}
+
     def name(self, tensor: int) -> str:
         """Return the name of a tensor.
 
@@ -134,6 +143,39 @@ class Flatbuffer:
                 found = self._schema.QuantizationParametersT()
                 found.min, found.max = np.array([low], np.float32), np.array([high], np.float32)
                 self._graph.tensors[number].quantization = found
+
+    def scales(self) -> dict[str, tuple[float, int]]:
+        """Return how each activation is quantized.
+
+        Returns:
+            Name of a quantized tensor that an operator writes, or that is given, to scale and zero point.
+        """
+        written = [int(number) for operator in self._graph.operators for number in operator.outputs if number >= 0]
+        found = {}
+        for number in (*self.inputs, *written):
+            quantization = self._graph.tensors[number].quantization
+            if quantization is not None and quantization.scale is not None and len(quantization.scale) == 1:
+                found[self.name(number)] = (float(quantization.scale[0]), int(quantization.zeroPoint[0]))
+        return found
+
+    def lower_unread_outputs(self) -> None:
+        """Give an output that nobody reads the type of its siblings.
+
+        AI Edge Quantizer leaves it in float, and the operator (a SPLIT, say) with two types, which
+        delegates refuse.
+        """
+        tensors = self._graph.tensors
+        read = {int(number) for operator in self._graph.operators for number in operator.inputs} | {*self.outputs}
+        for operator in self._graph.operators:
+            outputs = [int(number) for number in operator.outputs if number >= 0]
+            lowered = [
+                tensors[number]
+                for number in outputs
+                if tensors[number].quantization is not None and tensors[number].quantization.scale is not None
+            ]
+            for number in outputs:
+                if lowered and number not in read and tensors[number].type == self._schema.TensorType.FLOAT32:
+                    tensors[number].type, tensors[number].quantization = lowered[0].type, lowered[0].quantization
 
     def metadata(self) -> Iterator[tuple[str, bytes]]:
         """Yield what the file carries beside its graph.

@@ -76,7 +76,7 @@ def convert_anywhere(model: Any, precision: FloatFormat = "float32") -> Converte
         static_shape(each)
     if not available("tensorflow"):
         raise MissingExtraError(
-            'Expected the package \'tensorflow\', whose converter writes .tflite files of any backend. Install it with: pip install "keras-precision[tensorflow]"'
+            "Expected the package 'tensorflow', whose converter writes .tflite files of any backend. Install it with: pip install \"keras-precision[tensorflow]\""
         )
     if adapter.compute.name == "tensorflow":
         return convert(model, precision)

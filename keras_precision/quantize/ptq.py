@@ -58,7 +58,10 @@ def by_quantizer(job: Job) -> bytes:
     types = require("ai_edge_quantizer.qtyping", extra="tflite")
     graph = Flatbuffer(job.content)
     statistics = {
-        name: {end: np.full((1,) * graph.rank(number), value, np.float32) for end, value in zip(("min", "max"), found, strict=True)}
+        name: {
+            end: np.full((1,) * graph.rank(number), value, np.float32)
+            for end, value in zip(("min", "max"), found, strict=True)
+        }
         for number in graph.activations()
         if (found := job.ranges.get(name := graph.name(number))) is not None
     }
@@ -68,11 +71,13 @@ def by_quantizer(job: Job) -> bytes:
             quantizer = module.Quantizer(bytearray(job.content))
             _add_rules(quantizer, types, graph, job)
             made = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-            return bytes(made.quantized_model)
+            quantized = Flatbuffer(bytes(made.quantized_model))
         except (ValueError, RuntimeError, KeyError, IndexError, NotImplementedError, TypeError) as error:
             raise ExportError(
                 f"Expected AI Edge Quantizer to quantize the file. Received: {type(error).__name__}: {error}"
             ) from error
+    quantized.lower_unread_outputs()
+    return quantized.content()
 
 
 def by_converter(job: Job) -> bytes:

@@ -1,0 +1,92 @@
+"""What an export tells of a file, and puts into it for whoever finds it in a year."""
+
+from collections.abc import Iterator
+
+from keras_precision.deploy.candidate import Candidate
+from keras_precision.deploy.request import Request
+from keras_precision.environment import Environment
+from keras_precision.plan import PrecisionPlan
+from keras_precision.quantize.calibration import Calibration
+from keras_precision.quantize.flatbuffer import Flatbuffer
+from keras_precision.result import Measurement, Result
+from keras_precision.tflite_file import CARD, EdgeModel
+
+__all__ = ["facts", "operator_rows", "with_card"]
+
+
+def facts(
+    subject: str,
+    request: Request,
+    made: Candidate,
+    measured: Calibration | None,
+    realised: PrecisionPlan,
+    notes: tuple[str, ...],
+) -> Result:
+    """Return how a file was made, and what it is.
+
+    Args:
+        subject: The name of the file.
+        request: What was asked for.
+        made: What was made.
+        measured: What its ranges were chosen from; None where it has none.
+        realised: The plan that it realises.
+        notes: What was relaxed.
+
+    Returns:
+        The result, without size and operators.
+    """
+    rows = [Measurement(subject, "engine", made.engine), *_sides(made.model)]
+    if measured is not None:
+        rows += [
+            Measurement(subject, "calibration_samples", measured.samples),
+            Measurement(subject, "calibration_method", request.calibration),
+            Measurement(subject, "foreign_ranges", made.foreign_ranges),
+            *_input_ranges(measured),
+        ]
+    environment = Environment.here(backend=made.model.runtime)
+    return Result(f"tflite:{request.plan.default}", tuple(rows), environment, realised, notes)
+
+
+def with_card(content: bytes, told: Result) -> bytes:
+    """Return a file that says how it was made.
+
+    Args:
+        content: A ``.tflite`` file.
+        told: What it is to say.
+
+    Returns:
+        The file with an entry that runtimes pass over.
+    """
+    graph = Flatbuffer(content)
+    graph.set_metadata(CARD, told.to_bytes())
+    return graph.content()
+
+
+def operator_rows(written: EdgeModel) -> Iterator[Measurement]:
+    """Yield what a file's operators compute in.
+
+    Args:
+        written: The file.
+
+    Yields:
+        A row for each operator, and one for each kind.
+    """
+    for index, operator in enumerate(written.operators):
+        text = f"{operator.kernel} {operator.precision} ({operator.types})"
+        yield Measurement(f"{index}:{operator.kernel}", "operator", text)
+    for kind, count in written.operator_counts.items():
+        yield Measurement(kind, "operator_count", count)
+
+
+def _sides(written: EdgeModel) -> Iterator[Measurement]:
+    for tensor in written.inputs:
+        yield Measurement(tensor.name, "input_type", tensor.described)
+    for tensor in written.outputs:
+        yield Measurement(tensor.name, "output_type", tensor.described)
+
+
+def _input_ranges(measured: Calibration) -> Iterator[Measurement]:
+    """What the model was fed with: pixels from 0 to 1, or to 255?"""
+    for name, seen in measured.inputs().items():
+        yield Measurement(name, "calibration_minimum", seen.values.minimum)
+        yield Measurement(name, "calibration_maximum", seen.values.maximum)

@@ -4,7 +4,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from keras_precision._adapters import adapters_in_use
 from keras_precision.errors import InputError
 from keras_precision.optional import require
 from keras_precision.plan import check_precision
@@ -84,5 +83,7 @@ def _set_tf32(allowed: bool | None) -> list[Callable[[], None]]:
     """Set it on the backend of Keras 3, and on TensorFlow where tf_keras is loaded; return what puts it back."""
     if allowed is None:
         return []
+    from keras_precision._adapters import adapters_in_use  # where there is no Keras, that is said first
+
     frameworks = {adapter.compute.name: adapter.compute for adapter in adapters_in_use()}
     return [compute.allow_tf32(allowed) for compute in frameworks.values()]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from keras_precision import edge, formats
     from keras_precision._adapters.loss_scale_optimizer import LossScaleOptimizer
+    from keras_precision._adapters.model_file import load_model
     from keras_precision._adapters.paths import layer_paths, plan_of
     from keras_precision._adapters.precision_wrapper import PrecisionWrapper
     from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "formats": "formats",
     "hardware": "machine",
+    "load_model": "_adapters.model_file",
     "layer_paths": "_adapters.paths",
     "plan_of": "_adapters.paths",
     "PrecisionProfiler": "callbacks.profiler",
@@ -85,6 +87,7 @@ __all__ = [
     "formats",
     "hardware",
     "layer_paths",
+    "load_model",
     "plan_of",
     "precision",
     "render",

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,11 @@ import numpy.typing as npt
 from keras_precision import edge
 from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of
 from keras_precision._adapters.keras import Input
+from keras_precision._adapters.model_file import SUFFIXES, load_model
 from keras_precision._adapters.paths import plan_of
 from keras_precision._adapters.samples import read_samples
 from keras_precision.environment import Environment
-from keras_precision.errors import DataError, FileFormatError, InputError, ModelError, PlanError
+from keras_precision.errors import DataError, InputError, ModelError, PlanError
 from keras_precision.latency import latency_rows, latency_source
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Measurement, Result
@@ -240,22 +240,14 @@ def _open(target: Target) -> _Opened:
         raise FileNotFoundError(f"Expected a model file. Received: '{path}', which does not exist.")
     if path.suffix == ".tflite":
         return _TfliteFile(str(path))
-    if path.suffix in (".keras", ".h5", ".hdf5"):
+    if path.suffix in SUFFIXES:
         return _loaded(path)
     raise InputError(f"Expected a Keras model, or the path of a .keras, .h5 or .tflite file. Received: '{path}'.")
 
 
 def _loaded(path: Path) -> _Model:
-    adapter = adapter_for_file()
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise FileFormatError(f"{path}: expected a .keras file. Received: an empty, truncated or foreign file.")
-    try:
-        model = adapter.load(str(path))
-    except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:  # Keras raises each for a bad file
-        raise FileFormatError(
-            f"{path}: expected a model file that Keras loads. Received: {type(error).__name__}: {error}"
-        ) from error
-    return _Model(model, adapter, path.stat().st_size, path.name)
+    model = load_model(path)
+    return _Model(model, adapter_of(model), path.stat().st_size, path.name)
 
 
 def _scorer(metric: Any) -> tuple[str, Callable[[Any, Any], float]]:

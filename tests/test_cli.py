@@ -1,12 +1,17 @@
 """The command line, and the demo that it runs."""
 
+import json
 import subprocess
 import sys
 
+import nets
+import numpy as np
 import pytest
 
 import keras_precision as kp
 from keras_precision.cli import main
+from keras_precision.cli.verb import Answer
+from keras_precision.cli.verbs import VERBS
 
 
 def run(*arguments, **options):
@@ -56,3 +61,111 @@ def test_version_is_the_packages(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"keras-precision {kp.__version__}\n"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with a model, and samples and labels under two pairs of names."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("files")
+    keras.utils.set_random_seed(1)
+    nets.mlp(keras).save(folder / "model.keras")
+    x, y = nets.classes(np.random.default_rng(0), 40)
+    np.savez(folder / "data.npz", x=x, y=y, features=x[:, :3], truth=y)
+    np.save(folder / "x.npy", x)
+    return folder
+
+
+def json_of(capsys, *arguments):
+    """Run a verb with --json in this process; return what it printed."""
+    code = main([*map(str, arguments), "--json"])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return json.loads(printed.out)
+
+
+def test_export_evaluate_and_benchmark_chain(files, tmp_path, capsys):
+    """A model is exported, its file is scored against it and timed; as JSON, each answer is a saved result."""
+    model, data, written = files / "model.keras", files / "data.npz", tmp_path / "model.tflite"
+    exported = json_of(capsys, "export", model, "-o", written, "--data", data, "--samples", 30, "--validation", data)
+    (tmp_path / "exported.json").write_text(json.dumps(exported))
+    result = kp.Result.load(tmp_path / "exported.json")
+    assert result.plan == kp.PrecisionPlan.deployment("int8")
+    assert result.value("calibration_samples") == 30
+    scored = json_of(capsys, "evaluate", written, "--data", data, "--y", "truth", "--reference", model)
+    rows = {row[1]: row[2] for row in scored["measurements"]}
+    assert rows["accuracy"] == result.value("accuracy")
+    assert rows["agreement"] > 0.9
+    assert main(["benchmark", str(written), "--data", str(files / "x.npy"), "--warmup", "1", "--seconds", "0"]) == 0
+    assert "latency_p95_ms" in capsys.readouterr().out
+
+
+def test_export_takes_a_plan(files, tmp_path, capsys):
+    """A plan from a file is what is exported, and an older file is kept where that is asked for."""
+    plan = kp.PrecisionPlan.deployment("int8", layers={"head": "float32"})
+    plan.save(tmp_path / "plan.json")
+    written = tmp_path / "model.tflite"
+    line = ["export", files / "model.keras", "-o", written, "--plan", tmp_path / "plan.json", "--data", files / "x.npy"]
+    assert dict(kp.PrecisionPlan.load(tmp_path / "plan.json").layers) == {"head": "float32"}
+    assert json_of(capsys, *line)["plan"]["layers"] == {"head": "float32"}
+    assert main([*map(str, line), "--no-overwrite"]) == 2
+    assert "Expected a path that is free" in capsys.readouterr().err
+
+
+def test_formats_and_hardware(capsys):
+    """Both print a table, and as JSON hold each format."""
+    assert [each["name"] for each in json_of(capsys, "formats")] == list(kp.formats.FORMATS)
+    assert {row[0] for row in json_of(capsys, "hardware")["measurements"]} == set(kp.formats.FORMATS)
+    assert main(["formats"]) == main(["hardware"]) == 0
+    assert "65504" in capsys.readouterr().out
+
+
+def test_data_that_cannot_be_used(files, tmp_path, capsys):
+    """Missing arrays, foreign files and missing files are one line each, with exit code 2."""
+    (tmp_path / "data.npz").write_bytes(b"no archive")
+    model = str(files / "model.keras")
+    for data, message in (
+        (
+            (files / "data.npz", "--y", "label"),
+            "expected an array 'label'. Received: x, y, features, truth. Say which one",
+        ),
+        ((tmp_path / "data.npz",), "expected an .npz or .npy file of numbers"),
+        ((tmp_path / "none.npz",), "No such file"),
+        ((files / "data.npz", "--x", "features"), "Expected samples of shape (n, 8)"),
+    ):
+        assert main(["evaluate", model, "--data", *map(str, data)]) == 2
+        printed = capsys.readouterr()
+        assert message in printed.err
+        assert printed.out == ""
+
+
+def test_a_finding_of_severity_error_makes_the_code_1():
+    """Errors found make the exit code 1, warnings do not; text and JSON both tell them."""
+    error, warning = (kp.Finding("code", severity, "layer", "Seen.", "Do.") for severity in ("error", "warning"))
+    result = kp.Result("run")
+    assert [Answer.of(result, "", found).code for found in ((), (warning,), (warning, error))] == [0, 0, 1]
+    answer = Answer.of(result, "table", (error,))
+    assert answer.text == "table\nError: Seen.\n    Do."
+    assert json.loads(answer.json())["findings"][0]["severity"] == "error"
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+def test_help_has_examples_that_can_be_parsed(verb, capsys):
+    """The help of each verb shows examples and exit codes; each example is a command line of that verb."""
+    with pytest.raises(SystemExit, match="0"):
+        main([verb.name, "--help"])
+    shown = capsys.readouterr().out
+    assert "exit codes:" in shown
+    for example in verb.examples:
+        assert f"keras-precision {example}" in shown
+        name, *rest = example.split()
+        assert name == verb.name
+        assert parser_of_the_program().parse_args([name, *rest]).run is verb.run
+
+
+def parser_of_the_program():
+    """Return the parser that main uses."""
+    from keras_precision import cli
+
+    return cli._parser()

@@ -11,6 +11,7 @@ import pytest
 from test_architecture import FLOOR, ROOMS
 
 import keras_precision as kp
+from keras_precision.cli.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -148,6 +149,14 @@ def test_the_readme_has_the_steps_of_the_makefile(target: str) -> None:
     shell = "".join(source for _, source in blocks(ROOT / "README.md", "sh"))
     assert len(steps) >= 3
     assert "\n".join(steps) in shell
+
+
+@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
+def test_each_verb_of_the_command_line_is_documented(verb: str) -> None:
+    """Each verb has a section of its own in docs/command-line.md, with a line that can be typed."""
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    section = text.partition(f"\n## {verb}\n")[2].partition("\n## ")[0]
+    assert f"keras-precision {verb}" in section
 
 
 def test_the_readme_lists_every_extra() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from keras_precision._adapters.keras import KerasAdapter
 from keras_precision.errors import ModelError
 
-__all__ = ["KerasAdapter", "adapter_for_file", "adapter_of", "adapters_in_use"]
+__all__ = ["KerasAdapter", "adapter_for_file", "adapter_of", "adapters_in_use", "legacy_adapter"]
 
 
 def adapter_of(model: Any) -> KerasAdapter:
@@ -44,6 +44,15 @@ def adapter_for_file() -> KerasAdapter:
         The adapter.
     """
     return _keras3()
+
+
+def legacy_adapter() -> KerasAdapter:
+    """Return the adapter of tf_keras, which must be installed.
+
+    Returns:
+        The adapter.
+    """
+    return _legacy()
 
 
 def adapters_in_use() -> list[KerasAdapter]:

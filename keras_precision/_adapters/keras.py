@@ -285,9 +285,14 @@ class KerasAdapter(ABC):
         predictions = model.predict(inputs, batch_size=batch_size, verbose=0)
         return _as_arrays(predictions)
 
-    def load(self, path: str) -> Any:
-        """Load a model from a file."""
-        return self.keras.models.load_model(path, compile=False)
+    def load(self, path: str, *, unsafe: bool = False) -> Any:
+        """Load a model from a file.
+
+        Args:
+            path: The file.
+            unsafe: Whether code that it carries may run.
+        """
+        return self.keras.models.load_model(path, compile=False, safe_mode=not unsafe)
 
 
 def snake_case(name: str, words: str) -> str:

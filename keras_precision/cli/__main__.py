@@ -1,0 +1,7 @@
+"""``python -m keras_precision.cli``: the command line without its script."""
+
+import sys
+
+from keras_precision.cli import main
+
+sys.exit(main())

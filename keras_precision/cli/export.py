@@ -1,0 +1,67 @@
+"""``keras-precision export``."""
+
+import argparse
+
+from keras_precision.cli.data import add_data, read_data
+from keras_precision.cli.verb import Answer, Verb
+
+__all__ = ["VERB"]
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="FILE", help="a .keras, .h5 or .hdf5 file")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .tflite file to write")
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument("--precision", default="int8", metavar="NAME", help="the precision of every layer (int8)")
+    wanted.add_argument("--plan", metavar="FILE", help="a plan that kp.PrecisionPlan.save wrote")
+    add_data(parser, "--data", labels=True, required=False, help="samples to choose the ranges of activations from")
+    parser.add_argument("--samples", type=int, metavar="N", help="use the first N of them (all)")
+    parser.add_argument("--calibration", default="mse", metavar="METHOD", help="how ranges are chosen (mse)")
+    parser.add_argument("--runtime", default="litert", metavar="NAME", help="what the file is to run on (litert)")
+    parser.add_argument("--io", metavar="TYPE", help="element type of inputs and outputs (that of the activations)")
+    parser.add_argument(
+        "--validation", metavar="FILE", help="samples and labels to score the file on: an .npz file with the same names"
+    )
+    parser.add_argument("--strict", action="store_true", help="refuse a file in which any operator stayed in float")
+    parser.add_argument("--no-overwrite", action="store_true", help="refuse to replace a file")
+    parser.add_argument("--unsafe", action="store_true", help="run Python code that the model file carries (Lambda)")
+
+
+def _run(options: argparse.Namespace) -> Answer:
+    import keras_precision as kp
+
+    plan = kp.PrecisionPlan.load(options.plan) if options.plan else options.precision
+    samples = None
+    if options.data:
+        x, _ = read_data(options.data, options.x, None)
+        samples = tuple(each[: options.samples] for each in x) if isinstance(x, tuple) else x[: options.samples]
+    held_out = read_data(options.validation, options.x, options.y) if options.validation else None
+    result = kp.export_tflite(
+        kp.load_model(options.model, unsafe=options.unsafe),
+        options.output,
+        plan,
+        samples,
+        calibration=options.calibration,
+        runtime=options.runtime,
+        io=options.io,
+        validation_data=held_out,
+        strict=options.strict,
+        overwrite=not options.no_overwrite,
+    )
+    notes = "".join(f"\nNote: {note}" for note in result.notes)
+    return Answer.of(result, kp.render(result) + notes)
+
+
+VERB = Verb(
+    name="export",
+    help="write a model file as TensorFlow Lite, and read it back",
+    description="Writes a model as a .tflite file, reads it back and runs it, and says what is in it. "
+    "Nothing is written unless all checks pass.",
+    examples=(
+        "export model.keras -o model.tflite --precision int8 --data calib.npz",
+        "export model.keras -o model.tflite --plan plan.json --data train.npz --x x_train --samples 500",
+        "export old.h5 -o model.tflite --precision float16 --validation test.npz --json",
+    ),
+    arguments=_arguments,
+    run=_run,
+)

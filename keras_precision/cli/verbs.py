@@ -1,0 +1,19 @@
+"""The verbs, in the order of the workflow. A new one is a file beside this one, and a line in each half below."""
+
+from keras_precision.cli.benchmark import VERB as BENCHMARK
+from keras_precision.cli.demo import VERB as DEMO
+from keras_precision.cli.evaluate import VERB as EVALUATE
+from keras_precision.cli.export import VERB as EXPORT
+from keras_precision.cli.formats import VERB as FORMATS
+from keras_precision.cli.hardware import VERB as HARDWARE
+
+__all__ = ["VERBS"]
+
+VERBS = (
+    DEMO,
+    FORMATS,
+    HARDWARE,
+    EXPORT,
+    EVALUATE,
+    BENCHMARK,
+)

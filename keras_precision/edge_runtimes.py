@@ -88,9 +88,9 @@ def obstacles(model: EdgeModel, runtime: str) -> Iterator[tuple[int, str]]:
         The number of an operator, and what the runtime lacks.
 
     Example:
-        >>> from keras_precision import edge
+        >>> import keras_precision as kp
         >>> written = kp.export_tflite(model, "model.tflite", "int8_dynamic", x_cal)
-        >>> [text for _, text in obstacles(edge.inspect("model.tflite"), "tflite-runtime")][0]
+        >>> [text for _, text in obstacles(kp.edge.inspect("model.tflite"), "tflite-runtime")][0]
         'computes dense layers in int8_dynamic wrongly, without an error'
     """
     for number, operator in enumerate(model.operators):

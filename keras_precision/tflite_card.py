@@ -24,6 +24,7 @@ def card(path: str | os.PathLike[str]) -> Result:
         FileFormatError: The file is damaged, or has no card.
 
     Example:
+        >>> import keras_precision as kp
         >>> result = kp.export_tflite(model, "model.tflite", "int8", x_cal)
         >>> card("model.tflite").plan == result.plan
         True

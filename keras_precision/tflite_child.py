@@ -14,6 +14,9 @@ from typing import IO, Any
 __all__ = ["Child", "ChildError", "serve"]
 
 
+_LAST_WORDS_S = 10.0
+
+
 class ChildError(Exception):
     """The child refused a request, died of it, or did not answer in time."""
 
@@ -74,7 +77,7 @@ class Child:
             self._answered += 1
             answer: dict[str, Any] = json.loads(line)
             return answer
-        code = process.wait() if ready else 0
+        code = _exit_code(process) if ready else 0
         died = f"it ended the process with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
         self._last_words = died if ready else f"no answer within {self._timeout_s:g} s"
         self.close()
@@ -120,6 +123,15 @@ def serve(answer: Callable[[str], Any]) -> None:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told to the caller
                 reply = {"error": f"{type(error).__name__}: {error}"}
             out.write(json.dumps(reply).encode() + b"\n")
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> int:
+    """The code of a process that has closed its output; it is killed where it does not end by itself."""
+    try:
+        return process.wait(_LAST_WORDS_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _closed(pipe: IO[bytes] | None) -> None:

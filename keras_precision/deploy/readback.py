@@ -29,8 +29,8 @@ def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: 
     for operator, owners in zip(model.operators, layers, strict=True):
         for path in owners:
             if _computes(operator, plan.precision_of(path)):
-                used.setdefault(path, []).append(operator.precision)
-    everywhere = {operator.precision for operator in model.operators if _computes(operator, plan.default)}
+                used.setdefault(path, []).append(_precision(operator))
+    everywhere = {_precision(operator) for operator in model.operators if _computes(operator, plan.default)}
     only = everywhere.pop() if len(everywhere) == 1 else plan.default
     realised = {path: _one(used.get(path, [only]), plan.precision_of(path)) for path in paths}
     return PrecisionPlan.deployment(
@@ -67,10 +67,12 @@ def check_plan(
     for operator, owners in zip(model.operators, layers, strict=True):
         wanted_here = {plan.precision_of(path) for path in owners} or {plan.default}
         where = f"operator {operator.kernel} of " + (f"layer '{owners[0]}'" if owners else f"'{operator.tensors[0]}'")
-        if operator.precision == "opaque":
+        precision = _precision(operator)
+        if precision not in wanted_here and all(_computes(operator, wanted) for wanted in wanted_here):
+            hint = ": unroll=True makes integers of a loop" if operator.kernel == "WHILE" else ""
+            relaxed.append(f"{where} stayed in {precision}{hint}")
+        elif operator.precision == "opaque" and wanted_here != {precision}:
             relaxed.append(f"{where} holds operators of its own, which were not looked into")
-        elif operator.precision not in wanted_here and all(_computes(operator, wanted) for wanted in wanted_here):
-            relaxed.append(f"{where} stayed in {operator.precision}")
     if strict and relaxed:
         raise PlanNotHonouredError(
             f"Expected every operator in {plan.default} (strict=True). Received: {'; '.join(relaxed)}. "
@@ -114,10 +116,17 @@ _OF_WEIGHTS = {"float16": "float32", "int8_dynamic": "float32", "int4": "int8"}
 
 def _computes(operator: Operator, wanted: str) -> bool:
     """Tell whether an operator's precision says anything about a layer that is wanted in ``wanted``."""
-    if operator.precision in ("cast", "index", "opaque"):
+    precision = _precision(operator)
+    if precision in ("cast", "index", "opaque"):
         return False
     weighted = operator.kernel in _WEIGHTED and bool(operator.weights)
-    return weighted or operator.precision != _OF_WEIGHTS.get(wanted)
+    return weighted or precision != _OF_WEIGHTS.get(wanted)
+
+
+def _precision(operator: Operator) -> str:
+    """The precision of an operator; of a loop or a branch, that of the values that pass through it."""
+    loops_on_floats = operator.precision == "opaque" and "float32" in operator.types.partition("->")[2]
+    return "float32" if loops_on_floats else operator.precision
 
 
 def _one(used: Sequence[str], wanted: str) -> str:

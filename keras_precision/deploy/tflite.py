@@ -90,11 +90,7 @@ def export_tflite(
     request = Request(
         decided, side_type(io, decided), calibration, percentile, bias_correction, engine, runtime, strict
     )
-    destination = check_destination(path, suffix=".tflite")
-    if destination.exists() and not overwrite:
-        raise DestinationError(
-            f"Expected a path that is free. Received: '{destination}', which exists. Remove it, or export with overwrite=True."
-        )
+    destination = _destination(path, overwrite=overwrite)
     installed_runtime()
     made, measured, realised, notes = _checked(model, request, representative_dataset)
     told = facts(destination.name, request, made, measured, realised, notes)
@@ -107,6 +103,15 @@ def export_tflite(
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
     size = Measurement(destination.name, "size_bytes", len(content))
     return told.with_measurements([took, size, *operator_rows(made.model)])
+
+
+def _destination(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    destination = check_destination(path, suffix=".tflite")
+    if destination.exists() and not overwrite:
+        raise DestinationError(
+            f"Expected a path that is free. Received: '{destination}', which exists. Remove it, or export with overwrite=True."
+        )
+    return destination
 
 
 def _checked(

@@ -106,6 +106,14 @@ class Flatbuffer:
             if number >= 0 and self._graph.tensors[number].type == self._schema.TensorType.FLOAT32
         ]
 
+    def read(self) -> set[int]:
+        """Return the tensors that an operator reads, or that are answered.
+
+        Returns:
+            Their numbers.
+        """
+        return {int(number) for operator in self._graph.operators for number in operator.inputs} | {*self.outputs}
+
     def kernel(self, operator: Any) -> str:
         """Return what an operator computes.
 
@@ -164,8 +172,7 @@ class Flatbuffer:
         AI Edge Quantizer leaves it in float, and the operator (a SPLIT, say) with two types, which
         delegates refuse.
         """
-        tensors = self._graph.tensors
-        read = {int(number) for operator in self._graph.operators for number in operator.inputs} | {*self.outputs}
+        tensors, read = self._graph.tensors, self.read()
         for operator in self._graph.operators:
             outputs = [int(number) for number in operator.outputs if number >= 0]
             lowered = [

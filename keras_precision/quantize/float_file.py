@@ -101,6 +101,7 @@ def weights_digest(model: Any) -> str:
 
 
 _CHILD = "import sys; from keras_precision.quantize.float_file import main; main(sys.argv[1])"
+_CHILD_S = 1800.0
 
 
 def _in_a_child(adapter: KerasAdapter, model: Any, precision: FloatFormat) -> Converted:
@@ -118,17 +119,26 @@ def _in_a_child(adapter: KerasAdapter, model: Any, precision: FloatFormat) -> Co
             "CUDA_VISIBLE_DEVICES": "-1",  # the accelerator is the parent's
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
-        command = [sys.executable, "-c", _CHILD, name]
-        child = subprocess.run(  # noqa: S603 - this Python, on this package
-            command, env=environment, capture_output=True, text=True, errors="replace", check=False
-        )
-        if child.returncode != 0:
-            last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-            raise ExportError(
-                f"Expected the model '{model.name}' to be converted in a process with the TensorFlow backend. Received: {last}"
-            )
+        _run([sys.executable, "-c", _CHILD, name], environment, model.name)
         trace = Trace.from_json(json.loads((folder / "trace.json").read_text(encoding="utf-8")))
         return Converted((folder / "model.tflite").read_bytes(), trace)
+
+
+def _run(command: list[str], environment: dict[str, str], name: str) -> None:
+    try:
+        child = subprocess.run(  # noqa: S603 - this Python, on this package
+            command, env=environment, capture_output=True, text=True, errors="replace", check=False, timeout=_CHILD_S
+        )
+        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(
+            f"Expected the model '{name}' to be converted within {_CHILD_S:g} s. Received: no end of it. "
+            "Save it, and export it from a process with KERAS_BACKEND=tensorflow."
+        ) from error
+    if child.returncode != 0:
+        raise ExportError(
+            f"Expected the model '{name}' to be converted in a process with the TensorFlow backend. Received: {last}"
+        )
 
 
 def main(folder: str) -> None:

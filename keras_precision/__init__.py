@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
+    from keras_precision.deploy.ethos_u import check_ethos_u
+    from keras_precision.deploy.micro import check_micro
     from keras_precision.deploy.tflite import export_tflite
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
@@ -53,6 +55,8 @@ _WHERE = {
     "evaluate": "verify",
     "benchmark": "verify",
     "edge": "edge",
+    "check_micro": "deploy.micro",
+    "check_ethos_u": "deploy.ethos_u",
     "render": "report.render",
     "METRICS": "metrics",
     "Measurement": "result",
@@ -81,6 +85,8 @@ __all__ = [
     "apply_plan",
     "benchmark",
     "calibrate",
+    "check_ethos_u",
+    "check_micro",
     "edge",
     "evaluate",
     "export_tflite",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from keras_precision._adapters.callback import Callback, Logs
 from keras_precision.callbacks.profiler import PrecisionProfiler
 from keras_precision.chatter import captured
 from keras_precision.deploy.tflite import export_tflite
@@ -27,6 +28,7 @@ __all__ = ["run"]
 
 _BATCH, _SIZE, _CALIBRATION, _SEED = 64, 32, 200, 7
 _EXPORTS = ("float32", "float16", "int8")
+_PATIENCE_S, _LEAST_STEPS = 20.0, 6  # of one run: a format that has no kernel here may be a hundred times slower
 
 # Instructions that compute in a format, by the names that Linux gives them.
 _FLAGS = {
@@ -44,6 +46,28 @@ class Digits(NamedTuple):
     y_train: Array
     x_test: Array
     y_test: Array
+
+
+class TimeLimit(Callback):
+    """Ends a fit that takes too long, once it has enough steps to be timed.
+
+    Args:
+        seconds: From the first step on.
+        least_steps: Steps that are trained in any case.
+    """
+
+    def __init__(self, seconds: float = _PATIENCE_S, least_steps: int = _LEAST_STEPS) -> None:
+        super().__init__()
+        self.seconds, self.least_steps = seconds, least_steps
+        self._began: float | None = None
+        self._steps = 0
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Look at the clock."""
+        now = time.monotonic()
+        self._began, self._steps = self._began or now, self._steps + 1
+        if self._steps >= self.least_steps and now - self._began > self.seconds:
+            self.model.stop_training = True
 
 
 def run(output: str | os.PathLike[str], *, epochs: int = 8) -> tuple[Result, ...]:
@@ -149,7 +173,7 @@ def _train_all(data: Digits, epochs: int, console: Console) -> tuple[list[Result
             advance = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_, task=task: bar.advance(task))
             model.fit(
                 data.x_train, data.y_train, batch_size=_BATCH, epochs=epochs, verbose=0,
-                validation_data=(data.x_test, data.y_test), callbacks=[profiler, advance],
+                validation_data=(data.x_test, data.y_test), callbacks=[profiler, advance, TimeLimit()],
             )  # fmt: skip
             results.append(profiler.result)
             baseline = baseline or model  # the others may go, and their memory with them
@@ -219,7 +243,11 @@ def _about_training(baseline: Result, result: Result, environment: Environment) 
         why = f"this processor computes in {title} ({', '.join(has)})"
     else:
         why = f"this processor has no {title} arithmetic, so that {title} is emulated"
-    return f"{result.name} trained {_compared(ratio)} float32: {why}."
+    steps, planned = result.value("batches"), baseline.value("batches")
+    cut = (
+        f" It was ended after {steps} of {planned} steps, so that its accuracy says nothing." if steps < planned else ""
+    )
+    return f"{result.name} trained {_compared(ratio)} float32: {why}.{cut}"
 
 
 def _compared(ratio: float) -> str:

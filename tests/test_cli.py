@@ -12,6 +12,7 @@ import keras_precision as kp
 from keras_precision.cli import main
 from keras_precision.cli.verb import Answer
 from keras_precision.cli.verbs import VERBS
+from keras_precision.demo import TimeLimit
 
 
 def run(*arguments, **options):
@@ -32,12 +33,28 @@ def test_demo_runs_and_says_what_it_found(tmp_path):
     runs = ["float32", "mixed_bfloat16", "mixed_float16"]
     exports = ["tflite-float32", "tflite-float16", "tflite-int8"]
     assert sorted(results) == sorted(runs + exports)
-    assert all(results[name].value("batches") == 2 * 20 for name in runs)
+    assert results["float32"].value("batches") == 2 * 20
+    for name in runs[1:]:  # one that takes too long here is ended, and the demo says so
+        steps = results[name].value("batches")
+        assert 6 <= steps <= 2 * 20
+        assert (f"ended after {steps} of 40 steps" in " ".join(done.stdout.split())) == (steps < 40)
     assert results["mixed_float16"].value("loss_scale") is not None
     assert results["tflite-int8"].value("size_bytes") < results["tflite-float32"].value("size_bytes") / 2
     assert results["tflite-int8"].value("agreement") > 0.9
     assert kp.PrecisionPlan.load(tmp_path / "out" / "plan.json") == results["tflite-int8"].plan
     assert kp.edge.inspect(tmp_path / "out" / "model.int8.tflite").inputs[0].dtype == "int8"
+
+
+def test_demo_ends_a_run_that_takes_too_long(rng):
+    """Out of time, a run is ended after the steps that its time is taken from; within its time, it is not."""
+    keras = pytest.importorskip("keras")
+    x, y = nets.classes(rng, 80)
+    for seconds, expected in ((-1.0, 5), (600.0, 20)):
+        model = nets.mlp(keras)
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        profiler = kp.PrecisionProfiler(verbose=0)
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[profiler, TimeLimit(seconds, least_steps=5)])
+        assert profiler.result.value("batches") == expected
 
 
 def test_misuse_ends_with_2_and_one_line(tmp_path, capsys):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from keras_precision.policy import precision, set_precision
     from keras_precision.quantize.calibration import Calibration, calibrate
     from keras_precision.report.render import render
+    from keras_precision.report.saving import save_report
     from keras_precision.result import Measurement, Result
     from keras_precision.verify import benchmark, evaluate
 
@@ -58,6 +59,7 @@ _WHERE = {
     "check_micro": "deploy.micro",
     "check_ethos_u": "deploy.ethos_u",
     "render": "report.render",
+    "save_report": "report.saving",
     "METRICS": "metrics",
     "Measurement": "result",
     "Result": "result",
@@ -97,6 +99,7 @@ __all__ = [
     "plan_of",
     "precision",
     "render",
+    "save_report",
     "set_precision",
 ]
 

@@ -1,5 +1,6 @@
 """Measurement, Environment and Result: what every verb that looks at something gives back."""
 
+import importlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -94,6 +95,11 @@ class Result:
     def __iter__(self) -> Iterator[Measurement]:
         """Iterate over the measurements."""
         return iter(self.measurements)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the tables of ``kp.render(result, "html")``."""
+        # A value knows nothing of what shows it: this is looked up where a notebook asks, and nowhere else.
+        return str(importlib.import_module("keras_precision.report.render").render(self, "html"))
 
     def select(self, metric: str, subject: str | None = None) -> tuple[Measurement, ...]:
         """Return the rows of one metric.

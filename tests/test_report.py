@@ -212,7 +212,7 @@ def test_one_result_is_a_table_too(results: Result, title: str) -> None:
     ("results", "form", "message"),
     [
         ([], "text", r"Expected at least one result\. Received: none\."),
-        (RUNS, "html", r"Expected format to be one of text, markdown\. Received: 'html'\."),
+        (RUNS, "pdf", r"Expected format to be one of text, markdown, html\. Received: 'pdf'\."),
     ],
 )
 def test_what_cannot_be_rendered_is_refused(results: list[Result], form: str, message: str) -> None:

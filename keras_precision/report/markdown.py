@@ -23,6 +23,8 @@ def draw(table: Table) -> str:
         | float32 | 1 ms |
     """
     aligned = [":--", *["--:"] * (len(table.header) - 1)]
-    header, *body = (tuple(cell.replace("|", "\\|") for cell in row) for row in (table.header, *table.rows))
+    header, *body = (
+        tuple(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in (table.header, *table.rows)
+    )
     lines = [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in (header, aligned, *body))]
     return "\n".join([*lines, *("\n" + note for note in table.notes)])

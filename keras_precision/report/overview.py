@@ -1,0 +1,147 @@
+"""Overview: what a report says first."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from keras_precision.findings import Finding
+from keras_precision.report.table import UNKNOWN, formatted
+from keras_precision.result import Result
+
+__all__ = ["Overview", "Tile", "overview"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure in large letters.
+
+    Attributes:
+        figure: The figure.
+        meaning: What it is.
+    """
+
+    figure: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a report says first.
+
+    Attributes:
+        sentences: The recommendation, or what was seen where the data allow none.
+        tiles: A few figures.
+    """
+
+    sentences: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+
+
+def overview(results: Sequence[Result], findings: Sequence[Finding] = ()) -> Overview:
+    """Say what results of one machine come to.
+
+    Args:
+        results: The results; the first training run, and the first model to deploy, are the baselines.
+        findings: What rules concluded.
+
+    Returns:
+        Sentences that claim no more than single runs can show, and tiles.
+
+    Example:
+        >>> overview([Result("run")]).sentences
+        ('1 result.',)
+    """
+    runs = [result for result in results if result.get("step_time_ms")]
+    files = [result for result in results if result.select("size_bytes") or result.get("latency_ms")]
+    sentences = [*_of_findings(findings), *_of_runs(runs), *_of_files([each for each in files if each not in runs])]
+    tiles = [
+        *_tiles(runs, "step_time_ms", "peak_memory_mb"),
+        *_tiles(files, "latency_ms", "size_bytes"),
+        *_worst_agreement(files),
+    ]
+    worst = [finding for finding in findings if finding.severity == "error"]
+    tiles += [Tile(str(len(worst)), f"error{'s' if len(worst) > 1 else ''} found")] if worst else []
+    count = f"{len(results)} result{'s' if len(results) > 1 else ''}."
+    return Overview(tuple(sentences) or (count,), tuple(tiles))
+
+
+def _of_findings(findings: Sequence[Finding]) -> Iterator[str]:
+    worst = [finding for finding in findings if finding.severity == "error"]
+    if worst:
+        names = ", ".join(dict.fromkeys(finding.subject for finding in worst))
+        yield f"Look at the findings first: {names} cannot be trusted."
+
+
+def _of_runs(runs: Sequence[Result]) -> Iterator[str]:
+    if len(runs) < 2:
+        return
+    fastest = min(runs, key=lambda result: float(result.value("step_time_ms")))
+    first = runs[0]
+    if fastest is first:
+        yield f"No run had shorter steps than {first.name} ({formatted('step_time_ms', first.value('step_time_ms'))})."
+    else:
+        times = _ratio(first, fastest, "step_time_ms")
+        yield f"{fastest.name} had the shortest steps: {times:.2f}x as fast as {first.name}{_worth(first, fastest)}."
+    yield "These are single runs: kp.compare_training tells which differences are real."
+
+
+def _worth(first: Result, other: Result) -> str:
+    for metric in ("val_accuracy", "val_loss", "loss"):
+        before, after = first.get(metric), other.get(metric)
+        if isinstance(before, int | float) and isinstance(after, int | float):
+            return f", with a {metric} of {formatted(metric, after)} against {formatted(metric, before)}"
+    return ""
+
+
+def _of_files(files: Sequence[Result]) -> Iterator[str]:
+    sized = [result for result in files if result.get("size_bytes")]
+    if len(sized) < 2:
+        return
+    first, smallest = sized[0], min(sized, key=lambda result: float(result.value("size_bytes")))
+    if smallest is first:
+        yield f"No file is smaller than {first.name} ({formatted('size_bytes', first.value('size_bytes'))})."
+        return
+    parts = [f"{smallest.name} is the smallest file, {_percent(first, smallest, 'size_bytes')} of {first.name}"]
+    speed = _ratio(first, smallest, "latency_ms")
+    parts += [f"{speed:.2f}x as fast"] if speed else []
+    for metric, words in (
+        ("agreement", "gives the model's answer for {} of the samples"),
+        ("accuracy", "has an accuracy of {}"),
+    ):
+        value = smallest.get(metric)
+        parts += [words.format(formatted(metric, value))] if value is not None else []
+    yield ", ".join(parts) + "."
+
+
+def _tiles(results: Sequence[Result], time: str, amount: str) -> Iterator[Tile]:
+    if len(results) < 2:
+        return
+    first, what = results[0], {"step_time_ms": "training step", "latency_ms": "call"}[time]
+    faster = max(results[1:], key=lambda result: _ratio(first, result, time) or 0.0)
+    if ratio := _ratio(first, faster, time):
+        yield Tile(f"{ratio:.2f}x", f"speed of a {what}: {faster.name} against {first.name}")
+    sources = {result.environment.sources.get(amount) for result in results if result.get(amount)}
+    smaller = max(results[1:], key=lambda result: _ratio(first, result, amount) or 0.0)
+    if _ratio(first, smaller, amount) and len(sources) == 1:
+        words = {"peak_memory_mb": "peak memory", "size_bytes": "file size"}[amount]
+        yield Tile(_percent(first, smaller, amount), f"{words}: {smaller.name} against {first.name}")
+
+
+def _worst_agreement(files: Sequence[Result]) -> Iterator[Tile]:
+    known = [result for result in files if result.get("agreement") is not None]
+    if known:
+        worst = min(known, key=lambda result: float(result.value("agreement")))
+        yield Tile(
+            formatted("agreement", worst.value("agreement")),
+            f"answers as the model: {worst.name}, the least of all files",
+        )
+
+
+def _percent(first: Result, other: Result, metric: str) -> str:
+    ratio = _ratio(first, other, metric)
+    return f"{100 / ratio:.0f} %" if ratio else UNKNOWN
+
+
+def _ratio(first: Result, other: Result, metric: str) -> float | None:
+    before, after = first.get(metric), other.get(metric)
+    return before / after if before and after and math.isfinite(before / after) else None

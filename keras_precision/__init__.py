@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from keras_precision.report.render import render
     from keras_precision.report.saving import save_report
     from keras_precision.result import Measurement, Result
+    from keras_precision.search.sensitivity import sensitivity
     from keras_precision.verify import benchmark, evaluate
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ _WHERE = {
     "set_precision": "policy",
     "LossScaleOptimizer": "_adapters.loss_scale_optimizer",
     "LossScaleGuard": "callbacks.loss_scale_guard",
+    "sensitivity": "search.sensitivity",
     "calibrate": "quantize.calibration",
     "Calibration": "quantize.calibration",
     "export_tflite": "deploy.tflite",
@@ -100,6 +102,7 @@ __all__ = [
     "precision",
     "render",
     "save_report",
+    "sensitivity",
     "set_precision",
 ]
 

@@ -109,6 +109,19 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("latency_samples", "", None, "Calls that the latency rests on."),
     ("size_bytes", "B", "lower", "Size of the file."),
     (
+        "divergence",
+        "",
+        "lower",
+        "Mean Kullback-Leibler divergence from the float model's answers, in nats, probabilities below 1/512 taken as that; of other answers, the mean squared difference in variances of the float model's.",
+    ),
+    ("metric_drop", "", "lower", "By how much the metric of a search is worse than that of the float model."),
+    (
+        "bit_operations",
+        "",
+        "lower",
+        "Multiply-accumulates of one sample, each times the bits of its weight and the bits of its activation.",
+    ),
+    (
         "operator",
         "",
         None,

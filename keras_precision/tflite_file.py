@@ -26,6 +26,7 @@ __all__ = [
     "interpreter",
     "output_details",
     "runtime",
+    "tensor_of",
     "zeros",
 ]
 
@@ -254,8 +255,8 @@ def describe(path: str) -> dict[str, Any]:
         path=path,
         size_bytes=Path(path).stat().st_size,
         runtime=_runtime_name(),
-        inputs=tuple(_tensor(name, detail) for name, detail in input_details(plain)),
-        outputs=tuple(_tensor(name, detail) for name, detail in output_details(plain)),
+        inputs=tuple(tensor_of(name, detail) for name, detail in input_details(plain)),
+        outputs=tuple(tensor_of(name, detail) for name, detail in output_details(plain)),
         operators=tuple(operators(plain, packed)),
         writers=tuple(writers(plain, [detail["index"] for _, detail in output_details(plain)])),
         card=card,
@@ -344,7 +345,16 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _tensor(name: str, detail: dict[str, Any]) -> Tensor:
+def tensor_of(name: str, detail: dict[str, Any]) -> Tensor:
+    """Return an input or output as interpreters describe it.
+
+    Args:
+        name: What it is called.
+        detail: The interpreter's own details.
+
+    Returns:
+        Its shape, element type and quantization.
+    """
     shape = detail.get("shape_signature")
     if shape is None or len(shape) == 0:
         shape = detail["shape"]

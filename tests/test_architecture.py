@@ -54,6 +54,7 @@ FLOORS = {
         "tflite_child",
         "tflite_file",
         "tflite_operators",
+        "tflite_runner",
         "timing",
     ),
     0: ("chatter", "errors", "files", "optional"),

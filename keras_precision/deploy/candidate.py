@@ -9,7 +9,7 @@ from keras_precision.deploy.request import Request
 from keras_precision.errors import ExportError, FileFormatError
 from keras_precision.files import write_whole
 from keras_precision.optional import available
-from keras_precision.quantize.assignment import assigned
+from keras_precision.quantize.assignment import assigned, assigned_ranges
 from keras_precision.quantize.bias import corrected
 from keras_precision.quantize.calibration import Calibration
 from keras_precision.quantize.converter import Converted
@@ -128,17 +128,8 @@ def _ranges(
     """The range of each activation; the full one where 16 bits leave no need to clip."""
     if calibration is None:
         return {}
-    wide = {
-        name
-        for operator, precision in zip(plain.operators, formats, strict=True)
-        if precision == "int16x8"
-        for name in operator.tensors
-    }
-    full = calibration.ranges("minmax")
-    if set(formats) == {"int16x8"}:
-        return full
     chosen = calibration.ranges(request.calibration, percentile=request.percentile)
-    return {name: full[name] if name in wide else found for name, found in chosen.items()}
+    return assigned_ranges(plain.operators, formats, chosen, calibration.ranges("minmax"))
 
 
 def read_back(content: bytes) -> EdgeModel:

@@ -1,13 +1,14 @@
 """Which number format each operator of a float file gets under a plan."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keras_precision.errors import PlanError
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.trace import Layers
+from keras_precision.ranges import Range
 from keras_precision.tflite_file import Operator
 
-__all__ = ["assigned"]
+__all__ = ["assigned", "assigned_ranges"]
 
 
 def assigned(operators: Sequence[Operator], layers: Layers, plan: PrecisionPlan) -> list[str]:
@@ -38,3 +39,24 @@ def assigned(operators: Sequence[Operator], layers: Layers, plan: PrecisionPlan)
             )
         found.append(next(iter(named.values()), plan.default))
     return found
+
+
+def assigned_ranges(
+    operators: Sequence[Operator], formats: Sequence[str], chosen: Mapping[str, Range], full: Mapping[str, Range]
+) -> dict[str, Range]:
+    """Return the range of each activation: the full one where 16 bits leave no need to clip.
+
+    Args:
+        operators: The operators of the float file.
+        formats: The number format of each.
+        chosen: Name of each activation to the range that was chosen for 8 bits.
+        full: The same names, each to the range of all values.
+
+    Returns:
+        Name to range.
+    """
+    if set(formats) == {"int16x8"}:
+        return dict(full)
+    pairs = zip(operators, formats, strict=True)
+    wide = {name for operator, precision in pairs if precision == "int16x8" for name in operator.tensors}
+    return {name: full[name] if name in wide else found for name, found in chosen.items()}

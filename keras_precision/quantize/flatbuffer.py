@@ -73,7 +73,7 @@ class Flatbuffer:
         Returns:
             The count.
         """
-        return len(self._shape(tensor))
+        return len(self.shape(tensor))
 
     def constant(self, tensor: int) -> Array | None:
         """Return the content of a constant.
@@ -89,7 +89,7 @@ class Flatbuffer:
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
         if data is None or len(data) == 0:
             return None
-        return np.frombuffer(bytes(data), np.float32).reshape(self._shape(tensor))
+        return np.frombuffer(bytes(data), np.float32).reshape(self.shape(tensor))
 
     def activations(self) -> list[int]:
         """Return the tensors whose values come from the data: float, and no constants.
@@ -217,7 +217,15 @@ class Flatbuffer:
         with captured("flatbuffers"):
             return bytes(self._tools.convert_object_to_bytearray(self._model))
 
-    def _shape(self, tensor: int) -> tuple[int, ...]:
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """Return the shape of a tensor.
+
+        Args:
+            tensor: Its number.
+
+        Returns:
+            Its sizes, as written in the file.
+        """
         shape = self._graph.tensors[tensor].shape
         return () if shape is None else tuple(int(size) for size in shape)
 

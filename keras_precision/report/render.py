@@ -9,6 +9,7 @@ from keras_precision.report import html, markdown, text
 from keras_precision.report.gathered import gather
 from keras_precision.report.hardware_table import hardware_table
 from keras_precision.report.hosts import Host, by_host
+from keras_precision.report.sensitivity_table import is_sensitivity, sensitivity_table
 from keras_precision.report.table import Table, export_table, run_table
 from keras_precision.result import Result
 
@@ -55,13 +56,14 @@ def tables(results: Sequence[Result]) -> list[Table]:
         results: The results.
 
     Returns:
-        Training runs, models to deploy, and what the hardware can do, as far as there are any.
+        Training runs, models to deploy, what the hardware can do, and how sensitive layers are, as far as there are any.
     """
     runs = [result for result in results if result.select("step_time_ms")]
     machines = [result for result in results if result.select("accelerated")]
-    models = [result for result in results if result not in runs and result not in machines]
+    sweeps = [result for result in results if is_sensitivity(result)]
+    models = [result for result in results if result not in [*runs, *machines, *sweeps]]
     made = [make(group) for make, group in ((run_table, runs), (export_table, models)) if group]
-    return [*made, *map(hardware_table, machines)]
+    return [*made, *map(hardware_table, machines), *map(sensitivity_table, sweeps)]
 
 
 def _of_host(host: Host, *, named: bool) -> Iterator[Table]:

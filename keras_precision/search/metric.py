@@ -1,0 +1,142 @@
+"""Score: a compiled metric, or any of Keras, computed on the answers of a file."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision._adapters import KerasAdapter, adapter_of
+from keras_precision.errors import InputError, nearest
+from keras_precision.metrics import metric_of
+from keras_precision.scores import SCORES
+
+__all__ = ["Direction", "Score", "score_of"]
+
+Array = npt.NDArray[Any]
+Direction = Literal["max", "min"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of predictions.
+
+    Attributes:
+        name: What results call it.
+        direction: ``"max"`` where higher is better, else ``"min"``.
+        compute: Labels and predictions, of shape (n, ...), to the figure.
+    """
+
+    name: str
+    direction: Direction
+    compute: Callable[[Array, Array], float]
+
+    def drop(self, reference: float, value: float) -> float:
+        """Return how much worse a value is than another.
+
+        Args:
+            reference: That of the float model.
+            value: That of a file.
+
+        Returns:
+            Positive where it is worse, in the metric's unit.
+        """
+        return reference - value if self.direction == "max" else value - reference
+
+
+def score_of(model: Any, wanted: Any, direction: str | None = None) -> Score:
+    """Return the score that a name, or a metric of Keras, stands for.
+
+    Args:
+        model: The model. A name must be that of one of its compiled metrics, or ``"loss"``.
+        wanted: The name, a ``keras.metrics.Metric``, or a function of labels and predictions.
+        direction: ``"max"`` or ``"min"``; None where it is known.
+
+    Returns:
+        The score.
+
+    Raises:
+        InputError: No such metric is compiled, or its direction is not known.
+    """
+    adapter = adapter_of(model)
+    if not isinstance(wanted, str):
+        return _with_direction(_made(adapter, wanted), direction)
+    name = wanted.removeprefix("val_")
+    settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
+    if name == "loss" and settings.get("loss") is not None:
+        return Score("loss", "min", _loss(adapter, settings["loss"]))
+    known = {alias: metric for metric in _flat(settings.get("metrics")) for alias in _aliases(metric)}
+    if name not in known:
+        compiled = sorted({_aliases(metric)[0] for metric in _flat(settings.get("metrics"))})
+        listed = f"it is compiled with {', '.join(compiled)}" if compiled else "it is compiled with no metrics"
+        raise InputError(
+            f"Expected a metric that the model '{model.name}' is compiled with. Received: '{wanted}'; {listed}. "
+            f"{nearest(name, known)} Compile it with metrics=['{name}'], or pass metric=keras.metrics.SomeMetric().".replace(
+                "  ", " "
+            )
+        )
+    return _with_direction(_made(adapter, known[name]), direction)
+
+
+def _flat(metrics: Any) -> Iterator[Any]:
+    if isinstance(metrics, Mapping):
+        for value in metrics.values():
+            yield from _flat(value)
+    elif isinstance(metrics, list | tuple):
+        for value in metrics:
+            yield from _flat(value)
+    elif metrics is not None:
+        yield metrics
+
+
+def _aliases(metric: Any) -> list[str]:
+    """What a metric is called: by the user, and in results."""
+    given = metric if isinstance(metric, str) else str(getattr(metric, "name", getattr(metric, "__name__", metric)))
+    known = SCORES.get(given)
+    return list(dict.fromkeys([known.__name__ if known else given, given]))
+
+
+def _made(adapter: KerasAdapter, metric: Any) -> tuple[str, Any, Callable[[Array, Array], float]]:
+    """Name, the metric, and what computes it."""
+    if isinstance(metric, str) and metric in SCORES:
+        return SCORES[metric].__name__, metric, SCORES[metric]
+    keras = adapter.keras
+    try:
+        known = keras.metrics.get(metric) if isinstance(metric, str) else metric
+    except ValueError as error:
+        raise InputError(f"Expected a metric of Keras. Received: {metric!r}.") from error
+    if hasattr(known, "update_state"):
+        fresh = type(known).from_config(known.get_config())  # the caller's own keeps its state
+    else:  # a function of (y_true, y_pred)
+        fresh = keras.metrics.MeanMetricWrapper(known, name=getattr(known, "__name__", str(metric)))
+
+    def compute(truth: Array, predictions: Array) -> float:
+        fresh.reset_state()
+        fresh.update_state(truth, predictions)
+        return float(np.asarray(_numpy(keras, fresh.result())))
+
+    return str(fresh.name), fresh, compute
+
+
+def _with_direction(made: tuple[str, Any, Callable[[Array, Array], float]], direction: str | None) -> Score:
+    name, metric, compute = made
+    better = metric_of(name).better
+    keras_says = {"up": "max", "down": "min"}.get(str(getattr(metric, "_direction", None)))
+    told = direction or ({"higher": "max", "lower": "min"}[better] if better else keras_says)
+    if told not in ("max", "min"):
+        raise InputError(
+            f"Expected the direction of the metric '{name}', which is not known. Received: {direction!r}. "
+            f"Pass objective=keras_tuner.Objective('val_{name}', 'max'), or 'min'."
+        )
+    return Score(name, "max" if told == "max" else "min", compute)
+
+
+def _loss(adapter: KerasAdapter, loss: Any) -> Callable[[Array, Array], float]:
+    function = adapter.keras.losses.get(loss)
+    return lambda truth, predictions: float(np.mean(_numpy(adapter.keras, function(truth, predictions))))
+
+
+def _numpy(keras: Any, value: Any) -> Array:
+    convert = getattr(getattr(keras, "ops", None), "convert_to_numpy", np.asarray)  # tf_keras has no ops
+    return np.asarray(convert(value))

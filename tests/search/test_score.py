@@ -1,0 +1,71 @@
+"""Scores: compiled metrics, the loss, and any metric of Keras, with their direction."""
+
+import nets
+import numpy as np
+import pytest
+
+from keras_precision.errors import InputError
+from keras_precision.search.metric import score_of
+
+
+@pytest.fixture(scope="module")
+def regression():
+    """A model that is compiled for a regression."""
+    import keras
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae", keras.metrics.RootMeanSquaredError(name="rmse")])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "direction", "value"),
+    [("mae", "min", 1.5), ("val_mean_absolute_error", "min", 1.5), ("rmse", "min", 2.5**0.5), ("loss", "min", 2.5)],
+)
+def test_metrics_of_a_regression(regression, name, direction, value):
+    """A compiled metric is found by either name, in lower case or as results call it."""
+    score = score_of(regression, name)
+    assert score.direction == direction
+    truth, predictions = np.array([1.0, 2.0]), np.array([[2.0], [4.0]])
+    assert score.compute(truth.reshape(2, 1), predictions) == pytest.approx(value)
+    assert score.drop(1.0, 1.5) == 0.5
+
+
+def test_a_metric_object_is_not_changed(regression):
+    """A metric that is passed in computes in a copy, and keeps the state that it has."""
+    import keras
+
+    metric = keras.metrics.MeanAbsoluteError()
+    metric.update_state([0.0], [4.0])
+    assert score_of(regression, metric).compute(np.array([0.0]), np.array([1.0])) == 1.0
+    assert float(metric.result()) == 4.0
+
+
+def test_higher_is_better_where_it_is(trained):
+    """Accuracy drops where it becomes smaller."""
+    score = score_of(trained.model, "accuracy")
+    assert score.direction == "max"
+    assert score.drop(0.9, 0.8) == pytest.approx(0.1)
+
+
+def test_a_direction_that_is_not_known_is_asked_for(regression):
+    """A function of one's own has no direction until it is told."""
+
+    def closeness(truth, predictions):
+        return -abs(truth - predictions)
+
+    with pytest.raises(InputError, match="Expected the direction of the metric 'closeness', which is not known"):
+        score_of(regression, closeness)
+    assert score_of(regression, closeness, "max").direction == "max"
+
+
+def test_names_that_are_not_compiled_are_refused(regression):
+    """The message says what the model is compiled with, and how to have the metric."""
+    import keras
+
+    with pytest.raises(
+        InputError, match=r"compiled with mean_absolute_error, rmse. .*Compile it with metrics=\['accuracy'\]"
+    ):
+        score_of(regression, "val_accuracy")
+    with pytest.raises(InputError, match="it is compiled with no metrics"):
+        score_of(nets.mlp(keras), "accuracy")

@@ -3,7 +3,7 @@
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras_precision._adapters.memory import MemorySource, ResidentSet
@@ -69,7 +69,7 @@ class Compute(ABC):
 
     @abstractmethod
     def compilations(self, model: Any) -> int:
-        """Return how often a training step was traced or compiled so far; it is cheap to ask."""
+        """Return a number that is another one when a training step was traced or compiled; it is cheap to ask."""
 
     def environment(self) -> Environment:
         """Describe this machine with this framework on it."""
@@ -128,8 +128,22 @@ class TensorFlowCompute(Compute):
                 tensor.numpy()
 
     def compilations(self, model: Any) -> int:
-        count = getattr(getattr(model, "train_function", None), "experimental_get_tracing_count", None)
-        return 0 if count is None else int(count())  # None when run eagerly
+        return hash(tuple(_tracings(getattr(model, "train_function", None))))
+
+
+def _tracings(function: Any) -> Iterator[tuple[int, int]]:
+    """The compiled functions that a train function is made of, and how often each was traced; none when run eagerly.
+
+    That of Keras 3 is a plain function around a compiled one; a probe may have wrapped either.
+    """
+    count = getattr(function, "experimental_get_tracing_count", None)
+    if count is not None:
+        yield id(function), int(count())
+        return
+    parts = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    for part in (*parts, getattr(function, "inner", None)):
+        if callable(part) and not hasattr(part, "layers"):
+            yield from _tracings(part)
 
 
 class _TensorFlowAllocator(MemorySource):

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from time import perf_counter_ns as clock
 from typing import Any
 
-__all__ = ["DataWait", "UnknownDataWait", "timed_pulls_before_steps", "timed_pulls_in_steps"]
+__all__ = [
+    "DataWait",
+    "UnknownDataWait",
+    "sampled_pulls_in_steps",
+    "timed_pulls_before_steps",
+    "timed_pulls_in_steps",
+]
 
 
 class DataWait(ABC):
@@ -16,10 +22,12 @@ class DataWait(ABC):
     Attributes:
         source: How it is got, or why it cannot be.
         inside: Whether the trainer pulls between the begin and the end hook of a step.
+        sampled: Whether the steps that tell it stand for the others.
     """
 
     source: str
     inside: bool
+    sampled = False
 
     @abstractmethod
     def step_begin(self) -> None:
@@ -75,7 +83,10 @@ class _PullsInSteps(DataWait):
 
     def __init__(self, model: Any) -> None:
         self._model, self._timed = model, _TimedIterator()
-        self._function = _TimedFunction(None, self._timed)
+        self._function = self._wrapper()
+
+    def _wrapper(self) -> "_TimedFunction":
+        return _TimedFunction(None, self._timed)
 
     def step_begin(self) -> None:
         self._timed.nanoseconds = self._timed.pulls = 0
@@ -115,6 +126,71 @@ class _TimedFunction:
             return self.inner(state, iterator)
         self._timed.source = iterator
         return self.inner(state, self._timed)
+
+
+class _SamplingFunction(_TimedFunction):
+    """A train function that is given every fifth batch by Python."""
+
+    def __init__(self, inner: Any, timed: "_TimedIterator", iterator_class: Any) -> None:
+        super().__init__(inner, timed)
+        self._iterator_class = iterator_class
+        self._calls = 0
+
+    def __call__(self, iterator: Any) -> Any:  # type: ignore[override] # this trainer keeps its state by itself
+        self._calls += 1
+        if isinstance(iterator, _Pulled):
+            self._timed.nanoseconds, self._timed.pulls = iterator.nanoseconds, 1
+        elif self._calls % _EVERY == 2 and isinstance(iterator, self._iterator_class):  # the first falls into warm-up
+            self._timed.source = iterator
+            iterator = _Pulled(next(self._timed), self._timed.nanoseconds)
+        return self.inner(iterator)
+
+
+@contextmanager
+def sampled_pulls_in_steps(model: Any, iterator_class: Any) -> Iterator[DataWait]:
+    """Time a trainer whose compiled step pulls by itself: Keras 3 on TensorFlow.
+
+    Its train function also takes batches that Python has pulled, and runs the same compiled step on
+    them. So one step in five is given its batch that way; all others run as ever.
+
+    Args:
+        model: The model, of one step per execution; its train function is made.
+        iterator_class: The class of the iterators that the compiled step can pull from.
+
+    Yields:
+        The wait of some steps.
+    """
+    wait = _SampledPulls(model, iterator_class)
+    try:
+        yield wait
+    finally:
+        wait.remove()
+
+
+_EVERY = 5  # no power of two, as the sizes of buffers often are: their rhythm must not hide in ours
+
+
+class _SampledPulls(_PullsInSteps):
+    source = "time in next(iterator), which every fifth step makes in Python in place of the compiled step"
+    sampled = True
+
+    def __init__(self, model: Any, iterator_class: Any) -> None:
+        self._iterator_class = iterator_class
+        super().__init__(model)
+
+    def _wrapper(self) -> "_TimedFunction":
+        return _SamplingFunction(None, self._timed, self._iterator_class)
+
+
+class _Pulled:
+    """A batch that Python has pulled, and how long it took; other profilers in the same fit read that here."""
+
+    def __init__(self, batch: Any, nanoseconds: int) -> None:
+        self._batches = iter([batch])
+        self.nanoseconds = nanoseconds
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._batches
 
 
 class _TimedIterator:

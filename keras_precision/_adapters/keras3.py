@@ -12,11 +12,13 @@ from keras_precision._adapters.compute import Compute, compute_named
 from keras_precision._adapters.data_wait import (
     DataWait,
     UnknownDataWait,
+    sampled_pulls_in_steps,
     timed_pulls_before_steps,
     timed_pulls_in_steps,
 )
 from keras_precision._adapters.keras import KerasAdapter, is_numbered, snake_case
 from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
+from keras_precision.optional import require
 
 __all__ = ["ADAPTER"]
 
@@ -113,14 +115,25 @@ class Keras3Adapter(KerasAdapter):
         return LossScaleOptimizer(optimizer)
 
     def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
-        """Time the pulls where Python makes them; on TensorFlow, the compiled step does."""
+        """Time the pulls where Python makes them; on TensorFlow, where the compiled step does, some of them."""
         if self.compute.name == "jax":
             return timed_pulls_in_steps(model)
         if self.compute.name == "torch":
             from keras.src.backend.torch import trainer
 
             return timed_pulls_before_steps(trainer.TorchEpochIterator)
-        return nullcontext(UnknownDataWait("the compiled step pulls from the dataset by itself"))
+        return self._sampled_wait(model)
+
+    def _sampled_wait(self, model: Any) -> AbstractContextManager[DataWait]:
+        from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+
+        if (
+            model.steps_per_execution != 1
+            or type(model).make_train_function is not TensorFlowTrainer.make_train_function
+        ):
+            return nullcontext(UnknownDataWait("the compiled step pulls from the dataset by itself"))
+        tensorflow = require("tensorflow", extra="tensorflow")
+        return sampled_pulls_in_steps(model, tensorflow.data.Iterator)
 
     def batch_loss(self, model: Any) -> AbstractContextManager[BatchLoss]:
         """Listen where the training step runs as it is written; compiled, it tells nobody."""

@@ -29,9 +29,10 @@ class StepTimeProbe(Probe):
 
     Keras brings the metrics of a step to the host before it calls the end hook of a callback, so
     that the step has ended on the device too. On TensorFlow and JAX the wait for the next batch of
-    data lies inside; it is told apart where the trainer pulls from its iterator in Python, on JAX and
-    PyTorch. In a loop of the user's own, the time between two steps is told. The first steps, and every step in which something was traced or compiled (JAX
-    compiles anew for the partial batch that ends an epoch), are left out of the figures.
+    data lies inside; it is told apart where the trainer pulls from its iterator in Python: on JAX and
+    PyTorch at every step, on TensorFlow at every fifth, which is made to. In a loop of the user's own,
+    the time between two steps is told. The first steps, and every step in which something was traced
+    or compiled (JAX compiles anew for the partial batch that ends an epoch), are left out of the figures.
 
     Args:
         warmup_steps: Steps left out at the start of the fit.
@@ -122,15 +123,15 @@ class StepTimeProbe(Probe):
 
     def _waits(self, warm: Sequence[_Step]) -> dict[str, float | None]:
         """Means, and not medians: a queue that runs dry at every tenth step is a wait, too."""
-        batches = sum(step.batches for step in warm)
         if self._fit is not None and self._fit.own_loop:
             between = [step.since for step in warm if step.since is not None]
             return {"between_steps_ms": sum(between) / 1e6 / len(between) if between else None}
-        waits = [step.waited for step in warm if step.waited is not None]
-        if not waits or len(waits) < len(warm):
+        told = [step for step in warm if step.waited is not None]
+        if not told or (len(told) < len(warm) and not self._wait.sampled):
             return {"data_wait_ms": None, "data_wait_share": None}
-        waited = sum(waits) / 1e6
-        taken = sum(step.milliseconds for step in warm) + (0.0 if self._wait.inside else waited)
+        waited = sum(step.waited or 0 for step in told) / 1e6
+        taken = sum(step.milliseconds for step in told) + (0.0 if self._wait.inside else waited)
+        batches = sum(step.batches for step in told)
         return {"data_wait_ms": waited / batches, "data_wait_share": waited / taken if taken else None}
 
     def _throughput(self, warm: Sequence[_Step]) -> float | None:

@@ -232,6 +232,24 @@ def test_steps_that_compile_are_left_out(stack, rng):
     assert profiler.result.value("steps_measured") == 16 - profiler.result.value("warmup_steps")
 
 
+def test_a_step_that_is_traced_in_the_midst_is_left_out(stack, rng):
+    """Another callback makes the train function anew, and the step after that is traced, on TensorFlow too."""
+    if stack.name == "torch":
+        pytest.skip("runs eagerly")
+
+    class Renewing(stack.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 7:
+                self.model.make_train_function(force=True)
+
+    profiler = kp.PrecisionProfiler(verbose=0)
+    x, y = nets.classes(rng, 128)
+    model = compiled(stack)
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[profiler, Renewing()])
+    left_out = [row.step for row in profiler.result.select("step_time_ms", "warm-up step")]
+    assert left_out == [1, 2, 3, 9]
+
+
 def test_evaluate_in_another_callback_makes_samples_unknown(stack, rng):
     """A count that was reset in the midst of an epoch is not taken for the epoch's."""
     x, y = nets.classes(rng, 16)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from keras_precision.metrics import metric_of
+from keras_precision.report.figure import figure, shown
 from keras_precision.result import Result, Value
 
 __all__ = ["Column", "Table", "export_table", "formatted", "run_table"]
@@ -123,14 +124,14 @@ def export_table(results: Sequence[Result]) -> Table:
 
 def _metric(title: str, metric: str, *, unit: bool = True) -> Column:
     def cell(result: Result) -> str:
-        text = formatted(metric, result.get(metric))
+        text = formatted(metric, shown(result, metric))
         return text if unit else text.removesuffix(f" {metric_of(metric).unit}")
 
     return Column(title, cell)
 
 
 def _ratio(baseline: Result, result: Result, metric: str) -> str:
-    before, after = baseline.get(metric), result.get(metric)
+    before, after = figure(baseline, metric), figure(result, metric)
     return f"{before / after:.2f}x" if before and after and math.isfinite(before / after) else UNKNOWN
 
 
@@ -145,7 +146,8 @@ def _memory_notes(results: Sequence[Result]) -> list[str]:
 
 
 def _time_notes(results: Sequence[Result]) -> list[str]:
-    counts = sorted({int(result.get("steps_measured") or 0) for result in results})
+    known = [figure(result, "steps_measured") or 0 for result in results]
+    counts = sorted({int(count) for count in known if math.isfinite(count)}) or [0]
     if not counts[-1]:
         return ["Step time: unknown, as every step was a warm-up step. Train longer."]
     steps = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"

@@ -184,6 +184,26 @@ class Flatbuffer:
                 if lowered and number not in read and tensors[number].type == self._schema.TensorType.FLOAT32:
                     tensors[number].type, tensors[number].quantization = lowered[0].type, lowered[0].quantization
 
+    def set_scales_of_copies(self, ranges: Mapping[str, Range]) -> None:
+        """Give an int8 copy of an int16 tensor the range of that tensor, zero point and all.
+
+        AI Edge Quantizer derives it from the scale of the int16 values, which is symmetric: a
+        softmax, say, would lose half of its steps.
+
+        Args:
+            ranges: Name of a tensor to its range.
+        """
+        tensors, types = self._graph.tensors, self._schema.TensorType
+        for operator in self._graph.operators:
+            source, copy = tensors[int(operator.inputs[0])], tensors[int(operator.outputs[0])]
+            found = ranges.get(source.name.decode())
+            if self.kernel(operator) != "QUANTIZE" or found is None or found[0] == found[1]:
+                continue
+            if (source.type, copy.type) == (types.INT16, types.INT8):
+                scale = (found[1] - found[0]) / 255
+                copy.quantization.scale = np.array([scale], np.float32)
+                copy.quantization.zeroPoint = np.array([round(-128 - found[0] / scale)], np.int64)
+
     def metadata(self) -> Iterator[tuple[str, bytes]]:
         """Yield what the file carries beside its graph.
 

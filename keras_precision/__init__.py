@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from keras_precision._adapters.paths import layer_paths, plan_of
     from keras_precision._adapters.precision_wrapper import PrecisionWrapper
     from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
+    from keras_precision.callbacks.numerics import NumericsProbe
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
     from keras_precision.deploy.ethos_u import check_ethos_u
@@ -43,6 +44,7 @@ _WHERE = {
     "layer_paths": "_adapters.paths",
     "plan_of": "_adapters.paths",
     "PrecisionProfiler": "callbacks.profiler",
+    "NumericsProbe": "callbacks.numerics",
     "Probe": "callbacks.probe",
     "PrecisionPlan": "plan",
     "precision": "policy",
@@ -79,6 +81,7 @@ __all__ = [
     "LossScaleGuard",
     "LossScaleOptimizer",
     "Measurement",
+    "NumericsProbe",
     "PrecisionError",
     "PrecisionPlan",
     "PrecisionProfiler",

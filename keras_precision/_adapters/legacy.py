@@ -188,4 +188,20 @@ def _count_skips(state: Any) -> Any:
     return counter
 
 
+def scaling_variables(optimizer: Any) -> list[Any]:
+    """Return the variables of an optimizer's loss scaling, our count of skipped steps among them.
+
+    Args:
+        optimizer: Any optimizer.
+
+    Returns:
+        They; empty where it scales no loss, or by a fixed factor.
+    """
+    state = getattr(optimizer, "_loss_scale", None)
+    if state is None or not hasattr(state, "_current_loss_scale"):
+        return []
+    counter = _SKIPS.get(state)
+    return [state._counter, state._current_loss_scale, *([] if counter is None else [counter])]
+
+
 ADAPTER = LegacyAdapter(tf_keras)

@@ -136,3 +136,13 @@ def test_wrong_arguments_are_refused(options):
     """Numbers of steps are whole, and above 0."""
     with pytest.raises(InputError, match=f"Expected {next(iter(options))} to be a whole number >= 1. Received"):
         kp.NumericsProbe(**options)
+
+
+def test_waiting_for_data_is_told_as_without_the_probe(stack, rng):
+    """What times the trainer's pulls sees them, though the probe stands between it and the step."""
+    profiler = kp.PrecisionProfiler(layer_stats_every=50)
+    fitted(faulty.net(stack.keras), profiler, planted(rng), epochs=3)
+    source = profiler.result.environment.sources["data_wait_ms"]
+    assert (profiler.result.value("data_wait_ms") is None) == source.startswith("unknown")
+    if stack.name in ("jax", "torch"):
+        assert profiler.result.value("data_wait_ms") > 0

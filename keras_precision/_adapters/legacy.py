@@ -99,6 +99,9 @@ class LegacyAdapter(KerasAdapter):
     def set_policy(self, layer: Any, precision: str) -> None:
         """Set the policy, and wrap the weights that were made without automatic casting."""
         layer._set_dtype_policy(precision)
+        made_from = getattr(getattr(layer, "_auto_config", None), "config", {})
+        if "dtype" in made_from:  # the arguments of a class without a get_config, which are what is saved of it
+            made_from["dtype"] = precision
         if not layer._autocast or layer.compute_dtype == layer.variable_dtype:
             return
         wrapped = {}
@@ -109,6 +112,11 @@ class LegacyAdapter(KerasAdapter):
         for name, value in vars(layer).items():
             if id(value) in wrapped:
                 vars(layer)[name] = wrapped[id(value)]  # past Keras's tracking of attributes
+
+    def config_of(self, model: Any) -> dict[str, Any]:
+        """Return ``get_config``, but for the shapes that layers were built with: that of a TimeDistributed is its layer's."""
+        config: dict[str, Any] = _without_shapes(model.get_config())
+        return config
 
     def is_loss_scaling(self, optimizer: Any) -> bool:
         """Compare with the class of tf_keras."""
@@ -172,6 +180,12 @@ class _LegacyLossScaling(LossScaling):
 
 
 _SKIPS: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
+
+
+def _without_shapes(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {key: _without_shapes(value) for key, value in config.items() if key != "build_config"}
+    return [_without_shapes(each) for each in config] if isinstance(config, list) else config
 
 
 def _count_skips(state: Any) -> Any:

@@ -32,7 +32,7 @@ def rebuilt(adapter: KerasAdapter, model: Any) -> Any:
         )
     with _own_classes(adapter, model):
         try:
-            return type(model).from_config(model.get_config())
+            return type(model).from_config(adapter.config_of(model))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ModelError(
                 f"Expected a model that can be made from its configuration. Received: '{model.name}': {error} "

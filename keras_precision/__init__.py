@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from keras_precision.callbacks.numerics import NumericsProbe
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
+    from keras_precision.comparison import Comparison
     from keras_precision.deploy.ethos_u import check_ethos_u
     from keras_precision.deploy.micro import check_micro
     from keras_precision.deploy.tflite import export_tflite
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
+    from keras_precision.experiment.training import compare_training
     from keras_precision.findings import Finding
     from keras_precision.machine import hardware
     from keras_precision.metrics import METRICS
@@ -46,6 +48,7 @@ _WHERE = {
     "PrecisionProfiler": "callbacks.profiler",
     "NumericsProbe": "callbacks.numerics",
     "Probe": "callbacks.probe",
+    "compare_training": "experiment.training",
     "PrecisionPlan": "plan",
     "precision": "policy",
     "apply_plan": "planned",
@@ -67,6 +70,7 @@ _WHERE = {
     "METRICS": "metrics",
     "Measurement": "result",
     "Result": "result",
+    "Comparison": "comparison",
     "Environment": "environment",
     "Finding": "findings",
     "PrecisionError": "errors",
@@ -76,6 +80,7 @@ _WHERE = {
 __all__ = [
     "METRICS",
     "Calibration",
+    "Comparison",
     "Environment",
     "Finding",
     "LossScaleGuard",
@@ -94,6 +99,7 @@ __all__ = [
     "calibrate",
     "check_ethos_u",
     "check_micro",
+    "compare_training",
     "edge",
     "evaluate",
     "export_tflite",

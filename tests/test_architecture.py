@@ -33,6 +33,10 @@ FLOORS = {
     3: ("machine", "planned", "policy", "quantize", "verify"),
     2: ("_adapters", "report"),
     1: (
+        "choice",
+        "comparison",
+        "comparison_table",
+        "contrast",
         "edge",
         "edge_runtimes",
         "environment",
@@ -52,6 +56,7 @@ FLOORS = {
         "saved",
         "scores",
         "statistics",
+        "table",
         "tflite_card",
         "tflite_child",
         "tflite_file",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from keras_precision.comparison import Comparison
 from keras_precision.errors import InputError
 from keras_precision.report import html, markdown, text
 from keras_precision.report.figure import shown
@@ -21,14 +22,14 @@ _DRAW: dict[str, Callable[[Table], str]] = {"text": text.draw, "markdown": markd
 _APART = "Times of different machines are not comparable: each machine has a table of its own."
 
 
-def render(results: Result | Sequence[Result], format: str = "text") -> str:  # noqa: A002 - the name that users expect
+def render(results: Result | Comparison | Sequence[Result], format: str = "text") -> str:  # noqa: A002 - the name that users expect
     """Return results as text, Markdown or HTML.
 
     Training runs and models to deploy get a table each, and so does each machine; the first of its kind is the baseline of
     the speedup.
 
     Args:
-        results: One result or several.
+        results: One result or several, or a comparison.
         format: ``"text"`` for a terminal, ``"markdown"`` for a pull request, or ``"html"``: a fragment for a
             notebook or a page of one's own. ``kp.save_report`` writes a whole page, with charts.
 
@@ -45,6 +46,8 @@ def render(results: Result | Sequence[Result], format: str = "text") -> str:  # 
     """
     if format not in _DRAW:
         raise InputError(f"Expected format to be one of {', '.join(_DRAW)}. Received: {format!r}.")
+    if isinstance(results, Comparison):
+        return _DRAW[format](results.table())
     found: Any = gather(results)
     hosts = by_host(found.results)
     drawn = [table for host in hosts for table in _of_host(host, named=len(hosts) > 1)]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from keras_precision.comparison import Comparison
     from keras_precision.deploy.ethos_u import check_ethos_u
     from keras_precision.deploy.micro import check_micro
+    from keras_precision.deploy.onnx import export_onnx
+    from keras_precision.deploy.tensorrt import check_tensorrt
     from keras_precision.deploy.tflite import export_tflite
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
@@ -60,9 +62,11 @@ _WHERE = {
     "calibrate": "quantize.calibration",
     "Calibration": "quantize.calibration",
     "export_tflite": "deploy.tflite",
+    "export_onnx": "deploy.onnx",
     "evaluate": "verify",
     "benchmark": "verify",
     "edge": "edge",
+    "check_tensorrt": "deploy.tensorrt",
     "check_micro": "deploy.micro",
     "check_ethos_u": "deploy.ethos_u",
     "render": "report.render",
@@ -99,9 +103,11 @@ __all__ = [
     "calibrate",
     "check_ethos_u",
     "check_micro",
+    "check_tensorrt",
     "compare_training",
     "edge",
     "evaluate",
+    "export_onnx",
     "export_tflite",
     "formats",
     "hardware",

@@ -162,6 +162,8 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "lower",
         "Largest difference of an answer from that of the reference, over the same samples.",
     ),
+    ("rules_broken", "", "lower", "Rules of a toolchain that the file breaks."),
+    ("rule", "", None, "Whether the file obeys a rule of a toolchain, and what breaks it."),
     ("arena_bytes", "B", "lower", "Memory that TensorFlow Lite Micro needs for all tensors of the file."),
     ("arena_head_bytes", "B", "lower", "The part of the arena that operators share: activations and scratch buffers."),
     ("arena_tail_bytes", "B", "lower", "The part of the arena that stays: the interpreter's own tables."),

@@ -53,6 +53,15 @@ class Flatbuffer:
         signature = self._model.signatureDefs[0]
         return {each.name.decode(): int(each.tensorIndex) for each in signature.inputs}
 
+    def named_outputs(self) -> dict[str, int]:
+        """Return the outputs by the names of the signature.
+
+        Returns:
+            Name to the number of its tensor.
+        """
+        signature = self._model.signatureDefs[0]
+        return {each.name.decode(): int(each.tensorIndex) for each in signature.outputs}
+
     def name(self, tensor: int) -> str:
         """Return the name of a tensor.
 
@@ -74,6 +83,17 @@ class Flatbuffer:
             The count.
         """
         return len(self.shape(tensor))
+
+    def dtype(self, tensor: int) -> str:
+        """Return the element type of a tensor.
+
+        Args:
+            tensor: Its number.
+
+        Returns:
+            As NumPy names it.
+        """
+        return _names(self._schema.TensorType)[self._graph.tensors[tensor].type].lower()
 
     def constant(self, tensor: int) -> Array | None:
         """Return the content of a constant.

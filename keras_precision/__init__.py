@@ -8,29 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_precision import edge, formats
+    from keras_precision._adapters.aware.rule import QuantizeRule, register_quantize_rule
+    from keras_precision._adapters.aware.wrapper import QuantizeWrapper
     from keras_precision._adapters.loss_scale_optimizer import LossScaleOptimizer
     from keras_precision._adapters.model_file import load_model
     from keras_precision._adapters.paths import layer_paths, plan_of
     from keras_precision._adapters.precision_wrapper import PrecisionWrapper
     from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
-    from keras_precision.callbacks.numerics import NumericsProbe
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
-    from keras_precision.comparison import Comparison
     from keras_precision.deploy.ethos_u import check_ethos_u
     from keras_precision.deploy.micro import check_micro
-    from keras_precision.deploy.onnx import export_onnx
-    from keras_precision.deploy.tensorrt import check_tensorrt
     from keras_precision.deploy.tflite import export_tflite
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
-    from keras_precision.experiment.training import compare_training
     from keras_precision.findings import Finding
     from keras_precision.machine import hardware
     from keras_precision.metrics import METRICS
     from keras_precision.plan import PrecisionPlan
     from keras_precision.planned import apply_plan
     from keras_precision.policy import precision, set_precision
+    from keras_precision.quantize.aware.verb import from_quantize_aware, quantize_aware
     from keras_precision.quantize.calibration import Calibration, calibrate
     from keras_precision.report.render import render
     from keras_precision.report.saving import save_report
@@ -48,9 +46,7 @@ _WHERE = {
     "layer_paths": "_adapters.paths",
     "plan_of": "_adapters.paths",
     "PrecisionProfiler": "callbacks.profiler",
-    "NumericsProbe": "callbacks.numerics",
     "Probe": "callbacks.probe",
-    "compare_training": "experiment.training",
     "PrecisionPlan": "plan",
     "precision": "policy",
     "apply_plan": "planned",
@@ -61,12 +57,15 @@ _WHERE = {
     "sensitivity": "search.sensitivity",
     "calibrate": "quantize.calibration",
     "Calibration": "quantize.calibration",
+    "quantize_aware": "quantize.aware.verb",
+    "from_quantize_aware": "quantize.aware.verb",
+    "QuantizeWrapper": "_adapters.aware.wrapper",
+    "QuantizeRule": "_adapters.aware.rule",
+    "register_quantize_rule": "_adapters.aware.rule",
     "export_tflite": "deploy.tflite",
-    "export_onnx": "deploy.onnx",
     "evaluate": "verify",
     "benchmark": "verify",
     "edge": "edge",
-    "check_tensorrt": "deploy.tensorrt",
     "check_micro": "deploy.micro",
     "check_ethos_u": "deploy.ethos_u",
     "render": "report.render",
@@ -74,7 +73,6 @@ _WHERE = {
     "METRICS": "metrics",
     "Measurement": "result",
     "Result": "result",
-    "Comparison": "comparison",
     "Environment": "environment",
     "Finding": "findings",
     "PrecisionError": "errors",
@@ -84,37 +82,37 @@ _WHERE = {
 __all__ = [
     "METRICS",
     "Calibration",
-    "Comparison",
     "Environment",
     "Finding",
     "LossScaleGuard",
     "LossScaleOptimizer",
     "Measurement",
-    "NumericsProbe",
     "PrecisionError",
     "PrecisionPlan",
     "PrecisionProfiler",
     "PrecisionWarning",
     "PrecisionWrapper",
     "Probe",
+    "QuantizeRule",
+    "QuantizeWrapper",
     "Result",
     "apply_plan",
     "benchmark",
     "calibrate",
     "check_ethos_u",
     "check_micro",
-    "check_tensorrt",
-    "compare_training",
     "edge",
     "evaluate",
-    "export_onnx",
     "export_tflite",
     "formats",
+    "from_quantize_aware",
     "hardware",
     "layer_paths",
     "load_model",
     "plan_of",
     "precision",
+    "quantize_aware",
+    "register_quantize_rule",
     "render",
     "save_report",
     "sensitivity",

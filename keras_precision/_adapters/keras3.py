@@ -39,7 +39,8 @@ class Keras3Adapter(KerasAdapter):
 
     def auto_name(self, layer: Any) -> str | None:
         """Return the stem, as ``keras.src.utils.naming.auto_name`` makes it."""
-        stem = snake_case(type(layer).__name__, "(.)([A-Z][a-z]+)")
+        meant = getattr(layer, "stands_for", layer)  # a wrapper that has the path of its layer
+        stem = snake_case(type(meant).__name__, "(.)([A-Z][a-z]+)")
         return stem if is_numbered(layer.name, stem) else None
 
     def input_names(self, model: Any) -> Sequence[Sequence[str]]:

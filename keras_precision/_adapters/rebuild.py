@@ -1,13 +1,13 @@
 """Models made anew from their configuration, and compiled as another model is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from keras_precision._adapters.keras import KerasAdapter
 from keras_precision.errors import ModelError
 
-__all__ = ["compile_like", "forget_compiled", "rebuilt"]
+__all__ = ["compile_like", "forget_compiled", "rebuilt", "remade"]
 
 
 def rebuilt(adapter: KerasAdapter, model: Any) -> Any:
@@ -30,9 +30,26 @@ def rebuilt(adapter: KerasAdapter, model: Any) -> Any:
             f"Expected a functional or sequential model. Received: the subclassed model '{model.name}' of type "
             f"{type(model).__name__}, which cannot be copied. Pass in_place=True."
         )
+    return remade(adapter, model, lambda config: config)
+
+
+def remade(adapter: KerasAdapter, model: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Return a model made from the configuration of another, after a change of it.
+
+    Args:
+        adapter: The Keras of the model.
+        model: A functional or sequential model.
+        change: Given the configuration, returns the one to use.
+
+    Returns:
+        The new model, not compiled.
+
+    Raises:
+        ModelError: Its configuration does not make a model.
+    """
     with _own_classes(adapter, model):
         try:
-            return type(model).from_config(adapter.config_of(model))
+            return type(model).from_config(change(model.get_config()))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ModelError(
                 f"Expected a model that can be made from its configuration. Received: '{model.name}': {error} "

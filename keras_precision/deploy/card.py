@@ -6,6 +6,7 @@ from keras_precision.deploy.candidate import Candidate
 from keras_precision.deploy.request import Request
 from keras_precision.environment import Environment
 from keras_precision.plan import PrecisionPlan
+from keras_precision.quantize.aware.trained_ranges import TrainedRanges
 from keras_precision.quantize.calibration import Calibration
 from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.result import Measurement, Result
@@ -39,7 +40,9 @@ def facts(
     if measured is not None:
         rows += [
             Measurement(subject, "calibration_samples", measured.samples),
-            Measurement(subject, "calibration_method", request.calibration),
+            Measurement(
+                subject, "calibration_method", "trained" if isinstance(measured, TrainedRanges) else request.calibration
+            ),
             Measurement(subject, "foreign_ranges", made.foreign_ranges),
             *_input_ranges(measured),
         ]

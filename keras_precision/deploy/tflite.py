@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from keras_precision.deploy.request import Request, side_type, wanted_plan
 from keras_precision.errors import DestinationError, ExportError
 from keras_precision.files import check_destination, write_whole
 from keras_precision.plan import PrecisionPlan
+from keras_precision.quantize.aware.verb import is_quantize_aware
 from keras_precision.quantize.calibration import Calibration, calibrate
 from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.float_file import convert_anywhere
@@ -29,7 +31,7 @@ __all__ = ["export_tflite"]
 def export_tflite(
     model: Any,
     path: str | os.PathLike[str],
-    plan: str | PrecisionPlan = "int8",
+    plan: str | PrecisionPlan | None = None,
     representative_dataset: Any = None,
     *,
     calibration: str = "mse",
@@ -55,9 +57,11 @@ def export_tflite(
         plan: A deployment plan, or one precision: ``"float32"``, ``"float16"`` (weights),
             ``"int8"``, ``"int16x8"`` (16-bit activations, 8-bit weights), ``"int4"`` (4-bit
             weights, 8-bit activations) or ``"int8_dynamic"`` (8-bit weights, activations
-            quantized as the model runs).
+            quantized as the model runs). None: int8, or, for what ``kp.quantize_aware`` returned,
+            what it was trained for.
         representative_dataset: Samples to choose the ranges of activations from, as for
-            ``kp.calibrate``, or what that returned. Needed where activations become integers.
+            ``kp.calibrate``, or what that returned. Needed where activations become integers, and
+            training has not chosen the ranges.
         calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"`` or
             ``"entropy"``. Those of int16 are always the full ones.
         percentile: For that method: the share of values, in percent, that each end keeps.
@@ -85,14 +89,15 @@ def export_tflite(
     """
     began = time.perf_counter()
     adapter_of(model).inputs(model)  # refuses what cannot be exported
-    decided = wanted_plan(plan)
+    decided = wanted_plan("int8" if plan is None else plan)
     decided.resolve(layer_paths(model))
     request = Request(
         decided, side_type(io, decided), calibration, percentile, bias_correction, engine, runtime, strict
     )
     destination = _destination(path, overwrite=overwrite)
     installed_runtime()
-    made, measured, realised, notes = _checked(model, request, representative_dataset)
+    plain, request, data = _as_trained(model, plan, request, io, representative_dataset)
+    made, measured, realised, notes = _checked(plain, request, data)
     told = facts(destination.name, request, made, measured, realised, notes)
     if validation_data is not None:
         told = told.with_measurements(_scores(model, made.content, destination.name, validation_data))
@@ -103,6 +108,18 @@ def export_tflite(
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
     size = Measurement(destination.name, "size_bytes", len(content))
     return told.with_measurements([took, size, *operator_rows(made.model)])
+
+
+def _as_trained(
+    model: Any, plan: str | PrecisionPlan | None, request: Request, io: str | None, data: Any
+) -> tuple[Any, Request, Any]:
+    """The plain model behind a quantization-aware one, the plan and the ranges that it was trained for; others as they are."""
+    if not is_quantize_aware(model):
+        return model, request, data
+    from keras_precision.quantize.aware.trained import as_trained
+
+    plain, trained, ranges = as_trained(model, None if plan is None else request.plan, data)
+    return plain, replace(request, plan=trained, io=side_type(io, trained)), ranges
 
 
 def _destination(path: str | os.PathLike[str], *, overwrite: bool) -> Path:

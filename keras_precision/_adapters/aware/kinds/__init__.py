@@ -1,0 +1,31 @@
+"""How each kind of layer computes in integers: one small file each, which registers itself."""
+
+from keras_precision._adapters.aware.kinds import (
+    activation,
+    attention,
+    convolution,
+    dense,
+    depthwise,
+    einsum,
+    embedding,
+    moving,
+    normalization,
+    pooling,
+    separable,
+    transposed,
+)
+
+__all__ = [
+    "activation",
+    "attention",
+    "convolution",
+    "dense",
+    "depthwise",
+    "einsum",
+    "embedding",
+    "moving",
+    "normalization",
+    "pooling",
+    "separable",
+    "transposed",
+]

@@ -1,1 +1,0 @@
-"""Experiments: runs in processes of their own."""

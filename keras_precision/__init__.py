@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from keras_precision._adapters.paths import layer_paths, plan_of
     from keras_precision._adapters.precision_wrapper import PrecisionWrapper
     from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
+    from keras_precision.callbacks.numerics import NumericsProbe
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
+    from keras_precision.comparison import Comparison
     from keras_precision.deploy.ethos_u import check_ethos_u
     from keras_precision.deploy.micro import check_micro
+    from keras_precision.deploy.onnx import export_onnx
+    from keras_precision.deploy.tensorrt import check_tensorrt
     from keras_precision.deploy.tflite import export_tflite
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
+    from keras_precision.experiment.training import compare_training
     from keras_precision.findings import Finding
     from keras_precision.machine import hardware
     from keras_precision.metrics import METRICS
@@ -46,7 +51,9 @@ _WHERE = {
     "layer_paths": "_adapters.paths",
     "plan_of": "_adapters.paths",
     "PrecisionProfiler": "callbacks.profiler",
+    "NumericsProbe": "callbacks.numerics",
     "Probe": "callbacks.probe",
+    "compare_training": "experiment.training",
     "PrecisionPlan": "plan",
     "precision": "policy",
     "apply_plan": "planned",
@@ -63,9 +70,11 @@ _WHERE = {
     "QuantizeRule": "_adapters.aware.rule",
     "register_quantize_rule": "_adapters.aware.rule",
     "export_tflite": "deploy.tflite",
+    "export_onnx": "deploy.onnx",
     "evaluate": "verify",
     "benchmark": "verify",
     "edge": "edge",
+    "check_tensorrt": "deploy.tensorrt",
     "check_micro": "deploy.micro",
     "check_ethos_u": "deploy.ethos_u",
     "render": "report.render",
@@ -73,6 +82,7 @@ _WHERE = {
     "METRICS": "metrics",
     "Measurement": "result",
     "Result": "result",
+    "Comparison": "comparison",
     "Environment": "environment",
     "Finding": "findings",
     "PrecisionError": "errors",
@@ -82,11 +92,13 @@ _WHERE = {
 __all__ = [
     "METRICS",
     "Calibration",
+    "Comparison",
     "Environment",
     "Finding",
     "LossScaleGuard",
     "LossScaleOptimizer",
     "Measurement",
+    "NumericsProbe",
     "PrecisionError",
     "PrecisionPlan",
     "PrecisionProfiler",
@@ -101,8 +113,11 @@ __all__ = [
     "calibrate",
     "check_ethos_u",
     "check_micro",
+    "check_tensorrt",
+    "compare_training",
     "edge",
     "evaluate",
+    "export_onnx",
     "export_tflite",
     "formats",
     "from_quantize_aware",

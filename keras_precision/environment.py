@@ -25,6 +25,13 @@ _PACKAGES = (
     "numpy",
     "ai-edge-litert",
     "tflite-runtime",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "coremltools",
+    "tflite-micro",
+    "ethos-u-vela",
 )
 
 # Processor flags that decide which number formats run in hardware (Linux names).

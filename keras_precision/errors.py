@@ -13,6 +13,8 @@
     │   └── DestinationError               a path that cannot be written
     ├── FileFormatError (ValueError)       a file that is damaged, foreign, or of a newer format
     ├── NotMeasuredError (LookupError)     a result asked for before there is one
+    ├── NotComparableError (ValueError)    figures that were not got alike
+    ├── WorkerError (RuntimeError)         a run in a process of its own that failed
     ├── LossScaleCollapse (RuntimeError)   a training that no loss scale can save
     ├── MissingExtraError (ImportError)    an optional package that is not installed
     └── ExportError (RuntimeError)         a conversion that failed
@@ -35,6 +37,7 @@ __all__ = [
     "LossScaleCollapse",
     "MissingExtraError",
     "ModelError",
+    "NotComparableError",
     "NotMeasuredError",
     "PlanError",
     "PlanKindError",
@@ -43,6 +46,7 @@ __all__ = [
     "PrecisionWarning",
     "UnknownLayerError",
     "UnknownPrecisionError",
+    "WorkerError",
 ]
 
 
@@ -88,6 +92,14 @@ class FileFormatError(PrecisionError, ValueError):
 
 class NotMeasuredError(PrecisionError, LookupError):
     """A result or a metric asked for before it was measured."""
+
+
+class NotComparableError(PrecisionError, ValueError):
+    """Figures that were not got alike: on another machine, from another source, from other data."""
+
+
+class WorkerError(PrecisionError, RuntimeError):
+    """A run in a process of its own that failed, ended, or took too long."""
 
 
 class LossScaleCollapse(PrecisionError, RuntimeError):  # noqa: N818 - it names what happened to the run

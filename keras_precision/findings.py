@@ -7,7 +7,7 @@ from typing import Literal
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Result
 
-__all__ = ["Finding", "Severity", "judge", "loss_scale_findings", "training_findings"]
+__all__ = ["Finding", "Rule", "Severity", "in_order", "judge", "loss_scale_findings", "training_findings"]
 
 Severity = Literal["error", "warning", "info"]
 _ORDER = {"error": 0, "warning": 1, "info": 2}
@@ -43,6 +43,7 @@ class Finding:
 
 
 Rule = Callable[[Result], Iterator[Finding]]
+"""One thing that can be wrong: a function from a result to findings."""
 
 
 def loss_scale_findings(result: Result) -> tuple[Finding, ...]:
@@ -92,8 +93,19 @@ def judge(result: Result, rules: Iterable[Rule]) -> tuple[Finding, ...]:
     Returns:
         The findings, ordered by severity.
     """
-    found = [finding for rule in rules for finding in rule(result)]
-    return tuple(sorted(found, key=lambda finding: _ORDER[finding.severity]))
+    return in_order(finding for rule in rules for finding in rule(result))
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings ordered by severity, the worst first.
+
+    Args:
+        findings: The findings.
+
+    Returns:
+        The same, those of one severity as they were.
+    """
+    return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
 
 
 def _collapsed(result: Result) -> Iterator[Finding]:

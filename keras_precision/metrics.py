@@ -100,6 +100,24 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("samples", "", None, "Samples trained or evaluated."),
     ("profiler_us_per_step", "us", "lower", "Time that the profiler itself took in each step."),
     ("loss", "", "lower", "Training loss."),
+    ("batch_size", "", None, "Samples in a batch."),
+    ("diverged_share", "", "lower", "Share of the seeds whose loss or weights end as NaN or infinity."),
+    ("class_accuracy", "", "higher", "Share of the samples of one class that are answered right."),
+    ("session", "", None, "Name of the session in which runs took turns: times of one session are compared in pairs."),
+    ("initial_weights", "", None, "Hash of the weights before training: equal in runs that are otherwise identical."),
+    ("data_order", "", None, "Hash of the data in their order: equal in runs that are otherwise identical."),
+    (
+        "configuration",
+        "",
+        None,
+        "Hash of layers, optimizer, loss and settings, without precision: equal in runs that are otherwise identical.",
+    ),
+    (
+        "answers_right",
+        "",
+        None,
+        "Which samples were answered right: their count, and a hexadecimal digit for every four.",
+    ),
     ("accuracy", "", "higher", "Share of samples whose most probable class is the true one."),
     ("agreement", "", "higher", "Share of samples for which the model gives the same answer as the reference."),
     ("mean_absolute_error", "", "lower", "Mean of |prediction - truth|."),
@@ -144,6 +162,8 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "lower",
         "Largest difference of an answer from that of the reference, over the same samples.",
     ),
+    ("rules_broken", "", "lower", "Rules of a toolchain that the file breaks."),
+    ("rule", "", None, "Whether the file obeys a rule of a toolchain, and what breaks it."),
     ("arena_bytes", "B", "lower", "Memory that TensorFlow Lite Micro needs for all tensors of the file."),
     ("arena_head_bytes", "B", "lower", "The part of the arena that operators share: activations and scratch buffers."),
     ("arena_tail_bytes", "B", "lower", "The part of the arena that stays: the interpreter's own tables."),
@@ -166,7 +186,62 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("depthwise_ms", "ms", "lower", "Median time of a 3 x 3 depthwise convolution in the number format."),
 )
 
-METRICS: MappingProxyType[str, Metric] = MappingProxyType({row[0]: Metric(*row) for row in _ROWS})
+_WHAT = {
+    "activation": "what the layer puts out",
+    "gradient": "the gradient after what the layer puts out, divided by the loss scale",
+    "weight_gradient": "the gradients after the layer's weights, divided by the loss scale",
+}
+_STATISTICS: tuple[tuple[str, Literal["higher", "lower"] | None, str], ...] = (
+    ("mean", None, "Mean of"),
+    ("deviation", None, "Standard deviation of"),
+    ("minimum", None, "Least value of"),
+    ("maximum", None, "Greatest value of"),
+    ("non_finite", "lower", "Share of NaN and infinity in"),
+    ("zero", None, "Share of zeros in"),
+    ("float16_underflow", "lower", "Share that is not 0, and is or would be 0 in float16, of"),
+    ("float16_overflow", "lower", "Share that is or would be infinite in float16 of"),
+    ("bfloat16_underflow", "lower", "Share that is not 0, and is or would be 0 in bfloat16, of"),
+    ("bfloat16_overflow", "lower", "Share that is or would be infinite in bfloat16 of"),
+)
+_ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
+    ("origins_found", "", None, "Steps with a value that is not finite whose origin was looked for."),
+    (
+        "first_non_finite",
+        "",
+        None,
+        "Where the first value that is not finite arose: in the data, the weights, forward, in the loss or backward; the subject is the layer.",
+    ),
+    (
+        "first_non_finite_layer",
+        "",
+        None,
+        "The class of that layer, and its name where it is inside the one of the subject.",
+    ),
+    ("first_non_finite_from", "", None, "The least of what went into it."),
+    ("first_non_finite_to", "", None, "The greatest of what went into it."),
+    ("first_non_finite_loss", "", None, "Whether the loss of that step was finite."),
+    (
+        "gradient_scaled_underflow",
+        "",
+        "lower",
+        "As gradient_float16_underflow, after multiplication with a loss scale of 2^15.",
+    ),
+    (
+        "weight_gradient_scaled_underflow",
+        "",
+        "lower",
+        "As weight_gradient_float16_underflow, after multiplication with a loss scale of 2^15.",
+    ),
+)
+_LAYER_ROWS = tuple(
+    (f"{what}_{name}", "", better, f"{words} {of}.")
+    for what, of in _WHAT.items()
+    for name, better, words in _STATISTICS
+)
+
+METRICS: MappingProxyType[str, Metric] = MappingProxyType(
+    {row[0]: Metric(*row) for row in (*_ROWS, *_ORIGINS, *_LAYER_ROWS)}
+)
 """Name to metric, for each figure that this package makes. A user's own Keras metrics may be measured too."""
 
 

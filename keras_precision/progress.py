@@ -41,7 +41,7 @@ def progress(
         return
     counted = TextColumn("{task.completed:.0f} " + unit)
     columns = (TextColumn("{task.description}"), BarColumn(), counted, TimeElapsedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True)
+    bar = Progress(*columns, console=console, transient=console.is_terminal)
     task = bar.add_task(what, total=total)
     began = time.monotonic()
 

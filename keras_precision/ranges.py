@@ -11,11 +11,16 @@ from scipy.special import rel_entr
 from keras_precision.errors import InputError, nearest
 from keras_precision.histogram import Histogram
 
-__all__ = ["METHODS", "Range", "check_method", "range_of"]
+__all__ = ["FIXED", "METHODS", "Range", "check_method", "range_of"]
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
 """The smallest and the largest real number that the quantized tensor represents; zero lies between."""
+
+FIXED: MappingProxyType[str, Range] = MappingProxyType(
+    {"SOFTMAX": (0.0, 255 / 256), "LOGISTIC": (0.0, 255 / 256), "TANH": (-1.0, 127 / 128)}
+)
+"""Kernels whose int8 outputs have one range, by TensorFlow Lite's quantization specification."""
 
 _LEVELS = 256
 _SHARES = np.linspace(0.2, 1.0, 81)  # of the full range, that a search may keep

@@ -1,9 +1,10 @@
 """Measurement, Environment and Result: what every verb that looks at something gives back."""
 
+import functools
 import importlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -101,6 +102,18 @@ class Result:
         # A value knows nothing of what shows it: this is looked up where a notebook asks, and nowhere else.
         return str(importlib.import_module("keras_precision.report.render").render(self, "html"))
 
+    @functools.cached_property
+    def _by_metric(self) -> Mapping[str, tuple[Measurement, ...]]:
+        """The rows of each metric: a report looks hundreds of them up, among those of 100,000 steps."""
+        found: dict[str, list[Measurement]] = {}
+        for row in self.measurements:
+            found.setdefault(row.metric, []).append(row)
+        return {metric: tuple(rows) for metric, rows in found.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy the fields alone."""
+        return {name: value for name, value in vars(self).items() if name != "_by_metric"}
+
     def select(self, metric: str, subject: str | None = None) -> tuple[Measurement, ...]:
         """Return the rows of one metric.
 
@@ -111,7 +124,8 @@ class Result:
         Returns:
             The rows, in order.
         """
-        return tuple(row for row in self.measurements if row.metric == metric and subject in (None, row.subject))
+        rows = self._by_metric.get(metric, ())
+        return rows if subject is None else tuple(row for row in rows if row.subject == subject)
 
     def value(self, metric: str, subject: str | None = None) -> Any:
         """Return the figure that stands for a metric: its summary, else its last step.

@@ -18,6 +18,7 @@ __all__ = [
     "mcnemar",
     "mean_interval",
     "ratio_interval",
+    "separate_ratio_interval",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -146,6 +147,48 @@ def ratio_interval(baseline: Sequence[float], other: Sequence[float], confidence
         raise DataError("Expected times above 0. Received: a time of 0 or less. Remove blocks in which nothing ran.")
     found = mean_interval(np.log(after / before).tolist(), confidence)
     return Interval(math.exp(found.estimate), math.exp(found.low), math.exp(found.high), found.confidence, found.count)
+
+
+def separate_ratio_interval(
+    baseline: Sequence[float], other: Sequence[float], confidence: float = 0.95, *, drift: float = 0.0
+) -> Interval:
+    """Return the interval of the ratio ``other / baseline`` of two runs that were not measured in turns.
+
+    It is Welch's interval of the difference of the means of the logarithms, with the degrees of freedom of
+    Satterthwaite (Welch, Biometrika 34, 1947), taken back from the logarithm. What changed on the machine
+    between the runs is in no spread of either: ``drift`` is how much of it is allowed for.
+
+    Args:
+        baseline: Times of the baseline: at least two.
+        other: Times of the other run: at least two.
+        confidence: Between 0 and 1.
+        drift: By which part the machine may have become slower or faster in between: 0.1 is a tenth.
+
+    Returns:
+        The interval; ``count`` is the smaller of the two.
+
+    Raises:
+        DataError: One is shorter than two, or holds a figure that is not positive.
+
+    Example:
+        >>> interval = separate_ratio_interval([1.0, 1.0], [2.0, 2.0], drift=0.1)
+        >>> round(interval.low, 3), interval.estimate, round(interval.high, 3)
+        (1.818, 2.0, 2.2)
+    """
+    groups = [_figures(values, "times") for values in (baseline, other)]
+    if min(group.size for group in groups) < 2 or min(group.min() for group in groups) <= 0:
+        raise DataError("Expected at least two times above 0 of each run. Received: fewer. Measure again.")
+    logs = [np.log(group) for group in groups]
+    errors = [float(log.var(ddof=1)) / log.size for log in logs]
+    freedom = (
+        sum(errors) ** 2 / sum(error**2 / (log.size - 1) for error, log in zip(errors, logs, strict=True) if error)
+        if any(errors)
+        else 1.0
+    )
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(errors)) + math.log1p(drift)
+    middle = float(logs[1].mean() - logs[0].mean())
+    count = min(group.size for group in groups)
+    return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half), confidence, count)
 
 
 def difference_interval(baseline: Sequence[float], other: Sequence[float], confidence: float = 0.95) -> Interval:

@@ -21,6 +21,7 @@ from keras_precision.errors import DataError, InputError, ModelError, PlanError
 from keras_precision.latency import latency_rows, latency_source
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Measurement, Result
+from keras_precision.runtimes import RUNTIME_FILES, open_runtime
 from keras_precision.scores import SCORES, agreement
 from keras_precision.timing import time_calls
 
@@ -206,9 +207,9 @@ def _as_given(x: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
 
 
 class _TfliteFile(_Opened):
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, session: edge.Session) -> None:
         self.name = Path(path).name
-        self._session = edge.Session(path)
+        self._session = session
 
     def predict(self, x: Any, batch_size: int) -> Any:
         return self._session.predict(self._samples(x))
@@ -239,10 +240,14 @@ def _open(target: Target) -> _Opened:
     if not path.exists():
         raise FileNotFoundError(f"Expected a model file. Received: '{path}', which does not exist.")
     if path.suffix == ".tflite":
-        return _TfliteFile(str(path))
+        return _TfliteFile(str(path), edge.Session(path))
+    if path.suffix in RUNTIME_FILES:
+        return _TfliteFile(str(path), open_runtime(path))
     if path.suffix in SUFFIXES:
         return _loaded(path)
-    raise InputError(f"Expected a Keras model, or the path of a .keras, .h5 or .tflite file. Received: '{path}'.")
+    raise InputError(
+        f"Expected a Keras model, or the path of a .keras, .h5 or .tflite file (or {', '.join(RUNTIME_FILES)}). Received: '{path}'."
+    )
 
 
 def _loaded(path: Path) -> _Model:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.name != "side_by_side.py")
+SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.name not in ("side_by_side.py", "trained_nets.py"))
 
 
 def output_of(name: str, *arguments: str, folder: Path) -> str:

@@ -245,3 +245,11 @@ def test_numbers_of_numpy_become_pythons(tmp_path: Path, given: Any, kept: float
     assert type(result.value("loss")) is type(kept)
     assert Result.load(result.save(tmp_path / "run.json")) == result
     assert isinstance(result.measurements, tuple)
+
+
+def test_looking_up_leaves_no_trace() -> None:
+    """What a result remembers of its rows is not saved with it: neither pickled, nor compared."""
+    looked, other = copy.copy(RESULT), copy.copy(RESULT)
+    assert looked.select("loss") == tuple(row for row in RESULT if row.metric == "loss")
+    assert looked == other
+    assert pickle.dumps(looked) == pickle.dumps(other)

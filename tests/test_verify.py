@@ -141,12 +141,12 @@ def test_files_take_what_models_take(stack, trained, tmp_path):
 def test_targets_that_cannot_be_opened(tmp_path, rng):
     """Missing, foreign and damaged files, and things that are no model, each say what they are."""
     x, y = nets.classes(rng, 4)
-    (tmp_path / "model.onnx").write_bytes(b"")
+    (tmp_path / "model.pb").write_bytes(b"")
     (tmp_path / "model.keras").write_bytes(rng.bytes(500))
     with pytest.raises(FileNotFoundError, match="which does not exist"):
         kp.evaluate(tmp_path / "none.tflite", x, y)
     with pytest.raises(InputError, match=r"Expected a Keras model, or the path of a .keras, .h5 or .tflite file"):
-        kp.benchmark(tmp_path / "model.onnx", x)
+        kp.benchmark(tmp_path / "model.pb", x)
     with pytest.raises(FileFormatError, match="expected a .keras file. Received: an empty, truncated or foreign file"):
         kp.evaluate(tmp_path / "model.keras", x, y)
     with pytest.raises(ModelError, match="Received: an object of type builtins.int"):

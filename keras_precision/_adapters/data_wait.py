@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from time import perf_counter_ns as clock
 from typing import Any
 
+from keras_precision._adapters.around import Around, put, take_away
+
 __all__ = [
     "DataWait",
     "UnknownDataWait",
@@ -86,40 +88,26 @@ class _PullsInSteps(DataWait):
         self._function = self._wrapper()
 
     def _wrapper(self) -> "_TimedFunction":
-        return _TimedFunction(None, self._timed)
+        return _TimedFunction(self._timed)
 
     def step_begin(self) -> None:
         self._timed.nanoseconds = self._timed.pulls = 0
-        # Absent at first; another callback may also have made the train function anew.
-        if self._model.train_function is not self._function and self._function not in self._chain():
-            self._function.inner = self._model.train_function
-            self._model.train_function = self._function
+        put(self._model, self._function)
 
     def step_end(self) -> int | None:
         return self._timed.nanoseconds if self._timed.pulls else None
 
-    def _chain(self) -> list["_TimedFunction"]:
-        """The wrappers around the train function, ours and those of other profilers in the same fit."""
-        found, function = [], self._model.train_function
-        while isinstance(function, _TimedFunction):
-            found.append(function)
-            function = function.inner
-        return found
-
     def remove(self) -> None:
-        for outer in self._chain():
-            if outer.inner is self._function:
-                outer.inner = self._function.inner
-        if self._model.train_function is self._function:
-            self._model.train_function = self._function.inner
+        take_away(self._model, self._function)
         self._timed.source = iter(())
 
 
-class _TimedFunction:
+class _TimedFunction(Around):
     """A train function that pulls from a timed iterator."""
 
-    def __init__(self, inner: Any, timed: "_TimedIterator") -> None:
-        self.inner, self._timed = inner, timed
+    def __init__(self, timed: "_TimedIterator") -> None:
+        super().__init__()
+        self._timed = timed
 
     def __call__(self, state: Any, iterator: Any) -> Any:
         if not hasattr(iterator, "__next__"):
@@ -131,8 +119,8 @@ class _TimedFunction:
 class _SamplingFunction(_TimedFunction):
     """A train function that is given every fifth batch by Python."""
 
-    def __init__(self, inner: Any, timed: "_TimedIterator", iterator_class: Any) -> None:
-        super().__init__(inner, timed)
+    def __init__(self, timed: "_TimedIterator", iterator_class: Any) -> None:
+        super().__init__(timed)
         self._iterator_class = iterator_class
         self._calls = 0
 
@@ -179,7 +167,7 @@ class _SampledPulls(_PullsInSteps):
         super().__init__(model)
 
     def _wrapper(self) -> "_TimedFunction":
-        return _SamplingFunction(None, self._timed, self._iterator_class)
+        return _SamplingFunction(self._timed, self._iterator_class)
 
 
 class _Pulled:

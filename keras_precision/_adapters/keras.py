@@ -127,6 +127,11 @@ class KerasAdapter(ABC):
     def set_policy(self, layer: Any, precision: str) -> None:
         """Give a layer, built or not, a policy; what was compiled before still computes in the old one."""
 
+    def config_of(self, model: Any) -> dict[str, Any]:
+        """Return what a model can be made from."""
+        config: dict[str, Any] = model.get_config()
+        return config
+
     @abstractmethod
     def is_loss_scaling(self, optimizer: Any) -> bool:
         """Tell whether an optimizer scales the loss of another one, which is its ``inner_optimizer``."""

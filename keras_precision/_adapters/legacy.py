@@ -99,6 +99,9 @@ class LegacyAdapter(KerasAdapter):
     def set_policy(self, layer: Any, precision: str) -> None:
         """Set the policy, and wrap the weights that were made without automatic casting."""
         layer._set_dtype_policy(precision)
+        made_from = getattr(getattr(layer, "_auto_config", None), "config", {})
+        if "dtype" in made_from:  # the arguments of a class without a get_config, which are what is saved of it
+            made_from["dtype"] = precision
         if not layer._autocast or layer.compute_dtype == layer.variable_dtype:
             return
         wrapped = {}
@@ -109,6 +112,11 @@ class LegacyAdapter(KerasAdapter):
         for name, value in vars(layer).items():
             if id(value) in wrapped:
                 vars(layer)[name] = wrapped[id(value)]  # past Keras's tracking of attributes
+
+    def config_of(self, model: Any) -> dict[str, Any]:
+        """Return ``get_config``, but for the shapes that layers were built with: that of a TimeDistributed is its layer's."""
+        config: dict[str, Any] = _without_shapes(model.get_config())
+        return config
 
     def is_loss_scaling(self, optimizer: Any) -> bool:
         """Compare with the class of tf_keras."""
@@ -174,6 +182,12 @@ class _LegacyLossScaling(LossScaling):
 _SKIPS: "weakref.WeakKeyDictionary[Any, Any]" = weakref.WeakKeyDictionary()
 
 
+def _without_shapes(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {key: _without_shapes(value) for key, value in config.items() if key != "build_config"}
+    return [_without_shapes(each) for each in config] if isinstance(config, list) else config
+
+
 def _count_skips(state: Any) -> Any:
     """Make the state of a dynamic loss scale count the steps that it skips; return the counter."""
     counter = tf.Variable(0, dtype=tf.int64, trainable=False, name="skipped_steps")
@@ -186,6 +200,22 @@ def _count_skips(state: Any) -> Any:
 
     state.update = update
     return counter
+
+
+def scaling_variables(optimizer: Any) -> list[Any]:
+    """Return the variables of an optimizer's loss scaling, our count of skipped steps among them.
+
+    Args:
+        optimizer: Any optimizer.
+
+    Returns:
+        They; empty where it scales no loss, or by a fixed factor.
+    """
+    state = getattr(optimizer, "_loss_scale", None)
+    if state is None or not hasattr(state, "_current_loss_scale"):
+        return []
+    counter = _SKIPS.get(state)
+    return [state._counter, state._current_loss_scale, *([] if counter is None else [counter])]
 
 
 ADAPTER = LegacyAdapter(tf_keras)

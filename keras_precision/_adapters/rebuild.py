@@ -49,7 +49,7 @@ def remade(adapter: KerasAdapter, model: Any, change: Callable[[dict[str, Any]],
     """
     with _own_classes(adapter, model):
         try:
-            return type(model).from_config(change(model.get_config()))
+            return type(model).from_config(change(adapter.config_of(model)))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ModelError(
                 f"Expected a model that can be made from its configuration. Received: '{model.name}': {error} "

@@ -13,13 +13,15 @@ from keras_precision._adapters.callback import Callback, Logs
 from keras_precision.callbacks.caller import Caller
 from keras_precision.callbacks.loss_scale import LossScaleProbe
 from keras_precision.callbacks.memory import MemoryProbe
+from keras_precision.callbacks.numerics import NumericsProbe
 from keras_precision.callbacks.probe import Probe, Step
 from keras_precision.callbacks.recording import Recording, Subject
 from keras_precision.callbacks.remarks import remarks
 from keras_precision.callbacks.step_time import StepTimeProbe
 from keras_precision.errors import InputError, NotMeasuredError, PrecisionWarning
 from keras_precision.files import check_destination
-from keras_precision.findings import Finding, training_findings
+from keras_precision.findings import Finding, in_order, judge, training_findings
+from keras_precision.layer_findings import LAYER_RULES
 from keras_precision.report.text import show, summary
 from keras_precision.result import Result
 
@@ -57,6 +59,8 @@ class PrecisionProfiler(Callback):
         name: What tables call the run; the precision that most layers have, where None.
         probes: What to watch; step time, memory and loss scale where None.
         log_metrics: Whether to add the keys above to the epoch's logs.
+        layer_stats_every: Adds ``kp.NumericsProbe(layer_stats_every)``: it tells which layer makes the first value that
+            is not finite, and, every so many steps, what goes through each layer. None for neither.
         path: Where the result goes, as JSON. While the run lasts, rows are appended to it, so that a
             run that is killed leaves a readable result: at most 64 rows or one second are lost.
         verbose: 1 prints one summary at the end, 0 prints nothing, ``"auto"`` does as ``fit`` was told.
@@ -81,6 +85,7 @@ class PrecisionProfiler(Callback):
         probes: Probe | Sequence[Probe] | None = None,
         *,
         log_metrics: bool = False,
+        layer_stats_every: int | None = None,
         path: str | os.PathLike[str] | None = None,
         verbose: Literal["auto", 0, 1] = "auto",
     ) -> None:
@@ -93,7 +98,9 @@ class PrecisionProfiler(Callback):
         self.log_metrics = log_metrics
         self.verbose = verbose
         self.path = None if path is None else check_destination(path)
-        self.probes = _checked(probes)
+        self.layer_stats_every = layer_stats_every
+        numerics = () if layer_stats_every is None else (NumericsProbe(layer_stats_every),)
+        self.probes = (*_checked(probes), *numerics)
         self._result: Result | None = None
         self._recording: Recording | None = None
         self._others: list[Caller] = []  # fits that began while one was recorded
@@ -119,7 +126,7 @@ class PrecisionProfiler(Callback):
         Raises:
             NotMeasuredError: No ``fit`` with this profiler has ended yet.
         """
-        return training_findings(self.result)
+        return in_order((*training_findings(self.result), *judge(self.result, LAYER_RULES)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy settings and the last result, without the model: KerasTuner copies callbacks for each trial."""
@@ -127,6 +134,7 @@ class PrecisionProfiler(Callback):
         for probe in probes:
             probe.end()  # of a fit that is running, or was interrupted
         twin = type(self)(self.name, probes, log_metrics=self.log_metrics, path=self.path, verbose=self.verbose)
+        twin.layer_stats_every = self.layer_stats_every  # its probe is among the others
         twin._result = self._result
         return twin
 

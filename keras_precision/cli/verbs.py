@@ -6,6 +6,7 @@ from keras_precision.cli.evaluate import VERB as EVALUATE
 from keras_precision.cli.export import VERB as EXPORT
 from keras_precision.cli.formats import VERB as FORMATS
 from keras_precision.cli.hardware import VERB as HARDWARE
+from keras_precision.cli.report import VERB as REPORT
 
 __all__ = ["VERBS"]
 
@@ -16,4 +17,5 @@ VERBS = (
     EXPORT,
     EVALUATE,
     BENCHMARK,
+    REPORT,
 )

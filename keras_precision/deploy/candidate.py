@@ -13,6 +13,7 @@ from keras_precision.quantize.assignment import assigned, assigned_ranges
 from keras_precision.quantize.bias import corrected
 from keras_precision.quantize.calibration import Calibration
 from keras_precision.quantize.converter import Converted
+from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.float_file import FloatFile, float_file
 from keras_precision.quantize.provenance import foreign_ranges
 from keras_precision.quantize.ptq import Job, by_converter, by_quantizer
@@ -83,7 +84,7 @@ def best_candidate(model: Any, request: Request, calibration: Calibration | None
         PlanError: The plan wants two formats for layers that are one operator.
         ExportError: The engine failed; with ``"auto"``, every engine that can make such a file.
     """
-    source = calibration.float_file if calibration is not None else float_file(model)
+    source = calibration.float_file if calibration is not None else _faithful_file(model)
     plain = read_back(source.content)
     formats = assigned(plain.operators, layers_of(plain, source.trace), request.plan)
     content = source.content
@@ -97,6 +98,12 @@ def best_candidate(model: Any, request: Request, calibration: Calibration | None
     if wanted != "auto":
         return _made(job, source, wanted)
     return _chosen(job, source) if convertible else _made(job, source, "aeq")
+
+
+def _faithful_file(model: Any) -> FloatFile:
+    source = float_file(model)
+    check_faithful(model, source.content)
+    return source
 
 
 def _chosen(job: Job, source: FloatFile) -> Candidate:
@@ -125,7 +132,7 @@ def _made(job: Job, source: FloatFile, engine: str) -> Candidate:
 def _ranges(
     plain: EdgeModel, formats: list[str], calibration: Calibration | None, request: Request
 ) -> dict[str, Range]:
-    """The range of each activation; the full one where 16 bits leave no need to clip."""
+    """The range of each activation; the full one where 16 bits leave no need to clip, or the kernel fixes it."""
     if calibration is None:
         return {}
     chosen = calibration.ranges(request.calibration, percentile=request.percentile)

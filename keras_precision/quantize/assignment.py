@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from keras_precision.errors import PlanError
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.trace import Layers
-from keras_precision.ranges import Range
+from keras_precision.ranges import FIXED, Range
 from keras_precision.tflite_file import Operator
 
 __all__ = ["assigned", "assigned_ranges"]
@@ -44,7 +44,7 @@ def assigned(operators: Sequence[Operator], layers: Layers, plan: PrecisionPlan)
 def assigned_ranges(
     operators: Sequence[Operator], formats: Sequence[str], chosen: Mapping[str, Range], full: Mapping[str, Range]
 ) -> dict[str, Range]:
-    """Return the range of each activation: the full one where 16 bits leave no need to clip.
+    """Return the range of each activation: the full one where 16 bits leave no need to clip, or that of its kernel.
 
     Args:
         operators: The operators of the float file.
@@ -55,8 +55,9 @@ def assigned_ranges(
     Returns:
         Name to range.
     """
+    fixed = {operator.tensors[0]: FIXED[operator.kernel] for operator in operators if operator.kernel in FIXED}
     if set(formats) == {"int16x8"}:
-        return dict(full)
+        return {**full, **fixed}
     pairs = zip(operators, formats, strict=True)
     wide = {name for operator, precision in pairs if precision == "int16x8" for name in operator.tensors}
-    return {name: full[name] if name in wide else found for name, found in chosen.items()}
+    return {name: full[name] if name in wide else found for name, found in chosen.items()} | fixed

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from keras_precision.errors import DataError, FileFormatError, ModelError
 from keras_precision.files import write_whole
 from keras_precision.histogram import Histogram
 from keras_precision.progress import progress
+from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.quantize.float_file import FloatFile, float_file, weights_digest
 from keras_precision.quantize.observer import Observer
@@ -205,11 +207,12 @@ class Calibration:
             FileFormatError: The file is no calibration, or damaged.
             FileNotFoundError: There is no such file.
         """
+        packed = io.BytesIO(Path(path).read_bytes())
         try:
-            with zipfile.ZipFile(Path(path)) as archive:
+            with zipfile.ZipFile(packed) as archive:
                 header, content = archive.read("header.json"), archive.read("model.tflite")
                 arrays = dict(np.load(io.BytesIO(archive.read("arrays.npz")), allow_pickle=False))
-        except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError, RuntimeError) as error:
             raise FileFormatError(
                 f"{path}: expected a calibration that save wrote. Received: a damaged or foreign file ({error})."
             ) from error
@@ -244,9 +247,9 @@ def calibrate(model: Any, representative_dataset: Any, *, verbose: bool | None =
         The calibration.
 
     Raises:
-        DataError: The data are missing or empty, or do not fit the model.
+        DataError: The data are missing or empty, or do not fit the model; or it computes values that are not finite.
         ModelError: The model is subclassed or not built, or an input has a free size.
-        ExportError: The model cannot be converted, or computes values that are not finite.
+        ExportError: The model cannot be converted, or its float file does not answer as it does.
         MissingExtraError: TensorFlow or the interpreter is not installed.
 
     Example:
@@ -259,6 +262,7 @@ def calibrate(model: Any, representative_dataset: Any, *, verbose: bool | None =
     pieces = stream_samples(representative_dataset, inputs)
     first = next(pieces)  # data that do not fit are refused before any work is done
     source = float_file(model)
+    check_faithful(model, source.content, first)
     return _measured(source, _again(first, pieces), verbose)
 
 

@@ -1,7 +1,7 @@
 """Whether a float file answers as Keras does: what is wrong before quantization is not blamed on it."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from keras_precision.errors import ExportError
 from keras_precision.quantize.converter import static_shape
 from keras_precision.tflite_file import input_details, interpreter, output_details
 
-__all__ = ["check_faithful"]
+__all__ = ["check_answers", "check_faithful"]
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +34,22 @@ def check_faithful(model: Any, content: bytes, samples: Mapping[str, Array] | No
     Raises:
         ExportError: Most samples have other answers.
     """
+    check_answers(model, lambda few: _answers(content, few), samples)
+
+
+def check_answers(
+    model: Any, answer: Callable[[Mapping[str, Array]], Sequence[Array]], samples: Mapping[str, Array] | None = None
+) -> None:
+    """Raise where what was made of a model without quantizing it does not answer as the model does.
+
+    Args:
+        model: The model.
+        answer: Given samples by input name, returns one array per output.
+        samples: As for ``check_faithful``.
+
+    Raises:
+        ExportError: Most samples have other answers.
+    """
     adapter = adapter_of(model)
     inputs = adapter.inputs(model)
     if samples is None:
@@ -44,8 +60,13 @@ def check_faithful(model: Any, content: bytes, samples: Mapping[str, Array] | No
         }
     few = {each.name: samples[each.name][:_SAMPLES].astype(each.dtype) for each in inputs}
     with captured("Keras"):
-        expected = adapter.answers(adapter.in_float32(model), [few[each.name] for each in inputs])
-    for number, (wanted, got) in enumerate(zip(expected, _answers(content, few), strict=True)):
+        exact = adapter.in_float32(model)
+        alone = [  # as the file takes them: a shape inside the model may be that of one sample
+            adapter.answers(exact, [few[each.name][number : number + 1] for each in inputs])
+            for number in range(len(few[inputs[0].name]))
+        ]
+    expected = [np.concatenate(output) for output in zip(*alone, strict=True)]
+    for number, (wanted, got) in enumerate(zip(expected, answer(few), strict=True)):
         axes = tuple(range(1, wanted.ndim))
         off = np.abs(got.reshape(wanted.shape).astype(np.float64) - wanted).max(axis=axes)
         limit = _TOLERANCE * np.abs(wanted).max() + 1e-6

@@ -53,6 +53,15 @@ class Flatbuffer:
         signature = self._model.signatureDefs[0]
         return {each.name.decode(): int(each.tensorIndex) for each in signature.inputs}
 
+    def named_outputs(self) -> dict[str, int]:
+        """Return the outputs by the names of the signature.
+
+        Returns:
+            Name to the number of its tensor.
+        """
+        signature = self._model.signatureDefs[0]
+        return {each.name.decode(): int(each.tensorIndex) for each in signature.outputs}
+
     def name(self, tensor: int) -> str:
         """Return the name of a tensor.
 
@@ -74,6 +83,17 @@ class Flatbuffer:
             The count.
         """
         return len(self.shape(tensor))
+
+    def dtype(self, tensor: int) -> str:
+        """Return the element type of a tensor.
+
+        Args:
+            tensor: Its number.
+
+        Returns:
+            As NumPy names it.
+        """
+        return _names(self._schema.TensorType)[self._graph.tensors[tensor].type].lower()
 
     def constant(self, tensor: int) -> Array | None:
         """Return the content of a constant.
@@ -183,6 +203,26 @@ class Flatbuffer:
             for number in outputs:
                 if lowered and number not in read and tensors[number].type == self._schema.TensorType.FLOAT32:
                     tensors[number].type, tensors[number].quantization = lowered[0].type, lowered[0].quantization
+
+    def set_scales_of_copies(self, ranges: Mapping[str, Range]) -> None:
+        """Give an int8 copy of an int16 tensor the range of that tensor, zero point and all.
+
+        AI Edge Quantizer derives it from the scale of the int16 values, which is symmetric: a
+        softmax, say, would lose half of its steps.
+
+        Args:
+            ranges: Name of a tensor to its range.
+        """
+        tensors, types = self._graph.tensors, self._schema.TensorType
+        for operator in self._graph.operators:
+            source, copy = tensors[int(operator.inputs[0])], tensors[int(operator.outputs[0])]
+            found = ranges.get(source.name.decode())
+            if self.kernel(operator) != "QUANTIZE" or found is None or found[0] == found[1]:
+                continue
+            if (source.type, copy.type) == (types.INT16, types.INT8):
+                scale = (found[1] - found[0]) / 255
+                copy.quantization.scale = np.array([scale], np.float32)
+                copy.quantization.zeroPoint = np.array([round(-128 - found[0] / scale)], np.int64)
 
     def metadata(self) -> Iterator[tuple[str, bytes]]:
         """Yield what the file carries beside its graph.

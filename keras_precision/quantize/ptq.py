@@ -77,6 +77,7 @@ def by_quantizer(job: Job) -> bytes:
                 f"Expected AI Edge Quantizer to quantize the file. Received: {type(error).__name__}: {error}"
             ) from error
     quantized.lower_unread_outputs()
+    quantized.set_scales_of_copies(job.ranges)
     return quantized.content()
 
 

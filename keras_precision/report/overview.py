@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from keras_precision.findings import Finding
+from keras_precision.report.figure import figure
 from keras_precision.report.table import UNKNOWN, formatted
 from keras_precision.result import Result
 
@@ -51,8 +52,8 @@ def overview(results: Sequence[Result], findings: Sequence[Finding] = ()) -> Ove
         >>> overview([Result("run")]).sentences
         ('1 result.',)
     """
-    runs = [result for result in results if result.get("step_time_ms")]
-    files = [result for result in results if result.select("size_bytes") or result.get("latency_ms")]
+    runs = [result for result in results if figure(result, "step_time_ms")]
+    files = [result for result in results if figure(result, "size_bytes") or figure(result, "latency_ms")]
     sentences = [*_of_findings(findings), *_of_runs(runs), *_of_files([each for each in files if each not in runs])]
     tiles = [
         *_tiles(runs, "step_time_ms", "peak_memory_mb"),
@@ -75,10 +76,10 @@ def _of_findings(findings: Sequence[Finding]) -> Iterator[str]:
 def _of_runs(runs: Sequence[Result]) -> Iterator[str]:
     if len(runs) < 2:
         return
-    fastest = min(runs, key=lambda result: float(result.value("step_time_ms")))
+    fastest = min(runs, key=lambda result: figure(result, "step_time_ms") or math.inf)
     first = runs[0]
     if fastest is first:
-        yield f"No run had shorter steps than {first.name} ({formatted('step_time_ms', first.value('step_time_ms'))})."
+        yield f"No run had shorter steps than {first.name} ({formatted('step_time_ms', figure(first, 'step_time_ms'))})."
     else:
         times = _ratio(first, fastest, "step_time_ms")
         yield f"{fastest.name} had the shortest steps: {times:.2f}x as fast as {first.name}{_worth(first, fastest)}."
@@ -87,19 +88,19 @@ def _of_runs(runs: Sequence[Result]) -> Iterator[str]:
 
 def _worth(first: Result, other: Result) -> str:
     for metric in ("val_accuracy", "val_loss", "loss"):
-        before, after = first.get(metric), other.get(metric)
-        if isinstance(before, int | float) and isinstance(after, int | float):
+        before, after = figure(first, metric), figure(other, metric)
+        if before is not None and after is not None:
             return f", with a {metric} of {formatted(metric, after)} against {formatted(metric, before)}"
     return ""
 
 
 def _of_files(files: Sequence[Result]) -> Iterator[str]:
-    sized = [result for result in files if result.get("size_bytes")]
+    sized = [result for result in files if figure(result, "size_bytes")]
     if len(sized) < 2:
         return
-    first, smallest = sized[0], min(sized, key=lambda result: float(result.value("size_bytes")))
+    first, smallest = sized[0], min(sized, key=lambda result: figure(result, "size_bytes") or math.inf)
     if smallest is first:
-        yield f"No file is smaller than {first.name} ({formatted('size_bytes', first.value('size_bytes'))})."
+        yield f"No file is smaller than {first.name} ({formatted('size_bytes', figure(first, 'size_bytes'))})."
         return
     parts = [f"{smallest.name} is the smallest file, {_percent(first, smallest, 'size_bytes')} of {first.name}"]
     speed = _ratio(first, smallest, "latency_ms")
@@ -108,7 +109,7 @@ def _of_files(files: Sequence[Result]) -> Iterator[str]:
         ("agreement", "gives the model's answer for {} of the samples"),
         ("accuracy", "has an accuracy of {}"),
     ):
-        value = smallest.get(metric)
+        value = figure(smallest, metric)
         parts += [words.format(formatted(metric, value))] if value is not None else []
     yield ", ".join(parts) + "."
 
@@ -120,7 +121,7 @@ def _tiles(results: Sequence[Result], time: str, amount: str) -> Iterator[Tile]:
     faster = max(results[1:], key=lambda result: _ratio(first, result, time) or 0.0)
     if ratio := _ratio(first, faster, time):
         yield Tile(f"{ratio:.2f}x", f"speed of a {what}: {faster.name} against {first.name}")
-    sources = {result.environment.sources.get(amount) for result in results if result.get(amount)}
+    sources = {result.environment.sources.get(amount) for result in results if figure(result, amount)}
     smaller = max(results[1:], key=lambda result: _ratio(first, result, amount) or 0.0)
     if _ratio(first, smaller, amount) and len(sources) == 1:
         words = {"peak_memory_mb": "peak memory", "size_bytes": "file size"}[amount]
@@ -128,11 +129,11 @@ def _tiles(results: Sequence[Result], time: str, amount: str) -> Iterator[Tile]:
 
 
 def _worst_agreement(files: Sequence[Result]) -> Iterator[Tile]:
-    known = [result for result in files if result.get("agreement") is not None]
+    known = [result for result in files if figure(result, "agreement") is not None]
     if known:
-        worst = min(known, key=lambda result: float(result.value("agreement")))
+        worst = min(known, key=lambda result: figure(result, "agreement") or 0.0)
         yield Tile(
-            formatted("agreement", worst.value("agreement")),
+            formatted("agreement", figure(worst, "agreement")),
             f"answers as the model: {worst.name}, the least of all files",
         )
 
@@ -143,5 +144,5 @@ def _percent(first: Result, other: Result, metric: str) -> str:
 
 
 def _ratio(first: Result, other: Result, metric: str) -> float | None:
-    before, after = first.get(metric), other.get(metric)
+    before, after = figure(first, metric), figure(other, metric)
     return before / after if before and after and math.isfinite(before / after) else None

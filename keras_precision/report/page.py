@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_precision.findings import Finding, training_findings
+from keras_precision.findings import Finding
 from keras_precision.optional import require
 from keras_precision.report.charts.chart import Chart
 from keras_precision.report.charts.heat_map import heat_maps
+from keras_precision.report.charts.layer_error import layer_errors
 from keras_precision.report.charts.loss import loss_chart
 from keras_precision.report.charts.loss_scale import loss_scale_chart
 from keras_precision.report.charts.memory import memory_chart
@@ -20,6 +21,7 @@ from keras_precision.report.charts.pareto import pareto_charts
 from keras_precision.report.charts.step_time import step_time_line, step_time_spread
 from keras_precision.report.gathered import Gathered
 from keras_precision.report.hosts import Host, by_host
+from keras_precision.report.judged import judged
 from keras_precision.report.machine_table import machine_table
 from keras_precision.report.overview import overview
 from keras_precision.report.render import tables
@@ -79,14 +81,12 @@ def page(gathered: Gathered, findings: Sequence[Finding] = (), *, title: str = "
 
 def _part(host: Host, index: int, findings: Sequence[Finding]) -> dict[str, Any]:
     """What the template needs to know of one machine."""
-    own = [finding for result in host.results for finding in training_findings(result)]
-    every = tuple(dict.fromkeys([*findings, *own]))
-    order = {"error": 0, "warning": 1, "info": 2}
+    every = judged(host.results, findings)
     return {
         "key": f"m{index}-",
         "host": host.name,
         "overview": overview(host.results, every),
-        "findings": sorted(every, key=lambda finding: order[finding.severity]),
+        "findings": every,
         "sections": [
             _placed(section, index) for section in _sections(host.results) if section.charts or section.tables
         ],
@@ -102,7 +102,7 @@ def _sections(results: Sequence[Result]) -> Iterator[_Section]:
     yield _Section("loss", "Loss", _some(loss_chart(results)))
     yield _Section("scale", "Loss scale", _some(loss_scale_chart(results)))
     yield _Section("memory", "Memory", _some(memory_chart(results)))
-    yield _Section("layers", "Layers", tuple(heat_maps(results)))
+    yield _Section("layers", "Layers", (*heat_maps(results), *layer_errors(results)))
     yield _Section("measured", "How it was measured", tables=(machine_table(results), *_source_tables(results)))
 
 

@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from keras_precision.comparison import Comparison
 from keras_precision.errors import InputError
 from keras_precision.report import html, markdown, text
+from keras_precision.report.figure import shown
 from keras_precision.report.gathered import gather
 from keras_precision.report.hardware_table import hardware_table
 from keras_precision.report.hosts import Host, by_host
 from keras_precision.report.sensitivity_table import is_sensitivity, sensitivity_table
+from keras_precision.report.subject_table import subject_table
 from keras_precision.report.table import Table, export_table, run_table
 from keras_precision.result import Result
 
@@ -19,14 +22,14 @@ _DRAW: dict[str, Callable[[Table], str]] = {"text": text.draw, "markdown": markd
 _APART = "Times of different machines are not comparable: each machine has a table of its own."
 
 
-def render(results: Result | Sequence[Result], format: str = "text") -> str:  # noqa: A002 - the name that users expect
+def render(results: Result | Comparison | Sequence[Result], format: str = "text") -> str:  # noqa: A002 - the name that users expect
     """Return results as text, Markdown or HTML.
 
     Training runs and models to deploy get a table each, and so does each machine; the first of its kind is the baseline of
     the speedup.
 
     Args:
-        results: One result or several.
+        results: One result or several, or a comparison.
         format: ``"text"`` for a terminal, ``"markdown"`` for a pull request, or ``"html"``: a fragment for a
             notebook or a page of one's own. ``kp.save_report`` writes a whole page, with charts.
 
@@ -43,6 +46,8 @@ def render(results: Result | Sequence[Result], format: str = "text") -> str:  # 
     """
     if format not in _DRAW:
         raise InputError(f"Expected format to be one of {', '.join(_DRAW)}. Received: {format!r}.")
+    if isinstance(results, Comparison):
+        return _DRAW[format](results.table())
     found: Any = gather(results)
     hosts = by_host(found.results)
     drawn = [table for host in hosts for table in _of_host(host, named=len(hosts) > 1)]
@@ -56,14 +61,21 @@ def tables(results: Sequence[Result]) -> list[Table]:
         results: The results.
 
     Returns:
-        Training runs, models to deploy, what the hardware can do, and how sensitive layers are, as far as there are any.
+        Training runs, models to deploy, what the hardware can do, and whatever else was measured, as far as there is any.
     """
-    runs = [result for result in results if result.select("step_time_ms")]
-    machines = [result for result in results if result.select("accelerated")]
-    sweeps = [result for result in results if is_sensitivity(result)]
-    models = [result for result in results if result not in [*runs, *machines, *sweeps]]
+    runs = [result for result in results if result.select("step_time_ms") and not is_sensitivity(result)]
+    machines = [result for result in results if result.select("accelerated", "float32")]
+    sweeps = [result for result in results if is_sensitivity(result) and result not in machines]
+    rest = [result for result in results if result not in [*runs, *machines, *sweeps]]
+    others = [result for result in rest if not _is_model(result) and any(row.step is None for row in result)]
+    models = [result for result in rest if result not in others]
     made = [make(group) for make, group in ((run_table, runs), (export_table, models)) if group]
-    return [*made, *map(hardware_table, machines), *map(sensitivity_table, sweeps)]
+    return [*made, *map(hardware_table, machines), *map(sensitivity_table, sweeps), *map(subject_table, others)]
+
+
+def _is_model(result: Result) -> bool:
+    """Whether a result has what the table of models shows."""
+    return any(shown(result, metric) is not None for metric in ("size_bytes", "latency_ms", "accuracy", "agreement"))
 
 
 def _of_host(host: Host, *, named: bool) -> Iterator[Table]:

@@ -46,7 +46,8 @@ def sensitivity_table(result: Result) -> Table:
         ('stem in int4', '████████████████', '0.04')
     """
     subjects = {row.subject: row.value for row in result.select("divergence")}
-    numbers = {subject: float(value) for subject, value in subjects.items() if isinstance(value, int | float)}
+    known = {subject: float(value) for subject, value in subjects.items() if isinstance(value, int | float)}
+    numbers = {subject: value for subject, value in known.items() if math.isfinite(value)}
     longest = max(numbers.values(), default=0.0)
     measured = [metric for metric in _TITLES if result.select(metric)]
     rows = []

@@ -1,15 +1,15 @@
-"""Table: rows of results as they are read, whatever draws them."""
+"""The tables of training runs, and of models to deploy."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from keras_precision.metrics import metric_of
-from keras_precision.result import Result, Value
+from keras_precision.report.figure import figure, shown
+from keras_precision.result import Result
+from keras_precision.table import UNKNOWN, Table, formatted
 
-__all__ = ["Column", "Table", "export_table", "formatted", "run_table"]
-
-UNKNOWN = "-"
+__all__ = ["UNKNOWN", "Column", "Table", "export_table", "formatted", "run_table"]
 
 
 @dataclass(frozen=True)
@@ -23,54 +23,6 @@ class Column:
 
     title: str
     cell: Callable[[Result], str]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table, ready to be drawn.
-
-    Attributes:
-        title: What it shows.
-        header: One heading per column.
-        rows: Cells, as text.
-        notes: What a reader should know.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-
-def formatted(metric: str, value: Value) -> str:
-    """Return a figure as tables show it, with its unit.
-
-    Args:
-        metric: What it is a figure of.
-        value: The figure.
-
-    Returns:
-        Three significant digits for times and rates, whole numbers for counts, percent for
-        shares; a dash for what is not known.
-
-    Example:
-        >>> formatted("step_time_ms", 12.3456), formatted("accuracy", 0.9815)
-        ('12.3 ms', '98.15 %')
-    """
-    if value is None:
-        return UNKNOWN
-    if isinstance(value, str):
-        return value
-    known = metric_of(metric)
-    bare = metric.removeprefix("val_")
-    if bare in ("accuracy", "agreement"):
-        return f"{100 * value:.2f} %"
-    if known.unit == "B":
-        return f"{value / 1e3:,.1f} kB"
-    if isinstance(value, int) or float(value).is_integer():
-        return f"{int(value):,} {known.unit}".rstrip()
-    digits = f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
-    return f"{digits} {known.unit}".rstrip()
 
 
 def run_table(results: Sequence[Result]) -> Table:
@@ -123,14 +75,14 @@ def export_table(results: Sequence[Result]) -> Table:
 
 def _metric(title: str, metric: str, *, unit: bool = True) -> Column:
     def cell(result: Result) -> str:
-        text = formatted(metric, result.get(metric))
+        text = formatted(metric, shown(result, metric))
         return text if unit else text.removesuffix(f" {metric_of(metric).unit}")
 
     return Column(title, cell)
 
 
 def _ratio(baseline: Result, result: Result, metric: str) -> str:
-    before, after = baseline.get(metric), result.get(metric)
+    before, after = figure(baseline, metric), figure(result, metric)
     return f"{before / after:.2f}x" if before and after and math.isfinite(before / after) else UNKNOWN
 
 
@@ -145,7 +97,8 @@ def _memory_notes(results: Sequence[Result]) -> list[str]:
 
 
 def _time_notes(results: Sequence[Result]) -> list[str]:
-    counts = sorted({int(result.get("steps_measured") or 0) for result in results})
+    known = [figure(result, "steps_measured") or 0 for result in results]
+    counts = sorted({int(count) for count in known if math.isfinite(count)}) or [0]
     if not counts[-1]:
         return ["Step time: unknown, as every step was a warm-up step. Train longer."]
     steps = f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"

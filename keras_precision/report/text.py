@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from keras_precision.findings import Finding
-from keras_precision.report.table import Table, formatted, run_table
+from keras_precision.report.table import formatted, run_table
 from keras_precision.result import Result
+from keras_precision.table import Table
 
 __all__ = ["draw", "show", "summary"]
 
@@ -30,18 +30,11 @@ def draw(table: Table, *, width: int = _WIDTH) -> str:
         >>> "Run" in draw(Table("Training", ("Run",), (("float32",),)))
         True
     """
-    drawn = RichTable(title=table.title, title_justify="left")
-    for index, title in enumerate(table.header):
-        drawn.add_column(title, justify="left" if index == 0 else "right", overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*row)
     paper = io.StringIO()
     console = Console(
         file=paper, width=width, force_terminal=False, color_system=None, highlight=False, markup=False, emoji=False
     )
-    console.print(drawn)
-    for note in table.notes:
-        console.print(note)
+    console.print(table)
     return paper.getvalue().rstrip()
 
 

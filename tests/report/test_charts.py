@@ -10,6 +10,7 @@ from recorded import session
 import keras_precision as kp
 from keras_precision.report.charts.chart import Chart, label
 from keras_precision.report.charts.heat_map import heat_maps
+from keras_precision.report.charts.layer_error import layer_errors
 from keras_precision.report.charts.loss import loss_chart, parting
 from keras_precision.report.charts.loss_scale import loss_scale_chart
 from keras_precision.report.charts.memory import memory_chart
@@ -39,7 +40,7 @@ def every_chart(results: Sequence[kp.Result]) -> list[Chart]:
     """Return all charts of results."""
     makers = (step_time_spread, step_time_line, loss_chart, loss_scale_chart, memory_chart)
     charts = [maker(results) for maker in makers]
-    return [chart for chart in charts if chart] + pareto_charts(results) + heat_maps(results)
+    return [chart for chart in charts if chart] + pareto_charts(results) + heat_maps(results) + layer_errors(results)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what plotly imports
@@ -50,8 +51,9 @@ def test_plotly_knows_every_word() -> None:
     watched = result(
         "watched", ("stem", "activation_float16_overflow", 0.5, 1), ("head", "gradient_non_finite", 0.1, 1)
     )
-    charts = every_chart([*session(), watched])
-    assert len(charts) == 9
+    alone = result("alone", ("a in int8", "divergence", 0.1, None), ("b in int8", "divergence", 0.2, None))
+    charts = every_chart([*session(), watched, alone])
+    assert len(charts) == 10
     for chart in charts:
         Figure(data=list(chart.traces), layout=dict(chart.layout))
     with pytest.raises(ValueError, match="Invalid property"):
@@ -227,6 +229,33 @@ def test_a_worth_that_is_better_when_lower() -> None:
     assert chart.traces[0]["text"] == ["b", "a"]
     assert "lower left" in chart.about
     assert pareto_charts(runs[:1]) == []
+
+
+def test_what_each_layer_loses() -> None:
+    """Layers keep their order; each precision has its bars, and a single subject is no layer."""
+    rows = [("all in int8", 0.01), ("stem in int4", 0.5), ("stem in float32", 0.0), ("head in int4", 0.2)]
+    (chart,) = layer_errors([result("run", *[(name, "divergence", value, None) for name, value in rows])])
+    assert chart.layout["yaxis"]["ticktext"] == ["all", "stem", "head"]
+    assert [(each["name"], each["y"], each["x"]) for each in chart.traces] == [
+        ("int8", [0], [0.01]),
+        ("int4", [1, 2], [0.5, 0.2]),
+        ("float32", [1], [0.0]),
+    ]
+    (plain,) = layer_errors([result("file", ("stem", "snr_db", 30.0, None), ("head", "snr_db", 20.0, None))])
+    assert plain.title == "Signal-to-noise ratio: file"
+    assert [each["name"] for each in plain.traces] == ["snr db"]
+    assert layer_errors([result("file", ("model.tflite", "snr_db", 30.0, None))]) == []
+
+
+def test_a_result_of_many_plans_is_a_front() -> None:
+    """Where one result holds many subjects with a size and a divergence, each is a point."""
+    rows = [
+        (f"plan {n}", metric, value, None)
+        for n, pair in enumerate([(1e3, 0.5), (2e3, 0.1), (3e3, 0.2)])
+        for metric, value in zip(("size_bytes", "divergence"), pair, strict=True)
+    ]
+    (chart,) = pareto_charts([result("search", *rows)])
+    assert chart.traces[0]["text"] == ["plan 0", "plan 1"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The report as a file: self-contained, escaped, honest about what it could not read."""
 
 import json
+import math
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -182,3 +184,27 @@ def test_the_overview_claims_no_more_than_it_knows() -> None:
     assert said.sentences[1] == "These are single runs: kp.compare_training tells which differences are real."
     assert said.sentences[2].startswith("tflite:int8 is the smallest file, 72 % of tflite:float32, 0.28x as fast, ")
     assert [tile.figure for tile in said.tiles][:1] == ["0.82x"]
+
+
+ODD = [
+    kp.Result("empty"),
+    kp.Result("texts", [kp.Measurement("fit", metric, "?", step) for metric in kp.METRICS for step in (None, 1)]),
+    kp.Result("nan", [kp.Measurement("fit", metric, math.nan, step) for metric in kp.METRICS for step in (None, 1)]),
+    kp.Result(
+        "infinite", [kp.Measurement("step", metric, -math.inf, step) for metric in kp.METRICS for step in (3, 2)]
+    ),
+    kp.Result("none", [kp.Measurement("epoch", metric, None, step) for metric in kp.METRICS for step in (None, 1)]),
+    kp.Result("many", [kp.Measurement(f"s{n}", metric, n, None) for metric in kp.METRICS for n in range(3)]),
+    kp.Result("steps", [kp.Measurement(f"s{n}", metric, n, n) for metric in kp.METRICS for n in range(3)]),
+]
+
+
+HERE = [replace(odd, environment=session()[0].environment) for odd in ODD]
+
+
+@pytest.mark.parametrize("results", [*[[odd] for odd in ODD], ODD, [*session(), *HERE]], ids=lambda each: each[0].name)
+def test_any_result_can_be_reported(results: list[kp.Result], tmp_path: Path) -> None:
+    """Whatever a sound file may hold, in whatever mixture, makes a page and a table."""
+    page = saved(results, tmp_path)
+    assert all(result.name in page.text for result in results if result.measurements)
+    assert kp.render(results, "markdown")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_precision.report.charts.chart import Chart, axis, colour, label, marker_line
+from keras_precision.report.figure import series
 from keras_precision.report.thinned import thinned
 from keras_precision.result import Result
 
@@ -66,15 +67,15 @@ def loss_chart(results: Sequence[Result]) -> Chart | None:
     subject = next((each for each in ("step", "epoch") if any(result.select("loss", each) for result in results)), None)
     if subject is None:
         return None
-    curves = {index: result.series("loss", subject) for index, result in enumerate(results)}
-    curves = {index: series for index, series in curves.items() if series[0]}
+    curves = {index: series(result, "loss", subject) for index, result in enumerate(results)}
+    curves = {index: found for index, found in curves.items() if found[0]}
     window = max(1, max(len(steps) for steps, _ in curves.values()) // _WINDOWS) if subject == "step" else 1
     means = {index: (steps, _running_mean(values, window)) for index, (steps, values) in curves.items()}
-    traces = [_curve(label(results[index].name), index, series, subject) for index, series in means.items()]
+    traces = [_curve(label(results[index].name), index, mean, subject) for index, mean in means.items()]
     traces += _validation(results) if subject == "epoch" else []
     marks, notes = _partings(results, means, subject)
     notes += [f"Each point is the mean of the last {window} steps."] if window > 1 else []
-    notes += [text for index, series in curves.items() for text in _not_finite(results[index].name, series, subject)]
+    notes += [text for index, found in curves.items() for text in _not_finite(results[index].name, found, subject)]
     positive = all(value is None or value > 0 for trace in traces for value in trace["y"])
     return Chart(
         key="loss",
@@ -110,8 +111,8 @@ def _partings(
 ) -> tuple[list[Any], list[str]]:
     (first, baseline), *others = means.items()
     marks, notes = [], []
-    for index, series in others:
-        at, name = parting(baseline, series), results[index].name
+    for index, mean in others:
+        at, name = parting(baseline, mean), results[index].name
         if at is not None:
             marks.append(marker_line(at, label(f"{name} leaves", 32), colour(index)))
             notes.append(
@@ -124,8 +125,8 @@ def _partings(
     return marks, notes
 
 
-def _curve(name: str, index: int, series: Series, subject: str, dash: str = "solid") -> dict[str, Any]:
-    steps, values = thinned(*series)
+def _curve(name: str, index: int, points: Series, subject: str, dash: str = "solid") -> dict[str, Any]:
+    steps, values = thinned(*points)
     return {
         "type": "scatter", "mode": "lines+markers" if len(steps) <= 60 else "lines", "name": name,
         "x": steps, "y": values, "line": {"color": colour(index), "dash": dash, "width": 2}, "marker": {"size": 5},
@@ -135,13 +136,13 @@ def _curve(name: str, index: int, series: Series, subject: str, dash: str = "sol
 
 def _validation(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
     for index, result in enumerate(results):
-        series = result.series("val_loss", "epoch")
-        if series[0]:
-            yield _curve(f"{label(result.name)}, validation", index, series, "epoch", dash="dash")
+        found = series(result, "val_loss", "epoch")
+        if found[0]:
+            yield _curve(f"{label(result.name)}, validation", index, found, "epoch", dash="dash")
 
 
-def _not_finite(name: str, series: Series, subject: str) -> Iterator[str]:
-    steps, values = series
+def _not_finite(name: str, points: Series, subject: str) -> Iterator[str]:
+    steps, values = points
     odd = [value is not None and not math.isfinite(value) for value in values]
     if any(odd):
         at = steps[odd.index(True)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_precision.report.charts.chart import Chart, axis, colour, label
+from keras_precision.report.figure import figure, series
 from keras_precision.report.thinned import thinned
 from keras_precision.result import Result
 
@@ -46,13 +47,13 @@ def loss_scale_chart(results: Sequence[Result]) -> Chart | None:
 
 
 def _scaled(result: Result) -> bool:
-    known = [value for metric in ("loss_scale", "skipped_steps") for value in result.series(metric)[1] if value]
+    known = [value for metric in ("loss_scale", "skipped_steps") for value in series(result, metric)[1] if value]
     return bool(known)
 
 
 def _scale(result: Result, index: int) -> Iterator[dict[str, Any]]:
-    series = result.series("loss_scale", "fit")
-    steps, values = thinned(series[0], [value or None for value in series[1]])  # a logarithm has no place for 0
+    steps, values = series(result, "loss_scale", "fit")
+    steps, values = thinned(steps, [value or None for value in values])  # a logarithm has no place for 0
     if any(value is not None for value in values):
         yield {
             "type": "scatter", "mode": "lines+markers" if len(steps) <= 60 else "lines", "name": label(result.name),
@@ -75,11 +76,11 @@ def _skipped(result: Result, index: int) -> Iterator[dict[str, Any]]:
             f"step {row.step} skipped" if row.subject == "step" else f"{row.value} of {label(row.subject)} skipped"
         )
     if not total:
-        series = result.series("skipped_steps", "fit")
-        known = [(step, value) for step, value in zip(*series, strict=True) if value is not None]
+        every = zip(*series(result, "skipped_steps", "fit"), strict=True)
+        known = [(step, int(value)) for step, value in every if value is not None and math.isfinite(value)]
         steps, counts = [step for step, _ in known], [value for _, value in known]
         texts = [f"{value} skipped until step {step}" for step, value in known]
-    elif (last := max(result.series("skipped_steps", "fit")[0], default=0)) > steps[-1]:
+    elif (last := max(series(result, "skipped_steps", "fit")[0], default=0)) > steps[-1]:
         steps, counts, texts = [*steps, last], [*counts, total], [*texts, f"{total} skipped in all"]
     if steps:
         kept, shown = thinned(steps, counts)
@@ -111,16 +112,16 @@ def _power(power: int) -> str:
 
 
 def _words(result: Result) -> Iterator[str]:
-    total = result.get("skipped_steps")
+    total = figure(result, "skipped_steps")
     if total:
-        finite, not_finite = result.get("skipped_loss_finite"), result.get("skipped_loss_not_finite")
+        finite, not_finite = figure(result, "skipped_loss_finite"), figure(result, "skipped_loss_not_finite")
         kinds = (
             ""
             if finite is None or not_finite is None
             else f": {finite} with a finite loss (the scale searching), {not_finite} without"
         )
-        yield f"{result.name} skipped {total:,} of {result.get('batches') or 'all'} steps{kinds}."
-    scale = result.get("loss_scale")
+        yield f"{result.name} skipped {total:,} of {figure(result, 'batches') or 'all'} steps{kinds}."
+    scale = figure(result, "loss_scale")
     if scale is not None and (scale == 0 or not math.isfinite(scale)):
         yield f"{result.name} ended with a loss scale of {scale:g}, for which the axis has no place."
     windows = [row.subject for row in result.select("skipped_in_window") if re.match(r"steps \d", row.subject)]

@@ -1,9 +1,11 @@
 """The chart of memory: what training holds, by kind, and its peak."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from keras_precision.report.charts.chart import Chart, axis, label
+from keras_precision.report.figure import figure
 from keras_precision.result import Result
 
 __all__ = ["memory_chart"]
@@ -31,12 +33,14 @@ def memory_chart(results: Sequence[Result]) -> Chart | None:
         True
     """
     metrics = ("peak_memory_mb", *(metric for metric, _, _ in _KINDS))
-    runs = [result for result in results if any(result.get(metric) is not None for metric in metrics)]
+    runs = [result for result in results if any(figure(result, metric) is not None for metric in metrics)]
     if not runs:
         return None
     names = [label(result.name, 28) for result in runs]
-    bars = [_bars(runs, names, *kind) for kind in _KINDS if any(result.get(kind[0]) is not None for result in runs)]
-    sources = {result.environment.sources.get("peak_memory_mb", "") for result in runs if result.get("peak_memory_mb")}
+    bars = [_bars(runs, names, *kind) for kind in _KINDS if any(figure(result, kind[0]) is not None for result in runs)]
+    sources = {
+        result.environment.sources.get("peak_memory_mb", "") for result in runs if figure(result, "peak_memory_mb")
+    }
     peaks = [_peaks(runs, names)] if len(sources) == 1 else []
     notes = [f"Peak: {source}." for source in sources if source] if peaks else []
     if len(sources) > 1:
@@ -63,7 +67,7 @@ def memory_chart(results: Sequence[Result]) -> Chart | None:
 
 def _bars(runs: Sequence[Result], names: Sequence[str], metric: str, title: str, tint: str) -> dict[str, Any]:
     return {
-        "type": "bar", "orientation": "h", "name": title, "y": list(names), "x": [_rounded(result.get(metric)) for result in runs],
+        "type": "bar", "orientation": "h", "name": title, "y": list(names), "x": [_rounded(figure(result, metric)) for result in runs],
         "marker": {"color": tint}, "hovertemplate": f"%{{y}}<br>{title}: %{{x}} MB<extra></extra>",
     }  # fmt: skip
 
@@ -71,11 +75,11 @@ def _bars(runs: Sequence[Result], names: Sequence[str], metric: str, title: str,
 def _peaks(runs: Sequence[Result], names: Sequence[str]) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "markers", "name": "measured peak", "y": list(names),
-        "x": [_rounded(result.get("peak_memory_mb")) for result in runs],
+        "x": [_rounded(figure(result, "peak_memory_mb")) for result in runs],
         "marker": {"symbol": "line-ns", "size": 26, "line": {"width": 3, "color": "#a463f2"}, "color": "#a463f2"},
         "hovertemplate": "%{y}<br>peak: %{x} MB<extra></extra>",
     }  # fmt: skip
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
+    return float(f"{value:.5g}") if value is not None and math.isfinite(value) else None

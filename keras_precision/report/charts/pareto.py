@@ -1,5 +1,6 @@
 """The Pareto charts: what each plan costs, and what it is worth."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from keras_precision.result import Result
 __all__ = ["pareto_charts"]
 
 _COSTS = ("size_bytes", "latency_ms", "step_time_ms")
-_WORTH = ("accuracy", "val_accuracy", "agreement")
+_WORTH = ("accuracy", "val_accuracy", "agreement", "metric_drop", "divergence")
 _MOST = 14  # layers named on hover
 
 
@@ -51,14 +52,8 @@ def pareto_charts(results: Sequence[Result]) -> list[Chart]:
 
 def _candidates(results: Sequence[Result]) -> list[str]:
     """Figures of worth, the best known first; the loss last."""
-    others = sorted(
-        {
-            row.metric
-            for result in results
-            for row in result
-            if row.metric.startswith("val_") and metric_of(row.metric).better
-        }
-    )
+    measured = {row.metric for result in results for row in result}
+    others = sorted(metric for metric in measured if metric.startswith("val_") and metric_of(metric).better)
     return list(
         dict.fromkeys(
             [
@@ -71,13 +66,24 @@ def _candidates(results: Sequence[Result]) -> list[str]:
 
 
 def _points(result: Result, cost: str, worth: str) -> Iterator[_Point]:
-    costs = {
-        row.subject: row.value for row in result.select(cost) if row.step is None and isinstance(row.value, int | float)
+    """The point of a run or file; those of each subject, where a result holds many plans."""
+    costs = _finite(result, cost)
+    worths = _finite(result, worth)
+    if len(costs) == 1 and len(worths) == 1:
+        (price,), (value,) = costs.values(), worths.values()
+        yield _Point(result.name, price, value, result.plan)
+        return
+    for subject in costs.keys() & worths.keys():
+        yield _Point(subject, costs[subject], worths[subject], None)
+
+
+def _finite(result: Result, metric: str) -> dict[str, float]:
+    """Subject to summary; where there is none, to the last step."""
+    rows = result.select(metric)
+    rows = tuple(row for row in rows if row.step is None) or rows
+    return {
+        row.subject: float(row.value) for row in rows if isinstance(row.value, int | float) and math.isfinite(row.value)
     }
-    worths = result.select(worth)
-    value = worths[-1].value if worths else None
-    if len(costs) == 1 and isinstance(value, int | float):
-        yield _Point(result.name, float(next(iter(costs.values()))), float(value), result.plan)
 
 
 def front(points: Sequence[_Point], higher: bool) -> list[_Point]:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.report.charts.chart import Chart, axis, colour, label
+from keras_precision.report.figure import series
 from keras_precision.report.table import formatted
 from keras_precision.report.thinned import thinned
 from keras_precision.result import Result
@@ -58,7 +59,7 @@ def step_time_spread(results: Sequence[Result]) -> Chart | None:
 
 
 def _times(result: Result) -> npt.NDArray[np.float64]:
-    values = [value for value in result.series("step_time_ms", _WARM)[1] if value is not None]
+    values = [value for value in series(result, "step_time_ms", _WARM)[1] if value is not None]
     data = np.asarray(values, np.float64)
     return data[np.isfinite(data)]
 
@@ -109,13 +110,13 @@ def step_time_line(results: Sequence[Result]) -> Chart | None:
 def _line(result: Result, index: int) -> list[dict[str, Any]]:
     name = label(result.name)
     traces: list[dict[str, Any]] = []
-    steps, values = thinned(*result.series("step_time_ms", _WARM))
+    steps, values = thinned(*series(result, "step_time_ms", _WARM))
     if steps:
         traces.append({
             "type": "scatter", "mode": "lines", "name": name, "legendgroup": str(index), "x": steps, "y": values,
             "line": {"color": colour(index), "width": 1.2}, "hovertemplate": f"{name}<br>step %{{x}}: %{{y}} ms<extra></extra>",
         })  # fmt: skip
-    steps, values = thinned(*result.series("step_time_ms", _LEFT_OUT), most=200)
+    steps, values = thinned(*series(result, "step_time_ms", _LEFT_OUT), most=200)
     if steps:
         traces.append({
             "type": "scatter", "mode": "markers", "name": f"{name}: left out", "legendgroup": str(index), "x": steps, "y": values,

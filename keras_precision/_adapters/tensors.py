@@ -1,0 +1,238 @@
+"""Tensors: what observing asks of the tensors of TensorFlow, JAX and PyTorch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras_precision._adapters.keras import KerasAdapter
+from keras_precision.observed import SCALE, Statistics
+from keras_precision.optional import require
+
+__all__ = ["COUNT", "Tensors", "tensors_of"]
+
+COUNT = len(Statistics._fields)
+
+# Halfway between the largest number and the next power of two, from where on rounding gives infinity; and half the
+# smallest subnormal number, up to which it gives 0.
+_FLOAT16_OVER, _FLOAT16_UNDER = 65520.0, 2.0**-25
+_BFLOAT16_OVER, _BFLOAT16_UNDER = 3.3961775e38, 2.0**-134
+
+
+class Tensors(ABC):
+    """The tensors of one framework."""
+
+    @abstractmethod
+    def is_float(self, value: Any) -> bool:
+        """Tell whether a value is a tensor of floats of this framework."""
+
+    @abstractmethod
+    def is_here(self, value: Any, reference: Any) -> bool:
+        """Tell whether a tensor is of the function that is being traced, and not of a loop inside it."""
+
+    @abstractmethod
+    def statistics(self, value: Any) -> Any:
+        """Return the figures of a tensor as a float32 vector, in the order of ``Statistics``."""
+
+    @abstractmethod
+    def tap(self, value: Any, probe: Any) -> Any:
+        """Return a tensor as it is; the gradient after ``probe`` then is the figures of the gradient after it."""
+
+    @abstractmethod
+    def all_finite(self, values: Sequence[Any]) -> bool:
+        """Tell whether no tensor holds NaN or infinity; it waits for the device."""
+
+    def _figures(self, xp: Any, value: Any, finite: Any, count: float) -> list[Any]:
+        """The figures, from float32 values of which those that are not finite are 0."""
+        size = xp.abs(value)
+
+        def share(mask: Any) -> Any:
+            return xp.total(mask) / count
+
+        kept = xp.maximum(xp.total(finite), 1.0)
+        mean = xp.sum(value) / kept
+        around = xp.where(finite, value - mean, 0.0 * value)
+        none = xp.total(finite) == 0
+        low = xp.min(xp.where(finite, value, xp.full(value, float("inf"))))
+        high = xp.max(xp.where(finite, value, xp.full(value, float("-inf"))))
+        tiny = (size > 0) & (size <= _FLOAT16_UNDER)
+        return [
+            mean,
+            xp.sqrt(xp.sum(around * around) / kept),
+            xp.where(none, 0.0 * mean, low),
+            xp.where(none, 0.0 * mean, high),
+            xp.min(xp.where(size > 0, size, xp.full(value, float("inf")))),
+            share(~finite),  # and not 1 minus the others: rounding must not make 0 something else
+            share((size == 0) & finite),
+            share(tiny),
+            share(size >= _FLOAT16_OVER),
+            share((size > 0) & (size <= _BFLOAT16_UNDER)),
+            share(size >= _BFLOAT16_OVER),
+            share((size > 0) & (size <= _FLOAT16_UNDER / SCALE)),
+        ]
+
+
+class _TensorFlowTensors(Tensors):
+    def __init__(self) -> None:
+        self._tf: Any = require("tensorflow", extra="tensorflow")
+        tf = self._tf
+        statistics = self.statistics
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def tapped(value: Any, probe: Any) -> Any:  # noqa: ARG001 - its gradient is what counts
+            return tf.identity(value), lambda gradient: (gradient, statistics(gradient))
+
+        self._tapped = tapped
+        # NaN and infinity times 0 are NaN.
+        self._broken = tf.function(
+            lambda values: tf.add_n([tf.cast(tf.reduce_sum(value * 0), tf.float32) for value in values] or [tf.zeros(())]),
+            autograph=False, reduce_retracing=True,
+        )  # fmt: skip
+        # Traced once, for tensors of any shape, and not again for every tap.
+        self._traced = tf.function(self._vector, input_signature=[tf.TensorSpec(None, tf.float32)], autograph=False)
+
+    def is_float(self, value: Any) -> bool:
+        return isinstance(value, self._tf.Tensor) and value.dtype.is_floating
+
+    def is_here(self, value: Any, reference: Any) -> bool:
+        return getattr(value, "graph", None) is getattr(reference, "graph", None) or not hasattr(value, "graph")
+
+    def statistics(self, value: Any) -> Any:
+        tf = self._tf
+        if isinstance(value, tf.IndexedSlices):
+            value = value.values
+        return self._traced(tf.cast(tf.stop_gradient(value), tf.float32))
+
+    def _vector(self, wide: Any) -> Any:
+        tf = self._tf
+        finite = tf.math.is_finite(wide)
+        xp = _Namespace(
+            abs=tf.abs, sum=tf.reduce_sum, min=tf.reduce_min, max=tf.reduce_max, sqrt=tf.sqrt, where=tf.where,
+            maximum=tf.maximum, total=lambda mask: tf.reduce_sum(tf.cast(mask, tf.float32)),
+            full=lambda like, number: tf.fill(tf.shape(like), number),
+        )  # fmt: skip
+        kept = tf.where(finite, wide, tf.zeros_like(wide))
+        count = tf.maximum(tf.cast(tf.size(wide), tf.float32), 1.0)
+        return tf.stack(self._figures(xp, kept, finite, count))
+
+    def tap(self, value: Any, probe: Any) -> Any:
+        return self._tapped(value, probe)
+
+    def all_finite(self, values: Sequence[Any]) -> bool:
+        return bool(self._broken(list(values)).numpy() == 0)
+
+
+class _JaxTensors(Tensors):
+    def __init__(self) -> None:
+        self._jax: Any = require("jax", extra="jax")
+        jax, statistics = self._jax, self.statistics
+
+        self._traced = jax.jit(self._vector)
+        self._broken = jax.jit(lambda values: sum(jax.numpy.sum(value * 0) for value in values))
+
+        @jax.custom_vjp  # type: ignore[untyped-decorator]
+        def tapped(value: Any, probe: Any) -> Any:  # noqa: ARG001 - its gradient is what counts
+            return value
+
+        tapped.defvjp(lambda value, _: (value, None), lambda _, gradient: (gradient, statistics(gradient)))
+        self._tapped = tapped
+
+    def is_float(self, value: Any) -> bool:
+        jnp = self._jax.numpy
+        return isinstance(value, self._jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
+
+    def is_here(self, value: Any, reference: Any) -> bool:
+        trace = getattr(value, "_trace", None)
+        return trace is None or any(trace is getattr(each, "_trace", None) for each in reference)
+
+    def statistics(self, value: Any) -> Any:
+        return self._traced(self._jax.lax.stop_gradient(value))
+
+    def _vector(self, value: Any) -> Any:
+        jnp = self._jax.numpy
+        wide = value.astype(jnp.float32)
+        finite = jnp.isfinite(wide)
+        xp = _Namespace(
+            abs=jnp.abs, sum=jnp.sum, min=lambda each: jnp.min(each, initial=jnp.inf),
+            max=lambda each: jnp.max(each, initial=-jnp.inf), sqrt=jnp.sqrt, where=jnp.where, maximum=jnp.maximum,
+            total=lambda mask: jnp.sum(mask.astype(jnp.float32)), full=jnp.full_like,
+        )  # fmt: skip
+        return jnp.stack(self._figures(xp, jnp.where(finite, wide, 0.0), finite, float(max(wide.size, 1))))
+
+    def tap(self, value: Any, probe: Any) -> Any:
+        return self._tapped(value, probe)
+
+    def all_finite(self, values: Sequence[Any]) -> bool:
+        return bool(self._broken(list(values)) == 0)
+
+
+class _TorchTensors(Tensors):
+    def __init__(self) -> None:
+        self._torch: Any = require("torch", extra="torch")
+        torch, statistics = self._torch, self.statistics
+
+        class Tapped(torch.autograd.Function):  # type: ignore[misc, name-defined]
+            @staticmethod
+            def forward(context: Any, value: Any, probe: Any) -> Any:  # noqa: ARG004 - PyTorch's own signature
+                return value.view_as(value)
+
+            @staticmethod
+            def backward(context: Any, gradient: Any) -> Any:  # noqa: ARG004 - PyTorch's own signature
+                return gradient, statistics(gradient)
+
+        self._tapped = Tapped
+
+    def is_float(self, value: Any) -> bool:
+        return isinstance(value, self._torch.Tensor) and value.is_floating_point()
+
+    def is_here(self, value: Any, reference: Any) -> bool:
+        return True
+
+    def statistics(self, value: Any) -> Any:
+        torch = self._torch
+        wide = value.detach().to(torch.float32)
+        if not wide.numel():
+            wide = torch.zeros(1, device=wide.device)
+        finite = torch.isfinite(wide)
+        xp = _Namespace(
+            abs=torch.abs, sum=torch.sum, min=torch.amin, max=torch.amax, sqrt=torch.sqrt, where=torch.where,
+            maximum=lambda each, least: each.clamp(min=least), total=lambda mask: mask.to(torch.float32).sum(),
+            full=torch.full_like,
+        )  # fmt: skip
+        kept = torch.where(finite, wide, torch.zeros_like(wide))
+        return torch.stack(self._figures(xp, kept, finite, float(wide.numel())))
+
+    def tap(self, value: Any, probe: Any) -> Any:
+        return self._tapped.apply(value, probe)
+
+    def all_finite(self, values: Sequence[Any]) -> bool:
+        sums = [(value.detach() * 0).sum().float() for value in values]
+        return not sums or bool(self._torch.stack(sums).sum() == 0)
+
+
+class _Namespace:
+    """The functions of a framework, under one set of names."""
+
+    def __init__(self, **functions: Callable[..., Any]) -> None:
+        vars(self).update(functions)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        raise AttributeError(name)
+
+
+_MADE: dict[str, Tensors] = {}
+_BY_NAME: dict[str, type[Tensors]] = {"tensorflow": _TensorFlowTensors, "jax": _JaxTensors, "torch": _TorchTensors}
+
+
+def tensors_of(adapter: KerasAdapter) -> Tensors:
+    """Return the tensors that a Keras computes with.
+
+    Args:
+        adapter: The Keras.
+
+    Returns:
+        Them.
+    """
+    name = adapter.compute.name
+    if name not in _MADE:
+        _MADE[name] = _BY_NAME[name]()
+    return _MADE[name]

@@ -1,0 +1,161 @@
+"""export_onnx: a Keras model as an ``.onnx`` file that was read back and run on ONNX Runtime."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_precision.deploy.onnx_graph import onnx_graph
+from keras_precision.deploy.onnx_quantizer import TARGETS, in_float16, in_integers, integer_nodes
+from keras_precision.deploy.onnx_ranges import onnx_ranges
+from keras_precision.deploy.shipping import ship
+from keras_precision.deploy.tensorrt import check_tensorrt
+from keras_precision.deploy.toolchain import Job, Order, Toolchain
+from keras_precision.errors import ExportError, InputError, nearest
+from keras_precision.files import write_whole
+from keras_precision.onnx_file import OnnxSession, inspect_onnx
+from keras_precision.onnx_operators import PRODUCTS
+from keras_precision.plan import PrecisionPlan
+from keras_precision.quantize.assignment import assigned
+from keras_precision.quantize.faithful import check_answers
+from keras_precision.quantize.trace import layers_of
+from keras_precision.result import Result
+from keras_precision.tflite_file import EdgeModel
+
+__all__ = ["OnnxToolchain", "export_onnx"]
+
+
+def export_onnx(
+    model: Any,
+    path: str | os.PathLike[str],
+    plan: str | PrecisionPlan = "int8",
+    representative_dataset: Any = None,
+    *,
+    target: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
+    calibration: str = "mse",
+    percentile: float = 99.99,
+    validation_data: tuple[Any, Any] | None = None,
+    strict: bool = False,
+    overwrite: bool = True,
+) -> Result:
+    """Write a model as an ``.onnx`` file, read it back, and run it on ONNX Runtime.
+
+    The file takes one sample at a time, in float32, and computes in integers where QuantizeLinear
+    and DequantizeLinear say so. Weights are int8, symmetric, with a scale for each channel.
+
+    Args:
+        model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
+        path: Where the file goes, ending in ``.onnx``; its folder must exist. Nothing is written
+            unless all checks pass.
+        plan: ``"float32"``, ``"float16"``, ``"int8"``, or a deployment plan of int8 and float32.
+        representative_dataset: Samples to choose the ranges of activations from, as for
+            ``kp.calibrate``, or what that returned. Needed for int8.
+        target: ``"onnxruntime"``, or ``"tensorrt"``, whose rules for explicit quantization the file
+            then obeys; TensorRT itself is not run.
+        calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"`` or ``"entropy"``.
+        percentile: For that method: the share of values, in percent, that each end keeps.
+        validation_data: Samples and labels, as for ``kp.evaluate``: adds the file's accuracy, and its
+            agreement with the model, to the result.
+        strict: Raise for every operator that is not in the plan's default, not for named layers alone.
+        overwrite: Whether an older file at ``path`` may be replaced.
+
+    Returns:
+        ``operator`` and ``operator_count``, ``input_type``, ``output_type``, ``size_bytes``,
+        ``export_time_s``, and how it was calibrated; the plan that the file realises; notes that
+        name what stayed in float.
+
+    Raises:
+        InputError: An argument is out of range, or the plan does not fit the model or the format.
+        ModelError: The model is subclassed or not built, or an input has a free size.
+        DataError: Representative data are missing, or do not fit.
+        DestinationError: The path cannot be written.
+        ExportError: An operator has no counterpart, or the file does not answer as the model does.
+        PlanNotHonouredError: A layer that the plan names is in another precision.
+        MissingExtraError: A package is missing.
+
+    Example:
+        >>> result = export_onnx(model, "model.onnx", "int8", representative_dataset=x_cal)
+        >>> result.value("operator_count", "MatMul int8")
+        2
+    """
+    if target not in TARGETS:
+        raise InputError(
+            f"Expected target to be one of {', '.join(TARGETS)}. Received: {target!r}. {nearest(str(target), TARGETS)}".rstrip()
+        )
+    toolchain = OnnxToolchain()
+    order = Order(toolchain.decided(plan), calibration, percentile, strict, target)
+    return ship(
+        toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
+    )
+
+
+class OnnxToolchain(Toolchain):
+    """``.onnx`` files on ONNX Runtime."""
+
+    name, suffix, extra = "onnx", ".onnx", "onnx"
+    packages = ("onnx", "onnxruntime", "tf2onnx")
+
+    def export(self, job: Job, path: Path) -> tuple[str, ...]:
+        """Write the file; the float graph is held against the float file before anything is quantized."""
+        graph = onnx_graph(job.source, job.model.name)
+        write_whole(path, graph.SerializeToString())
+        _check_answers(job, path)
+        notes: tuple[str, ...] = ()
+        if job.measured is not None and "int8" in job.order.precisions:
+            plain = inspect_onnx(path)
+            layers = layers_of(plain, job.source.trace)
+            formats = assigned(plain.operators, layers, job.order.plan)
+            chosen = job.measured.ranges(job.order.calibration, percentile=job.order.percentile)
+            ranges = onnx_ranges(graph, job.measured, chosen)
+            nodes = integer_nodes(graph, ranges, formats, layers, job.order.target)
+            write_whole(path, in_integers(graph, ranges, nodes, job.order.target).SerializeToString())
+            if job.order.target == "tensorrt":
+                _check_rules(path)
+                notes = (
+                    "TensorRT itself was not run: the file was run on ONNX Runtime, and held against TensorRT's rules.",
+                )
+        elif job.order.plan.default == "float16":
+            write_whole(path, in_float16(graph).SerializeToString())
+            _check_answers(job, path)
+        return notes
+
+    def read_back(self, path: Path) -> EdgeModel:
+        """Read the file, and run it once."""
+        return inspect_onnx(path)
+
+    def judged(self, model: EdgeModel, order: Order) -> EdgeModel:
+        """TensorRT fuses what stands between products as it likes: the plan is held against products alone."""
+        if order.target != "tensorrt":
+            return model
+        free = [
+            operator if operator.kernel in PRODUCTS else replace(operator, precision="index")
+            for operator in model.operators
+        ]
+        return replace(model, operators=tuple(free))
+
+    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> OnnxSession:
+        """Open the file with ONNX Runtime."""
+        return OnnxSession(path, threads=threads)
+
+
+def _check_rules(path: Path) -> None:
+    broken = [row for row in check_tensorrt(path).select("rule") if str(row.value).startswith("broken")]
+    if broken:
+        raise ExportError(
+            f"Expected a file that obeys TensorRT's rules. Received: {'; '.join(f'{row.subject}: {row.value}' for row in broken)}. "
+            "Give the layers of these operators float32 in the plan."
+        )
+
+
+def _check_answers(job: Job, path: Path) -> None:
+    """Raise where a file without integers does not answer as the model does."""
+    session = OnnxSession(path)
+
+    def answer(samples: Mapping[str, Any]) -> list[Any]:
+        found = session.predict({tensor.name: samples[tensor.name] for tensor in session.model.inputs})
+        return [found] if isinstance(found, np.ndarray) else found
+
+    check_answers(job.model, answer)

@@ -1,0 +1,126 @@
+"""ship: the way that every toolchain's export takes, from the checks to the file in its place."""
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.paths import layer_paths
+from keras_precision.deploy.readback import check_plan, realised_plan
+from keras_precision.deploy.toolchain import Job, Order, Toolchain
+from keras_precision.environment import Environment
+from keras_precision.errors import DestinationError
+from keras_precision.files import check_destination
+from keras_precision.quantize.calibration import Calibration, calibrate
+from keras_precision.quantize.float_file import float_file
+from keras_precision.quantize.trace import layers_of
+from keras_precision.result import Measurement, Result
+from keras_precision.tflite_file import EdgeModel
+from keras_precision.verify import evaluate
+
+__all__ = ["ship"]
+
+
+def ship(
+    toolchain: Toolchain,
+    model: Any,
+    path: str | os.PathLike[str],
+    order: Order,
+    data: Any,
+    *,
+    validation_data: tuple[Any, Any] | None = None,
+    overwrite: bool = True,
+) -> Result:
+    """Write a model as a file of a toolchain, read it back, and run it where this machine can.
+
+    Args:
+        toolchain: The toolchain.
+        model: A built functional or sequential model.
+        path: Where the file, or folder, goes.
+        order: What is asked for.
+        data: Representative data, or a calibration; None where the plan needs none.
+        validation_data: Samples and labels to score the file on.
+        overwrite: Whether what is at ``path`` may be replaced.
+
+    Returns:
+        The result that the public verbs describe.
+
+    Raises:
+        PrecisionError: As the public verbs say.
+    """
+    began = time.perf_counter()
+    adapter_of(model).inputs(model)  # refuses what cannot be exported
+    order.plan.resolve(layer_paths(model))
+    destination = _destination(path, toolchain.suffix, overwrite=overwrite)
+    toolchain.require()
+    job = _job(toolchain, model, order, data)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
+        made = Path(folder) / destination.name
+        remarks = toolchain.export(job, made)
+        read = toolchain.read_back(made)
+        layers, judged = layers_of(read, job.source.trace), toolchain.judged(read, order)
+        realised = realised_plan(judged, order.plan, layers, list(job.source.trace.paths))
+        notes = check_plan(judged, order.plan, realised, layers, strict=order.strict)
+        rows = [*_how(job, destination.name), *_sides(read)]
+        if validation_data is not None:
+            rows += evaluate(made, *validation_data, reference=model)
+        _place(Path(folder), destination)
+    rows += [
+        Measurement(destination.name, "export_time_s", time.perf_counter() - began),
+        Measurement(destination.name, "size_bytes", read.size_bytes),
+        *toolchain.describe(read),
+    ]
+    environment = Environment.here(backend=read.runtime)
+    name = f"{toolchain.name}:{order.plan.default}"
+    unique = tuple({row.metric + row.subject: row for row in rows}.values())
+    return Result(name, unique, environment, realised, (*notes, *remarks))
+
+
+def _destination(path: str | os.PathLike[str], suffix: str, *, overwrite: bool) -> Path:
+    wanted = Path(path) if isinstance(path, str | os.PathLike) else None
+    if wanted is not None and wanted.suffix == suffix and wanted.is_dir() and (wanted / "Manifest.json").is_file():
+        destination = wanted  # a format whose files are folders
+    else:
+        destination = check_destination(path, suffix=suffix)
+    if destination.exists() and not overwrite:
+        raise DestinationError(
+            f"Expected a path that is free. Received: '{destination}', which exists. Remove it, or export with overwrite=True."
+        )
+    return destination
+
+
+def _job(toolchain: Toolchain, model: Any, order: Order, data: Any) -> Job:
+    if isinstance(data, Calibration):
+        measured = data.expect(model)
+        return Job(model, order, measured.float_file, measured)
+    if toolchain.calibrates and "int8" in order.precisions:
+        measured = calibrate(model, data)
+        return Job(model, order, measured.float_file, measured)
+    return Job(model, order, float_file(model), None, data)
+
+
+def _how(job: Job, subject: str) -> list[Measurement]:
+    if job.measured is None:
+        return []
+    return [
+        Measurement(subject, "calibration_samples", job.measured.samples),
+        Measurement(subject, "calibration_method", job.order.calibration),
+    ]
+
+
+def _sides(read: EdgeModel) -> list[Measurement]:
+    inputs = [Measurement(tensor.name, "input_type", tensor.described) for tensor in read.inputs]
+    return inputs + [Measurement(tensor.name, "output_type", tensor.described) for tensor in read.outputs]
+
+
+def _place(folder: Path, destination: Path) -> None:
+    """Put all that was made into its place; the file that names the others comes last."""
+    made = sorted(folder.iterdir(), key=lambda each: each.name == destination.name)
+    for each in made:
+        target = destination.parent / each.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(each, target)

@@ -1,0 +1,1 @@
+"""Experiments: runs in processes of their own."""

@@ -96,3 +96,14 @@ def test_gpu_runs_small_on_a_processor(backend: str, net: str, tmp_path: Path) -
     assert len(rows) - len(ran) <= (backend == "jax")
     assert output.count("Memory: ") == 1
     assert output.count(" cannot run here: ") == (backend == "jax")
+
+
+@pytest.mark.slow
+def test_evaluate_threads(tmp_path: Path) -> None:
+    """Both precisions of a net are timed in both arms, whose predictions are the same."""
+    arguments = ("--nets", "tiny", "--rounds", "1", "--threads", "2", "--seconds", "0.01")
+    output = output_of("evaluate_threads.py", *arguments, folder=tmp_path)
+    rows = tables(output)["kp.evaluate with 2 interpreters"]
+    assert [row[0] for row in rows] == ["tiny, float32", "tiny, int8"]
+    assert all(float(row[3]) > 0 for row in rows)
+    assert "Predictions: the same to the bit." in output

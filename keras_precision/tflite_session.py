@@ -62,7 +62,7 @@ class Session:
                 raise InputError(f"Expected {name} >= 1. Received: {count}.")
         self.model = inspect(path)
         self._path, self._threads, self._workers = path, threads, workers
-        self._opened: list[_Interpreter] = []
+        self._ready: list[_Interpreter] = []
         self._open(1)
 
     def run(self, sample: Sequence[Array]) -> list[Array]:
@@ -75,7 +75,7 @@ class Session:
         Returns:
             One array per output, as real numbers.
         """
-        return self._dequantized(self._opened[0].answers(self._quantized(sample)))
+        return self._dequantized(self._ready[0].answers(self._quantized(sample)))
 
     def samples(self, inputs: Inputs) -> Iterator[list[Array]]:
         """Cut inputs into the pieces that the file takes.
@@ -108,9 +108,9 @@ class Session:
         arrays = _arrays(inputs, self.model.inputs)
         count = len(arrays[0])
         first = [array[: self._batch] for array in arrays]
-        answers = [self._answers(self._opened[0], first)]
+        answers = [self._answers(self._ready[0], first)]
         began = time.perf_counter()
-        self._answers(self._opened[0], first)  # once more: the first call fetches weights and code
+        self._answers(self._ready[0], first)  # once more: the first call fetches weights and code
         workers = self._workers if time.perf_counter() - began > _WORTHWHILE_S else 1
         calls = math.ceil(count / self._batch)
         span = self._batch * max(1, min(_SPAN, calls // (4 * workers)))
@@ -123,7 +123,7 @@ class Session:
         """The answers to each part, in order, by so many interpreters."""
         self._open(workers)
         free: queue.SimpleQueue[_Interpreter] = queue.SimpleQueue()
-        for opened in self._opened[:workers]:
+        for opened in self._ready[:workers]:
             free.put(opened)
 
         def answer(part: list[Array]) -> list[Array]:
@@ -145,8 +145,8 @@ class Session:
     def _open(self, count: int) -> None:
         """Have at least ``count`` interpreters."""
         with captured("interpreter"):
-            while len(self._opened) < count:
-                self._opened.append(_Interpreter(self._path, self._threads))
+            while len(self._ready) < count:
+                self._ready.append(_Interpreter(self._path, self._threads))
 
     def _answers(self, opened: "_Interpreter", part: list[Array]) -> list[Array]:
         """What one interpreter says to some samples, as the file holds it."""

@@ -45,14 +45,14 @@ class Table:
         return Group(drawn, *map(Text, self.notes))
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
-        head = "".join(f"<th>{html.escape(title)}</th>" for title in self.header)
-        body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return (
-            f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table>{notes}"
-        )
+        """Return what a notebook shows, and ``kp.render(..., "html")`` draws: no styles, no scripts, names escaped."""
+        head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in self.header)
+        lines = [f"<table><caption>{html.escape(self.title)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+        for first, *others in self.rows:
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in others)
+            lines.append(f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>')
+        lines += ["</tbody></table>", *(f"<p>{html.escape(note)}</p>" for note in self.notes)]
+        return "\n".join(lines)
 
 
 def formatted(metric: str, value: Value) -> str:

@@ -98,12 +98,10 @@ def test_gpu_runs_small_on_a_processor(backend: str, net: str, tmp_path: Path) -
     assert output.count(" cannot run here: ") == (backend == "jax")
 
 
-@pytest.mark.slow
-def test_evaluate_threads(tmp_path: Path) -> None:
-    """Both precisions of a net are timed in both arms, whose predictions are the same."""
-    arguments = ("--nets", "tiny", "--rounds", "1", "--threads", "2", "--seconds", "0.01")
-    output = output_of("evaluate_threads.py", *arguments, folder=tmp_path)
-    rows = tables(output)["kp.evaluate with 2 interpreters"]
-    assert [row[0] for row in rows] == ["tiny, float32", "tiny, int8"]
-    assert all(float(row[3]) > 0 for row in rows)
-    assert "Predictions: the same to the bit." in output
+def test_report(tmp_path: Path) -> None:
+    """A report is built for each number of steps, and its size is told."""
+    output = output_of("report.py", "--steps", "20", "40", "--layers", "3", "--repeat", "1", folder=tmp_path)
+    (rows,) = tables(output).values()
+    assert [row[:2] for row in rows] == [["20", "3"], ["40", "3"]]
+    assert all(0 < float(row[3].removesuffix(" MB")) < 6 for row in rows)
+    assert "open in under 2 s with 10,000 steps and 300 layers: met." in output

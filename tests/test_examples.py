@@ -100,3 +100,13 @@ def test_jax_and_torch(backend: str, tmp_path: Path) -> None:
     rows = table(output)
     assert list(rows) == ["float32", "mixed_bfloat16"]
     assert all(cells[0].endswith(" ms") for cells in rows.values())
+
+
+@pytest.mark.slow
+def test_report(tmp_path: Path) -> None:
+    """Both tables are printed, and the page holds the runs and the files."""
+    output = output_of("report.py", "--epochs", "1", "--output", "page.html", folder=tmp_path)
+    names = ["float32", "mixed_bfloat16", "mixed_float16", "tflite:float32", "tflite:int8"]
+    assert list(table(output)) == names
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert [name for name in names if f'<th scope="row">{name}</th>' not in page] == []

@@ -21,5 +21,5 @@ def test_a_notebook_shows_it_escaped() -> None:
     """Names cannot become HTML."""
     shown = TABLE._repr_html_()
     assert "<caption>A &lt;title&gt;</caption>" in shown
-    assert "<td>b &amp; c</td><td>-</td>" in shown
+    assert '<th scope="row">b &amp; c</th><td>-</td>' in shown
     assert shown.endswith("<p>a note</p>")

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from keras_precision.comparison import Comparison
 from keras_precision.errors import FileFormatError, InputError
 from keras_precision.result import Result
 
 __all__ = ["Gathered", "Source", "gather"]
 
-Source = Result | str | os.PathLike[str]
-"""A result, a file that holds one, or a folder of such files."""
+Source = Result | Comparison | str | os.PathLike[str]
+"""A result, a comparison, a file that holds one, or a folder of such files."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +23,46 @@ class Gathered:
     """What a report is made of.
 
     Attributes:
-        results: The results, each with a name of its own.
+        results: The results, each with a name of its own; those of comparisons among them.
         problems: What could not be read, and why.
+        comparisons: The comparisons.
     """
 
     results: tuple[Result, ...]
     problems: tuple[str, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+
+    def apart(self, results: Sequence[Result]) -> list[Result]:
+        """Return those that no comparison shows already.
+
+        Args:
+            results: Some of the results.
+
+        Returns:
+            The ones that are in no comparison.
+        """
+        compared = {id(result) for comparison in self.comparisons for result in comparison.results}
+        return [result for result in results if id(result) not in compared]
+
+    def compared_on(self, results: Sequence[Result]) -> list[Comparison]:
+        """Return the comparisons whose baseline is among some results.
+
+        Args:
+            results: The results of one machine.
+
+        Returns:
+            The comparisons.
+        """
+        here = {id(result) for result in results}
+        return [comparison for comparison in self.comparisons if id(comparison.baseline) in here]
 
 
 def gather(sources: Any) -> Gathered:
     """Collect results from wherever they are.
 
     Args:
-        sources: A result, a file, a folder (read with all folders below it), an object that holds results
-            as ``baseline`` and ``others``, or a sequence of all these.
+        sources: A result, a comparison, a file, a folder (read with all folders below it), or a sequence of all
+            these.
 
     Returns:
         The results. In a folder, those of float32 come first, as they are the baseline; a damaged file is a
@@ -58,18 +85,19 @@ def gather(sources: Any) -> Gathered:
     found = list(_found(sources, problems))
     if not found:
         raise InputError("Expected at least one result. Received: none.")
-    return Gathered(tuple(_told_apart(found)), tuple(problems))
+    comparisons = tuple(each for each, _ in found if isinstance(each, Comparison))
+    single = [(each, stem) for each, stem in found if isinstance(each, Result)]
+    compared = [result for comparison in comparisons for result in comparison.results]
+    return Gathered((*compared, *_told_apart(single)), tuple(problems), comparisons)
 
 
-def _found(sources: Any, problems: list[str]) -> Iterator[tuple[Result, str]]:
-    """Each result, and where it was read."""
-    if isinstance(sources, Result):
+def _found(sources: Any, problems: list[str]) -> Iterator[tuple[Result | Comparison, str]]:
+    """Each result or comparison, and where it was read."""
+    if isinstance(sources, Result | Comparison):
         yield sources, ""
     elif isinstance(sources, str | os.PathLike):
         path = Path(sources)
-        yield from _of_folder(path, problems) if path.is_dir() else [(Result.load(path), path.stem)]
-    elif hasattr(sources, "baseline") and hasattr(sources, "others"):
-        yield from _found([sources.baseline, *sources.others], problems)
+        yield from _of_folder(path, problems) if path.is_dir() else [(_loaded(path), path.stem)]
     elif isinstance(sources, Iterable) and not isinstance(sources, bytes):
         for source in sources:
             yield from _found(source, problems)
@@ -80,13 +108,17 @@ def _found(sources: Any, problems: list[str]) -> Iterator[tuple[Result, str]]:
         )
 
 
-def _of_folder(folder: Path, problems: list[str]) -> Iterator[tuple[Result, str]]:
-    found, damaged = [], []
+def _loaded(path: Path) -> Result | Comparison:
+    return Comparison.load(path) if b'"keras_precision.comparison"' in path.read_bytes()[:200] else Result.load(path)
+
+
+def _of_folder(folder: Path, problems: list[str]) -> Iterator[tuple[Result | Comparison, str]]:
+    found: list[tuple[Result | Comparison, str]] = []
+    damaged = []
     for path in sorted(folder.rglob("*.json")):
         try:
-            content = path.read_bytes()
-            if not _of_another_kind(content):
-                found.append((Result.from_bytes(content, path), path.stem))
+            if not _of_another_kind(path.read_bytes()):
+                found.append((_loaded(path), path.stem))
         except (FileFormatError, OSError) as error:
             damaged.append(str(error))
     if not found and damaged:
@@ -109,11 +141,14 @@ def _of_another_kind(content: bytes) -> bool:
         document = json.loads(content)
     except ValueError:
         return False
-    return not (isinstance(document, dict) and str(document.get("format", "")).startswith("keras_precision.result"))
+    kind = document.get("format") if isinstance(document, dict) else None
+    return kind not in ("keras_precision.result", "keras_precision.result-log", "keras_precision.comparison")
 
 
-def _is_wide(result: Result) -> bool:
+def _is_wide(result: Result | Comparison) -> bool:
     """Whether a result is that of float32, by its plan or its name."""
+    if isinstance(result, Comparison):
+        return False
     plan = result.plan
     return result.name.endswith("float32") or (plan is not None and plan.default == "float32" and not plan.layers)
 

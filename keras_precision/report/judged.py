@@ -1,14 +1,15 @@
 """judged: what rules conclude from results, whatever these hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from keras_precision.findings import Finding, training_findings
-from keras_precision.result import Result
+from keras_precision.findings import Finding, in_order, judge, training_findings
+from keras_precision.layer_findings import LAYER_RULES
+from keras_precision.result import Measurement, Result
 
 __all__ = ["judged"]
 
-_ORDER = {"error": 0, "warning": 1, "info": 2}
+_OF_A_LAYER = ("activation_", "gradient_", "weight_gradient_", "first_non_finite")
 
 
 def judged(results: Sequence[Result], findings: Sequence[Finding] = ()) -> tuple[Finding, ...]:
@@ -19,18 +20,26 @@ def judged(results: Sequence[Result], findings: Sequence[Finding] = ()) -> tuple
         findings: Others to put among them.
 
     Returns:
-        Each finding once.
+        Each finding once; what is about a layer names the run as well.
 
     Example:
         >>> from keras_precision.result import Measurement
         >>> [finding.code for finding in judged([Result("run", (Measurement("fit", "loss_scale", 0.0, step=9),))])]
         ['loss-scale-collapsed']
     """
-    own = [finding for result in results for finding in _of(result)]
-    return tuple(sorted(dict.fromkeys([*findings, *own]), key=lambda finding: _ORDER[finding.severity]))
+    return in_order(dict.fromkeys([*findings, *(finding for result in results for finding in _of(result))]))
 
 
-def _of(result: Result) -> tuple[Finding, ...]:
-    """The rules are given the numbers of the run alone: a file may hold anything."""
-    rows = tuple(row for row in result if row.subject in ("fit", "epoch", "step") and not isinstance(row.value, str))
-    return training_findings(replace(result, measurements=rows)) if any(row.subject == "fit" for row in rows) else ()
+def _of(result: Result) -> Iterator[Finding]:
+    """The rules are given rows that are theirs, and numbers alone: a file may hold anything."""
+    own = tuple(row for row in result if row.subject in ("fit", "epoch", "step") and not isinstance(row.value, str))
+    layers = tuple(row for row in result if row.metric.startswith(_OF_A_LAYER) and _fits(row))
+    if any(row.subject == "fit" for row in own):
+        yield from training_findings(replace(result, measurements=own))
+    for finding in judge(replace(result, measurements=(*own, *layers)), LAYER_RULES) if layers else ():
+        yield replace(finding, subject=f"{result.name}: {finding.subject}")
+
+
+def _fits(row: Measurement) -> bool:
+    words = ("first_non_finite", "first_non_finite_layer", "first_non_finite_loss")
+    return row.metric in words or isinstance(row.value, int | float)

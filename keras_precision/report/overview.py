@@ -4,12 +4,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from keras_precision.choice import speedup
+from keras_precision.comparison import Comparison
 from keras_precision.findings import Finding
 from keras_precision.report.figure import figure
 from keras_precision.report.table import UNKNOWN, formatted
 from keras_precision.result import Result
 
 __all__ = ["Overview", "Tile", "overview"]
+
+_MOST = 4  # runs that are named
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,18 @@ class Overview:
     tiles: tuple[Tile, ...]
 
 
-def overview(results: Sequence[Result], findings: Sequence[Finding] = ()) -> Overview:
+def overview(
+    results: Sequence[Result], findings: Sequence[Finding] = (), comparisons: Sequence[Comparison] = ()
+) -> Overview:
     """Say what results of one machine come to.
 
     Args:
-        results: The results; the first training run, and the first model to deploy, are the baselines.
+        results: Results that were not compared; the first training run, and the first model to deploy, are the baselines.
         findings: What rules concluded.
+        comparisons: What was compared.
 
     Returns:
-        Sentences that claim no more than single runs can show, and tiles.
+        What comparisons recommend, else sentences that claim no more than single runs can show; and tiles.
 
     Example:
         >>> overview([Result("run")]).sentences
@@ -54,8 +61,15 @@ def overview(results: Sequence[Result], findings: Sequence[Finding] = ()) -> Ove
     """
     runs = [result for result in results if figure(result, "step_time_ms")]
     files = [result for result in results if figure(result, "size_bytes") or figure(result, "latency_ms")]
-    sentences = [*_of_findings(findings), *_of_runs(runs), *_of_files([each for each in files if each not in runs])]
+    recommended = [f"Recommended: {each.recommended}: {each.reason}" for each in comparisons]
+    sentences = [
+        *recommended,
+        *_of_findings(findings),
+        *_of_runs(runs),
+        *_of_files([each for each in files if each not in runs]),
+    ]
     tiles = [
+        *(tile for comparison in comparisons for tile in _of_comparison(comparison)),
         *_tiles(runs, "step_time_ms", "peak_memory_mb"),
         *_tiles(files, "latency_ms", "size_bytes"),
         *_worst_agreement(files),
@@ -66,11 +80,19 @@ def overview(results: Sequence[Result], findings: Sequence[Finding] = ()) -> Ove
     return Overview(tuple(sentences) or (count,), tuple(tiles))
 
 
+def _of_comparison(comparison: Comparison) -> Iterator[Tile]:
+    speed = speedup(comparison, comparison.recommended)
+    if comparison.recommended != comparison.baseline.name and speed is not None:
+        words = f"speed of {comparison.recommended} against {comparison.baseline.name} ({speed.low:.2f} to {speed.high:.2f})"
+        yield Tile(f"{speed.estimate:.2f}x", words)
+
+
 def _of_findings(findings: Sequence[Finding]) -> Iterator[str]:
     worst = [finding for finding in findings if finding.severity == "error"]
     if worst:
-        names = ", ".join(dict.fromkeys(finding.subject for finding in worst))
-        yield f"Look at the findings first: {names} cannot be trusted."
+        names = list(dict.fromkeys(finding.subject.partition(": ")[0] for finding in worst))
+        more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
+        yield f"Look at the findings first: {', '.join(names[:_MOST])}{more} cannot be trusted."
 
 
 def _of_runs(runs: Sequence[Result]) -> Iterator[str]:

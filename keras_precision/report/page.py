@@ -5,10 +5,11 @@ import functools
 import gzip
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from keras_precision.comparison import Comparison
 from keras_precision.findings import Finding
 from keras_precision.optional import require
 from keras_precision.report.charts.chart import Chart
@@ -19,14 +20,15 @@ from keras_precision.report.charts.loss_scale import loss_scale_chart
 from keras_precision.report.charts.memory import memory_chart
 from keras_precision.report.charts.pareto import pareto_charts
 from keras_precision.report.charts.step_time import step_time_line, step_time_spread
+from keras_precision.report.charts.verdicts import verdict_chart
 from keras_precision.report.gathered import Gathered
 from keras_precision.report.hosts import Host, by_host
 from keras_precision.report.judged import judged
 from keras_precision.report.machine_table import machine_table
 from keras_precision.report.overview import overview
 from keras_precision.report.render import tables
-from keras_precision.report.table import Table
 from keras_precision.result import Result
+from keras_precision.table import Table
 
 __all__ = ["page"]
 
@@ -64,7 +66,7 @@ def page(gathered: Gathered, findings: Sequence[Finding] = (), *, title: str = "
         undefined=jinja.StrictUndefined,
     )  # fmt: skip
     hosts = by_host(gathered.results)
-    parts = [_part(host, index, findings if index == 0 else ()) for index, host in enumerate(hosts)]
+    parts = [_part(gathered, host, index, findings if index == 0 else ()) for index, host in enumerate(hosts)]
     charts = [chart.to_json() for part in parts for section in part["sections"] for chart in section.charts]
     return str(
         environment.get_template("report.html").render(
@@ -79,24 +81,48 @@ def page(gathered: Gathered, findings: Sequence[Finding] = (), *, title: str = "
     )
 
 
-def _part(host: Host, index: int, findings: Sequence[Finding]) -> dict[str, Any]:
+def _part(gathered: Gathered, host: Host, index: int, findings: Sequence[Finding]) -> dict[str, Any]:
     """What the template needs to know of one machine."""
+    comparisons = gathered.compared_on(host.results)
+    apart = gathered.apart(host.results)
     every = judged(host.results, findings)
     return {
         "key": f"m{index}-",
         "host": host.name,
-        "overview": overview(host.results, every),
-        "findings": every,
+        "overview": overview(apart, every, comparisons),
+        "findings": _grouped(every),
         "sections": [
-            _placed(section, index) for section in _sections(host.results) if section.charts or section.tables
+            _placed(section, index)
+            for section in (*_compared(comparisons), *_sections(host.results, apart))
+            if section.charts or section.tables
         ],
         "notes": [(result.name, note) for result in host.results for note in result.notes],
     }
 
 
-def _sections(results: Sequence[Result]) -> Iterator[_Section]:
-    """The parts of a page; those without anything to show are left out."""
-    yield _Section("tables", "Runs and files", tables=tuple(tables(results)))
+def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings of one kind together: fifty layers that overflow are one story."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.severity, finding.code), []).append(finding)
+    return list(groups.values())
+
+
+def _without_bars(table: Table) -> Table:
+    """A table without the columns that draw bars of letters: the page has charts."""
+    kept = [index for index, title in enumerate(table.header) if title]
+    rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
+    return replace(table, header=tuple(table.header[index] for index in kept), rows=rows)
+
+
+def _compared(comparisons: Sequence[Comparison]) -> Iterator[_Section]:
+    charts = _some(*(verdict_chart(comparison, number) for number, comparison in enumerate(comparisons)))
+    yield _Section("compared", "Comparison", charts, tuple(comparison.table() for comparison in comparisons))
+
+
+def _sections(results: Sequence[Result], apart: Sequence[Result]) -> Iterator[_Section]:
+    """The parts of a page; those without anything to show are left out, and so are tables of what was compared."""
+    yield _Section("tables", "Runs and files", tables=tuple(map(_without_bars, tables(apart))))
     yield _Section("trade", "Cost and worth", tuple(pareto_charts(results)))
     yield _Section("time", "Step time", _some(step_time_spread(results), step_time_line(results)))
     yield _Section("loss", "Loss", _some(loss_chart(results)))

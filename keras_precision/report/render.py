@@ -2,34 +2,33 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from keras_precision.comparison import Comparison
 from keras_precision.errors import InputError
-from keras_precision.report import html, markdown, text
+from keras_precision.report import markdown, text
 from keras_precision.report.figure import shown
-from keras_precision.report.gathered import gather
+from keras_precision.report.gathered import Source, gather
 from keras_precision.report.hardware_table import hardware_table
 from keras_precision.report.hosts import Host, by_host
 from keras_precision.report.sensitivity_table import is_sensitivity, sensitivity_table
 from keras_precision.report.subject_table import subject_table
-from keras_precision.report.table import Table, export_table, run_table
+from keras_precision.report.table import export_table, run_table
 from keras_precision.result import Result
+from keras_precision.table import Table
 
 __all__ = ["render", "tables"]
 
-_DRAW: dict[str, Callable[[Table], str]] = {"text": text.draw, "markdown": markdown.draw, "html": html.draw}
+_DRAW: dict[str, Callable[[Table], str]] = {"text": text.draw, "markdown": markdown.draw, "html": Table._repr_html_}
 _APART = "Times of different machines are not comparable: each machine has a table of its own."
 
 
-def render(results: Result | Comparison | Sequence[Result], format: str = "text") -> str:  # noqa: A002 - the name that users expect
+def render(results: Source | Sequence[Source], format: str = "text") -> str:  # noqa: A002 - the name that users expect
     """Return results as text, Markdown or HTML.
 
     Training runs and models to deploy get a table each, and so does each machine; the first of its kind is the baseline of
     the speedup.
 
     Args:
-        results: One result or several, or a comparison.
+        results: One result, comparison, file or folder, or several of them.
         format: ``"text"`` for a terminal, ``"markdown"`` for a pull request, or ``"html"``: a fragment for a
             notebook or a page of one's own. ``kp.save_report`` writes a whole page, with charts.
 
@@ -46,11 +45,10 @@ def render(results: Result | Comparison | Sequence[Result], format: str = "text"
     """
     if format not in _DRAW:
         raise InputError(f"Expected format to be one of {', '.join(_DRAW)}. Received: {format!r}.")
-    if isinstance(results, Comparison):
-        return _DRAW[format](results.table())
-    found: Any = gather(results)
+    found = gather(results)
     hosts = by_host(found.results)
-    drawn = [table for host in hosts for table in _of_host(host, named=len(hosts) > 1)]
+    drawn = [comparison.table() for comparison in found.comparisons]
+    drawn += [table for host in hosts for table in _of_host(host, found.apart(host.results), named=len(hosts) > 1)]
     return "\n\n".join(map(_DRAW[format], drawn))
 
 
@@ -78,6 +76,6 @@ def _is_model(result: Result) -> bool:
     return any(shown(result, metric) is not None for metric in ("size_bytes", "latency_ms", "accuracy", "agreement"))
 
 
-def _of_host(host: Host, *, named: bool) -> Iterator[Table]:
-    for table in tables(host.results):
+def _of_host(host: Host, results: Sequence[Result], *, named: bool) -> Iterator[Table]:
+    for table in tables(results):
         yield replace(table, title=f"{table.title} on {host.name}", notes=(*table.notes, _APART)) if named else table

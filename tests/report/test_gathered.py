@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import keras_precision as kp
+from keras_precision.comparison import Comparison
 from keras_precision.errors import FileFormatError, InputError
 from keras_precision.report.gathered import gather
 from keras_precision.report.hosts import by_host
@@ -41,11 +41,24 @@ def test_a_folder_is_read_with_those_below(folder: Path) -> None:
 
 
 def test_results_files_and_folders_can_be_mixed(folder: Path) -> None:
-    """A sequence may hold results, paths, and what holds a baseline and others."""
-    comparison = SimpleNamespace(baseline=run("base"), others=(run("other"),))
-    assert names([run("one"), str(folder / "a" / "run.json"), comparison]) == ["one", "a", "base", "other"]
+    """A sequence may hold results, paths, and comparisons, whose results come first."""
+    comparison = Comparison(run("base"), (run("other"),))
+    assert names([run("one"), str(folder / "a" / "run.json"), comparison]) == ["base", "other", "one", "a"]
     assert names(run("one")) == ["one"]
     assert names(folder / "a") == ["a"]
+
+
+def test_a_saved_comparison_is_read_as_one(tmp_path: Path) -> None:
+    """A comparison in a folder keeps its results together, and the others stand apart."""
+    Comparison(run("base"), (run("other"),)).save(tmp_path / "comparison.json")
+    run("one").save(tmp_path / "run.json")
+    found = gather(tmp_path)
+    (comparison,) = found.comparisons
+    assert comparison.baseline.name == "base"
+    assert [result.name for result in found.apart(found.results)] == ["one"]
+    assert found.compared_on(found.results) == [comparison]
+    assert found.compared_on(found.results[-1:]) == []
+    assert gather(tmp_path / "comparison.json").comparisons == (comparison,)
 
 
 def test_results_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -110,6 +110,15 @@ def test_findings_come_with_their_advice(tmp_path: Path) -> None:
     assert "Look at the findings first: fp16 cannot be trusted." in text
 
 
+def test_findings_of_one_kind_stand_together(tmp_path: Path) -> None:
+    """Three of a kind are shown, and the others can be unfolded; the overview counts them, and names the run."""
+    findings = [kp.Finding("overflow", "error", f"run: layer_{n}", f"Seen {n}.", "fix()") for n in range(9)]
+    page = saved(session()[0], tmp_path, findings=findings)
+    assert page.tags.count("details") == 1
+    assert page.text.index("Seen 2.") < page.text.index("and 6 more of this kind") < page.text.index("Seen 3.")
+    assert "Look at the findings first: run cannot be trusted." in page.text
+
+
 def test_machines_are_warned_of_and_kept_apart(tmp_path: Path) -> None:
     """Results of two machines get a part each, with a baseline each, and a warning."""
     runs = [

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from keras_precision.report.charts.chart import Chart, axis, colour, label, marker_line
 from keras_precision.report.figure import series
 from keras_precision.report.thinned import thinned
-from keras_precision.result import Result
+from keras_precision.result import Measurement, Result
 
 __all__ = ["loss_chart", "parting"]
 
@@ -64,6 +65,7 @@ def loss_chart(results: Sequence[Result]) -> Chart | None:
         >>> loss_chart([Result("run")]) is None
         True
     """
+    results = [_over_seeds(result) for result in results]
     subject = next((each for each in ("step", "epoch") if any(result.select("loss", each) for result in results)), None)
     if subject is None:
         return None
@@ -91,6 +93,26 @@ def loss_chart(results: Sequence[Result]) -> Chart | None:
         height=360,
         notes=tuple(notes),
     )
+
+
+def _over_seeds(result: Result) -> Result:
+    """A result whose epochs are the means over its seeds, where it has several and no epochs of its own."""
+    if result.select("loss", "epoch") or not any(row.subject.startswith("seed ") for row in result.select("loss")):
+        return result
+    rows = [
+        Measurement("epoch", metric, float(np.mean(values)), step)
+        for metric in ("loss", "val_loss")
+        for step, values in sorted(_by_step(result, metric).items())
+    ]
+    return replace(result, measurements=tuple(rows))
+
+
+def _by_step(result: Result, metric: str) -> dict[int, list[float]]:
+    found: dict[int, list[float]] = {}
+    for row in result.select(metric):
+        if row.subject.startswith("seed ") and row.step is not None and isinstance(row.value, int | float):
+            found.setdefault(row.step, []).append(float(row.value))
+    return found
 
 
 def _running_mean(values: Sequence[float | None], window: int) -> list[float | None]:

@@ -44,7 +44,7 @@ def pareto_charts(results: Sequence[Result]) -> list[Chart]:
     for cost in _COSTS:
         for worth in _candidates(results):
             points = [point for result in results for point in _points(result, cost, worth)]
-            if len(points) >= 2 and len({(point.cost, point.worth) for point in points}) >= 2:
+            if len({point.worth for point in points}) >= 2:
                 charts.append(_chart(points, cost, worth))
                 break
     return charts
@@ -107,7 +107,7 @@ def _chart(points: Sequence[_Point], cost: str, worth: str) -> Chart:
         traces=(_trace(best, cost, worth, front=True), _trace([point for point in points if point not in best], cost, worth, front=False)),
         layout={
             "xaxis": axis(f"{_named(cost)} in {'kB' if cost == 'size_bytes' else metric_of(cost).unit}", rangemode="tozero"),
-            "yaxis": axis(_named(worth), **({"tickformat": ".1%"} if _is_share(worth) else {})),
+            "yaxis": axis(_named(worth), **(_percent(points) if _is_share(worth) else {})),
             "hovermode": "closest",
             "showlegend": False,
         },
@@ -150,6 +150,12 @@ def _named(metric: str) -> str:
         "val_accuracy": "validation accuracy",
     }
     return known.get(metric, metric.replace("_", " "))
+
+
+def _percent(points: Sequence[_Point]) -> dict[str, str]:
+    """Ticks in percent, with as many digits as tell them apart."""
+    spread = max(point.worth for point in points) - min(point.worth for point in points)
+    return {"tickformat": ".2%" if spread < 0.02 else ".0%" if spread > 0.2 else ".1%"}
 
 
 def _is_share(metric: str) -> bool:

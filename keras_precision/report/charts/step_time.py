@@ -59,8 +59,10 @@ def step_time_spread(results: Sequence[Result]) -> Chart | None:
 
 
 def _times(result: Result) -> npt.NDArray[np.float64]:
-    values = [value for value in series(result, "step_time_ms", _WARM)[1] if value is not None]
-    data = np.asarray(values, np.float64)
+    """The times of all steps that count; in a comparison, those of its processes."""
+    rows = [row for row in result.select("step_time_ms") if row.step is not None]
+    values = [row.value for row in rows if row.subject == _WARM or row.subject.startswith("process ")]
+    data = np.asarray([value for value in values if isinstance(value, int | float)], np.float64)
     return data[np.isfinite(data)]
 
 

@@ -1,0 +1,93 @@
+"""The chart of a comparison: what the data can show, as intervals."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from keras_precision.comparison import Comparison
+from keras_precision.errors import InputError, NotComparableError, NotMeasuredError
+from keras_precision.report.charts.chart import Chart, axis, label
+
+__all__ = ["verdict_chart"]
+
+# Ratios to the baseline: of each, the one that is better than 1 is drawn to the right.
+_METRICS = (
+    ("step_time_ms", "speed of a step"),
+    ("latency_ms", "speed of a call"),
+    ("peak_memory_mb", "memory saved"),
+    ("size_bytes", "size saved"),
+)
+_COLOURS = {"better": "#3ca951", "worse": "#ff725c", "no difference shown": "#9498a0"}
+
+
+def verdict_chart(comparison: Comparison, number: int = 0) -> Chart | None:
+    """Return how many times as good as the baseline each run is, with the interval that the data allow.
+
+    Args:
+        comparison: The comparison.
+        number: Its place among the comparisons of a report.
+
+    Returns:
+        A point and a bar for each run and figure, coloured by verdict; None where no figure has an interval.
+
+    Example:
+        >>> from keras_precision.result import Result
+        >>> verdict_chart(Comparison(Result("a"), [Result("b")])) is None
+        True
+    """
+    points = [point for run in comparison.others for point in _points(comparison, run.name)]
+    if not points:
+        return None
+    names = [point["name"] for point in points]
+    traces = [_trace(verdict, [each for each in points if each["verdict"] == verdict], names) for verdict in _COLOURS]
+    line = {
+        "type": "line",
+        "x0": 1,
+        "x1": 1,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"color": "#9498a0", "width": 1.5, "dash": "dot"},
+    }
+    return Chart(
+        key=f"verdicts-{number}",
+        title=f"Against {comparison.baseline.name}",
+        about="How many times as good as the baseline, with 95 % intervals. A bar that crosses the dotted line shows no difference.",
+        traces=tuple(trace for trace in traces if trace["x"]),
+        layout={
+            "shapes": [line],
+            "showlegend": True,
+            "xaxis": axis("times the baseline; right is better"),
+            "yaxis": {
+                "autorange": "reversed", "tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names,
+                "automargin": True, "range": [len(names) - 0.5, -0.5],
+            },
+        },
+        height=150 + 34 * len(names),
+    )  # fmt: skip
+
+
+def _points(comparison: Comparison, run: str) -> Iterator[dict[str, Any]]:
+    for metric, words in _METRICS:
+        try:
+            interval, verdict = comparison.interval(metric, run), comparison.verdict(metric, run)
+        except (NotMeasuredError, NotComparableError, InputError):
+            continue
+        if min(interval.low, interval.estimate) > 0:
+            low, middle, high = 1 / interval.high, 1 / interval.estimate, 1 / interval.low
+            yield {"name": f"{label(run, 28)}: {words}", "verdict": verdict, "low": low, "middle": middle, "high": high}
+
+
+def _trace(verdict: str, points: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    middles = [each["middle"] for each in points]
+    return {
+        "type": "scatter", "mode": "markers", "name": verdict,
+        "x": [float(f"{each:.5g}") for each in middles], "y": [names.index(each["name"]) for each in points],
+        "error_x": {
+            "type": "data", "symmetric": False, "thickness": 2.5, "width": 6, "color": _COLOURS[verdict],
+            "array": [float(f"{each['high'] - each['middle']:.5g}") for each in points],
+            "arrayminus": [float(f"{each['middle'] - each['low']:.5g}") for each in points],
+        },
+        "marker": {"size": 11, "color": _COLOURS[verdict]},
+        "text": [f"{each['name']}<br>{each['middle']:.2f} ({each['low']:.2f} to {each['high']:.2f}): {verdict}" for each in points],
+        "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from keras_precision.report.render import render
     from keras_precision.report.saving import save_report
     from keras_precision.result import Measurement, Result
+    from keras_precision.search.budget import Budget
     from keras_precision.search.sensitivity import sensitivity
+    from keras_precision.search.tuner import PrecisionTuner
     from keras_precision.verify import benchmark, evaluate
 
 __version__ = "0.1.0"
@@ -62,6 +64,8 @@ _WHERE = {
     "LossScaleOptimizer": "_adapters.loss_scale_optimizer",
     "LossScaleGuard": "callbacks.loss_scale_guard",
     "sensitivity": "search.sensitivity",
+    "Budget": "search.budget",
+    "PrecisionTuner": "search.tuner",
     "calibrate": "quantize.calibration",
     "Calibration": "quantize.calibration",
     "quantize_aware": "quantize.aware.verb",
@@ -91,6 +95,7 @@ _WHERE = {
 
 __all__ = [
     "METRICS",
+    "Budget",
     "Calibration",
     "Comparison",
     "Environment",
@@ -102,6 +107,7 @@ __all__ = [
     "PrecisionError",
     "PrecisionPlan",
     "PrecisionProfiler",
+    "PrecisionTuner",
     "PrecisionWarning",
     "PrecisionWrapper",
     "Probe",

@@ -17,6 +17,7 @@
     ├── WorkerError (RuntimeError)         a run in a process of its own that failed
     ├── LossScaleCollapse (RuntimeError)   a training that no loss scale can save
     ├── MissingExtraError (ImportError)    an optional package that is not installed
+    ├── SearchError (RuntimeError)         a search whose trials fail, or that found nothing within its budget
     └── ExportError (RuntimeError)         a conversion that failed
         └── PlanNotHonouredError           a file, or a model, that does not do what its plan says
 
@@ -44,6 +45,7 @@ __all__ = [
     "PlanNotHonouredError",
     "PrecisionError",
     "PrecisionWarning",
+    "SearchError",
     "UnknownLayerError",
     "UnknownPrecisionError",
     "WorkerError",
@@ -108,6 +110,10 @@ class LossScaleCollapse(PrecisionError, RuntimeError):  # noqa: N818 - it names 
 
 class MissingExtraError(PrecisionError, ImportError):
     """An optional package that is not installed."""
+
+
+class SearchError(PrecisionError, RuntimeError):
+    """A search whose trials fail, or that found nothing within its budget."""
 
 
 class ExportError(PrecisionError, RuntimeError):

@@ -107,7 +107,7 @@ class Candidates:
         name: str,
         limits: Mapping[str, float],
         most: int,
-        best: tuple[Assignment, Mapping[str, float]] | None,
+        best: Mapping[str, float] | None,
     ) -> list[Guess]:
         """Return plans that cost less than the best, at each cost those that should diverge least.
 
@@ -115,12 +115,12 @@ class Candidates:
             name: The cost that is to be small.
             limits: Name of a cost to its limit.
             most: How many.
-            best: The best plan so far and its figures; None where there is none.
+            best: The figures of the best plan so far; None where there is none.
 
         Returns:
             The plans, the cheapest first.
         """
-        most_here = math.inf if best is None else best[1][name]
+        most_here = math.inf if best is None else best[name]
         found: dict[Assignment, Guess] = {}
         steps = [*self.steps(name, self.run.values()), most_here]
         for limit in sorted({min(step, most_here) for step in steps}):

@@ -158,6 +158,17 @@ class Evaluator:
         pairs = zip(self.space.units, assignment, strict=True)
         return sum(unit.macs * BITS[choice][0] * BITS[choice][1] for unit, choice in pairs)
 
+    def content(self, assignment: Assignment) -> bytes:
+        """Return the file of a plan, without a card.
+
+        Args:
+            assignment: A precision for each unit.
+
+        Returns:
+            The content of a ``.tflite`` file for one sample.
+        """
+        return self._maker(self.space.plan(assignment))
+
     def size(self, assignment: Assignment) -> float:
         """Return the size of a plan's file, without running it.
 

@@ -11,6 +11,7 @@ from keras_precision.search.candidates import Candidates, Guess
 from keras_precision.search.error_model import Answers, ErrorModel
 from keras_precision.search.goal import Goal
 from keras_precision.search.metric import Score
+from keras_precision.search.outcomes import Outcome, best_of
 from keras_precision.search.space import Assignment, Space
 
 __all__ = ["Strategy"]
@@ -100,15 +101,13 @@ class Strategy:
         """
         self._failed.add(assignment)
 
-    def best(self) -> tuple[Assignment, Mapping[str, float]] | None:
+    def best(self) -> Outcome | None:
         """Return the best plan within the budget.
 
         Returns:
             The plan and its figures; None where no plan that was run keeps the budget.
         """
-        kept = [(plan, each) for plan, each in self._figures.items() if self.goal.budget.is_satisfied_by(each)]
-        # Of equals, the one whose answers are nearer to the float model's.
-        return min(kept, key=lambda item: (self.goal.cost(item[1]), item[1]["divergence"]), default=None)
+        return best_of([Outcome("", plan, figures) for plan, figures in self._figures.items()], self.goal)
 
     def next_round(self) -> list[Assignment]:
         """Return the plans to run next.
@@ -128,7 +127,7 @@ class Strategy:
     def _towards_the_goal(self, candidates: Candidates) -> list[Guess]:
         """The candidates that may be better than the best, the most promising first; sets gap and bound."""
         best = self.best()
-        here = math.inf if best is None else self.goal.cost(best[1])
+        here = math.inf if best is None else self.goal.cost(best.figures)
         guesses = self._predicted(candidates, best)
         hopeful = [each for each in guesses if self._within(self._optimistic(each.figures))]
         costs = [self.goal.cost(self._optimistic(each.figures)) for each in hopeful]
@@ -160,12 +159,14 @@ class Strategy:
         self.gap = 1 - found[0][0] if found else 0.0
         return [guess for _, guess in found[: self.round_size]]
 
-    def _predicted(self, candidates: Candidates, best: tuple[Assignment, Mapping[str, float]] | None) -> list[Guess]:
+    def _predicted(self, candidates: Candidates, best: Outcome | None) -> list[Guess]:
         limits = {
             name: limit for name, limit in self.goal.budget.limits().items() if name in ("size_bytes", "latency_ms")
         }
         if self.goal.figure in candidates.costs:
-            return self._guessed(candidates.along(self.goal.figure, limits, _CHECKED_ALONG, best))
+            return self._guessed(
+                candidates.along(self.goal.figure, limits, _CHECKED_ALONG, None if best is None else best.figures)
+            )
         return self._guessed(candidates.within(limits, _CHECKED))
 
     def _guessed(self, found: Iterable[Guess]) -> list[Guess]:

@@ -1,0 +1,189 @@
+"""What KerasTuner's oracles and its chief lack to survive a killed worker, or a killed chief.
+
+Its files are written in place, so that a kill can leave half of one; its chief waits for ever for a worker that is
+gone, and hangs once too many trials have failed, since the error leaves its lock taken.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from keras_precision.errors import SearchError
+from keras_precision.files import write_whole
+from keras_precision.optional import require
+
+__all__ = ["FAILURE", "hardened", "heartbeat", "serve"]
+
+FAILURE = "failure.txt"
+"""In the folder of a trial that failed: why."""
+
+_BEAT_S = 1.0
+_LOOK_S = 0.2
+
+
+def hardened(oracle: Any) -> Any:
+    """Make an oracle write its files whole, end a search that fails too often, and end each trial once.
+
+    Args:
+        oracle: An oracle of KerasTuner; the instance itself is changed, not its class.
+
+    Returns:
+        The same oracle, with ``failure``: why the search ended early, or None.
+    """
+    kept = {
+        name: getattr(oracle, name) for name in ("create_trial", "end_trial", "reload", "_check_consecutive_failures")
+    }
+    oracle.failure = None
+
+    def save() -> None:
+        write_whole(oracle._get_oracle_fname(), json.dumps(oracle.get_state()))
+
+    def save_trial(trial: Any) -> None:
+        folder = Path(oracle._get_trial_dir(trial.trial_id))
+        write_whole(folder / "trial.json", json.dumps(trial.get_state()))
+
+    def check_consecutive_failures() -> None:
+        try:
+            kept["_check_consecutive_failures"]()
+        except RuntimeError as error:
+            told = Path(oracle._get_trial_dir(oracle.end_order[-1])) / FAILURE  # KerasTuner's service does not send it
+            oracle.failure = str(error) + (told.read_text(encoding="utf-8") if told.exists() else "")
+
+    def create_trial(tuner_id: str) -> Any:
+        if oracle.failure is None:
+            return kept["create_trial"](tuner_id)
+        oracle.tuner_ids.discard(tuner_id)
+        trials = require("keras_tuner", extra="search").engine.trial
+        return trials.Trial(hyperparameters=oracle.get_space(), trial_id="", status=trials.TrialStatus.STOPPED)
+
+    def end_trial(trial: Any) -> None:
+        # A worker that was taken for dead may come back with a trial that another has run meanwhile.
+        if trial.trial_id not in oracle.end_order:
+            kept["end_trial"](trial)
+
+    def reload() -> None:
+        kept["reload"]()
+        # A kill between the two files of a trial's end leaves a trial that is done and still to be run.
+        oracle._retry_queue = [each for each in dict.fromkeys(oracle._retry_queue) if each not in oracle.end_order]
+
+    oracle.save, oracle._save_trial, oracle.reload = save, save_trial, reload
+    oracle.create_trial, oracle.end_trial = create_trial, end_trial
+    oracle._check_consecutive_failures = check_consecutive_failures
+    return oracle
+
+
+@contextmanager
+def heartbeat(folder: Path, tuner_id: str) -> Iterator[None]:
+    """Show, for a while, that a worker is alive.
+
+    Args:
+        folder: The folder of the search, which chief and workers share.
+        tuner_id: The worker.
+
+    Yields:
+        Nothing.
+    """
+    ended, path = threading.Event(), folder / f"alive_{tuner_id}"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def beat() -> None:
+        while True:
+            path.write_text(str(time.time()), encoding="ascii")
+            if ended.wait(_BEAT_S):
+                return
+
+    thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+
+
+def serve(oracle: Any, address: str, folder: Path, *, lease_s: float = 60.0, patience_s: float = 3600.0) -> None:
+    """Answer the workers of a search until it ends, with KerasTuner's own service.
+
+    A worker holds a lease on its trial as long as its heartbeat goes on. When that has stopped for ``lease_s``, the
+    trial goes to the next worker that asks, and the chief waits for the worker no longer.
+
+    Args:
+        oracle: A hardened oracle.
+        address: Host and port.
+        folder: The folder of the search, in which workers show that they are alive.
+        lease_s: Seconds after which a silent worker is taken for dead.
+        patience_s: Seconds without any worker after which the chief ends.
+
+    Raises:
+        SearchError: Too many trials failed, or no worker came.
+    """
+    grpc: Any = require("grpc", extra="search")
+    chief: Any = require("keras_tuner.src.distribute.oracle_chief", extra="search")
+    protos: Any = require("keras_tuner.src.protos", extra="search")
+    synchronized: Any = require("keras_tuner", extra="search").synchronized
+    servicer = chief.OracleServicer(oracle)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
+    protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
+    server.add_insecure_port(address)
+    leases = _Leases(oracle, folder, lease_s, synchronized)
+    server.start()
+    try:
+        leases.watch(servicer, patience_s)
+    finally:
+        server.stop(grace=1.0).wait()
+    if oracle.failure is not None:
+        raise SearchError(f"Expected trials that run. Received: {oracle.failure.strip()}")
+
+
+class _Leases:
+    """Who holds which trial, and since when nothing was heard of whom."""
+
+    def __init__(self, oracle: Any, folder: Path, lease_s: float, synchronized: Any) -> None:
+        self._oracle, self._folder, self._lease_s = oracle, folder, lease_s
+        self._heard: dict[str, tuple[float, float]] = {}  # the file's own time, and when it was seen to change
+        self._expire: Any = synchronized(_expire)
+
+    def watch(self, servicer: Any, patience_s: float) -> None:
+        """Return when the search has ended and every worker knows, or is gone."""
+        lonely = time.monotonic()
+        while True:
+            time.sleep(_LOOK_S)  # the server works in a thread of its own
+            for tuner_id in list(self._oracle.tuner_ids):
+                if self._silent_s(tuner_id) > self._lease_s:
+                    self._expire(self._oracle, tuner_id)
+            if self._oracle.tuner_ids:
+                lonely = time.monotonic()
+            elif servicer.stop_triggered or self._oracle.failure is not None:
+                return
+            elif time.monotonic() - lonely > patience_s:
+                raise SearchError(
+                    f"Expected workers. Received: none for {patience_s:.0f} s. Start them with the same KERASTUNER_ORACLE_IP and "
+                    "KERASTUNER_ORACLE_PORT, and the chief again: the search goes on where it was."
+                )
+
+    def _silent_s(self, tuner_id: str) -> float:
+        """Seconds since a worker was heard of, by this machine's clock: those of others may differ."""
+        try:
+            changed = (self._folder / f"alive_{tuner_id}").stat().st_mtime
+        except FileNotFoundError:
+            changed = 0.0
+        now = time.monotonic()
+        before = self._heard.get(tuner_id)
+        if before is None or before[0] != changed:
+            self._heard[tuner_id] = before = (changed, now)
+        return now - before[1]
+
+
+def _expire(oracle: Any, tuner_id: str) -> None:
+    """Give the trial of a worker that is gone to the next one that asks."""
+    trial = oracle.ongoing_trials.pop(tuner_id, None)
+    if trial is not None and trial.trial_id not in oracle.end_order:
+        oracle._retry_queue.append(trial.trial_id)
+    oracle.tuner_ids.discard(tuner_id)
+    oracle.save()

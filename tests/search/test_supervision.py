@@ -1,0 +1,208 @@
+"""A search in several processes: leases, failures, a chief that ends, workers that are killed and begun again."""
+
+import copy
+import json
+import os
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import keras_precision as kp
+from keras_precision.errors import InputError, SearchError
+from keras_precision.search.supervision import hardened, heartbeat, serve
+from keras_precision.search.workers import main, run_workers
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner's locks, and protobuf
+
+
+@pytest.fixture
+def oracle(tmp_path):
+    """An oracle of KerasTuner over one choice, hardened, with three trials at most."""
+    import keras_tuner
+
+    space = keras_tuner.HyperParameters()
+    space.Choice("layer", ["int8", "int4", "float32"])
+    made = keras_tuner.oracles.GridSearchOracle(
+        keras_tuner.Objective("score", "min"), max_trials=3, hyperparameters=space, max_consecutive_failed_trials=2
+    )
+    made.verbose = 0
+    made._set_project_dir(str(tmp_path), "project")
+    return hardened(made)
+
+
+@pytest.fixture
+def chief(oracle, tmp_path):
+    """A chief in a thread; returns a function that makes a client, and one that waits for the chief's end."""
+    import socket
+
+    from keras_tuner.src.distribute.oracle_client import OracleClient
+
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port = opened.getsockname()[1]
+    problems = []
+
+    def connect():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+            patch.setenv("KERASTUNER_ORACLE_PORT", str(port))
+            patch.setenv("KERASTUNER_TUNER_ID", "worker")
+            return OracleClient(oracle)
+
+    def run():
+        try:
+            serve(oracle, f"127.0.0.1:{port}", tmp_path / "project", lease_s=1.5)
+        except SearchError as error:
+            problems.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def wait():
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+        return problems
+
+    yield connect, wait
+    oracle.failure = oracle.failure or "the test is over"
+    oracle.tuner_ids.clear()
+    thread.join(timeout=60)
+
+
+def end(client, trial, status="COMPLETED"):
+    """Report a trial as a worker does."""
+    if status == "COMPLETED":
+        client.update_trial(trial.trial_id, {"score": 1.0})
+    trial.status = status
+    client.end_trial(trial)
+
+
+def test_the_trial_of_a_silent_worker_goes_to_another_and_the_chief_ends(chief, oracle, tmp_path):
+    """A worker that is gone loses its lease; the trial is run by the next, and nobody is waited for."""
+    connect, wait = chief
+    lost = connect().create_trial("gone")  # never heard of again
+    with heartbeat(tmp_path / "project", "alive"):
+        client, seen = connect(), []
+        while (trial := client.create_trial("alive")).status != "STOPPED":
+            if trial.status == "RUNNING":
+                seen.append(trial.trial_id)
+                end(client, trial)
+            if len(seen) == 2 and lost.trial_id not in seen:  # wait for the lease to end: both other trials are done
+                while "gone" in oracle.tuner_ids:
+                    threading.Event().wait(0.05)
+    assert wait() == []
+    assert sorted(seen) == sorted(oracle.trials)
+    assert lost.trial_id in seen
+    assert oracle.ongoing_trials == {}
+
+
+def test_a_worker_that_comes_back_late_changes_nothing(oracle):
+    """A trial that another worker has ended meanwhile is ended once."""
+    trial = oracle.create_trial("slow")
+    oracle.update_trial(trial.trial_id, {"score": 1.0})
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+    late = copy.deepcopy(trial)
+    late.status = "FAILED"
+    oracle.end_trial(late)
+    assert oracle.end_order == [trial.trial_id]
+    assert oracle.trials[trial.trial_id].status == "COMPLETED"
+
+
+def test_a_search_that_fails_too_often_ends_with_the_reason(chief, tmp_path):
+    """KerasTuner's chief would hang with its lock taken: ours stops its workers, and says why."""
+    connect, wait = chief
+    with heartbeat(tmp_path / "project", "worker"):
+        client = connect()
+        for _ in range(2):
+            trial = client.create_trial("worker")
+            (tmp_path / "project" / f"trial_{trial.trial_id}" / "failure.txt").write_text("out of luck")
+            end(client, trial, "FAILED")
+        assert client.create_trial("worker").status == "STOPPED"
+    (problem,) = wait()
+    assert "limit of 2" in str(problem)
+    assert "out of luck" in str(problem)
+
+
+def test_a_chief_without_workers_ends(oracle, tmp_path):
+    """Nobody comes: the chief says so, and how to go on."""
+    with pytest.raises(SearchError, match="Expected workers. Received: none for 0 s.*goes on where it was"):
+        serve(oracle, "127.0.0.1:0", tmp_path, patience_s=0.0)
+
+
+def test_files_of_an_oracle_are_written_whole(oracle, tmp_path, monkeypatch):
+    """A write that is cut off leaves the state of before."""
+    first = oracle.create_trial("one")
+    path = tmp_path / "project" / "oracle.json"
+    before = json.loads(path.read_text())
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space"):
+        oracle.save()
+    assert json.loads(path.read_text()) == before
+    assert before["ongoing_trials"] == {"one": first.trial_id}
+
+
+def test_a_command_that_fails_is_begun_again_and_then_given_up(tmp_path, capfd):
+    """Each restart is counted; the message names the process and its exit code."""
+    with pytest.raises(SearchError, match=r"Received: exit code 3 from \w+, after 2 restarts"):
+        run_workers([sys.executable, "-c", "raise SystemExit(3)"], 1, restarts=2)
+    with pytest.raises(InputError, match="Expected workers >= 1"):
+        run_workers(["true"], 0)
+    script = tmp_path / "broken.py"
+    script.write_text("raise SystemExit(4)")
+    assert main(["--workers", "1", "--restarts", "0", str(script)]) == 2
+    assert "exit code 4" in capfd.readouterr().err
+
+
+SCRIPT = """
+import os, signal, sys, warnings
+import numpy as np
+import keras
+import keras_precision as kp
+
+folder = sys.argv[1]
+data = np.load(folder + "/data.npz")
+model = keras.models.load_model(folder + "/model.keras")
+tuner = kp.PrecisionTuner(
+    model, data["x"], (data["x_held"], data["y_held"]), ("int8", "int4"), objective="front", metric="accuracy",
+    directory=folder, project_name="shared", verbose=False,
+)
+name, mark = os.environ["KERASTUNER_TUNER_ID"], folder + "/killed"
+if name != "chief":
+    run = tuner.run_trial
+    def run_trial(trial, *args, **options):
+        if not os.path.exists(mark):
+            open(mark, "w").write(name)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run(trial, *args, **options)
+    tuner.run_trial = run_trial
+tuner.search(lease_s=60)
+"""
+
+
+@pytest.mark.slow
+def test_a_chief_and_workers_end_with_the_front_of_one_process(unsure, tmp_path):
+    """Two workers, one of which is killed in its first trial and begun again, find what one process finds."""
+    unsure.model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=unsure.x[:64], x_held=unsure.x_held, y_held=unsure.y_held)
+    (tmp_path / "search.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "search.py"), str(tmp_path)]
+    paths = os.pathsep.join(filter(None, sys.path))
+    again = run_workers(command, 2, environment={**os.environ, "PYTHONPATH": paths}, restarts=1)
+    assert again == 1
+    assert (tmp_path / "killed").exists()
+    alone, together = (
+        kp.PrecisionTuner(
+            unsure.model, unsure.x[:64], (unsure.x_held, unsure.y_held), ("int8", "int4"), objective="front",
+            metric="accuracy", directory=tmp_path, project_name=name, verbose=False,
+        )
+        for name in ("alone", "shared")
+    )  # fmt: skip
+    for tuner in (alone, together):
+        before = len(tuner.oracle.trials)
+        tuner.search()
+    assert len(together.oracle.trials) == before  # nothing was left to run
+    assert {each.plan for each in together.results()} == {each.plan for each in alone.results()}
+    assert [each.plan for each in together.pareto_front()] == [each.plan for each in alone.pareto_front()]

@@ -1,0 +1,359 @@
+"""PrecisionTuner: what KerasTuner's users know, on a small net whose files are really made and run."""
+
+import json
+import re
+import shutil
+
+import nets
+import numpy as np
+import pytest
+
+import keras_precision as kp
+from keras_precision.errors import DataError, DestinationError, InputError, SearchError, UnknownPrecisionError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner, in its locks
+
+CHOICES = ("int8", "int4")
+
+
+@pytest.fixture(scope="module")
+def make(unsure, tmp_path_factory):
+    """Return a function that makes a tuner on the trained net."""
+    folder = tmp_path_factory.mktemp("projects")
+
+    def made(project, **options):
+        given = {"choices": CHOICES, "directory": folder, "project_name": project, "verbose": False}
+        return kp.PrecisionTuner(unsure.model, unsure.x[:64], (unsure.x_held, unsure.y_held), **(given | options))
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def small(make):
+    """A tuner that has looked for the smallest file within three percent of accuracy."""
+    tuner = make("small", budget=kp.Budget(max_metric_drop=0.03))
+    tuner.search()
+    return tuner
+
+
+def test_the_best_plan_keeps_the_budget_and_none_that_was_run_is_smaller(small):
+    """Of all plans that were run within the drop, it has the smallest file; and it is one of layer paths."""
+    within = [each for each in small.results() if each.value("metric_drop") <= 0.03]
+    best = min(within, key=lambda each: each.value("size_bytes"))
+    assert small.best_plan == best.plan
+    assert set(small.best_plan.layers) <= set(kp.layer_paths(small.model))
+    assert best.value("size_bytes") < small.results()[0].value("size_bytes")  # all in int8, which is run first
+    assert small.gap <= 0.02
+
+
+def test_hyperparameters_are_called_by_layer_paths(small):
+    """KerasTuner's own space has a choice for each layer."""
+    space = {each.name: each.values for each in small.oracle.get_space().space}
+    assert space == {name: ["int8", "int4"] for name in ("wide", "middle", "narrow", "head")}
+    values = small.get_best_hyperparameters()[0].values
+    assert {path for path, choice in values.items() if choice == "int4"} == set(small.best_plan.layers)
+
+
+def test_the_exported_file_is_the_one_that_was_judged(small, unsure, tmp_path):
+    """It scores what the search says, and is not larger than that."""
+    written = small.export_best(tmp_path / "best.tflite")
+    figures = next(each for each in small.results() if each.plan == small.best_plan)
+    scored = kp.evaluate(tmp_path / "best.tflite", unsure.x_held, unsure.y_held)
+    assert scored.value("accuracy") == figures.value("accuracy")
+    assert written.value("size_bytes") <= figures.value("size_bytes")
+    assert written.plan.precision_of("middle") == small.best_plan.precision_of("middle")
+    with pytest.raises(DestinationError, match="Expected a path that is free"):
+        small.export_best(tmp_path / "best.tflite", overwrite=False)
+    with pytest.raises(DestinationError, match="ends in '.tflite'"):
+        small.export_best(tmp_path / "best.onnx")
+
+
+def test_best_models_compute_as_their_files(small, unsure, tmp_path):
+    """A model answers bit by bit as the exported file, scores with the compiled metrics, and is saved with the file inside."""
+    import keras
+
+    model = small.get_best_models()[0]
+    small.export_best(tmp_path / "best.tflite")
+    expected = kp.edge.predict(tmp_path / "best.tflite", unsure.x_held)
+    np.testing.assert_array_equal(model.predict(unsure.x_held, verbose=0), expected)
+    accuracy = model.evaluate(unsure.x_held, unsure.y_held, verbose=0, return_dict=True)["accuracy"]
+    best = next(each for each in small.results() if each.plan == small.best_plan)
+    assert accuracy == pytest.approx(best.value("accuracy"))
+    model.save(tmp_path / "best.keras")
+    again = keras.models.load_model(tmp_path / "best.keras")
+    np.testing.assert_array_equal(again.predict(unsure.x_held[:4], verbose=0), expected[:4])
+
+
+def test_the_front_is_sorted_and_no_point_of_it_is_beaten(small):
+    """Along the front files grow, and the drop of the metric shrinks."""
+    front = small.pareto_front()
+    sizes, drops = ([each.value(metric) for each in front] for metric in ("size_bytes", "metric_drop"))
+    assert sizes == sorted(sizes)
+    assert drops == sorted(drops, reverse=True)
+    assert len(set(drops)) == len(front)
+    assert "Deployment" in kp.render(front)
+
+
+def test_a_search_that_has_ended_is_taken_up_where_it_was(small, make, capfd):
+    """The same project gives the same plan without a single new trial, and in KerasTuner's words."""
+    again = make("small", budget=kp.Budget(max_metric_drop=0.03))
+    before = len(again.oracle.trials)
+    again.search()
+    assert len(again.oracle.trials) == before == len(small.results())
+    assert again.best_plan == small.best_plan
+    again.results_summary(1)
+    assert "Trial" in capfd.readouterr().out
+
+
+def test_an_interrupted_search_goes_on_as_if_it_had_not_been(small, make, monkeypatch):
+    """Stopped after any number of trials and begun anew, it runs the same plans in the same order."""
+
+    class KilledError(Exception):
+        pass
+
+    for stop in (2, 6):
+        tuner = make(f"killed_{stop}", budget=kp.Budget(max_metric_drop=0.03))
+        ended = tuner.on_trial_end
+
+        def on_trial_end(trial, *, ended=ended, stop=stop):
+            ended(trial)
+            if int(trial.trial_id) + 1 == stop:
+                raise KilledError
+
+        monkeypatch.setattr(tuner, "on_trial_end", on_trial_end)
+        with pytest.raises(KilledError):
+            tuner.search()
+        resumed = make(f"killed_{stop}", budget=kp.Budget(max_metric_drop=0.03))
+        resumed.search()
+        assert [each.plan for each in resumed.results()] == [each.plan for each in small.results()]
+
+
+def test_a_kill_between_two_files_loses_nothing_and_repeats_nothing(make, small):
+    """A trial whose outcome was saved, but which the oracle still holds for running, is not run again."""
+    folder = small._project.folder
+    copied = folder.with_name("torn")
+    shutil.copytree(folder, copied)
+    state = json.loads((copied / "oracle.json").read_text())
+    last = state["end_order"][-1]
+    (copied / "oracle.json").write_text(json.dumps(state | {"ongoing_trials": {"tuner0": last}}))
+    again = make("torn", budget=kp.Budget(max_metric_drop=0.03))
+    again.search()
+    assert len(again.results()) == len(small.results())
+    assert again.oracle.end_order.count(last) == 1
+
+
+def test_a_search_by_divergence_needs_no_labels(make, unsure):
+    """Without labels the budget is one of divergence; data may come with search, as for fit."""
+    tuner = kp.PrecisionTuner(
+        unsure.model, choices=CHOICES, budget=kp.Budget(max_size_bytes=12500), samples=16, project_name="unlabelled",
+        directory=make("other")._project.folder.parent, verbose=False,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="Expected representative data. Received: None"):
+        tuner.search()
+    tuner.search(unsure.x[:32], unsure.y[:32], validation_data=(unsure.x_held, unsure.y_held))
+    best = next(each for each in tuner.results() if each.plan == tuner.best_plan)
+    assert best.value("size_bytes") <= 12500
+    assert best.select("accuracy") == ()
+    assert best.environment.sources["divergence"].startswith("16 samples")
+
+
+@pytest.mark.slow
+def test_latency_and_the_front_of_four_choices(make):
+    """With latency in the budget each trial is timed; layers may be in int16x8 or float32, too."""
+    budget = kp.Budget(max_latency_ms=50.0)
+    tuner = make(
+        "timed", choices=("int8", "int4", "int16x8", "float32"), budget=budget, objective="front", max_trials=14
+    )
+    tuner.search()
+    assert all(each.value("latency_ms") > 0 for each in tuner.results())
+    float_head = next(each.plan for each in tuner.results() if each.plan.layers.get("head") == "float32")
+    assert dict(float_head.layers) == {"head": "float32"}
+    assert len(tuner.oracle.trials) == 14
+
+
+def test_any_oracle_of_keras_tuner(make):
+    """Random search runs plans of the same space, is scored with the budget, and has the same best plan and front."""
+    import keras_tuner
+
+    oracle = keras_tuner.oracles.RandomSearchOracle(keras_tuner.Objective("score", "min"), max_trials=4, seed=1)
+    tuner = make("random", oracle=oracle, budget=kp.Budget(max_metric_drop=0.03))
+    tuner.search()
+    assert len(tuner.results()) == 4
+    assert tuner.gap is None
+    assert tuner.get_best_hyperparameters()[0].values == {**tuner.space.values(tuner._best().assignment)}
+
+
+def test_a_file_that_cannot_be_made_is_a_failed_trial(make, monkeypatch):
+    """Failed trials leave their plan out; too many in a row end the search with the reason, and hang nothing."""
+    from keras_precision.errors import ExportError
+    from keras_precision.search.evaluator import Evaluator
+
+    tuner = make("failing", budget=kp.Budget(max_metric_drop=0.03), max_consecutive_failed_trials=2)
+    judge = Evaluator.__call__
+
+    def failing(self, assignment):
+        if assignment == ("int4", "int8", "int8", "int8"):
+            raise ExportError("Expected luck. Received: none.")
+        return judge(self, assignment)
+
+    monkeypatch.setattr(Evaluator, "__call__", failing)
+    tuner.search()
+    assert all(each.plan.precision_of("middle") == "int8" for each in tuner.results())
+    assert "Expected luck" in next(each.message for each in tuner.oracle.trials.values() if each.message)
+
+    def broken(self, assignment):
+        raise ExportError("Expected luck. Received: none.")
+
+    monkeypatch.setattr(Evaluator, "__call__", broken)
+    broken_tuner = make("broken", objective="front", max_consecutive_failed_trials=2)
+    with pytest.raises(SearchError, match="(?s)Expected trials that run. Received: .*limit of 2.*Expected luck"):
+        broken_tuner.search()
+    with pytest.raises(SearchError, match="Received: none. Call search first"):
+        _ = broken_tuner.best_plan
+
+
+def test_any_metric_of_keras_a_regression_included(tmp_path, rng):
+    """The smallest file within a mean absolute error, of a model that answers numbers."""
+    import keras
+
+    x = rng.normal(size=(96, 6)).astype("float32")
+    y = x @ rng.normal(size=(6, 1))
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
+    )
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(x, y, epochs=3, verbose=0)
+    tuner = kp.PrecisionTuner(
+        model,
+        x,
+        (x, y),
+        CHOICES,
+        budget=kp.Budget(max_metric_drop=0.05),
+        objective="val_mae",
+        directory=tmp_path,
+        verbose=False,
+    )
+    tuner.search()
+    assert tuner.wishes.figure == "mean_absolute_error"
+    errors = [each.value("mean_absolute_error") for each in tuner.results()]
+    best = next(each for each in tuner.results() if each.plan == tuner.best_plan)
+    assert best.value("mean_absolute_error") == min(errors)
+    score = next(iter(tuner.oracle.trials.values())).metrics.get_last_value("val_mean_absolute_error")
+    assert score == pytest.approx(errors[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"choices": ("int8",)}, InputError, "two or more precisions"),
+        ({"choices": ("int8", "int2")}, UnknownPrecisionError, "Expected a choice to be one of"),
+        ({"budget": 50_000}, InputError, r"Expected a budget such as kp.Budget\(max_size_bytes=50_000\)"),
+        ({"objective": "val_precision"}, InputError, "Received: 'precision'; it is compiled with accuracy"),
+        ({"objective": ["size_bytes", "accuracy"]}, InputError, "Expected one objective.*ask for objective='front'"),
+        ({"metric": "accuracy", "objective": "sise_bytes"}, InputError, "Did you mean 'size_bytes'"),
+        ({"tolerance": 1.5}, InputError, "Expected tolerance from 0 to below 1"),
+        ({"max_trials": 0}, InputError, "Expected max_trials >= 1"),
+    ],
+)
+def test_what_cannot_be_searched_for_is_refused(make, options, error, message):
+    """Arguments are checked before any work, and no folder is made."""
+    with pytest.raises(error, match=message):
+        make("refused", **options)
+    assert not make("other")._project.folder.with_name("refused").exists()
+
+
+def test_the_direction_of_an_objective_must_be_its_own(make):
+    """A file is never to be as large as possible."""
+    import keras_tuner
+
+    with pytest.raises(
+        InputError, match="Expected the direction 'min' for the objective 'size_bytes'. Received: 'max'"
+    ):
+        make("refused", objective=keras_tuner.Objective("size_bytes", "max"))
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        (kp.Budget(max_size_bytes=100), r"Expected max_size_bytes of at least [\d,]+, the smallest file"),
+        (kp.Budget(max_divergence=1e-12), "Expected max_divergence of at least .*most precise"),
+        (kp.Budget(max_latency_ms=1e-9), "Expected max_latency_ms of about .*fastest"),
+    ],
+)
+def test_a_budget_that_no_plan_meets_is_refused_before_the_search(make, budget, message):
+    """The message says the nearest that can be met, and no trial is run."""
+    tuner = make(f"unreachable_{next(iter(budget.limits()))}", budget=budget)
+    with pytest.raises(InputError, match=message):
+        tuner.search()
+    assert tuner.oracle.trials == {}
+
+
+def test_a_label_free_search_for_accuracy_is_refused(unsure, tmp_path):
+    """Without labels there is no accuracy: the message names the way without."""
+    tuner = kp.PrecisionTuner(unsure.model, unsure.x, unsure.x, CHOICES, objective="accuracy", directory=tmp_path)
+    with pytest.raises(
+        DataError, match="Expected labels for the metric 'accuracy'. Received: samples alone.*divergence"
+    ):
+        tuner.search()
+    import keras
+
+    with pytest.raises(InputError, match="Expected a metric for max_metric_drop.*limit max_divergence"):
+        kp.PrecisionTuner(nets.mlp(keras), budget=kp.Budget(max_metric_drop=0.03), directory=tmp_path)
+
+
+def test_validation_data_of_another_shape_are_refused(unsure, tmp_path):
+    """The message says the shape that the model takes."""
+    tuner = kp.PrecisionTuner(
+        unsure.model, unsure.x, (unsure.x_held[:, :6], unsure.y_held), CHOICES, directory=tmp_path
+    )
+    with pytest.raises(DataError, match=r"Expected samples of shape \(n, 16\)"):
+        tuner.search()
+    with pytest.raises(InputError, match="Received: epochs. No model is trained here"):
+        tuner.search(epochs=3)
+
+
+def test_the_folder_of_another_search_is_refused_unless_it_may_be_removed(small, make, tmp_path, unsure):
+    """Another budget, other choices and other files are seen before anything is written."""
+    with pytest.raises(DestinationError, match="that of a search with another budget.*pass overwrite=True"):
+        make("small", budget=kp.Budget(max_metric_drop=0.2))
+    with pytest.raises(DestinationError, match=re.escape("another choices (int8, int4, now int8, float32)")):
+        make("small", choices=("int8", "float32"), budget=kp.Budget(max_metric_drop=0.03))
+    other = kp.PrecisionTuner(
+        unsure.model, unsure.x[:64], (unsure.x_held[:20], unsure.y_held[:20]), CHOICES, budget=kp.Budget(max_metric_drop=0.03),
+        directory=small._project.folder.parent, project_name="small",
+    )  # fmt: skip
+    with pytest.raises(DestinationError, match="another validation data"):
+        other.search()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(DestinationError, match="which holds other files"):
+        make("mine", directory=tmp_path)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_overwrite_removes_an_older_search(small, make):
+    """With overwrite=True the search begins anew, with another budget."""
+    shutil.copytree(small._project.folder, small._project.folder.with_name("older"))
+    tuner = make("older", objective="front", overwrite=True)
+    assert tuner.oracle.trials == {}
+    assert not (tuner._project.folder / "search.json").exists()
+
+
+def test_what_is_shown_while_it_runs(make, capsys):
+    """Trials, the best so far and the gap while it runs; at the end, the front with the layers of each plan."""
+    tuner = make("shown", budget=kp.Budget(max_metric_drop=0.03), verbose=True)
+    tuner.search()
+    told = capsys.readouterr().err
+    assert "metric drop" in told
+    assert re.search(r"^a  trial \d+  [\d.]+ kB  metric drop \S+  (all int8|int8, but int4: )", told, re.MULTILINE)
+
+
+def test_a_damaged_outcome_is_told(small, make):
+    """A file of a trial that cannot be read is named."""
+    from keras_precision.errors import FileFormatError
+
+    shutil.copytree(small._project.folder, small._project.folder.with_name("damaged"))
+    tuner = make("damaged", budget=kp.Budget(max_metric_drop=0.03))
+    next(tuner._project.folder.glob("trial_*/evaluation.npz")).write_bytes(b"PK nothing")
+    with pytest.raises(FileFormatError, match="expected the outcome of a trial. Received: a damaged file"):
+        tuner.search()

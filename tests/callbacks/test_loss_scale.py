@@ -141,8 +141,9 @@ def test_harmless_overflows_are_told_from_real_ones(stack, rng):
     profiler = kp.PrecisionProfiler()
     storm(compiled(stack), rng, profiler, bad=1, good=5)
     assert kinds(profiler) == (0, 1)
-    storm(compiled(stack), rng, profiler, bad=3, good=5)  # one NaN hides how many there were
-    assert kinds(profiler) == (None, None)
+    storm(compiled(stack), rng, profiler, bad=3, good=5)  # one NaN hides how many there were, but on PyTorch
+    assert kinds(profiler) == ((0, 3) if stack.name == "torch" else (None, None))
+    assert profiler.result.value("skipped_loss_unknown") == (0 if stack.name == "torch" else 2)
     inner = stack.keras.optimizers.SGD(0.01)
     if stack.name == "tf_keras":
         optimizer = stack.keras.mixed_precision.LossScaleOptimizer(inner, initial_scale=2.0**26)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from keras_precision.deploy.onnx import export_onnx
     from keras_precision.deploy.tensorrt import check_tensorrt
     from keras_precision.deploy.tflite import export_tflite
+    from keras_precision.diagnosis.diagnosing import diagnose
+    from keras_precision.diagnosis.linting import lint
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
     from keras_precision.experiment.training import compare_training
@@ -40,7 +42,11 @@ if TYPE_CHECKING:
     from keras_precision.result import Measurement, Result
     from keras_precision.search.budget import Budget
     from keras_precision.search.sensitivity import sensitivity
+<<<<<<< HEAD
     from keras_precision.search.tuner import PrecisionTuner
+=======
+    from keras_precision.suggestion import suggest_plan
+>>>>>>> e5c8781 (Say what is wrong in a model or a run, and what to do: diagnose, lint, suggest_plan)
     from keras_precision.verify import benchmark, evaluate
 
 __version__ = "0.1.0"
@@ -57,6 +63,9 @@ _WHERE = {
     "Probe": "callbacks.probe",
     "compare_training": "experiment.training",
     "PrecisionPlan": "plan",
+    "diagnose": "diagnosis.diagnosing",
+    "lint": "diagnosis.linting",
+    "suggest_plan": "suggestion",
     "precision": "policy",
     "apply_plan": "planned",
     "PrecisionWrapper": "_adapters.precision_wrapper",
@@ -121,6 +130,7 @@ __all__ = [
     "check_micro",
     "check_tensorrt",
     "compare_training",
+    "diagnose",
     "edge",
     "evaluate",
     "export_onnx",
@@ -129,6 +139,7 @@ __all__ = [
     "from_quantize_aware",
     "hardware",
     "layer_paths",
+    "lint",
     "load_model",
     "plan_of",
     "precision",
@@ -138,6 +149,7 @@ __all__ = [
     "save_report",
     "sensitivity",
     "set_precision",
+    "suggest_plan",
 ]
 
 

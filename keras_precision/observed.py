@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from keras_precision.result import Measurement
 
-__all__ = ["SCALE", "Blame", "LayerCall", "Observation", "Phase", "Statistics", "blame", "rows_of"]
+__all__ = ["SCALE", "Blame", "LayerCall", "Observation", "Phase", "Statistics", "blame", "origin_rows", "rows_of"]
 
 Phase = Literal["data", "weights", "forward", "loss", "backward"]
 
@@ -289,3 +289,27 @@ def _rows(path: str, what: str, tensors: Sequence[Statistics], scale: float, ste
         value = min(values) if name == "minimum" else sum(values) / len(values) if name == "mean" else max(values)
         sized = name in ("mean", "deviation", "minimum", "maximum")
         yield Measurement(path, f"{what}_{name}", value / scale if sized else value, step)
+
+
+def origin_rows(origin: Blame | None, step: int | None, *, loss_is_finite: bool) -> Iterator[Measurement]:
+    """Yield an origin as rows.
+
+    Args:
+        origin: What was found; None where the step could not be made to break again.
+        step: The number of the step.
+        loss_is_finite: Whether its loss was.
+    """
+    if origin is None:
+        yield Measurement("fit", "first_non_finite", "not found again", step)
+        return
+    subject = origin.path or (f"batch/{origin.within}" if origin.phase == "data" else "loss")
+    if origin.near:
+        subject = origin.near
+    phase = f"{origin.phase}, {'before' if origin.phase == 'forward' else 'behind'} it" if origin.near else origin.phase
+    yield Measurement(subject, "first_non_finite", phase, step)
+    if origin.path and origin.kind:
+        within = f"{origin.within}: " if origin.within else ""
+        yield Measurement(subject, "first_non_finite_layer", f"{within}{origin.kind}", step)
+    yield Measurement(subject, "first_non_finite_from", origin.minimum, step)
+    yield Measurement(subject, "first_non_finite_to", origin.maximum, step)
+    yield Measurement(subject, "first_non_finite_loss", "finite" if loss_is_finite else "not finite", step)

@@ -76,6 +76,10 @@ class KerasAdapter(ABC):
         """Call a model for inference on one tensor per input; return one tensor per output."""
 
     @abstractmethod
+    def trained_call(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Call a model as for training, on one tensor per input, and change nothing of it."""
+
+    @abstractmethod
     def tensorflow_variables(self, model: Any) -> list[Any]:
         """Return the ``tf.Variable`` behind each variable of a model of the TensorFlow backend."""
 

@@ -61,6 +61,11 @@ class Keras3Adapter(KerasAdapter):
         """Call the model on inputs in the structure that it was built with."""
         return list(keras.tree.flatten(model(self.packed(model, inputs), training=False)))
 
+    def trained_call(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Call the model in a scope that takes what it assigns."""
+        with keras.StatelessScope():
+            return model(self.packed(model, inputs), training=True)
+
     def tensorflow_variables(self, model: Any) -> list[Any]:
         """Return the variables that Keras's own wrap."""
         return [variable.value for variable in model.variables]

@@ -71,6 +71,10 @@ class LegacyAdapter(KerasAdapter):
         """Call the model on inputs in the structure that it was built with."""
         return list(tf.nest.flatten(model(self.packed(model, inputs), training=False)))
 
+    def trained_call(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Call the model: it is traced only."""
+        return model(self.packed(model, inputs), training=True)
+
     def tensorflow_variables(self, model: Any) -> list[Any]:
         """Return the variables, out of the wrapper that mixed precision puts around them."""
         return [getattr(variable, "_variable", variable) for variable in model.variables]

@@ -9,7 +9,7 @@ from keras_precision._adapters.loss_scaling import LossScaling
 from keras_precision._adapters.observer import Observer
 from keras_precision.callbacks.probe import Fit, Probe
 from keras_precision.errors import InputError
-from keras_precision.observed import Blame, Observation, blame, rows_of
+from keras_precision.observed import Blame, Observation, blame, origin_rows, rows_of
 from keras_precision.result import Measurement, Value
 
 __all__ = ["NumericsProbe"]
@@ -169,27 +169,3 @@ class NumericsProbe(Probe):
         if self._capture is not None and not self._how:
             how = "nothing happened that had to be looked for"
         return {"origins_found": how, "first_non_finite": how}
-
-
-def origin_rows(origin: Blame | None, step: int | None, *, loss_is_finite: bool) -> Iterator[Measurement]:
-    """Yield an origin as rows.
-
-    Args:
-        origin: What was found; None where the step could not be made to break again.
-        step: The number of the step.
-        loss_is_finite: Whether its loss was.
-    """
-    if origin is None:
-        yield Measurement("fit", "first_non_finite", "not found again", step)
-        return
-    subject = origin.path or (f"batch/{origin.within}" if origin.phase == "data" else "loss")
-    if origin.near:
-        subject = origin.near
-    phase = f"{origin.phase}, {'before' if origin.phase == 'forward' else 'behind'} it" if origin.near else origin.phase
-    yield Measurement(subject, "first_non_finite", phase, step)
-    if origin.path and origin.kind:
-        within = f"{origin.within}: " if origin.within else ""
-        yield Measurement(subject, "first_non_finite_layer", f"{within}{origin.kind}", step)
-    yield Measurement(subject, "first_non_finite_from", origin.minimum, step)
-    yield Measurement(subject, "first_non_finite_to", origin.maximum, step)
-    yield Measurement(subject, "first_non_finite_loss", "finite" if loss_is_finite else "not finite", step)

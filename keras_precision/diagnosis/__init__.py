@@ -1,0 +1,1 @@
+"""A model looked at, then judged."""

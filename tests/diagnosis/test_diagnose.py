@@ -1,0 +1,120 @@
+"""diagnose: planted faults are found in the layer where they are, their healthy twins give no error."""
+
+import faulty
+import numpy as np
+import pytest
+
+import keras_precision as kp
+from keras_precision.errors import DataError, InputError, ModelError
+
+
+def codes(findings, *severities):
+    """Code and subject of the findings of these severities."""
+    return {(each.code, each.subject) for each in findings if each.severity in severities}
+
+
+@pytest.mark.every_stack
+def test_the_future_of_a_float32_run_in_float16(stack, rng):
+    """Data in float32 tell which layer would overflow in float16; the plan that follows keeps it in float32."""
+    model = faulty.net(stack.keras, stack.keras.layers.Rescaling(1e6, name="amplify"))
+    findings = kp.diagnose(model, (rng.normal(size=(16, 8)).astype("float32"), np.zeros((16, 1), "float32")))
+    assert ("float16-overflow-ahead", "amplify") in codes(findings, "warning")
+    plan = kp.suggest_plan(findings)
+    assert plan.default == "mixed_float16"
+    assert plan.precision_of("amplify") == "float32"
+    assert "1e+06" in plan.reasons["amplify"] or "values up to" in plan.reasons["amplify"]
+    planned = kp.apply_plan(
+        model, kp.PrecisionPlan.training("mixed_float16", layers={"amplify": "float32", "last": "float32"})
+    )
+    assert ("float16-overflow", "amplify") not in codes(
+        kp.diagnose(planned, rng.normal(size=(16, 8)).astype("float32")), "error"
+    )
+
+
+@pytest.mark.every_stack
+def test_a_layer_that_breaks_in_half_precision_only(stack, rng):
+    """exp overflows in float16 where it does not in float32: named as an error there, and not here."""
+    x, y = rng.normal(size=(16, 8)).astype("float32") * 8, np.ones((16, 1), "float32")
+
+    def found(policy):
+        stack.keras.utils.set_random_seed(1)
+        with kp.precision(policy):
+            model = faulty.net(stack.keras, faulty.boom(stack.keras, name="boom"))
+        return kp.diagnose(model, (x, y))
+
+    assert ("non-finite", "boom") in codes(found("mixed_float16"), "error")
+    assert not codes(found("float32"), "error")
+
+
+def test_data_in_every_form(rng):
+    """Arrays, x alone, datasets and generators give the same; samples beyond the first 256 are not looked at."""
+    import keras
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="head")])
+    model.compile("sgd", "mse")
+    x, y = np.full((300, 4), 1e7, "float32"), np.zeros((300, 2), "float32")
+    forms = [x, (x, y), tf.data.Dataset.from_tensor_slices((x, y)).batch(8), iter([(x[:8], y[:8])]), [x]]
+    for form in forms:
+        assert ("float16-overflow-ahead", "head") in codes(kp.diagnose(model, form), "warning")
+
+
+def test_what_layers_say_of_themselves():
+    """Plain float16, an output in half precision and a softmax there are found without data."""
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(4, dtype="float16", name="plain"),
+            layers.Dense(2, "softmax", dtype="mixed_float16", name="head"),
+        ]
+    )
+    assert codes(kp.diagnose(model), "error") == {("plain-float16", "plain")}
+    assert ("half-softmax", "head") in codes(kp.diagnose(model), "warning")
+    logits = keras.Sequential([keras.Input((4,)), layers.Dense(2, dtype="mixed_bfloat16", name="logits")])
+    assert ("half-output", "logits") in codes(kp.diagnose(logits), "warning")
+
+
+def test_pixels_that_go_into_half_precision(rng):
+    """Inputs of 0 to 255 are named where the first layer computes in 16 bits, and not behind a Rescaling."""
+    import keras
+
+    layers = keras.layers
+    x = rng.integers(0, 256, (8, 16)).astype("float32")
+    with kp.precision("mixed_float16"):
+        bare = keras.Sequential(
+            [keras.Input((16,)), layers.Dense(4, name="stem"), layers.Dense(1, dtype="float32", name="head")]
+        )
+        scaled = keras.Sequential(
+            [keras.Input((16,)), layers.Rescaling(1 / 255), layers.Dense(4), layers.Dense(1, dtype="float32")]
+        )
+    found = [each for each in kp.diagnose(bare, x) if each.code == "input-scale"]
+    assert [each.subject for each in found] == ["stem"]
+    assert "pixels" in found[0].message
+    assert "input-scale" not in {each.code for each in kp.diagnose(scaled, x)}
+
+
+@pytest.mark.parametrize(
+    ("subject", "data", "error", "match"),
+    [
+        ([], None, InputError, "Received: \\[\\]"),
+        ([1], None, InputError, "Received: \\['int'\\]"),
+        (kp.Result("run"), np.ones(3), InputError, "Expected data with a model alone"),
+        ("model", None, ModelError, "Expected a Keras model"),
+    ],
+)
+def test_what_is_no_subject(subject, data, error, match):
+    """Anything but a model or results is refused."""
+    with pytest.raises(error, match=match):
+        kp.diagnose(subject, data)
+
+
+@pytest.mark.parametrize("data", ["x.npy", np.zeros((0, 8), "float32"), iter([]), np.zeros((4, 3), "float32")])
+def test_data_that_are_none(data):
+    """Names of files, empty arrays, exhausted iterators and arrays of another shape are refused."""
+    import keras
+
+    with pytest.raises(DataError, match="Expected"):
+        kp.diagnose(faulty.net(keras), data)

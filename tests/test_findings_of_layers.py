@@ -1,0 +1,203 @@
+"""Rules over layers, runs and plans: each finds what it is there for, and is silent otherwise."""
+
+import math
+
+import pytest
+
+import keras_precision as kp
+from keras_precision.errors import InputError, PlanKindError
+from keras_precision.findings import Finding, judge
+from keras_precision.layer_facts import LayerFacts, facts_findings, input_findings, variance_findings
+from keras_precision.layer_findings import LAYER_RULES
+from keras_precision.observed import Blame, LayerCall, Observation, Statistics, blame, origin_rows
+from keras_precision.plan import PrecisionPlan
+from keras_precision.result import Measurement, Result
+from keras_precision.run_findings import run_findings
+
+FINE = Statistics(0, 1, -3, 3, 0.1, 0, 0, 0, 0, 0, 0, 0)
+BROKEN = FINE._replace(non_finite=0.5)
+HALF = PrecisionPlan.training("mixed_float16")
+
+
+def figures(path="body", plan=None, **metrics):
+    """A result with figures of one layer."""
+    return Result("run", tuple(Measurement(path, name, value, 1) for name, value in metrics.items()), plan=plan)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (
+            figures(activation_float16_overflow=0.1, activation_maximum=1e6, activation_minimum=0.0),
+            ("float16-overflow-ahead", "warning"),
+        ),
+        (figures(activation_float16_overflow=0.1, activation_maximum=1e6, plan=HALF), ("float16-overflow", "error")),
+        (figures(activation_float16_overflow=0.0, activation_non_finite=0.2, plan=HALF), ("float16-overflow", "error")),
+        (
+            figures(gradient_float16_underflow=0.5, gradient_maximum=1e-7, gradient_scaled_underflow=0.0),
+            ("gradient-underflow", "info"),
+        ),
+        (
+            figures(gradient_float16_underflow=0.5, gradient_maximum=1e-13, gradient_scaled_underflow=0.5),
+            ("gradient-underflow", "warning"),
+        ),
+        (figures(activation_zero=1.0), ("dead-units", "warning")),
+        (
+            figures(
+                activation_float16_overflow=0.0,
+                activation_zero=0.5,
+                gradient_float16_underflow=0.01,
+                activation_maximum=60000.0,
+            ),
+            None,
+        ),
+    ],
+)
+def test_figures_of_layers(result, expected):
+    """One figure out of range gives one finding about that layer; figures within give none."""
+    found = judge(result, LAYER_RULES)
+    assert [(each.code, each.severity, each.subject) for each in found] == (
+        [] if expected is None else [(*expected, "body")]
+    )
+
+
+def test_the_scale_that_cures_is_named():
+    """The scale lifts the largest gradient to a quarter of float16's range, and is a power of two."""
+    (found,) = judge(
+        figures(gradient_float16_underflow=0.5, gradient_maximum=2.0**-20, gradient_scaled_underflow=0.2), LAYER_RULES
+    )
+    assert "2.0**33" not in found.message
+    assert "2.0**24" in found.message
+    (found,) = judge(
+        figures(gradient_float16_underflow=0.5, gradient_maximum=2.0**-5, gradient_scaled_underflow=0.0), LAYER_RULES
+    )
+    assert "initial_scale=2.0**18" in found.advice
+
+
+def call(path, before=FINE, after=FINE, within="", kind="Dense", back_in=FINE, back_out=FINE):
+    """A call of a layer with one input and one output."""
+    return LayerCall(path, within, kind, (before,), (after,), (back_in,), (back_out,))
+
+
+@pytest.mark.parametrize(
+    ("observation", "expected"),
+    [
+        (Observation((call("a"), call("b")), 1.0), None),
+        (Observation((call("a"), call("b")), math.nan), ("loss", None, "")),
+        (Observation((call("a", after=BROKEN), call("b", BROKEN, BROKEN)), math.nan), ("forward", "a", "")),
+        (
+            Observation((call("b", after=BROKEN, within="x", kind="Boom"), call("b", after=BROKEN)), math.nan),
+            ("forward", "b", "x"),
+        ),
+        (
+            Observation((call("b", after=BROKEN, within="masked"), call("b"), call("c", after=BROKEN)), math.nan),
+            ("forward", "c", ""),
+        ),
+        (Observation((call("a"), call("b", before=BROKEN, after=BROKEN)), math.nan), ("forward", None, "")),
+        (Observation((call("a", back_out=BROKEN), call("b", back_in=BROKEN)), 1.0), ("backward", "b", "")),
+        (Observation((call("a"), call("b", back_out=BROKEN)), 1.0), ("backward", None, "")),
+        (Observation((call("a"), call("b")), 1.0, weight_gradients={"a": (BROKEN,)}), ("backward", "a", "")),
+        (Observation((call("b", within="x", back_in=BROKEN), call("b", back_in=BROKEN)), 1.0), ("backward", "b", "x")),
+        (Observation((call("a"),), math.nan, inputs=(BROKEN,)), ("data", None, "inputs")),
+        (Observation((call("a"),), math.nan, weights={"a": (BROKEN,)}), ("weights", "a", "")),
+    ],
+)
+def test_who_is_to_blame(observation, expected):
+    """Blame goes to the first that turned finite numbers into others, and to nobody else."""
+    found = blame(observation)
+    assert (None if found is None else (found.phase, found.path, found.within)) == expected
+
+
+def test_an_origin_that_was_not_found_again_is_told_and_judged_by_nobody():
+    """A step that could not be made to break again is a row, and no finding."""
+    rows = tuple(origin_rows(None, 7, loss_is_finite=False))
+    assert [(row.value, row.step) for row in rows] == [("not found again", 7)]
+    assert judge(Result("run", rows), LAYER_RULES) == ()
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        (Blame("data", None, within="labels"), "in the labels of the batch"),
+        (Blame("weights", "a"), "in the weights of 'a'"),
+        (Blame("loss", None), "in the loss"),
+        (Blame("backward", None), "in the gradient of the loss"),
+        (Blame("forward", None, near="b"), "in the forward pass, in an operation before 'b'"),
+        (
+            Blame("forward", "b", within="deep", kind="Boom", minimum=1.0, maximum=2.0),
+            "of 'b' (deep: Boom). What went in lay between 1 and 2.",
+        ),
+    ],
+)
+def test_each_origin_is_said_in_words(origin, words):
+    """The finding says where, in words, and is an error where no loss scaling was there to catch it."""
+    (found,) = judge(Result("run", tuple(origin_rows(origin, 3, loss_is_finite=False))), LAYER_RULES)
+    assert words in found.message
+    assert (found.code, found.severity) == ("non-finite", "error")
+    assert found.advice
+
+
+def test_facts_of_layers():
+    """A tiny epsilon counts in a user's own float16 layer alone, odd widths on an accelerator alone."""
+    own = LayerFacts("norm", "MyNorm", "mixed_float16", "float16", epsilon=1e-9, is_own=True)
+    assert [each.code for each in facts_findings([own])] == ["tiny-epsilon"]
+    assert not facts_findings([LayerFacts("norm", "LayerNormalization", "mixed_float16", "float16", epsilon=1e-9)])
+    odd = LayerFacts("head", "Dense", "mixed_bfloat16", "bfloat16", width=1000 + 1)
+    assert [each.code for each in facts_findings([odd], on_accelerator=True)] == ["odd-width"]
+    assert not facts_findings([odd])
+
+
+def test_spreads_against_float32():
+    """A layer in 16 bits whose deviation is far from that in float32 is named; the first, and no layer in float32."""
+    layers = [LayerFacts("a", "Dense", "float32", "float32"), LayerFacts("b", "Dense", "mixed_float16", "float16")]
+    usual = Observation((call("a"), call("b")), None)
+    for spread, word in ((9.0, "explodes"), (0.1, "collapses")):
+        changed = FINE._replace(deviation=spread)
+        (found,) = variance_findings(
+            Observation((call("a", after=changed), call("b", after=changed)), None), usual, layers
+        )
+        assert (found.code, found.subject) == (f"variance-{word}", "b")
+    assert not variance_findings(usual, usual, layers)
+    assert not input_findings(Observation((), None, inputs=(FINE,)), layers)
+
+
+def run(name, losses, step_ms=None, plan=None, **more):
+    """A run with a loss for each epoch."""
+    rows = [Measurement("epoch", "loss", loss, epoch) for epoch, loss in enumerate(losses)]
+    rows += [] if step_ms is None else [Measurement("fit", "step_time_ms", step_ms)]
+    rows += [Measurement("fit", key, value) for key, value in more.items()]
+    return Result(name, tuple(rows), plan=plan)
+
+
+def test_runs_against_their_baseline():
+    """A loss that leaves its baseline is dated; a speedup that is not there is explained; good runs give nothing."""
+    base = run("float32", [1.0, 0.5, 0.25], 20.0)
+    (found,) = run_findings([base, run("half", [1.0, 0.9, 0.9])])
+    assert (found.code, found.severity, found.subject) == ("leaves-baseline", "warning", "half")
+    assert "in epoch 2: 0.9 against 0.5" in found.message
+    assert run_findings([base, run("half", [1.0, math.nan])])[0].severity == "error"
+    (slow,) = run_findings([base, run("half", [1.0, 0.5, 0.26], 21.0, HALF, data_wait_share=0.5)])
+    assert (slow.code, slow.severity) == ("no-speedup", "info")
+    assert "waits for data 50%" in slow.message
+    assert "emulates" in slow.message
+    assert run_findings([base, run("half", [1.0, 0.51, 0.24], 9.0)]) == ()
+    assert [each.code for each in kp.diagnose([base, run("half", [1.0, 0.9])])] == ["leaves-baseline"]
+
+
+def test_plans_from_findings():
+    """Layers at fault get float32, with the reason; infos, runs and batches change nothing."""
+    found = [
+        Finding("float16-overflow", "error", "a", "Too large.", ""),
+        Finding("half-output", "warning", "a", "Output.", ""),
+        Finding("gradient-underflow", "info", "b", "Small.", ""),
+        Finding("non-finite", "error", "batch/inputs", "NaN.", ""),
+        Finding("input-bound", "warning", "run", "Waits.", ""),
+    ]
+    plan = kp.suggest_plan(found, PrecisionPlan.training("mixed_float16", layers={"c": "float32"}))
+    assert dict(plan.layers) == {"a": "float32", "c": "float32"}
+    assert plan.reasons["a"] == "float16-overflow: Too large."
+    assert kp.suggest_plan([], "mixed_bfloat16") == PrecisionPlan.training("mixed_bfloat16")
+    with pytest.raises(InputError, match="Expected findings, as kp.diagnose gives them. Received: 'a'"):
+        kp.suggest_plan(["a"])
+    with pytest.raises(PlanKindError):
+        kp.suggest_plan([], PrecisionPlan.deployment("int8"))

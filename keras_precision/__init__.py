@@ -42,11 +42,8 @@ if TYPE_CHECKING:
     from keras_precision.result import Measurement, Result
     from keras_precision.search.budget import Budget
     from keras_precision.search.sensitivity import sensitivity
-<<<<<<< HEAD
     from keras_precision.search.tuner import PrecisionTuner
-=======
     from keras_precision.suggestion import suggest_plan
->>>>>>> e5c8781 (Say what is wrong in a model or a run, and what to do: diagnose, lint, suggest_plan)
     from keras_precision.verify import benchmark, evaluate
 
 __version__ = "0.1.0"

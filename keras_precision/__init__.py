@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from keras_precision.diagnosis.linting import lint
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
+    from keras_precision.experiment.batch_size import find_max_batch_size
     from keras_precision.experiment.training import compare_training
     from keras_precision.findings import Finding
     from keras_precision.machine import hardware
@@ -59,6 +60,7 @@ _WHERE = {
     "NumericsProbe": "callbacks.numerics",
     "Probe": "callbacks.probe",
     "compare_training": "experiment.training",
+    "find_max_batch_size": "experiment.batch_size",
     "PrecisionPlan": "plan",
     "diagnose": "diagnosis.diagnosing",
     "lint": "diagnosis.linting",
@@ -132,6 +134,7 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "export_tflite",
+    "find_max_batch_size",
     "formats",
     "from_quantize_aware",
     "hardware",

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from keras_precision.diagnosis.linting import lint
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
-    from keras_precision.experiment.batch_size import find_max_batch_size
     from keras_precision.experiment.training import compare_training
     from keras_precision.findings import Finding
+    from keras_precision.gate import check_results
     from keras_precision.machine import hardware
     from keras_precision.metrics import METRICS
     from keras_precision.plan import PrecisionPlan
@@ -60,7 +60,6 @@ _WHERE = {
     "NumericsProbe": "callbacks.numerics",
     "Probe": "callbacks.probe",
     "compare_training": "experiment.training",
-    "find_max_batch_size": "experiment.batch_size",
     "PrecisionPlan": "plan",
     "diagnose": "diagnosis.diagnosing",
     "lint": "diagnosis.linting",
@@ -91,6 +90,7 @@ _WHERE = {
     "check_ethos_u": "deploy.ethos_u",
     "render": "report.render",
     "save_report": "report.saving",
+    "check_results": "gate",
     "METRICS": "metrics",
     "Measurement": "result",
     "Result": "result",
@@ -127,6 +127,7 @@ __all__ = [
     "calibrate",
     "check_ethos_u",
     "check_micro",
+    "check_results",
     "check_tensorrt",
     "compare_training",
     "diagnose",
@@ -134,7 +135,6 @@ __all__ = [
     "evaluate",
     "export_onnx",
     "export_tflite",
-    "find_max_batch_size",
     "formats",
     "from_quantize_aware",
     "hardware",

@@ -25,7 +25,7 @@ FRAMEWORKS = {"keras", "tf_keras", "tensorflow", "jax", "torch"}
 
 # A room is a file or a folder of the package. Those that do not exist yet have their floor already.
 FLOORS = {
-    8: ("cli",),
+    8: ("cli", "pytest_plugin"),
     7: ("demo",),
     6: ("search",),
     5: ("diagnosis", "experiment"),
@@ -42,6 +42,7 @@ FLOORS = {
         "environment",
         "findings",
         "formats",
+        "gate",
         "integers",
         "number_format",
         "observed",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keras_precision._adapters.model_file import load_model
     from keras_precision._adapters.paths import layer_paths, plan_of
     from keras_precision._adapters.precision_wrapper import PrecisionWrapper
+    from keras_precision._adapters.tfmot import register_tfmot_config
     from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
     from keras_precision.callbacks.numerics import NumericsProbe
     from keras_precision.callbacks.probe import Probe
@@ -80,6 +81,7 @@ _WHERE = {
     "QuantizeWrapper": "_adapters.aware.wrapper",
     "QuantizeRule": "_adapters.aware.rule",
     "register_quantize_rule": "_adapters.aware.rule",
+    "register_tfmot_config": "_adapters.tfmot",
     "export_tflite": "deploy.tflite",
     "export_onnx": "deploy.onnx",
     "evaluate": "verify",
@@ -145,6 +147,7 @@ __all__ = [
     "precision",
     "quantize_aware",
     "register_quantize_rule",
+    "register_tfmot_config",
     "render",
     "save_report",
     "sensitivity",

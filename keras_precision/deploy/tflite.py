@@ -14,11 +14,12 @@ from keras_precision.deploy.candidate import Candidate, best_candidate, plain_ca
 from keras_precision.deploy.card import facts, operator_rows, with_card
 from keras_precision.deploy.readback import check_plan, check_runs, realised_plan
 from keras_precision.deploy.request import Request, side_type, wanted_plan
-from keras_precision.errors import DestinationError, ExportError
+from keras_precision.errors import DestinationError, ExportError, PlanError
 from keras_precision.files import check_destination, write_whole
 from keras_precision.plan import PrecisionPlan
-from keras_precision.quantize.aware.verb import is_quantize_aware
+from keras_precision.quantize.aware.verb import is_prepared, is_quantize_aware
 from keras_precision.quantize.calibration import Calibration, calibrate
+from keras_precision.quantize.converter import convert
 from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.float_file import convert_anywhere
 from keras_precision.result import Measurement, Result
@@ -114,6 +115,12 @@ def _as_trained(
     model: Any, plan: str | PrecisionPlan | None, request: Request, io: str | None, data: Any
 ) -> tuple[Any, Request, Any]:
     """The plain model behind a quantization-aware one, the plan and the ranges that it was trained for; others as they are."""
+    if is_prepared(model):
+        if request.plan != PrecisionPlan.deployment("int8"):
+            raise PlanError(
+                "Expected the plan that the model was trained for. Received: another than int8. Leave the plan out."
+            )
+        return model, request, data
     if not is_quantize_aware(model):
         return model, request, data
     from keras_precision.quantize.aware.trained import as_trained
@@ -139,6 +146,8 @@ def _checked(
     if request.plain:
         made = plain_candidate(convert_anywhere(model, "float16" if request.plan.default == "float16" else "float32"))
         check_faithful(model, made.content)
+    elif is_prepared(model):
+        made = plain_candidate(convert(model, "trained" if request.io == "int8" else "trained_float_io"), "tfmot")
     else:
         measured = _calibration(model, request, data)
         made = best_candidate(model, request, measured)

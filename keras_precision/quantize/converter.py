@@ -16,7 +16,7 @@ from keras_precision.quantize.trace import Trace
 
 __all__ = ["Converted", "FloatFormat", "convert", "static_shape"]
 
-FloatFormat = Literal["float32", "float16"]
+FloatFormat = Literal["float32", "float16", "trained", "trained_float_io"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ def convert(model: Any, precision: FloatFormat = "float32") -> Converted:
 
     Args:
         model: A built functional or sequential model.
-        precision: ``"float32"``, or ``"float16"`` for weights of half the size.
+        precision: ``"float32"``, ``"float16"`` for weights of half the size, or, for a model that
+            TensorFlow Model Optimization has prepared, ``"trained"`` for the integers that it was
+            trained for, or ``"trained_float_io"`` with floats at both ends.
 
     Returns:
         The file, and the graph that it was made from.
@@ -63,6 +65,10 @@ def convert(model: Any, precision: FloatFormat = "float32") -> Converted:
             if precision == "float16":
                 converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
                 converter.target_spec.supported_types = [tensorflow.float16]
+            elif precision != "float32":
+                converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+                side = tensorflow.int8 if precision == "trained" else tensorflow.float32
+                converter.inference_input_type = converter.inference_output_type = side
             return Converted(bytes(converter.convert()), trace)
         except PrecisionError:
             raise

@@ -4,11 +4,13 @@ from typing import Any, Literal
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.paths import layer_paths
+from keras_precision._adapters.tfmot import is_tfmot
 from keras_precision.errors import InputError, ModelError
+from keras_precision.optional import available, require
 from keras_precision.plan import PrecisionPlan, check_precision
 from keras_precision.quantize.aware.settings import Settings
 
-__all__ = ["from_quantize_aware", "is_quantize_aware", "quantize_aware"]
+__all__ = ["from_quantize_aware", "is_prepared", "is_quantize_aware", "quantize_aware"]
 
 Engine = Literal["auto", "keras", "tfmot"]
 
@@ -36,7 +38,9 @@ def quantize_aware(
         model: A built functional or sequential model. It is left as it is.
         plan: ``"int8"``, ``"int4"`` (4-bit weights, 8-bit activations), or a deployment plan that
             gives each layer one of these or ``"float32"``.
-        engine: ``"keras"``, on any backend of Keras 3, or ``"auto"``: that for Keras 3.
+        engine: ``"keras"``, on any backend of Keras 3; ``"tfmot"``, TensorFlow Model Optimization, on
+            a model of tf_keras or one rebuilt there, in int8 alone and with none of the settings
+            below; ``"auto"``: the first for Keras 3, the second for tf_keras.
         representative_dataset: Samples to start the ranges of activations from, as for
             ``kp.calibrate``, or what that returned; None to start with the first batch.
         ranges: ``"average"`` (moving averages of each batch's extremes), ``"learned"`` (by
@@ -48,7 +52,8 @@ def quantize_aware(
             moving statistics.
 
     Returns:
-        The quantization-aware model, with the same weights, layer paths, inputs and outputs.
+        The quantization-aware model, with the same weights, inputs and outputs; with ``"tfmot"`` it is
+        a model of tf_keras.
 
     Raises:
         ModelError: The model is subclassed, not built, quantized already, or has a layer without a
@@ -56,7 +61,8 @@ def quantize_aware(
         PlanError: The plan leaves nothing quantized, or names a format that cannot be trained for.
         InputError: The engine is unknown, or a setting out of range.
         DataError: The representative data do not fit the model.
-        MissingExtraError: TensorFlow, whose converter tells what becomes one kernel, is missing.
+        MissingExtraError: TensorFlow, whose converter tells what becomes one kernel, is missing; or
+            TensorFlow Model Optimization, where that is the engine.
 
     Example:
         >>> aware = quantize_aware(model, "int8", representative_dataset=x_cal)
@@ -69,15 +75,22 @@ def quantize_aware(
     decided = _wanted(plan)
     adapter = adapter_of(model)
     adapter.inputs(model)  # refuses what cannot be rebuilt
-    if is_quantize_aware(model):
+    if is_quantize_aware(model) or is_prepared(model):
         raise ModelError(
             f"Expected a model in float. Received: '{model.name}', which is quantization-aware already. "
             "Train it, or take kp.from_quantize_aware(model) first."
         )
-    if engine not in ("auto", "keras"):
-        raise InputError(f"Expected engine to be 'auto' or 'keras'. Received: {engine!r}.")
-    if adapter.keras.__name__ == "tf_keras":
-        raise ModelError("Expected a model of Keras 3. Received: a model of tf_keras.")
+    if _engine(engine, adapter.keras.__name__) == "tfmot":
+        if settings != Settings():
+            raise InputError(
+                "Expected no settings of ranges and schedules with engine='tfmot', whose ranges average by themselves. "
+                f"Received: {settings}. Leave them out, or train with engine='keras'."
+            )
+        if not available("tensorflow_model_optimization"):  # it is imported where its traces are removed
+            require("tensorflow_model_optimization", extra="qat")
+        from keras_precision.quantize.aware.tfmot import quantized_by_tfmot
+
+        return quantized_by_tfmot(model, decided, representative_dataset)
     from keras_precision.quantize.aware.native import quantized_natively
 
     return quantized_natively(model, decided, representative_dataset, settings)
@@ -90,10 +103,11 @@ def from_quantize_aware(model: Any) -> Any:
         model: What ``quantize_aware`` returned, trained or not.
 
     Returns:
-        A model in float, with the trained weights, not compiled.
+        A model in float, with the trained weights, not compiled, of the Keras that it was made in.
 
     Raises:
-        ModelError: The model is not quantization-aware.
+        ModelError: The model is not quantization-aware, or TensorFlow Model Optimization has prepared
+            it in another process.
 
     Example:
         >>> aware = quantize_aware(model)
@@ -101,6 +115,10 @@ def from_quantize_aware(model: Any) -> Any:
         True
     """
     adapter = adapter_of(model)
+    if is_prepared(model):
+        from keras_precision.quantize.aware.tfmot import without_tfmot
+
+        return without_tfmot(model)
     if not is_quantize_aware(model):
         raise ModelError(
             f"Expected a quantization-aware model, as kp.quantize_aware returns it. Received: '{model.name}', in which no layer is."
@@ -120,6 +138,28 @@ def is_quantize_aware(model: Any) -> bool:
         True where one of its layers is wrapped.
     """
     return any(hasattr(layer, "stands_for") for layer in layer_paths(model).values())
+
+
+def is_prepared(model: Any) -> bool:
+    """Tell whether TensorFlow Model Optimization has prepared a model.
+
+    Args:
+        model: A model of Keras 3 or tf_keras.
+
+    Returns:
+        True where one of its layers is wrapped.
+    """
+    return any(is_tfmot(layer) for layer in layer_paths(model).values())
+
+
+def _engine(engine: str, keras: str) -> str:
+    if engine not in ("auto", "keras", "tfmot"):
+        raise InputError(f"Expected engine to be 'auto', 'keras' or 'tfmot'. Received: {engine!r}.")
+    if engine == "keras" and keras == "tf_keras":
+        raise ModelError(
+            "Expected a model of Keras 3 for engine='keras'. Received: one of tf_keras. Use engine='tfmot'."
+        )
+    return ("tfmot" if keras == "tf_keras" else "keras") if engine == "auto" else engine
 
 
 def _wanted(plan: str | PrecisionPlan) -> PrecisionPlan:

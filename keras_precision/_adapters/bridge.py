@@ -1,0 +1,224 @@
+"""A model of Keras 3 rebuilt in tf_keras, layer by layer, with its weights; and the weights brought back."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tf_keras
+
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.bridge_operations import as_layer
+from keras_precision._adapters.paths import layer_paths
+from keras_precision.errors import ModelError
+
+__all__ = ["Bridge"]
+
+Array = npt.NDArray[Any]
+
+_TOLERANCE = 1e-4
+_TAKES_NORM = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+
+
+class Bridge:
+    """A functional model of tf_keras that computes what a model of Keras 3 does.
+
+    Nested models are laid open, and a separable convolution becomes its two parts. A batch
+    normalization that no convolution before it takes in becomes a depthwise convolution of size 1,
+    since TensorFlow Model Optimization knows no other form of it.
+
+    Args:
+        model: A built functional or sequential model of Keras 3.
+
+    Attributes:
+        model: The model of tf_keras.
+        parts: Layer path to the names of the layers that stand for it.
+
+    Raises:
+        ModelError: tf_keras has no such layer or operation, or the outputs differ.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._paths = {id(layer): path for path, layer in layer_paths(model).items()}
+        self._layers: dict[str, list[Any]] = {}
+        inputs = [tf_keras.Input(t.shape[1:], batch_size=t.shape[0], dtype=t.dtype, name=t.name) for t in model.inputs]
+        outputs = self._run(model, inputs)
+        self.model = tf_keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=model.name)
+        self.parts = {path: [part.name for part in parts] for path, parts in self._layers.items()}
+        self._check(model)
+
+    def _run(self, model: Any, values: Sequence[Any]) -> list[Any]:
+        """Put the layers of a model behind tensors of tf_keras."""
+        graph = getattr(model, "_functional", None) or model
+        known = {id(tensor): value for tensor, value in zip(graph.inputs, values, strict=True)}
+        for depth in sorted(graph._nodes_by_depth, reverse=True):
+            for node in graph._nodes_by_depth[depth]:
+                if isinstance(node.operation, keras.layers.InputLayer):
+                    continue
+                args, kwargs = node.arguments.fill_in(known)
+                made = self._called(node, args, kwargs)
+                for tensor, value in zip(node.outputs, keras.tree.flatten(made), strict=True):
+                    known[id(tensor)] = value
+        return [known[id(tensor)] for tensor in graph.outputs]
+
+    def _called(self, node: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        layer = node.operation
+        if isinstance(layer, keras.Model):
+            return self._run(layer, [value for value in keras.tree.flatten((args, kwargs)) if value is not None])
+        given = {key: value for key, value in kwargs.items() if value is not None}
+        if not isinstance(layer, keras.layers.Layer):
+            return as_layer(layer, args, given)
+        path = self._paths[id(layer)]
+        if type(layer) is keras.layers.Add and len(args[0]) > 2:  # one ADD has two operands, and each sum a range
+            return functools.reduce(lambda one, other: tf_keras.layers.Add()([one, other]), args[0])
+        if path not in self._layers:
+            self._layers[path] = list(_parts(layer, path.replace("/", "__"), lone=_is_lone(node)))
+        parts = self._layers[path]
+        value = parts[0](*args, **given)
+        for part in parts[1:]:
+            value = part(value)
+        for part, weights in zip(parts, _weights(layer, len(parts), type(parts[0]).__name__), strict=True):
+            part.set_weights(weights)
+            if hasattr(part, "finalize_state"):
+                part.finalize_state()
+        return value
+
+    def _check(self, model: Any) -> None:
+        generator = np.random.default_rng(0)
+        shapes = [tuple(2 if not n else (size or 8) for n, size in enumerate(t.shape)) for t in model.inputs]
+        samples = [
+            generator.random(shape).astype(t.dtype) if "float" in str(t.dtype) else np.ones(shape, t.dtype)
+            for shape, t in zip(shapes, model.inputs, strict=True)
+        ]
+        self.compare(model, samples)
+
+    def compare(self, model: Any, samples: Sequence[Array]) -> None:
+        """Raise unless both models answer alike.
+
+        Args:
+            model: The model of Keras 3.
+            samples: One array per input.
+
+        Raises:
+            ModelError: They do not.
+        """
+        wanted, got = (adapter_of(each).answers(each, samples) for each in (model, self.model))
+        for number, (one, other) in enumerate(zip(wanted, got, strict=True)):
+            off = float(np.abs(one - other).max())
+            if not off <= _TOLERANCE * max(1.0, float(np.abs(one).max())):
+                raise ModelError(
+                    f"Expected the model rebuilt in tf_keras to answer as '{model.name}'. Received: output {number} off by {off:.3g}. "
+                    "Train it with engine='keras'."
+                )
+
+    def bring_back(self, model: Any, trained: Callable[[str], list[Array]]) -> None:
+        """Set the weights of a Keras 3 model to those that were trained in tf_keras.
+
+        Args:
+            model: A model of the same layers, which is changed.
+            trained: Gives the trained weights of a layer of tf_keras, by its name.
+        """
+        for path, layer in layer_paths(model).items():
+            if path in self.parts:
+                weights = [weight for name in self.parts[path] for weight in trained(name)]
+                _set_weights(layer, weights, replaced=type(self.model.get_layer(self.parts[path][0])).__name__)
+
+
+def _is_lone(node: Any) -> bool:
+    """Whether a batch normalization stands behind something that does not take it in."""
+    if not isinstance(node.operation, keras.layers.BatchNormalization):
+        return False
+    (tensor,) = node.input_tensors
+    before = tensor._keras_history.operation
+    linear = getattr(before, "activation", None) in (None, keras.activations.linear)
+    return len(tensor.shape) == 4 and not (type(before) in _TAKES_NORM and linear)
+
+
+def _parts(layer: Any, name: str, *, lone: bool) -> Iterator[Any]:
+    """The layers of tf_keras that stand for a layer."""
+    if lone:
+        yield tf_keras.layers.DepthwiseConv2D(1, name=name)
+        return
+    if type(layer) is keras.layers.SeparableConv2D:
+        config = layer.get_config()
+        shared = {
+            key: config[key] for key in ("padding", "data_format", "dilation_rate", "strides", "depth_multiplier")
+        }
+        yield tf_keras.layers.DepthwiseConv2D(
+            config["kernel_size"], **shared, use_bias=False, name=f"{name}__depthwise"
+        )
+        yield tf_keras.layers.Conv2D(
+            config["filters"], 1, use_bias=config["use_bias"], activation=config["activation"], name=name
+        )
+        return
+    found = getattr(tf_keras.layers, type(layer).__name__, None)
+    if found is None or type(layer) is not getattr(keras.layers, type(layer).__name__, None):
+        raise ModelError(
+            f"Expected layers that tf_keras has, too. Received: '{layer.name}' of type {type(layer).__name__}. "
+            "Train it with engine='keras'."
+        )
+    yield found.from_config(_config(found, layer.get_config(), name))
+
+
+def _config(found: type, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A configuration as tf_keras reads it; weights are set afterwards, so that initializers do not matter."""
+    accepted = {key for base in found.__mro__ for key in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
+    kept = {
+        key: _plain(value)
+        for key, value in config.items()
+        if key in accepted and not key.endswith("_initializer") and key not in ("dtype", "quantization_config")
+    }
+    return {**kept, "name": name, "trainable": config.get("trainable", True)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping) and "class_name" in value:
+        return {"class_name": value["class_name"], "config": value["config"]}
+    return value
+
+
+def _weights(layer: Any, parts: int, kind: str) -> Iterator[list[Array]]:
+    """The weights of each part of a layer."""
+    weights = layer.get_weights()
+    if parts == 2:
+        yield weights[:1]
+        yield weights[1:]
+    elif isinstance(layer, keras.layers.BatchNormalization) and kind == "DepthwiseConv2D":
+        gamma, beta, mean, variance = _norm(layer)
+        factor = gamma / np.sqrt(variance + layer.epsilon)
+        yield [factor.reshape(1, 1, -1, 1), beta - mean * factor]
+    elif isinstance(layer, keras.layers.Normalization):
+        yield [*weights[:2], np.zeros((), "int64")]
+    else:
+        yield weights
+
+
+def _norm(layer: Any) -> tuple[Array, Array, Array, Array]:
+    mean, variance = (
+        np.asarray(keras.ops.convert_to_numpy(each)) for each in (layer.moving_mean, layer.moving_variance)
+    )
+    gamma = np.asarray(keras.ops.convert_to_numpy(layer.gamma)) if layer.scale else np.ones_like(mean)
+    beta = np.asarray(keras.ops.convert_to_numpy(layer.beta)) if layer.center else np.zeros_like(mean)
+    return gamma, beta, mean, variance
+
+
+def _set_weights(layer: Any, values: list[Array], replaced: str) -> None:
+    if isinstance(layer, keras.layers.BatchNormalization) and replaced == "DepthwiseConv2D":
+        factor, shift = values
+        _, _, mean, variance = _norm(layer)
+        deviation = np.sqrt(variance + layer.epsilon)
+        flat = factor.reshape(-1)
+        # What cannot be told in gamma and beta, a layer without them tells in its statistics.
+        if layer.scale:
+            layer.gamma.assign(flat * deviation)
+        else:
+            layer.moving_variance.assign(1 / flat**2 - layer.epsilon)
+        if layer.center:
+            layer.beta.assign(shift + mean * flat)
+        else:
+            layer.moving_mean.assign(-shift / flat)
+        return
+    layer.set_weights(values[: len(layer.get_weights())])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from keras_precision.findings import Finding, in_order, judge, training_findings
 from keras_precision.layer_findings import LAYER_RULES
 from keras_precision.result import Measurement, Result
+from keras_precision.run_findings import run_findings
 
 __all__ = ["judged"]
 
@@ -16,7 +17,7 @@ def judged(results: Sequence[Result], findings: Sequence[Finding] = ()) -> tuple
     """Return findings about results, the worst first.
 
     Args:
-        results: The results; the rules look at training runs.
+        results: The results; the rules look at training runs, the first of which is the baseline of the others.
         findings: Others to put among them.
 
     Returns:
@@ -27,16 +28,23 @@ def judged(results: Sequence[Result], findings: Sequence[Finding] = ()) -> tuple
         >>> [finding.code for finding in judged([Result("run", (Measurement("fit", "loss_scale", 0.0, step=9),))])]
         ['loss-scale-collapsed']
     """
-    return in_order(dict.fromkeys([*findings, *(finding for result in results for finding in _of(result))]))
+    own = [_own(result) for result in results]
+    found = [finding for result, mine in zip(results, own, strict=True) for finding in _of(result, mine)]
+    runs = [mine for mine in own if mine.select("step_time_ms", "step")]
+    return in_order(dict.fromkeys([*findings, *found, *(run_findings(runs) if len(runs) > 1 else ())]))
 
 
-def _of(result: Result) -> Iterator[Finding]:
-    """The rules are given rows that are theirs, and numbers alone: a file may hold anything."""
-    own = tuple(row for row in result if row.subject in ("fit", "epoch", "step") and not isinstance(row.value, str))
+def _own(result: Result) -> Result:
+    """The numbers of a training run alone: a file may hold anything, and rules expect what is theirs."""
+    rows = tuple(row for row in result if row.subject in ("fit", "epoch", "step") and not isinstance(row.value, str))
+    return replace(result, measurements=rows)
+
+
+def _of(result: Result, own: Result) -> Iterator[Finding]:
     layers = tuple(row for row in result if row.metric.startswith(_OF_A_LAYER) and _fits(row))
     if any(row.subject == "fit" for row in own):
-        yield from training_findings(replace(result, measurements=own))
-    for finding in judge(replace(result, measurements=(*own, *layers)), LAYER_RULES) if layers else ():
+        yield from training_findings(own)
+    for finding in judge(own.with_measurements(layers), LAYER_RULES) if layers else ():
         yield replace(finding, subject=f"{result.name}: {finding.subject}")
 
 

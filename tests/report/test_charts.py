@@ -115,9 +115,9 @@ def test_the_loss_chart_marks_the_parting() -> None:
     first = result("float32", *series("loss", [4.0, 3.0, 2.0]), *series("val_loss", [4.0, 3.5, 3.0]))
     other = result("float16", *series("loss", [4.0, 3.0, 5.0]))
     chart = loss_chart([first, other])
-    assert [shape["x0"] for shape in chart.layout["shapes"]] == [2]
+    assert [shape["x0"] for shape in chart.layout["shapes"]] == [3]
     assert chart.layout["annotations"][0]["text"] == "float16 leaves"
-    assert chart.notes[0].startswith("float16 leaves float32 at epoch 2:")
+    assert chart.notes[0].startswith("float16 leaves float32 at epoch 3:")
     assert trace(chart, "float32, validation")["line"]["dash"] == "dash"
     assert loss_chart([first, first]).notes == ("No run leaves float32: at the end, all are within 10 % of its loss.",)
 
@@ -127,8 +127,8 @@ def test_a_diverged_loss_is_told() -> None:
     gone = loss_chart([result("gone", *series("loss", [1.0, math.nan, math.nan]))])
     back = loss_chart([result("back", *series("loss", [1.0, math.inf, 0.5]))])
     assert gone.traces[0]["y"] == [1.0, None, None]
-    assert gone.notes == ("gone: the loss is not finite at epoch 1, from there to the end.",)
-    assert back.notes == ("back: the loss is not finite at epoch 1, and finite again later.",)
+    assert gone.notes == ("gone: the loss is not finite at epoch 2, from there to the end.",)
+    assert back.notes == ("back: the loss is not finite at epoch 2, and finite again later.",)
 
 
 def test_losses_of_steps_are_averaged() -> None:

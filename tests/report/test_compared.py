@@ -75,7 +75,7 @@ def test_curves_are_means_over_seeds() -> None:
     """A run of several seeds is one curve, and is compared as one."""
     chart = loss_chart(COMPARISON.results)
     assert [trace["y"] for trace in chart.traces] == [[5.0, 4.0, 3.0], [5.0, 4.0, 3.0], [5.0, 7.0, 10.0]]
-    assert [shape["x0"] for shape in chart.layout["shapes"]] == [1]
+    assert [shape["x0"] for shape in chart.layout["shapes"]] == [2]
 
 
 def test_processes_have_a_spread_and_no_time_line() -> None:

@@ -60,7 +60,8 @@ def test_the_session_has_every_part(tmp_path: Path) -> None:
     """The recorded session gives each part that its rows allow, the overview first, and no other."""
     page = saved(session(), tmp_path, title="Digits & co")
     assert [key for key in page.ids if key.startswith("m0-") and "chart" not in key] == [
-        f"m0-{part}" for part in ("overview", "tables", "trade", "time", "loss", "scale", "memory", "measured")
+        f"m0-{part}"
+        for part in ("overview", "findings", "tables", "trade", "time", "loss", "scale", "memory", "measured")
     ]
     assert charts(page) == [key for key in page.ids if "chart-" in key]
     assert len(charts(page)) == 8
@@ -108,6 +109,13 @@ def test_findings_come_with_their_advice(tmp_path: Path) -> None:
     assert 0 < text.index("loss-scale-collapsed") < text.index("mine")
     assert text.count("do(this)") == 1
     assert "Look at the findings first: fp16 cannot be trusted." in text
+
+
+def test_runs_are_judged_together(tmp_path: Path) -> None:
+    """Rules that hold a run against the first are applied: here, lower precision was slower."""
+    page = saved(session()[:3], tmp_path)
+    assert page.text.count("no-speedup") == 2
+    assert "'mixed_float16' takes 17.2 ms a step, 'float32' 2.32" in page.text
 
 
 def test_findings_of_one_kind_stand_together(tmp_path: Path) -> None:

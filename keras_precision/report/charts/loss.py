@@ -70,7 +70,8 @@ def loss_chart(results: Sequence[Result]) -> Chart | None:
     if subject is None:
         return None
     curves = {index: series(result, "loss", subject) for index, result in enumerate(results)}
-    curves = {index: found for index, found in curves.items() if found[0]}
+    shift = int(subject == "epoch")  # Keras's logs count epochs from 0, its progress bar and people from 1
+    curves = {index: ([step + shift for step in steps], values) for index, (steps, values) in curves.items() if steps}
     window = max(1, max(len(steps) for steps, _ in curves.values()) // _WINDOWS) if subject == "step" else 1
     means = {index: (steps, _running_mean(values, window)) for index, (steps, values) in curves.items()}
     traces = [_curve(label(results[index].name), index, mean, subject) for index, mean in means.items()]
@@ -158,9 +159,10 @@ def _curve(name: str, index: int, points: Series, subject: str, dash: str = "sol
 
 def _validation(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
     for index, result in enumerate(results):
-        found = series(result, "val_loss", "epoch")
-        if found[0]:
-            yield _curve(f"{label(result.name)}, validation", index, found, "epoch", dash="dash")
+        steps, values = series(result, "val_loss", "epoch")
+        if steps:
+            points = [step + 1 for step in steps], values
+            yield _curve(f"{label(result.name)}, validation", index, points, "epoch", dash="dash")
 
 
 def _not_finite(name: str, points: Series, subject: str) -> Iterator[str]:

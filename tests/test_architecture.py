@@ -49,6 +49,7 @@ FLOORS = {
         "onnx_file",
         "onnx_operators",
         "operation_graph",
+        "openvino_file",
         "histogram",
         "latency",
         "graph_findings",

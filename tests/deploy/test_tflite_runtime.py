@@ -58,7 +58,12 @@ def test_files_answer_on_tflite_runtime_as_on_litert(python: Path, tmp_path: Pat
     # -P and this path alone: nothing of the environment that runs the tests is seen.
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     child = subprocess.run(
-        [str(python), "-P", "-c", PROGRAM, *names], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [str(python), "-P", "-c", PROGRAM, *names],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     told = json.loads(child.stdout.splitlines()[-1])
     assert told["runtime"].startswith("tflite-runtime")

@@ -33,7 +33,7 @@ _MOVES = (
 )
 _LOOPS = ("If", "Loop", "RNNCell", "RNNSeq", "TensorIterator")
 _KERNELS = {"i8": "int8", "f16": "float16", "bf16": "bfloat16", "f32": "float32"}
-_WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected")
+_WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
 class OpenvinoSession(RuntimeSession):
@@ -120,11 +120,13 @@ def _operator(node: Any, made_by: dict[str, int]) -> Operator:
     kernel, primitive = _told(node, "layerType"), _told(node, "primitiveType").lower().rpartition("_")[2]
     sources = [port.get_source_output().get_node() for port in node.inputs()]
     weights = [_told(each, "runtimePrecision") for each in sources if _told(each, "layerType") == "Const"]
-    stored = weights[0] if kernel in _WEIGHTED and weights else primitive
+    stored = _told(sources[1], "runtimePrecision") if kernel in _WEIGHTED else primitive
     precision = _KERNELS.get("i8" if primitive == "i8" else stored, "index")
     names = [name for name in _told(node, "originalLayersNames").split(",") if name]
     written = [_KERNELS.get(each, each) for each in _told(node, "outputPrecisions").split(",")]
-    if kernel == "Convert" or all("/fq_" in name or "QuantizeLinear" in name for name in names):
+    if kernel == "Convert" or (
+        kernel == "Subgraph" and any("/fq_" in each or "uantizeLinear" in each for each in names)
+    ):
         precision = "cast"
     elif kernel in _LOOPS and precision != "int8":
         precision = "opaque"

@@ -1,5 +1,6 @@
 """export_openvino: a Keras model as an OpenVINO file that was read back and run on its processor runtime."""
 
+import contextlib
 import os
 import re
 import tempfile
@@ -26,6 +27,7 @@ from keras_precision.tflite_file import EdgeModel
 
 __all__ = ["OpenvinoToolchain", "export_openvino"]
 
+_REFRAIN = {"CI": "true", "NNCF_CI": "1"}
 _SUBSET = 300  # NNCF's own default
 
 
@@ -96,7 +98,7 @@ class OpenvinoToolchain(Toolchain):
                 "Expected representative data for int8: samples, or what kp.calibrate returned. Received: none."
             )
         with captured("OpenVINO"):
-            made = _from_onnx(job) if integers and job.measured is not None else _from_float_file(job)
+            made = _graph(job, integers=integers)
             if integers and job.measured is None:
                 made = _by_nncf(made, job)
             openvino.save_model(made, path, compress_to_fp16=job.order.plan.default == "float16")
@@ -113,10 +115,21 @@ class OpenvinoToolchain(Toolchain):
         return OpenvinoSession(path, threads=threads)
 
 
-def _from_onnx(job: Job) -> Any:
-    """The model's ONNX graph with our ranges, whose Q/DQ pairs OpenVINO reads."""
-    graph = quantized_graph(onnx_graph(job.source, job.model.name), job)
-    return _read("model.onnx", graph.SerializeToString(), job)
+def _graph(job: Job, *, integers: bool) -> Any:
+    """The model as OpenVINO has it, with our ranges where there are any: their Q/DQ pairs are read.
+
+    The ONNX graph keeps the names that layers are told by. OpenVINO does not read its loops, but
+    those of the float file it does.
+    """
+    graph = onnx_graph(job.source, job.model.name)
+    if integers and job.measured is not None:
+        return _read("model.onnx", quantized_graph(graph, job).SerializeToString(), job)
+    try:
+        return _read("model.onnx", graph.SerializeToString(), job)
+    except ExportError:
+        if len(job.order.precisions) > 1 or not any(node.op_type == "Loop" for node in graph.graph.node):
+            raise
+    return _from_float_file(job)
 
 
 def _from_float_file(job: Job) -> Any:
@@ -127,10 +140,6 @@ def _from_float_file(job: Job) -> Any:
     for port in model.inputs:
         port.get_tensor().set_names({names[port.get_any_name()]})
     ports = {name: port for port in model.outputs for name in port.get_names()}
-    for node in model.get_ordered_ops():  # operators get the names of what they write: layers are told by those
-        told = sorted(node.output(0).get_names()) if node.get_output_size() else []
-        if told:
-            node.set_friendly_name(told[0])
     results = []
     for name, number in sorted(graph.named_outputs().items(), key=lambda item: int(item[0].rpartition("_")[2])):
         port = ports[graph.name(number)]
@@ -140,12 +149,11 @@ def _from_float_file(job: Job) -> Any:
 
 
 def _read(name: str, content: bytes, job: Job) -> Any:
-    # Not openvino.convert_model: that sends what it did to a service of its makers.
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _untold():
         source = write_whole(Path(folder) / name, content)
         try:
-            return require("openvino", extra="openvino").Core().read_model(source)
-        except RuntimeError as error:  # OpenVINO raises this for all that it refuses
+            return require("openvino", extra="openvino").convert_model(source)
+        except Exception as error:  # OpenVINO's front ends raise classes of their own
             raise ExportError(_refused(str(error), job)) from error
 
 
@@ -158,26 +166,27 @@ def _refused(text: str, job: Job) -> str:
     return f"Expected a model that OpenVINO reads. Received: '{job.model.name}', refused with: {' '.join(lines[-3:])}{where}. Replace the layer, or export to another format."
 
 
-def _nncf() -> Any:
-    """NNCF, without what it would send to a service of its makers."""
-    before = os.environ.get("NNCF_CI")
-    os.environ["NNCF_CI"] = "1"
+@contextlib.contextmanager
+def _untold() -> Iterator[None]:
+    """Keep OpenVINO and NNCF from reporting to a service of their makers: both refrain where tests run."""
+    before = {name: os.environ.get(name) for name in _REFRAIN}
+    os.environ.update(_REFRAIN)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it imports
-            return require("nncf", extra="openvino")
+            warnings.simplefilter("ignore")  # of what they import
+            yield
     finally:
-        if before is None:
-            del os.environ["NNCF_CI"]
-        else:
-            os.environ["NNCF_CI"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _by_nncf(model: Any, job: Job) -> Any:
     """The model quantized by NNCF, with the layers that the plan leaves in float left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what it imports
-        nncf = _nncf()
+    with _untold():
+        nncf = require("nncf", extra="openvino")
         samples = list(_samples(job))
         left = [
             node.get_friendly_name()

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from keras_precision.deploy.ethos_u import check_ethos_u
     from keras_precision.deploy.micro import check_micro
     from keras_precision.deploy.onnx import export_onnx
-    from keras_precision.deploy.openvino import export_openvino
     from keras_precision.deploy.tensorrt import check_tensorrt
     from keras_precision.deploy.tflite import export_tflite
     from keras_precision.diagnosis.diagnosing import diagnose
@@ -85,7 +84,6 @@ _WHERE = {
     "register_tfmot_config": "_adapters.tfmot",
     "export_tflite": "deploy.tflite",
     "export_onnx": "deploy.onnx",
-    "export_openvino": "deploy.openvino",
     "evaluate": "verify",
     "benchmark": "verify",
     "edge": "edge",
@@ -138,7 +136,6 @@ __all__ = [
     "edge",
     "evaluate",
     "export_onnx",
-    "export_openvino",
     "export_tflite",
     "formats",
     "from_quantize_aware",

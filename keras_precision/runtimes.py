@@ -9,12 +9,7 @@ from keras_precision.runtime_session import RuntimeSession
 
 __all__ = ["RUNTIME_FILES", "open_runtime"]
 
-_SESSIONS = MappingProxyType(
-    {
-        ".onnx": ("keras_precision.onnx_file", "OnnxSession"),
-        ".xml": ("keras_precision.openvino_file", "OpenvinoSession"),
-    }
-)
+_SESSIONS = MappingProxyType({".onnx": ("keras_precision.onnx_file", "OnnxSession")})
 
 RUNTIME_FILES = tuple(_SESSIONS)
 """Endings of files that ``open_runtime`` opens."""

@@ -49,7 +49,6 @@ FLOORS = {
         "onnx_file",
         "onnx_operators",
         "operation_graph",
-        "openvino_file",
         "histogram",
         "latency",
         "graph_findings",

@@ -92,7 +92,7 @@ def _of_findings(findings: Sequence[Finding]) -> Iterator[str]:
     if worst:
         names = list(dict.fromkeys(finding.subject.partition(": ")[0] for finding in worst))
         more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-        yield f"Look at the findings first: {', '.join(names[:_MOST])}{more} cannot be trusted."
+        yield f"Look at the findings: {', '.join(names[:_MOST])}{more} cannot be trusted."
 
 
 def _of_runs(runs: Sequence[Result]) -> Iterator[str]:

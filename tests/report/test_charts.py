@@ -192,7 +192,7 @@ def test_the_heat_map_shows_the_worst_step() -> None:
     )  # fmt: skip
     (chart,) = heat_maps([result("other"), run])
     (cells,) = chart.traces
-    assert cells["x"] == ["activations<br>float16<br>overflow"]
+    assert cells["x"] == ["activ.<br>float16<br>overflow"]
     assert cells["z"] == [[-2.0], [-6.0]]
     assert cells["text"][0] == ["stem<br>activations, float16: overflow: 1 %"]
     assert chart.layout["yaxis"]["ticktext"] == ["stem", "&lt;head&gt;"]

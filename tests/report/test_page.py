@@ -108,7 +108,7 @@ def test_findings_come_with_their_advice(tmp_path: Path) -> None:
     text = page.text
     assert 0 < text.index("loss-scale-collapsed") < text.index("mine")
     assert text.count("do(this)") == 1
-    assert "Look at the findings first: fp16 cannot be trusted." in text
+    assert "Look at the findings: fp16 cannot be trusted." in text
 
 
 def test_runs_are_judged_together(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_findings_of_one_kind_stand_together(tmp_path: Path) -> None:
     page = saved(session()[0], tmp_path, findings=findings)
     assert page.tags.count("details") == 1
     assert page.text.index("Seen 2.") < page.text.index("and 6 more of this kind") < page.text.index("Seen 3.")
-    assert "Look at the findings first: run cannot be trusted." in page.text
+    assert "Look at the findings: run cannot be trusted." in page.text
 
 
 def test_machines_are_warned_of_and_kept_apart(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from keras_precision.result import Result
 __all__ = ["heat_maps"]
 
 _OF = {"activation": "activations", "gradient": "gradients", "weight_gradient": "gradients of weights"}
-_SHORT = {"activation": "activations", "gradient": "gradients", "weight_gradient": "weights' grad."}
+_SHORT = {"activation": "activ.", "gradient": "gradients", "weight_gradient": "w. grad."}
 _WHAT = (
     ("float16_underflow", "float16", "underflow"),
     ("float16_overflow", "float16", "overflow"),

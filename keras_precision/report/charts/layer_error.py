@@ -12,8 +12,13 @@ __all__ = ["layer_errors"]
 
 _METRICS = {
     "snr_db": "The signal-to-noise ratio of each layer's output against the float model: 10 dB less is three times the error. Short bars are to blame first.",
+    "snr_loss_db": "How much of the signal-to-noise ratio each layer itself loses. Long bars are to blame first.",
+    "clipped_share": "The share of the values that lie outside the range of the file. Calibrate with data that reach as far.",
+    "divergence_lowered_alone": "How far the answers are from the float model's when this layer alone is lowered.",
+    "divergence_kept_alone": "How far the answers still are when this layer alone is kept in float. Short bars win most back.",
     "divergence": "How far the answers are from the float model's when this layer alone is lowered. Long bars are the layers to keep.",
 }
+_TALL = 25  # layers: such a chart is scrolled, and its axis stays in sight at the top
 _LEAST = 2  # subjects: one is a file, and no layer
 
 
@@ -65,7 +70,7 @@ def _chart(key: str, name: str, metric: str, about: str, known: dict[str, float]
         layout={
             "barmode": "group",
             "showlegend": len(kinds) > 1,
-            "xaxis": axis(unit or metric.replace("_", " "), rangemode="tozero"),
+            "xaxis": axis(unit or metric.replace("_", " "), rangemode="tozero", side="top" if len(layers) > _TALL else "bottom"),
             "yaxis": {
                 "autorange": "reversed", "tickmode": "array", "tickvals": list(range(len(layers))),
                 "ticktext": [label(layer, 32) for layer in layers], "automargin": True, "showgrid": False,

@@ -35,7 +35,7 @@ class Request:
     io: str
     calibration: str = "mse"
     percentile: float = 99.99
-    bias_correction: bool = False
+    bias_correction: bool = True
     engine: str = "auto"
     runtime: str = "litert"
     strict: bool = False

@@ -37,7 +37,7 @@ def export_tflite(
     *,
     calibration: str = "mse",
     percentile: float = 99.99,
-    bias_correction: bool = False,
+    bias_correction: bool = True,
     engine: Literal["auto", "aeq", "converter"] = "auto",
     runtime: Literal["litert", "tflite-runtime", "tflm"] = "litert",
     io: Literal["int8", "int16", "float32"] | None = None,

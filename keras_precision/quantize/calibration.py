@@ -20,10 +20,12 @@ from keras_precision.errors import DataError, FileFormatError, ModelError
 from keras_precision.files import write_whole
 from keras_precision.histogram import Histogram
 from keras_precision.progress import progress
+from keras_precision.quantize.answers import range_before_softmax
 from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.quantize.float_file import FloatFile, float_file, weights_digest
 from keras_precision.quantize.observer import Observer
+from keras_precision.quantize.rows import Rows
 from keras_precision.quantize.trace import Trace
 from keras_precision.ranges import Range, check_method, range_of
 from keras_precision.saved import Fields, parse_document
@@ -48,6 +50,7 @@ class Seen:
         high: The largest, likewise.
         total: The sum, likewise.
         rows: How many values each channel's sum is of.
+        samples: Some of its rows, where a softmax reads it.
     """
 
     values: Histogram = field(default_factory=Histogram)
@@ -55,6 +58,7 @@ class Seen:
     high: Array = field(default_factory=lambda: np.zeros(0))
     total: Array = field(default_factory=lambda: np.zeros(0))
     rows: int = 0
+    samples: Rows | None = None
 
     @property
     def mean(self) -> Array:
@@ -79,6 +83,23 @@ class Seen:
         for start in range(0, len(wide), step):  # what fits the processor's cache is several times as fast
             self._add(wide[start : start + step], (beside, channels))
         self.rows += rows
+        if self.samples is not None:
+            self.samples.update(table)
+
+    def range(self, method: str, percentile: float) -> Range:
+        """Choose the range in which the tensor is to be quantized.
+
+        Args:
+            method: One of ``METHODS``.
+            percentile: For the method of that name.
+
+        Returns:
+            Lower and upper end.
+        """
+        found = range_of(self.values, method, percentile)
+        if method != "mse" or self.samples is None or found[0] == found[1]:
+            return found
+        return range_before_softmax(self.samples.kept, range_of(self.values, "minmax"))
 
     def _add(self, block: Array, fold: tuple[int, int]) -> None:
         self.values.update(block)
@@ -116,8 +137,8 @@ class Calibration:
         """Return the range in which each activation is to be quantized.
 
         Args:
-            method: ``"mse"`` (the least mean squared error of rounding and clipping), ``"minmax"``,
-                ``"percentile"`` or ``"entropy"``.
+            method: ``"mse"`` (the least mean squared error of rounding and clipping; before a softmax,
+                the least change of its answers), ``"minmax"``, ``"percentile"`` or ``"entropy"``.
             percentile: For that method: the share of values, in percent, that each end keeps.
 
         Returns:
@@ -127,7 +148,7 @@ class Calibration:
             InputError: The method is unknown, or the percentile out of range.
         """
         check_method(method, percentile)
-        return {name: range_of(each.values, method, percentile) for name, each in self.seen.items()}
+        return {name: each.range(method, percentile) for name, each in self.seen.items()}
 
     def inputs(self) -> dict[str, Seen]:
         """Return what was fed.
@@ -177,6 +198,8 @@ class Calibration:
             rows.append([name, values.minimum, values.maximum, values.exponent, values.zeros, each.rows])
             arrays[f"{index}_bins"] = np.stack([values.above, values.below])
             arrays[f"{index}_channels"] = np.stack([each.low, each.high, each.total])
+            if each.samples is not None:
+                arrays[f"{index}_rows"] = each.samples.kept
         header = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -271,7 +294,8 @@ def _measured(source: FloatFile, pieces: Iterator[dict[str, Array]], verbose: bo
     read = graph.read()  # what a loop leaves and nobody reads is not kept by the interpreter
     names = {number: graph.name(number) for number in graph.activations() if number in read}
     observer = Observer(source.content, list(names))
-    seen = {name: Seen() for name in names.values()}
+    before_softmax = {int(each.inputs[0]) for each in graph.operators if graph.kernel(each) == "SOFTMAX"}
+    seen = {name: Seen(samples=Rows() if number in before_softmax else None) for number, name in names.items()}
     samples = 0
 
     def look(number: int, values: Array) -> None:
@@ -304,4 +328,5 @@ def _tensors(fields: Fields, arrays: Mapping[str, Array]) -> Iterator[tuple[str,
     for index, (name, minimum, maximum, exponent, zeros, rows) in enumerate(fields.get("tensors", list)):
         (above, below), (low, high, total) = arrays[f"{index}_bins"], arrays[f"{index}_channels"]
         values = Histogram(float(minimum), float(maximum), int(exponent), above, below, int(zeros))
-        yield str(name), Seen(values, low.astype(np.float32), high.astype(np.float32), total, int(rows))
+        samples = Rows(arrays[f"{index}_rows"]) if f"{index}_rows" in arrays else None
+        yield str(name), Seen(values, low.astype(np.float32), high.astype(np.float32), total, int(rows), samples)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from keras_precision.diagnosis.linting import lint
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
+    from keras_precision.experiment.batch_size import find_max_batch_size
+    from keras_precision.experiment.exports import compare_exports
     from keras_precision.experiment.training import compare_training
     from keras_precision.findings import Finding
     from keras_precision.gate import check_results
@@ -61,6 +63,7 @@ _WHERE = {
     "NumericsProbe": "callbacks.numerics",
     "Probe": "callbacks.probe",
     "compare_training": "experiment.training",
+    "find_max_batch_size": "experiment.batch_size",
     "PrecisionPlan": "plan",
     "diagnose": "diagnosis.diagnosing",
     "lint": "diagnosis.linting",
@@ -84,6 +87,7 @@ _WHERE = {
     "register_tfmot_config": "_adapters.tfmot",
     "export_tflite": "deploy.tflite",
     "export_onnx": "deploy.onnx",
+    "compare_exports": "experiment.exports",
     "evaluate": "verify",
     "benchmark": "verify",
     "edge": "edge",
@@ -131,12 +135,14 @@ __all__ = [
     "check_micro",
     "check_results",
     "check_tensorrt",
+    "compare_exports",
     "compare_training",
     "diagnose",
     "edge",
     "evaluate",
     "export_onnx",
     "export_tflite",
+    "find_max_batch_size",
     "formats",
     "from_quantize_aware",
     "hardware",

@@ -271,12 +271,20 @@ class Comparison:
         Raises:
             DestinationError: The path cannot be written.
         """
+        return write_whole(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return what ``save`` writes.
+
+        Returns:
+            JSON, as UTF-8.
+        """
         fields = {
             "results": [json.loads(result.to_bytes()) for result in self.results],
             "metric": self.metric, "mode": self.mode, "margin": self.margin, "tolerance": self.tolerance,
             "notes": list(self.notes),
         }  # fmt: skip
-        return write_whole(path, document(_FORMAT, _VERSION, fields))
+        return document(_FORMAT, _VERSION, fields)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

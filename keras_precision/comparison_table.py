@@ -45,7 +45,7 @@ def comparison_table(comparison: "Comparison") -> Table:
         header += [_TITLES.get(metric, metric.replace("_", " ").capitalize())]
         header += [f"Speedup vs {against}"] if metric == timed else []
     if deployed:
-        header.append("Accuracy per ms")
+        header.append("Acc. per ms")
     rows = tuple(_row(comparison, result, metrics, timed) for result in comparison.results)
     title = "Deployment" if deployed else "Training"
     return Table(title, tuple(header), rows, tuple(_notes(comparison, metrics, timed)))
@@ -66,7 +66,7 @@ def _speedup(comparison: "Comparison", result: Result) -> str:
     if result is comparison.baseline:
         return "1.00x"
     speed = speedup(comparison, result.name)
-    return UNKNOWN if speed is None else f"{speed.estimate:.2f}x ({speed.low:.2f} to {speed.high:.2f})"
+    return UNKNOWN if speed is None else f"{speed.estimate:.2f}x ({speed.low:.2f}-{speed.high:.2f})"
 
 
 def _notes(comparison: "Comparison", metrics: list[str], timed: str) -> Iterator[str]:

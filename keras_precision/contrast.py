@@ -54,9 +54,8 @@ def effect(baseline: Result, other: Result, metric: str, confidence: float = _CO
         NotComparableError: The two were not got alike.
         NotMeasuredError: One of them does not have it, or too few of it.
     """
-    if metric == "samples_per_second":
-        timed = "step_time_ms" if baseline.select("step_time_ms") else "latency_ms"
-        slower = effect(baseline, other, timed)
+    if metric == "samples_per_second" and baseline.select("step_time_ms"):
+        slower = effect(baseline, other, "step_time_ms")
         return Interval(1 / slower.estimate, 1 / slower.high, 1 / slower.low, slower.confidence, slower.count)
     if is_time(metric):
         return _time_ratio(baseline, other, metric)

@@ -105,3 +105,16 @@ def test_report(tmp_path: Path) -> None:
     assert [row[:2] for row in rows] == [["20", "3"], ["40", "3"]]
     assert all(0 < float(row[3].removesuffix(" MB")) < 6 for row in rows)
     assert "open in under 2 s with 10,000 steps and 300 layers: met." in output
+
+
+@pytest.mark.slow
+def test_compare_trust(tmp_path: Path) -> None:
+    """At its smallest, verdicts in earnest, drawn and plain stand side by side, and each aim gets a verdict."""
+    sizes = ("--comparisons", "1", "--processes", "2", "--draws", "20", "--seconds", "1", "--what", "verdicts")
+    output = output_of("compare_trust.py", *sizes, "--equal", "2", folder=tmp_path)
+    (rows,) = tables(output).values()
+    assert [row[:3] for row in rows if row[1] == "drawn"] == [
+        [what, "drawn", "20"] for what in ("A against A", "A against A slowed by 5 %", "A against A slowed by 10 %")
+    ]
+    assert [int(row[2]) for row in rows if row[1] == "in earnest"] == [1, 1, 1]
+    assert len(re.findall(r"^Aim: .*: (?:NOT )?met\.$", output, re.MULTILINE)) == 3

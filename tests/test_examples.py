@@ -51,6 +51,37 @@ def test_quickstart(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_compare_training(tmp_path: Path) -> None:
+    """Two runs stand against each other, the recommendation has a reason, and the file is the comparison."""
+    sizes = ("--epochs", "1", "--seeds", "1", "--processes", "1", "--precisions", "float32", "mixed_bfloat16")
+    output = output_of("compare_training.py", *sizes, folder=tmp_path, backend="jax")
+    assert list(table(output)) == ["float32", "mixed_bfloat16"]
+    assert "Recommended: " in output
+    assert [run.name for run in kp.Comparison.load(tmp_path / "comparison.json").results] == [
+        "float32",
+        "mixed_bfloat16",
+    ]
+
+
+@pytest.mark.slow
+def test_compare_exports(tmp_path: Path) -> None:
+    """Three files stand in the table, the first the baseline, and one is recommended."""
+    sizes = ("--epochs", "1", "--seconds", "0.2", "--openings", "2", "--targets", "tflite")
+    output = output_of("compare_exports.py", *sizes, folder=tmp_path)
+    assert list(table(output)) == ["tflite:float32", "tflite:float16", "tflite:int8"]
+    assert re.search(r"^Use tflite:\w+: ", output, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_max_batch_size(tmp_path: Path) -> None:
+    """A batch of the size at which the search ends fits, and a note says that memory was not what ended it."""
+    sizes = ("--memory-limit", "4000", "--max-batch", "16", "--precisions", "float32")
+    output = output_of("max_batch_size.py", *sizes, folder=tmp_path, backend="jax")
+    assert "float32: largest batch 16, predicted 16" in output
+    assert "the search ended at max_batch" in output
+
+
+@pytest.mark.slow
 def test_int8_inference(tmp_path: Path) -> None:
     """Three files are written and checked: each is smaller than the one before, and none is far from the model."""
     rows = table(output_of("int8_inference.py", "--epochs", "2", "--seconds", "0.05", folder=tmp_path))

@@ -43,7 +43,7 @@ class Run:
         self._model = built(task.build, precision, seed)
         self._adapter = adapter_of(self._model)
         self._data = self._ordered(made(task.train_data))
-        self._metric = self._chosen_metric()
+        self._metric = ""
 
     def prepare(self) -> dict[str, str]:
         """Return the metric that is compared, and the hashes of what must be equal between runs."""
@@ -55,6 +55,7 @@ class Run:
             raise ModelError(
                 f"Expected build to return a built model. Received: '{self._model.name}', whose input shape is not known. Give it an Input."
             )
+        self._metric = self._chosen_metric()
         return {
             "metric": self._metric,
             "initial_weights": weights_hash(self._model),
@@ -64,6 +65,7 @@ class Run:
 
     def train(self) -> Result:
         """Train, and return what the profiler saw, with the final metric and the answers for each class."""
+        self._metric = self._metric or self._chosen_metric()
         _seed(self._seed)
         profiler = PrecisionProfiler(self._name, verbose=0)
         counter = _Counter(self._task.steps)

@@ -14,7 +14,7 @@ from keras_precision.files import check_destination
 from keras_precision.plan import PrecisionPlan, check_precision
 from keras_precision.progress import progress
 
-__all__ = ["compare_training"]
+__all__ = ["check_runs", "compare_training"]
 
 
 def compare_training(
@@ -85,7 +85,7 @@ def compare_training(
         >>> comparison.result("b").value("diverged_share")
         0.0
     """
-    watch, runs = Watch(processes, resolution, timing_seconds), _runs(precisions)
+    watch, runs = Watch(processes, resolution, timing_seconds), check_runs(precisions)
     checked = check_data(train_data, "training data"), check_data(validation_data, "validation data")
     task = Task(check_build(build), *checked, callbacks, batch_size, epochs, steps, metric)
     _check_numbers(task, seeds, watch, time_limit)
@@ -115,11 +115,25 @@ def _measured(series: Series, runs: int, seeds: Sequence[int], watch: Watch, ver
     return series.comparison()
 
 
-def _runs(precisions: Any) -> dict[str, str | PrecisionPlan]:
-    """Name to precision, the baseline first."""
-    if isinstance(precisions, str) or not isinstance(precisions, Sequence | Mapping) or len(precisions) < 2:
+def check_runs(precisions: Any, least: int = 2) -> dict[str, str | PrecisionPlan]:
+    """Return the precision of each run.
+
+    Args:
+        precisions: Policies or training plans, or run names to these.
+        least: How many there must be.
+
+    Returns:
+        Name to precision, the baseline first.
+
+    Raises:
+        InputError: There are too few, or two have one name.
+        UnknownPrecisionError: A precision is no training precision.
+        PlanKindError: A plan is a deployment plan.
+    """
+    if isinstance(precisions, str) or not isinstance(precisions, Sequence | Mapping) or len(precisions) < least:
+        count = "two precisions, the baseline first" if least > 1 else "one precision"
         raise InputError(
-            f"Expected at least two precisions, the baseline first. Received: {precisions!r}. "
+            f"Expected at least {count}. Received: {precisions!r}. "
             "Give a sequence, or a mapping of run names to precisions or plans."
         )
     if isinstance(precisions, Mapping):

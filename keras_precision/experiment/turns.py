@@ -4,14 +4,14 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from keras_precision.errors import DataError, WorkerError
-from keras_precision.experiment.worker import Worker
 from keras_precision.statistics import folded, ratio_interval
 
-__all__ = ["QUANTILE", "Turns", "settled", "take_turns"]
+__all__ = ["QUANTILE", "Runner", "Turns", "settled", "take_turns"]
 
 QUANTILE = 0.1
 """Of the steps of a turn. What else a machine does only adds time: the faster steps are what the program takes. On
@@ -22,6 +22,16 @@ _TURN_MS = 40.0  # long enough that the first step, which finds cold caches, doe
 _MIN_STEPS, _MAX_STEPS = 4, 200
 _MIN_ROUNDS = 12
 _CHECK_EACH = 4
+
+
+class Runner(Protocol):
+    """What takes turns: a process that trains, or anything else that can be called again and again."""
+
+    def ask(self, method: str, *args: Any, deadline: float | None = None) -> Any:
+        """Return the milliseconds of so many steps."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 @dataclass
@@ -65,12 +75,12 @@ def settled(baseline: Sequence[float], others: Sequence[Sequence[float]], resolu
 
 
 def take_turns(
-    workers: Mapping[str, Worker], *, resolution: float, seconds: float, deadline: float | None = None
+    workers: Mapping[str, Runner], *, resolution: float, seconds: float, deadline: float | None = None
 ) -> Turns:
     """Let resident runs take turns.
 
     Args:
-        workers: Name to worker, the baseline first; each serves a ``Run``.
+        workers: Name to worker, the baseline first; each serves a ``Run``, or what is timed as one is.
         resolution: When the intervals over rounds are narrow enough, as for ``settled``.
         seconds: How long to go on at the most, once all are warm.
         deadline: When all must end, as ``time.monotonic`` counts.
@@ -88,7 +98,7 @@ def take_turns(
     baseline = next(iter(workers))
     end = min(time.monotonic() + seconds, math.inf if deadline is None else deadline)
     number = 0
-    while baseline in running and len(running) > 1:
+    while baseline in running and (len(running) > 1 or len(workers) == 1):
         for name in list(running) if number % 2 == 0 else list(reversed(running)):
             _turn(turns, running, name, counts[name], deadline)
         number += 1
@@ -100,7 +110,7 @@ def take_turns(
     return turns
 
 
-def _turn(turns: Turns, running: dict[str, Worker], name: str, count: int, deadline: float | None) -> None:
+def _turn(turns: Turns, running: dict[str, Runner], name: str, count: int, deadline: float | None) -> None:
     times = _asked(turns, running, name, "turn", count, deadline)
     if times:
         kept = times[1:]
@@ -108,13 +118,13 @@ def _turn(turns: Turns, running: dict[str, Worker], name: str, count: int, deadl
         turns.steps.setdefault(name, []).extend(kept)
 
 
-def _enough(turns: Turns, running: Mapping[str, Worker], resolution: float) -> bool:
+def _enough(turns: Turns, running: Mapping[str, Runner], resolution: float) -> bool:
     baseline, *others = (turns.rounds[name] for name in running)
     return settled(baseline, others, resolution)
 
 
 def _asked(
-    turns: Turns, running: dict[str, Worker], name: str, request: str, count: int | None, deadline: float | None
+    turns: Turns, running: dict[str, Runner], name: str, request: str, count: int | None, deadline: float | None
 ) -> list[float]:
     """What a run answers; one that fails is left out from then on."""
     try:

@@ -172,7 +172,7 @@ def test_a_metric_that_is_not_compiled_is_refused(stack: Any, data: Any) -> None
     with pytest.raises(
         InputError, match="compiled with: .*accuracy.*loss. Received: 'accurcy'. Did you mean 'accuracy'?"
     ):
-        run_of(stack, data, metric="accurcy")
+        run_of(stack, data, metric="accurcy").prepare()
 
 
 def test_what_is_built_must_be_a_compiled_model(stack: Any, data: Any) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from keras_precision.deploy.ethos_u import check_ethos_u
     from keras_precision.deploy.micro import check_micro
     from keras_precision.deploy.onnx import export_onnx
+    from keras_precision.deploy.openvino import export_openvino
     from keras_precision.deploy.tensorrt import check_tensorrt
     from keras_precision.deploy.tflite import export_tflite
     from keras_precision.diagnosis.diagnosing import diagnose
@@ -87,6 +88,7 @@ _WHERE = {
     "register_tfmot_config": "_adapters.tfmot",
     "export_tflite": "deploy.tflite",
     "export_onnx": "deploy.onnx",
+    "export_openvino": "deploy.openvino",
     "compare_exports": "experiment.exports",
     "evaluate": "verify",
     "benchmark": "verify",
@@ -141,6 +143,7 @@ __all__ = [
     "edge",
     "evaluate",
     "export_onnx",
+    "export_openvino",
     "export_tflite",
     "find_max_batch_size",
     "formats",

@@ -12,122 +12,36 @@ This file works where no Keras is: on a device with NumPy and ``ai-edge-litert``
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from keras_precision.chatter import captured
 from keras_precision.environment import Environment
 from keras_precision.errors import DataError, FileFormatError, InputError, MissingExtraError
 from keras_precision.latency import latency_rows, latency_source
+from keras_precision.operator_times import OPERATOR_SOURCE, operator_times
 from keras_precision.result import Measurement, Result
 from keras_precision.scores import SCORES, agreement
-from keras_precision.tflite_file import (
-    EdgeModel,
-    Operator,
-    Tensor,
-    input_details,
-    inspect,
-    interpreter,
-    output_details,
-    zeros,
-)
+from keras_precision.tflite_file import EdgeModel, Operator, Tensor, inspect, zeros
+from keras_precision.tflite_session import Inputs, Session
 from keras_precision.timing import time_calls
 
 __all__ = ["EdgeModel", "Operator", "Session", "Tensor", "benchmark", "evaluate", "inspect", "main", "predict"]
 
-Array = npt.NDArray[Any]
-Inputs = Array | Sequence[Array] | Mapping[str, Array]
 
-
-class Session:
-    """An interpreter on one file, ready to answer.
-
-    Args:
-        path: A ``.tflite`` file; it is checked in a process of its own first, since a damaged
-            file can crash the interpreter.
-        threads: Threads that one call may use.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: The file is damaged, or needs what this interpreter lacks.
-        MissingExtraError: No interpreter is installed.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:
-        if threads < 1:
-            raise InputError(f"Expected threads >= 1. Received: {threads}.")
-        self.model = inspect(path)
-        with captured("interpreter"):
-            self._interpreter = interpreter(path, threads=threads)
-        self._outputs = output_details(self._interpreter)
-        self._inputs = input_details(self._interpreter)
-
-    def run(self, sample: Sequence[Array]) -> list[Array]:
-        """Run the model once.
-
-        Args:
-            sample: One array per input, of exactly the input's shape; real numbers are quantized
-                where the input is an integer one.
-
-        Returns:
-            One array per output, as real numbers.
-        """
-        for (_, detail), tensor, values in zip(self._inputs, self.model.inputs, sample, strict=True):
-            self._interpreter.set_tensor(detail["index"], tensor.quantize(values))
-        self._interpreter.reset_all_variables()  # recurrent kernels carry their state from call to call
-        self._interpreter.invoke()
-        pairs = zip(self._outputs, self.model.outputs, strict=True)
-        return [tensor.dequantize(self._interpreter.get_tensor(detail["index"])) for (_, detail), tensor in pairs]
-
-    def samples(self, inputs: Inputs) -> Iterator[list[Array]]:
-        """Cut inputs into the pieces that the file takes.
-
-        Args:
-            inputs: One array of shape (n, ...), or one per input as a sequence (in the order of
-                ``model.inputs``) or a mapping by name.
-
-        Yields:
-            One array per input, of the input's shape; the last piece is filled up with zeros
-            where the file takes more than one sample at a time.
-
-        Raises:
-            DataError: Their count, shape or type do not fit the file.
-        """
-        arrays = _arrays(inputs, self.model.inputs)
-        size = max(1, self.model.inputs[0].shape[0])
-        for start in range(0, len(arrays[0]), size):
-            yield [_filled(array[start : start + size], size) for array in arrays]
-
-    def predict(self, inputs: Inputs) -> Array | list[Array]:
-        """Return the model's answers to all samples.
-
-        Args:
-            inputs: As for ``samples``.
-
-        Returns:
-            Array of shape (n, ...), or a list of them where the model has several outputs.
-
-        Raises:
-            DataError: The inputs do not fit the file.
-        """
-        count = len(_arrays(inputs, self.model.inputs)[0])
-        answers = [self.run(sample) for sample in self.samples(inputs)]
-        joined = [np.concatenate(parts)[:count] for parts in zip(*answers, strict=True)]
-        return joined[0] if len(joined) == 1 else joined
-
-
-def predict(path: str | os.PathLike[str], inputs: Inputs, *, threads: int = 1) -> Array | list[Array]:
+def predict(
+    path: str | os.PathLike[str], inputs: Inputs, *, threads: int = 1
+) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
     """Return the answers of a ``.tflite`` file to all samples.
 
     Args:
         path: The file.
         inputs: One array of shape (n, ...), or one per input, as a sequence in the order of
             ``inspect(path).inputs`` or a mapping by name.
-        threads: Threads that one call may use.
+        threads: Interpreters that run side by side, each with tensors of its own; the answers are
+            the same to the bit.
 
     Returns:
         Real numbers of shape (n, ...), or a list of them where the model has several outputs.
@@ -136,7 +50,7 @@ def predict(path: str | os.PathLike[str], inputs: Inputs, *, threads: int = 1) -
         FileFormatError: The file is damaged.
         DataError: The inputs do not fit it.
     """
-    return Session(path, threads=threads).predict(inputs)
+    return Session(path, workers=threads).predict(inputs)
 
 
 def evaluate(
@@ -146,6 +60,7 @@ def evaluate(
     metrics: Sequence[str] = ("accuracy",),
     *,
     reference: npt.ArrayLike | None = None,
+    threads: int = 1,
 ) -> Result:
     """Score a ``.tflite`` file on labelled samples.
 
@@ -155,6 +70,7 @@ def evaluate(
         y: Labels.
         metrics: Names in ``keras_precision.scores.SCORES``.
         reference: Predictions of the model that the file was made from; adds ``agreement``.
+        threads: As for ``predict``.
 
     Returns:
         A result with each metric, ``samples`` and ``size_bytes``.
@@ -169,7 +85,7 @@ def evaluate(
             raise InputError(
                 f"Expected metrics among {', '.join(sorted(SCORES))}. Received: {name!r}. kp.evaluate takes any metric of Keras."
             )
-    session = Session(path)
+    session = Session(path, workers=threads)
     predictions = session.predict(x)
     if isinstance(predictions, list):
         raise DataError(
@@ -194,6 +110,7 @@ def benchmark(
     warmup: int = 10,
     min_calls: int = 50,
     min_seconds: float = 1.0,
+    per_operator: bool = False,
 ) -> Result:
     """Time a ``.tflite`` file, one call after the other.
 
@@ -204,10 +121,11 @@ def benchmark(
         warmup: Calls before timing begins.
         min_calls: Calls timed at the least.
         min_seconds: Seconds timed at the least.
+        per_operator: Time each operator, too: alone, in a file of its own.
 
     Returns:
         A result with ``latency_ms``, ``latency_p95_ms``, ``latency_samples``,
-        ``samples_per_second`` and ``size_bytes``.
+        ``samples_per_second``, ``size_bytes``, and ``operator_ms`` of each operator if asked for.
 
     Raises:
         InputError: A count is out of range.
@@ -221,8 +139,13 @@ def benchmark(
     )
     subject, per_call = Path(path).name, len(samples[0][0])
     rows = (*latency_rows(subject, times, per_call), Measurement(subject, "size_bytes", session.model.size_bytes))
-    how = f"{latency_source(per_call, warmup)} on {threads} thread(s)"
-    return Result(subject, rows, Environment.here(backend=session.model.runtime, sources={"latency_ms": how}))
+    sources = {"latency_ms": f"{latency_source(per_call, warmup)} on {threads} thread(s)"}
+    if per_operator:
+        rows += tuple(
+            operator_times(path, threads=threads, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds)
+        )
+        sources["operator_ms"] = OPERATOR_SOURCE
+    return Result(subject, rows, Environment.here(backend=session.model.runtime, sources=sources))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -265,46 +188,6 @@ def _description(model: EdgeModel, timed: Result) -> str:
         f"latency: {timed.value('latency_ms'):.3f} ms median, {timed.value('latency_p95_ms'):.3f} ms p95 ({how})"
     )
     return "\n".join(lines)
-
-
-def _arrays(inputs: Inputs, wanted: Sequence[Tensor]) -> list[Array]:
-    """One array per input, checked against the file."""
-    if isinstance(inputs, Mapping):
-        missing = [tensor.name for tensor in wanted if tensor.name not in inputs]
-        if missing:
-            raise DataError(
-                f"Expected arrays for the inputs {[tensor.name for tensor in wanted]}. Received: {list(inputs)}, without {missing}."
-            )
-        arrays = [np.asarray(inputs[tensor.name]) for tensor in wanted]
-    elif isinstance(inputs, np.ndarray):
-        arrays = [inputs]
-    else:
-        arrays = [np.asarray(array) for array in inputs]
-    if len(arrays) != len(wanted):
-        raise DataError(
-            f"Expected {len(wanted)} input(s): {[tensor.name for tensor in wanted]}. Received: {len(arrays)}."
-        )
-    for tensor, array in zip(wanted, arrays, strict=True):
-        _check_array(tensor, array)
-    if len({len(array) for array in arrays}) > 1:
-        raise DataError(f"Expected as many samples for each input. Received: {[len(array) for array in arrays]}.")
-    return arrays
-
-
-def _check_array(tensor: Tensor, array: Array) -> None:
-    expected = f"(n, {', '.join('any' if size < 0 else str(size) for size in tensor.shape[1:])})"
-    fits = array.ndim == len(tensor.shape) and all(
-        size in (-1, got) for size, got in zip(tensor.shape[1:], array.shape[1:], strict=True)
-    )
-    if not fits or len(array) == 0:
-        raise DataError(f"Expected samples of shape {expected} for the input '{tensor.name}'. Received: {array.shape}.")
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"Expected numbers for the input '{tensor.name}'. Received: dtype {array.dtype}.")
-
-
-def _filled(part: Array, size: int) -> Array:
-    short = size - len(part)
-    return np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)]) if short else part
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from keras_precision.saved import Fields
 
-__all__ = ["Environment"]
+__all__ = ["Environment", "usable_cores"]
 
 _PACKAGES = (
     "keras-precision",
@@ -127,7 +127,7 @@ class Environment:
             python=platform.python_version(),
             system=f"{platform.system()} {platform.machine()}",
             processor=processor,
-            cores=_cores(),
+            cores=usable_cores(),
             cpu_flags=flags,
             versions=_versions(),
             backend=backend,
@@ -197,7 +197,12 @@ def _rebuild(values: dict[str, Any]) -> Environment:
     return Environment.from_json(Fields(values, "environment"))
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """Return how many processor cores this process may use.
+
+    Returns:
+        At least 1.
+    """
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

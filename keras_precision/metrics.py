@@ -141,10 +141,22 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ),
     ("accuracy", "", "higher", "Share of samples whose most probable class is the true one."),
     ("agreement", "", "higher", "Share of samples for which the model gives the same answer as the reference."),
+    (
+        "snr_db",
+        "dB",
+        "higher",
+        "Signal-to-noise ratio of answers, or of a layer's output, against the reference's r: 10 log10(sum r^2 / sum (r - p)^2).",
+    ),
     ("mean_absolute_error", "", "lower", "Mean of |prediction - truth|."),
     ("mean_squared_error", "", "lower", "Mean of (prediction - truth)^2."),
     ("latency_ms", "ms", "lower", "Median time of one call, warm-up left out."),
     ("latency_p95_ms", "ms", "lower", "95th percentile of the same calls."),
+    (
+        "operator_ms",
+        "ms",
+        "lower",
+        "Median time of one operator, alone in a file of its own, on random input.",
+    ),
     ("latency_samples", "", None, "Calls that the latency rests on."),
     ("size_bytes", "B", "lower", "Size of the file."),
     (

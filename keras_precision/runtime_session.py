@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision import edge
 from keras_precision.tflite_file import EdgeModel
+from keras_precision.tflite_session import Inputs, Session
 
 __all__ = ["RuntimeSession"]
 
 Array = npt.NDArray[Any]
 
 
-class RuntimeSession(edge.Session):
+class RuntimeSession(Session):
     """What one sample can be given to; cutting and joining samples is that of ``.tflite`` files.
 
     Attributes:
@@ -36,7 +36,7 @@ class RuntimeSession(edge.Session):
             One array per output.
         """
 
-    def predict(self, inputs: edge.Inputs) -> Array | list[Array]:
+    def predict(self, inputs: Inputs) -> Array | list[Array]:
         """Return the model's answers to all samples.
 
         Args:

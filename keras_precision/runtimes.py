@@ -9,7 +9,12 @@ from keras_precision.runtime_session import RuntimeSession
 
 __all__ = ["RUNTIME_FILES", "open_runtime"]
 
-_SESSIONS = MappingProxyType({".onnx": ("keras_precision.onnx_file", "OnnxSession")})
+_SESSIONS = MappingProxyType(
+    {
+        ".onnx": ("keras_precision.onnx_file", "OnnxSession"),
+        ".xml": ("keras_precision.openvino_file", "OpenvinoSession"),
+    }
+)
 
 RUNTIME_FILES = tuple(_SESSIONS)
 """Endings of files that ``open_runtime`` opens."""

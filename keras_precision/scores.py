@@ -1,5 +1,6 @@
 """Scores of predictions, with NumPy alone: the same on a workstation and on a device without Keras."""
 
+import math
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
@@ -9,7 +10,16 @@ import numpy.typing as npt
 
 from keras_precision.errors import DataError
 
-__all__ = ["SCORES", "accuracy", "agreement", "answers", "mean_absolute_error", "mean_squared_error"]
+__all__ = [
+    "SCORES",
+    "accuracy",
+    "agreement",
+    "answers",
+    "is_probability",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "snr_db",
+]
 
 Array = npt.NDArray[np.generic]
 
@@ -82,6 +92,50 @@ def agreement(reference: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
     """
     _same_shape(np.asarray(reference), np.asarray(predictions))
     return _mean(answers(reference) == answers(predictions))
+
+
+def is_probability(predictions: npt.ArrayLike) -> bool:
+    """Tell whether predictions name classes: several numbers a sample, or single ones between 0 and 1.
+
+    Args:
+        predictions: As for ``answers``.
+
+    Returns:
+        False for a regression of one number whose values lie elsewhere.
+
+    Example:
+        >>> is_probability([[0.2], [0.7]]), is_probability([[21.0], [-3.0]])
+        (True, False)
+    """
+    values = np.asarray(predictions)
+    if values.ndim > 1 and values.shape[-1] > 1:
+        return True
+    return bool(np.all((values >= 0) & (values <= 1)))
+
+
+def snr_db(reference: npt.ArrayLike, predictions: npt.ArrayLike) -> float:
+    """Return the signal-to-noise ratio, ``10 log10(sum r^2 / sum (r - p)^2)``, in decibels.
+
+    Args:
+        reference: Predictions of the reference.
+        predictions: Predictions of the other, of the same shape.
+
+    Returns:
+        Infinity where both are equal; each 20 dB are a factor of ten in the error.
+
+    Raises:
+        DataError: The shapes differ.
+
+    Example:
+        >>> round(snr_db([1.0, 1.0], [1.1, 0.9]), 6)
+        20.0
+    """
+    wanted, given = np.asarray(reference, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
+    _same_shape(wanted, given)
+    signal, noise = float(np.square(wanted).sum()), float(np.square(given - wanted).sum())
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 def mean_absolute_error(truth: npt.ArrayLike, predictions: npt.ArrayLike) -> float:

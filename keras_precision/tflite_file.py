@@ -74,13 +74,17 @@ class Tensor:
             values: Real numbers.
 
         Returns:
-            ``clip(round(x / scale) + zero_point)`` in the tensor's type, or a cast where it is not quantized.
+            ``clip(round(x / scale) + zero_point)`` in the tensor's type, or a cast where it is not
+            quantized. The division is one of float64, and halves are rounded to even: in float32 it
+            would itself be rounded, and could step over a half.
         """
         dtype = np.dtype(self.dtype)
         if not self.scale or values.dtype == dtype:
             return values.astype(dtype, copy=False)
         limits = np.iinfo(dtype)
-        return np.clip(np.round(values / self.scale) + self.zero_point, limits.min, limits.max).astype(dtype)
+        steps = np.rint(np.divide(values, self.scale, dtype=np.float64))
+        steps += self.zero_point
+        return np.clip(steps, limits.min, limits.max, out=steps).astype(dtype)
 
     def dequantize(self, values: Array) -> Array:
         """Return what this tensor holds as real numbers.

@@ -118,3 +118,14 @@ def test_compare_trust(tmp_path: Path) -> None:
     ]
     assert [int(row[2]) for row in rows if row[1] == "in earnest"] == [1, 1, 1]
     assert len(re.findall(r"^Aim: .*: (?:NOT )?met\.$", output, re.MULTILINE)) == 3
+
+
+@pytest.mark.slow
+def test_evaluate_threads(tmp_path: Path) -> None:
+    """Both precisions of a net are timed in both arms, whose predictions are the same."""
+    arguments = ("--nets", "tiny", "--rounds", "1", "--threads", "2", "--seconds", "0.01")
+    output = output_of("evaluate_threads.py", *arguments, folder=tmp_path)
+    rows = tables(output)["kp.evaluate with 2 interpreters"]
+    assert [row[0] for row in rows] == ["tiny, float32", "tiny, int8"]
+    assert all(float(row[3]) > 0 for row in rows)
+    assert "Predictions: the same to the bit." in output

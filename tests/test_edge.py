@@ -73,6 +73,94 @@ def test_evaluate_and_benchmark(files):
     assert timed.value("samples_per_second") == pytest.approx(1e3 / timed.value("latency_ms"))
 
 
+def usual_loop(path, x):
+    """One call after the other, as TensorFlow's documentation has it."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    opened = Interpreter(model_path=str(path))
+    opened.allocate_tensors()
+    (into,), (out,) = opened.get_input_details(), opened.get_output_details()
+    answers = []
+    for sample in x:
+        if into["dtype"] == np.int8:
+            scale, zero_point = into["quantization"]
+            sample = np.clip(np.round(sample / scale + zero_point), -128, 127).astype(np.int8)
+        opened.set_tensor(into["index"], sample[np.newaxis])
+        opened.invoke()
+        answers.append(opened.get_tensor(out["index"])[0])
+    scale, zero_point = out["quantization"]
+    answers = np.stack(answers)
+    return (answers.astype("float32") - zero_point) * np.float32(scale) if scale else answers
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_several_interpreters_answer_as_one_does(files, precision):
+    """Side by side, interpreters give the bits of the usual loop, in order, whatever their number."""
+    folder, x, *_ = files
+    many = np.concatenate([x, x[::-1], x[:7]])  # several spans for each, the last one short
+    expected = usual_loop(folder / f"{precision}.tflite", many)
+    for threads in (1, 2, 3):
+        np.testing.assert_array_equal(edge.predict(folder / f"{precision}.tflite", many, threads=threads), expected)
+    twice = edge.Session(folder / f"{precision}.tflite", workers=4)
+    np.testing.assert_array_equal(twice.predict(many[:1]), expected[:1])
+    np.testing.assert_array_equal(twice.predict(many), expected)
+
+
+def test_halves_are_rounded_to_even_and_never_shift():
+    """The division is one of float64: what lies just beside a half goes to its own side."""
+    tensor = edge.Tensor("x", (1,), "int8", float(np.float32(0.1)), 0)
+    scale = tensor.scale
+    halves = np.array([0.5, 1.5, 2.5, -0.5, -1.5]) * scale
+    np.testing.assert_array_equal(tensor.quantize(halves), np.array([0, 2, 2, 0, -2], "int8"))
+    steps = np.arange(-127, 127) + 0.5
+    above = np.nextafter((steps * scale).astype("float32"), np.float32(np.inf))
+    exact = [int(np.ceil(step)) for step in steps]  # just above a half
+    off = np.round(above / np.float32(scale)) != exact
+    assert off.any()  # in float32, some of them are taken for the half itself
+    np.testing.assert_array_equal(tensor.quantize(above), np.array(exact, "int8"))
+
+
+def test_each_operator_is_timed_alone(files):
+    """Every operator has a time of its own, under its number and kernel; the result says how it was got."""
+    path = files[0] / "int8.tflite"
+    timed = edge.benchmark(path, warmup=0, min_calls=2, min_seconds=0, per_operator=True)
+    rows = timed.select("operator_ms")
+    assert [row.subject for row in rows] == [
+        f"{number}:{operator.kernel}" for number, operator in enumerate(edge.inspect(path).operators)
+    ]
+    assert all(row.value > 0 for row in rows)
+    assert "alone in a file of its own" in timed.environment.sources["operator_ms"]
+    whole = kp.benchmark(path, warmup=0, min_calls=2, min_seconds=0, threads=2, per_operator=True)
+    assert len(whole.select("operator_ms")) == len(rows)
+    assert whole.environment.sources["latency_ms"].endswith("on 2 threads")
+    assert any("the operators alone take" in note for note in whole.notes)
+
+
+def test_an_operator_that_does_not_run_alone_is_unknown(files, monkeypatch):
+    """Where a file of one operator is refused, its time is unknown, and the others are measured."""
+    monkeypatch.setattr(
+        "keras_precision.operator_times.cut_operators",
+        lambda content: (b"TFL3" * 9 if number == 1 else content for number in range(3)),
+    )
+    rows = edge.benchmark(files[0] / "int8.tflite", warmup=0, min_calls=1, min_seconds=0, per_operator=True).select(
+        "operator_ms"
+    )
+    assert [row.value is None for row in rows] == [False, True, False]
+
+
+def test_recurrent_state_and_loops_are_cut_out_too(tmp_path):
+    """Operators with a state, and those that hold graphs of their own, have a time as well."""
+    import tf_keras
+
+    layers, path = tf_keras.layers, tmp_path / "model.tflite"
+    series = layers.Input((6, 4))
+    x = layers.Concatenate()([layers.LSTM(3)(series), layers.GRU(3)(series)])
+    kp.export_tflite(tf_keras.Model(series, layers.Dense(2)(x)), path, "float32")
+    assert {"UNIDIRECTIONAL_SEQUENCE_LSTM", "WHILE"} <= {operator.kernel for operator in edge.inspect(path).operators}
+    timed = edge.benchmark(path, warmup=0, min_calls=1, min_seconds=0, per_operator=True).select("operator_ms")
+    assert all(row.value is not None for row in timed)
+
+
 def test_damaged_files_are_refused_and_never_crash(files, tmp_path):
     """Empty, truncated, foreign and random files are a clean error, however they are broken."""
     content = (files[0] / "int8.tflite").read_bytes()
@@ -148,6 +236,8 @@ def test_bad_arguments(files):
         edge.evaluate(files[0] / "int8.tflite", files[1], files[2], ["auc"])
     with pytest.raises(InputError, match="Expected threads >= 1. Received: 0"):
         edge.Session(files[0] / "int8.tflite", threads=0)
+    with pytest.raises(InputError, match="Expected workers >= 1. Received: 0"):
+        edge.Session(files[0] / "int8.tflite", workers=0)
 
 
 def test_missing_interpreter_names_the_pip_line(files, monkeypatch):

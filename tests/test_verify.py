@@ -101,7 +101,7 @@ def test_benchmark_of_batches(trained):
 
 
 def test_several_inputs(stack, rng):
-    """Inputs are taken as a dict or in the model's order; several outputs are refused with what to do."""
+    """Inputs are taken as a dict or in the model's order."""
     keras = stack.keras
     model = nets.two_inputs(keras)
     x = {"a_table": rng.normal(size=(6, 4)), "z_image": rng.uniform(size=(6, 12, 12, 1))}
@@ -110,8 +110,57 @@ def test_several_inputs(stack, rng):
     ordered = kp.evaluate(kind, (x["z_image"], x["a_table"]), np.zeros(6, int))
     assert named.value("accuracy") == ordered.value("accuracy")
     assert kp.benchmark(kind, x, batch_size=4, warmup=0, min_calls=2, min_seconds=0).value("latency_samples") == 2
-    with pytest.raises(DataError, match="Expected a model with one output. Received: 'two_inputs' with 2"):
-        kp.evaluate(model, x, np.zeros(6, int))
+
+
+def test_several_outputs(stack, rng, tmp_path):
+    """Each output has its own metrics and labels, by name or in order; model and file get the same figures."""
+    model = nets.two_inputs(stack.keras)
+    x = {"a_table": rng.normal(size=(6, 4)), "z_image": rng.uniform(size=(6, 12, 12, 1))}
+    kinds, sizes = rng.integers(0, 3, 6), rng.normal(size=6)
+    answers = model.predict(tuple(x[name].astype("float32") for name in ("z_image", "a_table")), verbose=0)
+    result = kp.evaluate(model, x, {"kind": kinds, "size": sizes}, {"kind": ["accuracy"], "size": "mae"})
+    assert result.value("accuracy", "kind") == np.mean(answers[0].argmax(-1) == kinds)
+    assert result.value("mean_absolute_error", "size") == pytest.approx(np.mean(np.abs(answers[1][:, 0] - sizes)))
+    ordered = kp.evaluate(model, x, (kinds, sizes), [["accuracy"], ["mae"]])
+    assert ordered.measurements == result.measurements
+    if not stack.exports:
+        return
+    kp.export_tflite(model, tmp_path / "model.tflite", "float32")
+    path, metrics = tmp_path / "model.tflite", {"kind": "accuracy", "size": ["mae", "mse"]}
+    read = kp.evaluate(path, x, (kinds, sizes), metrics, reference=model)
+    assert read.value("accuracy", "kind") == result.value("accuracy", "kind")
+    assert read.value("snr_db", "size") > 80
+    alone = kp.evaluate(path, x, (kinds, sizes), {"output_1": "mse"})
+    assert alone.value("mean_squared_error", "output_1") == read.value("mean_squared_error", "size")
+
+
+def test_outputs_that_are_not_told_apart(stack, rng):
+    """Metrics and labels of several outputs must say which they are for."""
+    model = nets.two_inputs(stack.keras)
+    x, y = (rng.uniform(size=(6, 12, 12, 1)), rng.normal(size=(6, 4))), (np.zeros(6, int), np.zeros(6))
+    for labels, metrics, error, message in (
+        (y, ["mae"], InputError, "Expected metrics for each of the outputs kind, size. Received: a list of 1"),
+        (y, None, InputError, "Expected metrics for each of the outputs kind, size. Received: None"),
+        (y, {"kinds": "mae"}, InputError, "Received: 'kinds'. Did you mean 'kind'"),
+        (y[:1], [["accuracy"], ["mae"]], DataError, "Expected labels for each of the outputs kind, size.*tuple of 1"),
+        ({"size": y[1]}, {"kind": "accuracy"}, DataError, "Expected labels for the output 'kind'"),
+    ):
+        with pytest.raises(error, match=message):
+            kp.evaluate(model, x, labels, metrics)
+
+
+def test_figures_of_a_metric_that_has_several(stack, trained):
+    """A metric with a figure for each class gives a row for each, and its state is as it was before."""
+    model, x, y = trained
+    metric = stack.keras.metrics.F1Score(average=None)
+    truth = np.eye(3, dtype="float32")[y]
+    metric.update_state(truth[:5], truth[:5])
+    before = np.asarray(metric.result())
+    result = kp.evaluate(model, x, truth, [metric])
+    assert [row.metric for row in result][:3] == ["f1_score_0", "f1_score_1", "f1_score_2"]
+    np.testing.assert_array_equal(np.asarray(metric.result()), before)
+    with pytest.raises(InputError, match="Expected a metric: a name, a function or an object of Keras. Received: 3"):
+        kp.evaluate(model, x, y, [3])
 
 
 def test_subclassed_models_are_scored(stack, rng):
@@ -122,18 +171,92 @@ def test_subclassed_models_are_scored(stack, rng):
     assert kp.benchmark(model, x, batch_size=4, warmup=1, min_calls=2, min_seconds=0).value("latency_samples") == 2
 
 
-def test_files_take_what_models_take(stack, trained, tmp_path):
-    """Datasets and NaN are treated alike by a model and by its file."""
+def labelled(keras, form, x, y):
+    """Samples with their labels, in a form that fit takes, the last batch smaller."""
     import tensorflow as tf
 
+    starts = range(0, len(x), 10)
+    if form == "tf.data":
+        return tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
+    if form == "generator":
+        return ((x[start : start + 10], y[start : start + 10], np.ones(10)) for start in starts)
+    if form == "DataLoader":
+        torch = pytest.importorskip("torch")
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*map(torch.as_tensor, (x, y))), batch_size=10)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return len(starts)
+
+        def __getitem__(self, index):
+            return x[10 * index : 10 * index + 10], y[10 * index : 10 * index + 10]
+
+    return Batches()
+
+
+@pytest.mark.parametrize("form", ["tf.data", "PyDataset", "DataLoader", "generator"])
+def test_labels_come_with_what_fit_takes(stack, trained, tmp_path, form):
+    """A dataset brings its labels, to a model and to its file alike, and both are asked but once."""
+    import keras
+
+    model, x, y = trained
+    targets = [model]
+    if stack.exports:
+        kp.export_tflite(model, tmp_path / "model.tflite", "float32")
+        targets.append(tmp_path / "model.tflite")
+    for target in targets:
+        result = kp.evaluate(
+            target,
+            labelled(keras, form, x, y),
+            metrics=["accuracy", "sparse_categorical_crossentropy"],
+            reference=model,
+        )
+        assert result.value("accuracy") == kp.evaluate(model, x, y).value("accuracy")
+        assert result.value("agreement") == 1.0
+        assert result.value("samples") == 64
+
+
+def test_datasets_that_bring_no_labels(trained):
+    """Without labels there is nothing to score, unless nothing is asked for but agreement."""
+    import tensorflow as tf
+
+    model, x, y = trained
+    bare = tf.data.Dataset.from_tensor_slices(x).batch(10)
+    with pytest.raises(DataError, match=r"Expected batches \(samples, labels\).*Pass the labels as y"):
+        kp.evaluate(model, bare)
+    with pytest.raises(DataError, match="Expected labels: y, or a dataset.*Received: y=None, and x of type ndarray"):
+        kp.evaluate(model, x)
+    with pytest.raises(DataError, match="Expected at least one sample.*yields nothing"):
+        kp.evaluate(model, iter(()))
+    with pytest.raises(
+        DataError, match=r"Expected a label for each of 4 samples of a batch. Received: labels of shape \(3,\)"
+    ):
+        kp.evaluate(model, iter([(x[:4], y[:3])]))
+    assert kp.evaluate(model, bare, metrics=[], reference=model).value("agreement") == 1.0
+    assert kp.evaluate(model, bare, y).value("samples") == 64
+
+
+def test_agreement_of_a_regression_is_unknown(stack, rng):
+    """A single number that is no probability names no class; how far answers are off is told by snr_db."""
+    model = stack.keras.Sequential([stack.keras.layers.Input((8,)), stack.keras.layers.Dense(1)])
+    x = rng.normal(size=(20, 8)).astype("float32") * 9
+    answers = model.predict(x, verbose=0)
+    result = kp.evaluate(model, x, metrics=(), reference=answers + 0.1)
+    assert result.value("agreement") is None
+    expected = 10 * np.log10(np.sum((answers + 0.1) ** 2) / (20 * 0.01))
+    assert result.value("snr_db") == pytest.approx(expected, abs=0.01)
+    with pytest.raises(DataError, match=r"Expected predictions of 1 output\(s\) as the reference. Received: 2"):
+        kp.evaluate(model, x, metrics=(), reference={"a": answers, "b": answers})
+
+
+def test_files_take_what_models_take(stack, trained, tmp_path):
+    """NaN is treated alike by a model and by its file."""
     model, x, y = trained
     targets = [model]
     if stack.exports:
         kp.export_tflite(model, tmp_path / "model.tflite", "int8", x)
         targets.append(tmp_path / "model.tflite")
     for target in targets:
-        dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
-        assert kp.evaluate(target, dataset, y).value("accuracy") == kp.evaluate(target, x, y).value("accuracy")
         with pytest.raises(DataError, match="NaN or infinite"):
             kp.evaluate(target, np.full_like(x, np.nan), y)
 
@@ -168,3 +291,18 @@ def test_bad_arguments(trained):
         kp.benchmark(model, x, batch_size=0)
     with pytest.raises(InputError, match="Expected warmup >= 0"):
         kp.benchmark(model, x, warmup=-1)
+    for options in ({"threads": 2}, {"per_operator": True}):
+        with pytest.raises(InputError, match="Expected a .tflite file for threads and per_operator"):
+            kp.benchmark(model, x, **options)
+
+
+def test_zeros_are_timed_where_no_samples_are_given(stack, trained, rng):
+    """A model that tells its inputs can be timed without data; another cannot."""
+    model, *_ = trained
+    timed = kp.benchmark(model, batch_size=3, warmup=0, min_calls=2, min_seconds=0)
+    assert timed.value("samples_per_second") == pytest.approx(3e3 / timed.value("latency_ms"))
+    free = stack.keras.Sequential([stack.keras.layers.Input((None, 4)), stack.keras.layers.Dense(1)])
+    with pytest.raises(DataError, match="Expected samples to run. Received: none, for an input of free size"):
+        kp.benchmark(free)
+    with pytest.raises(DataError, match="Expected samples to run. Received: none, for a subclassed model"):
+        kp.benchmark(nets.subclassed(stack.keras))

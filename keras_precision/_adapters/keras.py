@@ -294,6 +294,10 @@ class KerasAdapter(ABC):
         predictions = model.predict(inputs, batch_size=batch_size, verbose=0)
         return _as_arrays(predictions)
 
+    def predict_on_batch(self, model: Any, inputs: Any) -> Any:
+        """Return a model's answers to one batch, through its compiled function, as ``predict`` does."""
+        return _as_arrays(model.predict_on_batch(inputs))
+
     def load(self, path: str, *, unsafe: bool = False) -> Any:
         """Load a model from a file.
 

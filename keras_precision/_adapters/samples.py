@@ -10,7 +10,7 @@ import numpy.typing as npt
 from keras_precision._adapters.keras import Input
 from keras_precision.errors import DataError
 
-__all__ = ["read_samples", "stream_samples"]
+__all__ = ["at_once", "checked", "elements_of", "inputs_of", "read_samples", "stream_samples"]
 
 Array = npt.NDArray[Any]
 
@@ -61,9 +61,9 @@ def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Arr
         )
     whole = _whole(data, inputs)
     batches = (
-        iter([_checked(whole, inputs, batched=True)])
+        iter([checked(whole, inputs, batched=True)])
         if whole is not None
-        else (_checked(piece, inputs) for piece in _pieces(data, inputs))
+        else (checked(piece, inputs) for piece in _pieces(data, inputs))
     )
     empty = True
     for batch in batches:
@@ -74,6 +74,19 @@ def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Arr
         raise DataError(
             "Expected at least one sample. Received: a representative dataset that yields nothing. Was a generator used up before?"
         )
+
+
+def at_once(data: Any) -> bool:
+    """Tell whether data hold all samples at once: arrays, not something that yields them.
+
+    Args:
+        data: As for ``read_samples``.
+
+    Returns:
+        True for an array, and for a list, tuple or dict of them.
+    """
+    held = isinstance(data, Mapping | list | tuple | np.ndarray)
+    return held or (hasattr(data, "shape") and hasattr(data, "__array__"))
 
 
 def _whole(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
@@ -91,7 +104,7 @@ def _whole(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
                 f"Expected {len(inputs)} array(s), for {_listed(inputs)}. Received: a {type(data).__name__} of {len(data)}. {hint}"
             )
         return list(data)
-    if isinstance(data, np.ndarray) or (hasattr(data, "shape") and hasattr(data, "__array__")):
+    if at_once(data):
         if len(inputs) != 1:
             raise DataError(
                 f"Expected {len(inputs)} arrays, for {_listed(inputs)}. Received: one array. Give a tuple, or a dict by input name."
@@ -102,11 +115,22 @@ def _whole(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
 
 def _pieces(data: Any, inputs: Sequence[Input]) -> Iterator[list[Any]]:
     bare = callable(data)  # TensorFlow Lite's own form: a function that yields lists of inputs, never labels
-    for element in _elements(data):
-        yield list(element) if bare and isinstance(element, list) else _inputs_of(element, inputs)
+    for element in elements_of(data):
+        yield list(element) if bare and isinstance(element, list) else inputs_of(element, inputs)
 
 
-def _elements(data: Any) -> Iterable[Any]:
+def elements_of(data: Any) -> Iterable[Any]:
+    """Return what data yield, once through.
+
+    Args:
+        data: A dataset, loader or iterable, or a function that returns one.
+
+    Returns:
+        Its elements.
+
+    Raises:
+        DataError: They never end, or there are none to be had.
+    """
     # A function; not a dataset that can be called as well, as some loaders can.
     produced = data() if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__") else data
     cardinality = getattr(produced, "cardinality", None)  # of tf.data: -1 is infinite
@@ -122,8 +146,19 @@ def _elements(data: Any) -> Iterable[Any]:
     return produced
 
 
-def _inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
-    """The inputs of one element, without labels and weights."""
+def inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
+    """Return the inputs of one element, without labels and weights.
+
+    Args:
+        element: What a dataset yields.
+        inputs: The inputs of the model.
+
+    Returns:
+        One object per input.
+
+    Raises:
+        DataError: A dict has other keys.
+    """
     if isinstance(element, Mapping):
         return _by_name(element, inputs)
     if not isinstance(element, tuple | list):
@@ -131,7 +166,7 @@ def _inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
     # (x,), (x, y) or (x, y, weights), as for fit; or, for several inputs, one array each. Torch
     # loaders turn the tuples into lists.
     if element and isinstance(element[0], Mapping | list | tuple):
-        return _inputs_of(element[0], inputs)
+        return inputs_of(element[0], inputs)
     return list(element) if len(element) == len(inputs) or len(inputs) > 1 else list(element[:1])
 
 
@@ -143,17 +178,29 @@ def _by_name(data: Mapping[str, Any], inputs: Sequence[Input]) -> list[Any]:
     return [data[key] for key in keys if key is not None]
 
 
-def _checked(arrays: list[Any], inputs: Sequence[Input], *, batched: bool = False) -> dict[str, Array]:
-    """Arrays by input name, each of shape (n, ...), finite and of the input's type."""
+def checked(arrays: list[Any], inputs: Sequence[Input], *, batched: bool = False) -> dict[str, Array]:
+    """Return the arrays of some samples as the model takes them.
+
+    Args:
+        arrays: One per input.
+        inputs: The inputs of the model.
+        batched: Whether the first axis must be that of the samples; else single samples get one.
+
+    Returns:
+        Input name to an array of shape (n, ...), finite and of the input's type; nothing for no samples.
+
+    Raises:
+        DataError: They do not fit.
+    """
     if len(arrays) != len(inputs):
         raise DataError(f"Expected {len(inputs)} array(s) a sample, for {_listed(inputs)}. Received: {len(arrays)}.")
-    checked = {
+    fitted = {
         each.name: _fitted(_array(array, each), each, batched) for array, each in zip(arrays, inputs, strict=True)
     }
-    counts = {name: len(array) for name, array in checked.items()}
+    counts = {name: len(array) for name, array in fitted.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"Expected as many samples for each input. Received: {counts}.")
-    return checked if next(iter(counts.values())) else {}
+    return fitted if next(iter(counts.values())) else {}
 
 
 def _array(values: Any, wanted: Input) -> Array:

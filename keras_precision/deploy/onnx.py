@@ -1,27 +1,21 @@
 """export_onnx: a Keras model as an ``.onnx`` file that was read back and run on ONNX Runtime."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from keras_precision.deploy.onnx_graph import onnx_graph
-from keras_precision.deploy.onnx_quantizer import TARGETS, in_float16, in_integers, integer_nodes
-from keras_precision.deploy.onnx_ranges import onnx_ranges
+from keras_precision.deploy.onnx_job import quantized_graph
+from keras_precision.deploy.onnx_quantizer import TARGETS, in_float16
 from keras_precision.deploy.shipping import ship
 from keras_precision.deploy.tensorrt import check_tensorrt
-from keras_precision.deploy.toolchain import Job, Order, Toolchain
+from keras_precision.deploy.toolchain import Job, Order, Toolchain, check_session
 from keras_precision.errors import ExportError, InputError, nearest
 from keras_precision.files import write_whole
 from keras_precision.onnx_file import OnnxSession, inspect_onnx
 from keras_precision.onnx_operators import PRODUCTS
 from keras_precision.plan import PrecisionPlan
-from keras_precision.quantize.assignment import assigned
-from keras_precision.quantize.faithful import check_answers
-from keras_precision.quantize.trace import layers_of
 from keras_precision.result import Result
 from keras_precision.tflite_file import EdgeModel
 
@@ -102,16 +96,10 @@ class OnnxToolchain(Toolchain):
         """Write the file; the float graph is held against the float file before anything is quantized."""
         graph = onnx_graph(job.source, job.model.name)
         write_whole(path, graph.SerializeToString())
-        _check_answers(job, path)
+        check_session(job.model, OnnxSession(path))
         notes: tuple[str, ...] = ()
         if job.measured is not None and "int8" in job.order.precisions:
-            plain = inspect_onnx(path)
-            layers = layers_of(plain, job.source.trace)
-            formats = assigned(plain.operators, layers, job.order.plan)
-            chosen = job.measured.ranges(job.order.calibration, percentile=job.order.percentile)
-            ranges = onnx_ranges(graph, job.measured, chosen)
-            nodes = integer_nodes(graph, ranges, formats, layers, job.order.target)
-            write_whole(path, in_integers(graph, ranges, nodes, job.order.target).SerializeToString())
+            write_whole(path, quantized_graph(graph, job).SerializeToString())
             if job.order.target == "tensorrt":
                 _check_rules(path)
                 notes = (
@@ -119,7 +107,7 @@ class OnnxToolchain(Toolchain):
                 )
         elif job.order.plan.default == "float16":
             write_whole(path, in_float16(graph).SerializeToString())
-            _check_answers(job, path)
+            check_session(job.model, OnnxSession(path))
         return notes
 
     def read_back(self, path: Path) -> EdgeModel:
@@ -148,14 +136,3 @@ def _check_rules(path: Path) -> None:
             f"Expected a file that obeys TensorRT's rules. Received: {'; '.join(f'{row.subject}: {row.value}' for row in broken)}. "
             "Give the layers of these operators float32 in the plan."
         )
-
-
-def _check_answers(job: Job, path: Path) -> None:
-    """Raise where a file without integers does not answer as the model does."""
-    session = OnnxSession(path)
-
-    def answer(samples: Mapping[str, Any]) -> list[Any]:
-        found = session.predict({tensor.name: samples[tensor.name] for tensor in session.model.inputs})
-        return [found] if isinstance(found, np.ndarray) else found
-
-    check_answers(job.model, answer)

@@ -54,7 +54,7 @@ def ship(
     began = time.perf_counter()
     adapter_of(model).inputs(model)  # refuses what cannot be exported
     order.plan.resolve(layer_paths(model))
-    destination = _destination(path, toolchain.suffix, overwrite=overwrite)
+    destination = _destination(path, toolchain, overwrite=overwrite)
     toolchain.require()
     job = _job(toolchain, model, order, data)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
@@ -79,15 +79,18 @@ def ship(
     return Result(name, unique, environment, realised, (*notes, *remarks))
 
 
-def _destination(path: str | os.PathLike[str], suffix: str, *, overwrite: bool) -> Path:
+def _destination(path: str | os.PathLike[str], toolchain: Toolchain, *, overwrite: bool) -> Path:
+    suffix = toolchain.suffix
     wanted = Path(path) if isinstance(path, str | os.PathLike) else None
     if wanted is not None and wanted.suffix == suffix and wanted.is_dir() and (wanted / "Manifest.json").is_file():
         destination = wanted  # a format whose files are folders
     else:
         destination = check_destination(path, suffix=suffix)
-    if destination.exists() and not overwrite:
+    places = [destination, *(destination.with_suffix(each) for each in toolchain.companions)]
+    taken = next((each for each in places if each.exists()), None)
+    if taken is not None and not overwrite:
         raise DestinationError(
-            f"Expected a path that is free. Received: '{destination}', which exists. Remove it, or export with overwrite=True."
+            f"Expected a path that is free. Received: '{taken}', which exists. Remove it, or export with overwrite=True."
         )
     return destination
 

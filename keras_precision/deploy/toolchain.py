@@ -11,16 +11,17 @@ from typing import Any
 from keras_precision.deploy.card import operator_rows
 from keras_precision.deploy.request import wanted_plan
 from keras_precision.errors import PlanError, UnknownPrecisionError
-from keras_precision.optional import require
+from keras_precision.optional import available, require
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.calibration import Calibration
+from keras_precision.quantize.faithful import check_answers
 from keras_precision.quantize.float_file import FloatFile
 from keras_precision.ranges import check_method
 from keras_precision.result import Measurement
 from keras_precision.runtime_session import RuntimeSession
 from keras_precision.tflite_file import EdgeModel
 
-__all__ = ["PRECISIONS", "Job", "Order", "Toolchain"]
+__all__ = ["PRECISIONS", "Job", "Order", "Toolchain", "check_session"]
 
 PRECISIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -90,6 +91,7 @@ class Toolchain(ABC):
         suffix: How its files end.
         extra: The extra of this package that brings what it needs.
         packages: Modules that must be there.
+        companions: Endings of files that are written beside it.
         mixed: Whether layers may differ in their precision.
         calibrates: Whether its integers take their ranges from ``kp.calibrate``.
     """
@@ -98,6 +100,7 @@ class Toolchain(ABC):
     suffix: str
     extra: str
     packages: tuple[str, ...]
+    companions: tuple[str, ...] = ()
     mixed: bool = True
     calibrates: bool = True
 
@@ -128,7 +131,8 @@ class Toolchain(ABC):
             MissingExtraError: Something is not.
         """
         for package in self.packages:
-            require(package, extra=self.extra)
+            if not available(package):
+                require(package, extra=self.extra)
 
     def decided(self, plan: str | PrecisionPlan) -> PrecisionPlan:
         """Return the plan that is meant, if this format can hold it.
@@ -158,3 +162,21 @@ class Toolchain(ABC):
                 f"Expected {allowed} in a file of {self.name}. Received: {', '.join(sorted(mix))}. Export to .tflite for other mixes."
             )
         return wanted
+
+
+def check_session(model: Any, session: RuntimeSession) -> None:
+    """Raise where a file without integers does not answer as its model does.
+
+    Args:
+        model: The model.
+        session: The file, opened.
+
+    Raises:
+        ExportError: Most samples have other answers.
+    """
+
+    def answer(samples: Mapping[str, Any]) -> list[Any]:
+        found = session.predict({tensor.name: samples[tensor.name] for tensor in session.model.inputs})
+        return found if isinstance(found, list) else [found]
+
+    check_answers(model, answer)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
     from keras_precision.comparison import Comparison
+    from keras_precision.deploy.coreml import export_coreml
     from keras_precision.deploy.ethos_u import check_ethos_u
     from keras_precision.deploy.micro import check_micro
     from keras_precision.deploy.onnx import export_onnx
@@ -90,6 +91,7 @@ _WHERE = {
     "export_onnx": "deploy.onnx",
     "export_openvino": "deploy.openvino",
     "compare_exports": "experiment.exports",
+    "export_coreml": "deploy.coreml",
     "evaluate": "verify",
     "benchmark": "verify",
     "edge": "edge",
@@ -142,6 +144,7 @@ __all__ = [
     "diagnose",
     "edge",
     "evaluate",
+    "export_coreml",
     "export_onnx",
     "export_openvino",
     "export_tflite",

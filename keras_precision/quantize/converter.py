@@ -14,7 +14,7 @@ from keras_precision.errors import ExportError, ModelError, PrecisionError
 from keras_precision.optional import require
 from keras_precision.quantize.trace import Trace
 
-__all__ = ["Converted", "FloatFormat", "convert", "static_shape"]
+__all__ = ["Converted", "FloatFormat", "convert", "serving_function", "static_shape"]
 
 FloatFormat = Literal["float32", "float16", "trained", "trained_float_io"]
 
@@ -76,6 +76,22 @@ def convert(model: Any, precision: FloatFormat = "float32") -> Converted:
             raise ExportError(
                 f"Expected TFLiteConverter to convert '{model.name}' to {precision}. Received: {_reason(error, trace)}"
             ) from error
+
+
+def serving_function(model: Any) -> tuple[Any, Any]:
+    """Return a model as a concrete function of TensorFlow for one sample.
+
+    Args:
+        model: A built model of the TensorFlow backend.
+
+    Returns:
+        The function, and the model in float32 whose variables it reads, which must outlive it.
+    """
+    tensorflow = require("tensorflow", extra="tensorflow")
+    adapter = adapter_of(model)
+    exported = adapter.in_float32(model)
+    serving, _ = _traced(tensorflow, adapter, exported, adapter.inputs(model))
+    return serving, exported
 
 
 def static_shape(wanted: Input) -> tuple[int, ...]:

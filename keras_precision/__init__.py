@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from keras_precision.report.saving import save_report
     from keras_precision.result import Measurement, Result
     from keras_precision.search.budget import Budget
+    from keras_precision.search.hypermodel import PrecisionHyperModel
     from keras_precision.search.sensitivity import sensitivity
     from keras_precision.search.tuner import PrecisionTuner
     from keras_precision.suggestion import suggest_plan
@@ -79,6 +80,7 @@ _WHERE = {
     "sensitivity": "search.sensitivity",
     "Budget": "search.budget",
     "PrecisionTuner": "search.tuner",
+    "PrecisionHyperModel": "search.hypermodel",
     "calibrate": "quantize.calibration",
     "Calibration": "quantize.calibration",
     "quantize_aware": "quantize.aware.verb",
@@ -123,6 +125,7 @@ __all__ = [
     "Measurement",
     "NumericsProbe",
     "PrecisionError",
+    "PrecisionHyperModel",
     "PrecisionPlan",
     "PrecisionProfiler",
     "PrecisionTuner",

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.name not in ("side_by_side.py", "trained_nets.py"))
+SCRIPTS = sorted(
+    path
+    for path in BENCHMARKS.glob("*.py")
+    if path.name not in ("search_nets.py", "side_by_side.py", "trained_nets.py")
+)
 
 
 def output_of(name: str, *arguments: str, folder: Path) -> str:
@@ -36,6 +40,15 @@ def tables(output: str) -> dict[str, list[list[str]]]:
 def test_a_benchmark_says_how_to_run_it(script: Path) -> None:
     """Its docstring has the command."""
     assert f"python benchmarks/{script.name}" in str(ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.slow
+def test_the_search_is_measured_as_layers_grow(tmp_path: Path) -> None:
+    """Each net has a row: its layers, the plans run, and the points of its front."""
+    output = output_of("search.py", "--parts", "growth", "--layers", "2", "3", "--no-mobilenet", folder=tmp_path)
+    (rows,) = tables(output).values()
+    assert [row[:2] for row in rows] == [["chain of 2", "2"], ["chain of 3", "3"]]
+    assert all(int(row[2]) >= int(row[1]) + 1 for row in rows)
 
 
 @pytest.mark.slow

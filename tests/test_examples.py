@@ -141,3 +141,12 @@ def test_report(tmp_path: Path) -> None:
     assert list(table(output)) == names
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert [name for name in names if f'<th scope="row">{name}</th>' not in page] == []
+
+
+@pytest.mark.slow
+def test_precision_search(tmp_path: Path) -> None:
+    """The example shows its front and its best plan, and the best file is smaller than the INT8 one."""
+    output = output_of("precision_search.py", "--epochs", "3", "--max-drop", "0.1", folder=tmp_path)
+    assert "best plan: {" in output
+    sizes = [int(size.replace(",", "")) for size in re.findall(r"^\w+\.tflite ([\d,]+) bytes", output, re.MULTILINE)]
+    assert sizes[1] < sizes[0]

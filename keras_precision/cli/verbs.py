@@ -10,6 +10,7 @@ from keras_precision.cli.formats import VERB as FORMATS
 from keras_precision.cli.hardware import VERB as HARDWARE
 from keras_precision.cli.max_batch import VERB as MAX_BATCH
 from keras_precision.cli.report import VERB as REPORT
+from keras_precision.cli.search import VERB as SEARCH
 
 __all__ = ["VERBS"]
 
@@ -22,6 +23,7 @@ VERBS = (
     EXPORT,
     EVALUATE,
     BENCHMARK,
+    SEARCH,
     REPORT,
     CHECK,
 )

@@ -45,13 +45,14 @@ class Score:
         return reference - value if self.direction == "max" else value - reference
 
 
-def score_of(model: Any, wanted: Any, direction: str | None = None) -> Score:
+def score_of(model: Any, wanted: Any, direction: str | None = None, *, compiled: bool = True) -> Score:
     """Return the score that a name, or a metric of Keras, stands for.
 
     Args:
         model: The model. A name must be that of one of its compiled metrics, or ``"loss"``.
-        wanted: The name, a ``keras.metrics.Metric``, or a function of labels and predictions.
+        wanted: The name, a ``keras.metrics.Metric``, a function of labels and predictions, or a score.
         direction: ``"max"`` or ``"min"``; None where it is known.
+        compiled: Whether a name must be compiled; if not, it may be that of any metric of Keras.
 
     Returns:
         The score.
@@ -59,8 +60,10 @@ def score_of(model: Any, wanted: Any, direction: str | None = None) -> Score:
     Raises:
         InputError: No such metric is compiled, or its direction is not known.
     """
+    if isinstance(wanted, Score):
+        return wanted
     adapter = adapter_of(model)
-    if not isinstance(wanted, str):
+    if not isinstance(wanted, str) or not compiled:
         return _with_direction(_made(adapter, wanted), direction)
     name = wanted.removeprefix("val_")
     settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
@@ -68,8 +71,8 @@ def score_of(model: Any, wanted: Any, direction: str | None = None) -> Score:
         return Score("loss", "min", _loss(adapter, settings["loss"]))
     known = {alias: metric for metric in _flat(settings.get("metrics")) for alias in _aliases(metric)}
     if name not in known:
-        compiled = sorted({_aliases(metric)[0] for metric in _flat(settings.get("metrics"))})
-        listed = f"it is compiled with {', '.join(compiled)}" if compiled else "it is compiled with no metrics"
+        names = sorted({_aliases(metric)[0] for metric in _flat(settings.get("metrics"))})
+        listed = f"it is compiled with {', '.join(names)}" if names else "it is compiled with no metrics"
         raise InputError(
             f"Expected a metric that the model '{model.name}' is compiled with. Received: '{wanted}'; {listed}. "
             f"{nearest(name, known)} Compile it with metrics=['{name}'], or pass metric=keras.metrics.SomeMetric().".replace(

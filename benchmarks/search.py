@@ -1,0 +1,254 @@
+"""How good the precision search is: against every plan there is, against KerasTuner's oracles, and as layers grow.
+
+Run: python benchmarks/search.py --data ../shared/data --keep /tmp/search-nets
+
+``truth`` runs the file of every plan of two nets (1,024 and 256), int8 or int4 for each layer, and compares what each
+method finds within four budgets of size: divergence reached, as a ratio to the best of all plans, plans run, and time.
+KerasTuner's oracles read outcomes from that table, so that their time is their own; the time that running their plans
+would take is added. ``growth`` searches untrained chains of 10 to 100 layers, and MobileNetV2. ``promise`` evaluates
+the plans of a front on images that the search has not seen.
+"""
+
+import argparse
+import contextlib
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras_tuner
+import numpy as np
+from search_nets import NETS, Task, chain, task
+from side_by_side import machine, markdown
+
+import keras_precision as kp
+from keras_precision.search.evaluator import Evaluation
+from keras_precision.search.setting import Setting, held_out, ready
+
+SHARES = (0.75, 0.7, 0.65, 0.6)  # of the size of the all-int8 file
+SAMPLES, CALIBRATION = 256, 256
+WITHIN = 1.02
+SEEDS = 20
+
+
+class Truth(NamedTuple):
+    """Every plan of a net."""
+
+    setting: Setting
+    plans: list[tuple[str, ...]]
+    outcomes: dict[tuple[str, ...], Evaluation]
+    per_plan_s: float
+
+    def allowed(self, limit: float) -> dict[tuple[str, ...], float]:
+        """Return the divergence of each plan that is within a size."""
+        figures = {plan: self.outcomes[plan].figures for plan in self.plans}
+        return {plan: each["divergence"] for plan, each in figures.items() if each["size_bytes"] <= limit}
+
+
+def main() -> None:
+    """Run what is asked for, and print a table of each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()), help="where trained nets are kept")
+    parser.add_argument("--parts", nargs="+", default=["truth", "growth", "promise"])
+    parser.add_argument("--nets", nargs="+", default=list(NETS))
+    parser.add_argument("--layers", nargs="+", type=int, default=[10, 25, 50, 100])
+    parser.add_argument("--bayesian-trials", type=int, default=60)
+    parser.add_argument("--no-mobilenet", action="store_true")
+    options = parser.parse_args()
+    print(machine())
+    options.keep.mkdir(parents=True, exist_ok=True)
+    if "truth" in options.parts:
+        for name in options.nets:
+            truth(name, task(name, options.data, options.keep), options.bayesian_trials)
+    if "promise" in options.parts:
+        for name in options.nets:
+            promise(name, task(name, options.data, options.keep))
+    if "growth" in options.parts:
+        growth(options.layers, mobilenet=not options.no_mobilenet)
+
+
+def truth(name: str, given: Task, trials: int) -> None:
+    """Compare methods against all plans of a net."""
+    known = everything(given)
+    base = known.outcomes[known.setting.space.start].figures["size_bytes"]
+    rows = []
+    for share in SHARES:
+        limit = share * base
+        allowed = known.allowed(limit)
+        if not allowed:
+            rows.append([f"{share}", "no plan is so small", "-", "-", "-", "-"])
+            continue
+        best = min(allowed.values())
+        methods: dict[str, Callable[[], tuple[float, float, float]]] = {
+            "ours": lambda limit=limit: ours(given, known, limit),
+            "random": lambda limit=limit: random(known, limit),
+            "BayesianOptimization": lambda limit=limit, best=best: bayesian(known, limit, best, trials),
+            "greedy": lambda limit=limit: greedy(known, limit),
+        }
+        for method, run in methods.items():
+            reached, plans, seconds = run()
+            rows.append(
+                [f"{share}", method, f"{reached:.4g}", f"{reached / best:.3f}", f"{plans:.0f}", f"{seconds:.1f}"]
+            )
+    title = f"{name}: {len(known.plans)} plans, {known.per_plan_s * 1e3:.0f} ms each"
+    print(
+        markdown(title, ["size, of int8", "method", "divergence", "ratio to the best", "plans run", "time (s)"], rows)
+    )
+
+
+def everything(given: Task) -> Truth:
+    """Run the file of every plan."""
+    held = held_out(given.model, given.x_test[:SAMPLES], None, None)
+    setting = ready(given.model, given.x[:CALIBRATION], held, ("int8", "int4"))
+    plans = list(itertools.product(*(unit.choices for unit in setting.space.units)))
+    began = time.perf_counter()
+    outcomes = {plan: setting.evaluator(plan) for plan in plans}
+    return Truth(setting, plans, outcomes, (time.perf_counter() - began) / len(plans))
+
+
+def ours(given: Task, known: Truth, limit: float) -> tuple[float, float, float]:
+    """Divergence, plans and seconds of a search of ours, calibration and all."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        tuner = kp.PrecisionTuner(
+            given.model, given.x[:CALIBRATION], given.x_test[:SAMPLES], ("int8", "int4"),
+            budget=kp.Budget(max_size_bytes=limit), directory=folder, verbose=False,
+        )  # fmt: skip
+        tuner.search()
+        took = time.perf_counter() - began
+        best = known.setting.space.assignment(
+            {unit.name: tuner.best_plan.precision_of(unit.name) for unit in tuner.space.units}
+        )
+        return known.outcomes[best].figures["divergence"], len(tuner.oracle.trials), took
+
+
+def random(known: Truth, limit: float) -> tuple[float, float, float]:
+    """The median over seeds of the best of 100 random plans; time of running them."""
+    reached = []
+    for seed in range(SEEDS):
+        picked = np.random.default_rng(seed).choice(len(known.plans), min(100, len(known.plans)), replace=False)
+        figures = [known.outcomes[known.plans[index]].figures for index in picked]
+        reached.append(min((each["divergence"] for each in figures if each["size_bytes"] <= limit), default=np.inf))
+    return float(np.median(reached)), min(100, len(known.plans)), min(100, len(known.plans)) * known.per_plan_s
+
+
+def bayesian(known: Truth, limit: float, best: float, trials: int) -> tuple[float, float, float]:
+    """What KerasTuner's own search reaches until it is within two percent, or has spent its trials."""
+    space = keras_tuner.HyperParameters()
+    for unit in known.setting.space.units:
+        space.Choice(unit.name, list(unit.choices))
+    goal = kp.Budget(max_size_bytes=limit)
+
+    class Table(keras_tuner.Tuner):
+        def run_trial(self, trial: Any, *args: Any, **options: Any) -> dict[str, float]:
+            figures = known.outcomes[known.setting.space.assignment(trial.hyperparameters.values)].figures
+            return {"score": figures["divergence"] + (1 + goal.excess(figures) if goal.excess(figures) else 0.0)}
+
+    class EnoughError(Exception):
+        """The search is within two percent."""
+
+    with tempfile.TemporaryDirectory() as folder:
+        oracle = keras_tuner.oracles.BayesianOptimizationOracle(
+            keras_tuner.Objective("score", "min"), max_trials=trials, hyperparameters=space, seed=1
+        )
+        tuner = Table(oracle, directory=folder, project_name="bayesian")
+        ended = tuner.on_trial_end
+
+        def on_trial_end(trial: Any) -> None:
+            ended(trial)
+            if oracle.get_best_trials(1)[0].score <= WITHIN * best:
+                raise EnoughError
+
+        tuner.on_trial_end = on_trial_end
+        began = time.perf_counter()
+        with contextlib.suppress(EnoughError):
+            tuner.search(verbose=0)
+        plans = len(oracle.end_order)
+        reached = oracle.get_best_trials(1)[0].score
+        took = time.perf_counter() - began + plans * known.per_plan_s
+    return (reached if reached < 1 else np.inf), plans, took
+
+
+def greedy(known: Truth, limit: float) -> tuple[float, float, float]:
+    """Lower the layer that saves most for its divergence alone, until the size is met."""
+    start = known.setting.space.start
+    base = known.outcomes[start].figures
+
+    def worth(number: int) -> float:
+        alone = known.outcomes[(*start[:number], "int4", *start[number + 1 :])].figures
+        return (base["size_bytes"] - alone["size_bytes"]) / max(alone["divergence"] - base["divergence"], 1e-9)
+
+    plan, plans = list(start), len(start) + 1
+    for number in sorted(range(len(start)), key=worth, reverse=True):
+        if known.outcomes[tuple(plan)].figures["size_bytes"] <= limit:
+            break
+        plan[number] = "int4"
+        plans += 1
+    return known.outcomes[tuple(plan)].figures["divergence"], plans, plans * known.per_plan_s
+
+
+def growth(counts: Sequence[int], *, mobilenet: bool) -> None:
+    """Plans and time of a search as layers grow, and of the front of MobileNetV2."""
+    rows = []
+    for count in counts:
+        samples = np.random.default_rng(0).normal(size=(64, 16, 16, 8)).astype("float32")
+        rows.append([f"chain of {count}", *timed(chain(count), samples)])
+    if mobilenet:
+        import keras
+
+        keras.utils.set_random_seed(1)
+        model = keras.applications.MobileNetV2((96, 96, 3), weights=None, classes=100)
+        samples = np.random.default_rng(0).uniform(-1, 1, (64, 96, 96, 3)).astype("float32")
+        rows.append(["MobileNetV2 (96 x 96)", *timed(model, samples)])
+    header = ["net", "layers with a choice", "plans run", "time (s)", "per layer (s)", "points of the front"]
+    print(markdown("growth: the front of int8 and int4, 64 samples", header, rows))
+
+
+def timed(model: Any, samples: np.ndarray) -> list[str]:
+    """Search, and return layers, plans, seconds and points."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        tuner = kp.PrecisionTuner(
+            model, samples, samples, ("int8", "int4"), directory=folder, verbose=False, objective="front"
+        )
+        tuner.search()
+        took = time.perf_counter() - began
+        layers = sum(len(unit.choices) > 1 for unit in tuner.space.units)
+        points = len(tuner.pareto_front())
+        return [str(layers), str(len(tuner.oracle.trials)), f"{took:.1f}", f"{took / layers:.2f}", str(points)]
+
+
+def promise(name: str, given: Task) -> None:
+    """What a front promises on the validation data, and what it holds on others."""
+    held = min(500, len(given.x_test) // 2)
+    validation = (given.x_test[:held], given.y_test[:held])
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = kp.PrecisionTuner(
+            given.model, given.x[:CALIBRATION], validation, ("int8", "int4"), directory=folder, verbose=False,
+            objective="front", metric="accuracy",
+        )  # fmt: skip
+        tuner.search()
+        full = np.mean(given.model.predict(given.x_test[held:], verbose=0).argmax(1) == given.y_test[held:])
+        rows = []
+        for each in tuner.pareto_front():
+            path = Path(folder) / "plan.tflite"
+            kp.export_tflite(given.model, path, each.plan, tuner._prepare().calibration, engine="aeq")
+            tested = kp.evaluate(path, given.x_test[held:], given.y_test[held:]).value("accuracy")
+            lost = each.value("metric_drop")
+            rows.append(
+                [
+                    f"{each.value('size_bytes'):,}",
+                    f"{100 * lost:.2f}",
+                    f"{100 * (full - tested):.2f}",
+                    f"{100 * (full - tested - lost):+.2f}",
+                ]
+            )
+    title = f"{name}: accuracy lost on {held} validation samples, and on {len(given.x_test) - held} others"
+    print(markdown(title, ["size (bytes)", "promised (%)", "held (%)", "difference"], rows))
+
+
+if __name__ == "__main__":
+    main()

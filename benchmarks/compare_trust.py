@@ -2,20 +2,22 @@
 
 Run: python benchmarks/compare_trust.py
 
-Four parts, each also alone by --what. "verdicts": tiny networks compared with themselves in earnest, and with
+Five parts, each also alone by --what. "verdicts": tiny networks compared with themselves in earnest, and with
 themselves behind a planted wait in each step; 2,000 comparisons more are drawn from the recorded turns. "plain" stands
 beside it: the means of two runs, one after the other, and a threshold of 3 %, on the same steps. "recommendation":
 four architectures on three backends, against the fastest run that keeps the metric. "batch": the largest batch,
-predicted and verified, and a doubling loop beside it.
+predicted and verified, and a doubling loop beside it. "kernels": the 16-bit kernels that oneDNN ran in each precision.
 """
 
 import argparse
 import itertools
 import os
+import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from side_by_side import answer, arguments_of, chosen, in_child, machine, markdo
 import keras_precision as kp
 from keras_precision._adapters.callback import Callback
 
-PARTS = ("verdicts", "recommendation", "batch")
+PARTS = ("verdicts", "recommendation", "batch", "kernels")
 BACKENDS = ("tensorflow", "jax", "torch")
 WAITS = {"slow5": 0.05, "slow10": 0.10}  # of the time of a step
 PLAIN_THRESHOLD = 0.03
@@ -51,7 +53,7 @@ def main() -> None:
         for name in ("comparisons", "equal", "processes", "draws", "seconds", "cases")
     ]
     for part in chosen(options.what, PARTS):
-        backends = BACKENDS if part == "recommendation" else (options.backend,)
+        backends = BACKENDS if part in ("recommendation", "kernels") else (options.backend,)
         began = time.monotonic()
         told = [in_child(__file__, "--what", part, "--backend", name, *common, backend=name) for name in backends]
         print(REPORT[part](told, options))
@@ -383,8 +385,42 @@ def report_batch(told: Sequence[dict[str, Any]], options: argparse.Namespace) ->
     return markdown(f"Largest batch in 2 GB on {options.backend}", header, rows, *notes)
 
 
-PART = {"verdicts": verdicts, "recommendation": recommendation, "batch": batch}
-REPORT = {"verdicts": report_verdicts, "recommendation": report_recommendation, "batch": report_batch}
+def kernels(_: argparse.Namespace) -> dict[str, Any]:
+    """Trace a convolutional net in float32 and in mixed_bfloat16; return which kernels ran."""
+    x, y = clusters(256, 12, 12, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = kp.compare_training(
+            convnet, (x, y), (x[:64], y[:64]), ("float32", "mixed_bfloat16"), seeds=(0,), steps=4, batch_size=64,
+            processes=1, timing_seconds=0.1, trace=folder,
+        )  # fmt: skip
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    told = {run.name: {metric: run.value(metric, "fit") for metric in KERNEL_METRICS} for run in comparison.results}
+    return {"backend": os.environ["KERAS_BACKEND"], "size": size, "told": told}
+
+
+KERNEL_METRICS = ("traced_products", "low_precision_products", "low_precision_share", "traced_casts")
+
+
+def report_kernels(told: Sequence[dict[str, Any]], _: argparse.Namespace) -> str:
+    """Return the table of the kernels."""
+    rows = []
+    for each in told:
+        for name, found in each["told"].items():
+            share = found["low_precision_share"]
+            shown = "-" if share is None else f"{100 * share:.0f} %"
+            counts = (found["traced_products"], found["low_precision_products"], shown, found["traced_casts"])
+            rows.append((f"{each['backend']}, {name}", *counts, f"{each['size'] / 1e6:.1f} MB"))
+    header = ("Run", "Products by oneDNN", "In 16 bits", "Of their time", "Casts", "Both traces")
+    return markdown("Kernels in five traced steps", header, rows)
+
+
+PART = {"verdicts": verdicts, "recommendation": recommendation, "batch": batch, "kernels": kernels}
+REPORT = {
+    "verdicts": report_verdicts,
+    "recommendation": report_recommendation,
+    "batch": report_batch,
+    "kernels": report_kernels,
+}
 
 
 if __name__ == "__main__":

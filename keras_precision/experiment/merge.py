@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from keras_precision.environment import Environment
+from keras_precision.experiment.kernels import Kernels
 from keras_precision.experiment.turns import Turns
 from keras_precision.result import Measurement, Result
 from keras_precision.timing import spread
 
-__all__ = ["merged"]
+__all__ = ["kernel_rows", "merged"]
 
 _BY_SEED = ("peak_memory_mb", "skipped_steps", "diverged_share")
 _ONCE = ("weights_mb", "gradients_mb", "optimizer_mb", "activations_mb", "loss_scale", "batch_size", "batches")
@@ -50,6 +51,24 @@ def merged(
         environment = environment.with_sources({"step_time_ms": _TURNS.format(count=len(timed))})
     notes = dict.fromkeys(note for result in trained.values() for note in result.notes)
     return Result(name, tuple(rows), environment, first.plan, tuple(notes))
+
+
+def kernel_rows(kernels: Kernels) -> list[Measurement]:
+    """Return what a trace told, as rows of a result.
+
+    Args:
+        kernels: The kernels that were run.
+
+    Returns:
+        Counts and shares; a share of nothing is unknown, as where another library than oneDNN computes.
+    """
+    share = kernels.narrow_milliseconds / kernels.milliseconds if kernels.milliseconds else None
+    return [
+        Measurement("fit", "traced_products", kernels.products),
+        Measurement("fit", "low_precision_products", kernels.narrow),
+        Measurement("fit", "low_precision_share", share),
+        Measurement("fit", "traced_casts", kernels.casts),
+    ]
 
 
 def _summaries(trained: Mapping[int, Result], metric: str) -> Iterator[Measurement]:

@@ -1,5 +1,7 @@
 """Run: one training, as a child process does it."""
 
+import ctypes
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -10,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of, adapters_in_use
+from keras_precision._adapters.backend_trace import traced
 from keras_precision._adapters.callback import Callback, Logs
 from keras_precision.callbacks.profiler import PrecisionProfiler
 from keras_precision.errors import DataError, InputError, ModelError, nearest
 from keras_precision.experiment.channel import Channel
 from keras_precision.experiment.identity import configuration_hash, data_hash, weights_hash
+from keras_precision.experiment.kernels import BEGIN, END
 from keras_precision.experiment.task import Task, found, is_arrays, made, mapped
 from keras_precision.plan import PrecisionPlan
 from keras_precision.planned import apply_plan
@@ -25,6 +29,7 @@ from keras_precision.scores import answers
 __all__ = ["Run", "built"]
 
 _FOR_EVER = 10**9
+_TRACED_STEPS = 5
 
 
 class Run:
@@ -88,6 +93,19 @@ class Run:
                 raise DataError("Expected training data for another epoch. Received: data that have run out.")
             if not turns.stopped:  # a generator that came to its end
                 self._data = self._ordered(made(self._task.train_data))
+
+    def trace(self, folder: str) -> None:
+        """Write the backend's own trace of a few steps, after those that compile.
+
+        Args:
+            folder: Where it goes.
+        """
+        _seed(self._seed)
+        self._fit([_Counter(_TRACED_STEPS)], epochs=_FOR_EVER, whole=True)
+        _mark(BEGIN)
+        with traced(self._adapter.compute.name, Path(folder)):
+            self._fit([_Counter(_TRACED_STEPS)], epochs=_FOR_EVER, whole=True)
+        _mark(END)
 
     def _fit(self, callbacks: Sequence[Any], *, whole: bool = False, **settings: Any) -> None:
         """Fit in the order of the data; ``whole`` leaves the partial batch out that would be compiled for anew."""
@@ -243,6 +261,12 @@ class _Turns(Callback):
             self.stopped = self.model.stop_training = True
         else:
             (self._wanted,) = args
+
+
+def _mark(line: str) -> None:
+    """Write a line to the log, behind all that C code has written so far."""
+    ctypes.CDLL(None).fflush(None)
+    os.write(2, f"\n{line}\n".encode())
 
 
 def built(build: Any, precision: str | PrecisionPlan, seed: int) -> Any:

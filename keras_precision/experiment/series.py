@@ -8,13 +8,15 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from keras_precision._adapters import adapters_in_use
 from keras_precision.comparison import Comparison
 from keras_precision.errors import InputError, PrecisionWarning, WorkerError
 from keras_precision.experiment.channel import Channel
-from keras_precision.experiment.merge import merged
+from keras_precision.experiment.kernels import VERBOSE, Kernels, kernels_of
+from keras_precision.experiment.merge import kernel_rows, merged
 from keras_precision.experiment.run import Run
 from keras_precision.experiment.turns import Turns, take_turns
 from keras_precision.experiment.worker import Worker, packed
@@ -37,6 +39,7 @@ class _Measured:
 
     trained: dict[int, Result] = field(default_factory=dict)
     identities: dict[int, dict[str, str]] = field(default_factory=dict)
+    kernels: Kernels | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,24 @@ class Series:
             self.note(f"{len(self._turns)} of {watch.processes} processes of each run took turns in the time")
         self._save()
 
+    def trace(self, seed: int, folder: Path) -> None:
+        """Write a trace of a few steps of each run, and note which kernels they ran.
+
+        Args:
+            seed: The seed of the runs.
+            folder: Where the traces go, each run's in a folder of its own.
+        """
+        for name in list(self._running):
+            place = folder / name.replace(os.sep, "_")
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                with self._started(name, seed, VERBOSE) as worker:
+                    worker.ask("trace", str(place), deadline=self._deadline)
+                    self._measured[name].kernels = kernels_of(worker.log())
+            except WorkerError as error:
+                self.note(f"'{name}' has no trace: {error}")
+        self._save()
+
     def _take_turns(self, watch: Watch) -> None:
         workers = {name: self._resident[name] for name in self._running}
         if len(workers) < 2:
@@ -230,9 +251,9 @@ class Series:
         for name in list(self._resident):
             self._let_go(name)
 
-    def _started(self, name: str, seed: int) -> Worker:
+    def _started(self, name: str, seed: int, environment: Mapping[str, str] | None = None) -> Worker:
         serve = _Serve(self._task, name, self._runs[name], seed)
-        return Worker(packed(serve, "the run"), name, self._backend, deadline=self._deadline)
+        return Worker(packed(serve, "the run"), name, self._backend, environment, deadline=self._deadline)
 
     def _check_identity(self, name: str, seed: int, identity: Mapping[str, str]) -> None:
         for what, value in self._measured[self._baseline].identities.get(seed, identity).items():
@@ -254,7 +275,8 @@ class Series:
 
     def _result(self, name: str) -> Result:
         measured = self._measured[name]
-        return merged(name, measured.trained, measured.identities, self._metric, self._turns, self._session)
+        result = merged(name, measured.trained, measured.identities, self._metric, self._turns, self._session)
+        return result if measured.kernels is None else result.with_measurements(kernel_rows(measured.kernels))
 
     def _save(self) -> None:
         if self._path is None or not self.has_baseline:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from keras_precision.comparison import Comparison
@@ -40,12 +41,12 @@ def compare_training(
     timing_seconds: float = 60.0,
     time_limit: float | None = None,
     path: str | os.PathLike[str] | None = None,
+    trace: str | os.PathLike[str] | None = None,
     verbose: bool | None = None,
 ) -> Comparison:
     """Train one model in several precisions, otherwise identically, and say what can be shown of the difference.
 
-    Each training has a fresh process of its own, and begins with the same weights and data: hashes prove it. Then
-    processes train by turns, so that a machine that drifts does not decide. Ctrl-C, and a run that fails, lose nothing.
+    Each training has a fresh process, and begins with the same weights and data; then they take turns.
 
     Args:
         build: A function that returns a compiled model, ``"module:function"``, or the path of a ``.keras`` file.
@@ -57,7 +58,7 @@ def compare_training(
         steps: Training steps of each, in place of epochs.
         batch_size: Samples a batch, where the data are arrays.
         callbacks: A function, or ``"module:function"``, that is given the run's name and returns callbacks.
-        metric: The compiled metric to compare on the validation data; None for the first, or the loss.
+        metric: The compiled metric to compare; None for the first, or the loss.
         mode: Whether higher (``"max"``) or lower (``"min"``) is better; ``"auto"`` by the metric's name.
         margin: How much worse the metric may be and count as kept; None: see ``Comparison``.
         processes: How many of each run take turns; a speedup is an interval over them.
@@ -65,6 +66,7 @@ def compare_training(
         timing_seconds: Seconds of turns at the most, all processes together.
         time_limit: Seconds for everything; None for no limit.
         path: Where the comparison is saved, again after each seed; None for nowhere.
+        trace: A folder for a trace of a few steps of each run, by the backend's own profiler; None for none.
         verbose: Whether to draw a progress bar; None: on a terminal.
 
     Returns:
@@ -78,10 +80,9 @@ def compare_training(
 
     Example:
         >>> model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-        >>> _ = model.fit(x_test, y_test, verbose=0)
-        >>> model.save("small.keras")
+        >>> _ = model.fit(x_test, y_test, verbose=0), model.save("small.keras")
         >>> data, runs = (x_test, y_test), {"a": "float32", "b": "float32"}
-        >>> comparison = compare_training("small.keras", data, data, runs, seeds=(0,), processes=1, timing_seconds=0.1)
+        >>> comparison = compare_training("small.keras", data, data, runs, (0,), processes=1, timing_seconds=0.1)
         >>> comparison.result("b").value("diverged_share")
         0.0
     """
@@ -96,10 +97,12 @@ def compare_training(
         deadline=None if time_limit is None else time.monotonic() + time_limit,
         path=None if path is None else check_destination(path),
     )
-    return _measured(series, len(runs), seeds, watch, verbose)
+    return _measured(series, len(runs), seeds, watch, trace, verbose)
 
 
-def _measured(series: Series, runs: int, seeds: Sequence[int], watch: Watch, verbose: bool | None) -> Comparison:
+def _measured(
+    series: Series, runs: int, seeds: Sequence[int], watch: Watch, trace: Any, verbose: bool | None
+) -> Comparison:
     series.comparison_of_nothing()  # refuses mode and margin before any work is done
     with (
         series,
@@ -108,6 +111,8 @@ def _measured(series: Series, runs: int, seeds: Sequence[int], watch: Watch, ver
         try:
             series.train(seeds, watch, advance)
             series.time(seeds, watch, advance)
+            if trace is not None:
+                series.trace(seeds[0], Path(trace))
         except KeyboardInterrupt:
             if not series.has_baseline:
                 raise

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import cloudpickle
@@ -150,7 +150,12 @@ class Worker:
         ours = raised(kind, message)
         if ours is not None:
             raise ours
-        raise WorkerError(f"Expected '{self.name}' to run. Received: {kind}: {message}\n{_end_of(told)}")
+        raise WorkerError(f"Expected '{self.name}' to run. Received: {kind}: {message}\n{_end_of(told.splitlines())}")
+
+    def log(self) -> list[str]:
+        """Return the lines that the process has written so far."""
+        size = os.fstat(self._log.fileno()).st_size  # read in place: the process writes where the file stands
+        return os.pread(self._log.fileno(), size, 0).decode(errors="replace").splitlines()
 
     def close(self) -> None:
         """End the process, if it runs."""
@@ -169,11 +174,9 @@ class Worker:
         code = self._process.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = " It may have run out of memory: try a smaller batch." if code == -signal.SIGKILL else ""
-        self._log.seek(0)
-        log = self._log.read().decode(errors="replace")
-        return f"Expected '{self.name}' to run. Received: its process ended with {how}.{hint}\n{_end_of(log)}"
+        return f"Expected '{self.name}' to run. Received: its process ended with {how}.{hint}\n{_end_of(self.log())}"
 
 
-def _end_of(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
+def _end_of(log: Sequence[str]) -> str:
+    lines = [line for line in log if line.strip()]
     return "\n".join(lines[-_LAST_LINES:])

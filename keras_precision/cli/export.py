@@ -1,6 +1,8 @@
 """``keras-precision export``."""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from keras_precision.cli.data import add_data, read_data
 from keras_precision.cli.verb import Answer, Verb
@@ -10,7 +12,12 @@ __all__ = ["VERB"]
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="FILE", help="a .keras, .h5 or .hdf5 file")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the .tflite file to write")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--format",
+        choices=("tflite", "onnx", "openvino", "coreml"),
+        help="its format (what its name ends in: .tflite, .onnx, .xml, .mlpackage)",
+    )
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--precision", default="int8", metavar="NAME", help="the precision of every layer (int8)")
     wanted.add_argument("--plan", metavar="FILE", help="a plan that kp.PrecisionPlan.save wrote")
@@ -36,6 +43,10 @@ def _run(options: argparse.Namespace) -> Answer:
         x, _ = read_data(options.data, options.x, None)
         samples = tuple(each[: options.samples] for each in x) if isinstance(x, tuple) else x[: options.samples]
     held_out = read_data(options.validation, options.x, options.y) if options.validation else None
+    form = options.format or _FORMATS.get(Path(options.output).suffix, "tflite")
+    if form != "tflite":
+        result = _elsewhere(form, options, plan, samples, held_out)
+        return Answer.of(result, kp.render(result) + "".join(f"\nNote: {note}" for note in result.notes))
     result = kp.export_tflite(
         kp.load_model(options.model, unsafe=options.unsafe),
         options.output,
@@ -52,14 +63,32 @@ def _run(options: argparse.Namespace) -> Answer:
     return Answer.of(result, kp.render(result) + notes)
 
 
+_FORMATS = {".onnx": "onnx", ".xml": "openvino", ".mlpackage": "coreml"}
+
+
+def _elsewhere(form: str, options: argparse.Namespace, plan: Any, samples: Any, held_out: Any) -> Any:
+    """Write a file of another toolchain than TensorFlow Lite."""
+    import keras_precision as kp
+
+    model = kp.load_model(options.model, unsafe=options.unsafe)
+    common = {"strict": options.strict, "overwrite": not options.no_overwrite}
+    if form == "coreml":
+        return kp.export_coreml(model, options.output, plan, **common)
+    export = kp.export_onnx if form == "onnx" else kp.export_openvino
+    return export(
+        model, options.output, plan, samples, calibration=options.calibration, validation_data=held_out, **common
+    )
+
+
 VERB = Verb(
     name="export",
-    help="write a model file as TensorFlow Lite, and read it back",
-    description="Writes a model as a .tflite file, reads it back and runs it, and says what is in it. "
+    help="write a model file as TensorFlow Lite, or for another runtime, and read it back",
+    description="Writes a model as a .tflite, .onnx, .xml (OpenVINO) or .mlpackage (Core ML) file, reads it back and runs it, and says what is in it. "
     "Nothing is written unless all checks pass.",
     examples=(
         "export model.keras -o model.tflite --precision int8 --data calib.npz",
         "export model.keras -o model.tflite --plan plan.json --data train.npz --x x_train --samples 500",
+        "export model.keras -o model.onnx --precision int8 --data calib.npz",
         "export old.h5 -o model.tflite --precision float16 --validation test.npz --json",
     ),
     arguments=_arguments,

@@ -14,13 +14,16 @@ import numpy.typing as npt
 from keras_precision import edge
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.samples import read_samples
+from keras_precision.deploy.onnx import export_onnx
+from keras_precision.deploy.openvino import export_openvino
 from keras_precision.deploy.tflite import export_tflite
 from keras_precision.errors import DataError
 from keras_precision.plan import PrecisionPlan
 from keras_precision.planned import apply_plan
 from keras_precision.result import Result
+from keras_precision.runtimes import open_runtime
 
-__all__ = ["Answering", "KerasForm", "TfliteForm", "Turner"]
+__all__ = ["RUNTIME_EXPORTS", "Answering", "KerasForm", "RuntimeForm", "TfliteForm", "Turner"]
 
 Array = npt.NDArray[Any]
 Call = Callable[[int], object]
@@ -66,11 +69,11 @@ class TfliteForm(Answering):
 
     def answers(self) -> Array:
         """Return the answers to all samples, as real numbers."""
-        return _one(edge.Session(self._path).predict(self._inputs), self.name)
+        return _one(self._session().predict(self._inputs), self.name)
 
     def caller(self) -> Call:
         """Return what answers one sample."""
-        session = edge.Session(self._path)
+        session = self._session()
         samples = list(session.samples([array[:_SAMPLES] for array in self._inputs]))
         return lambda number: session.run(samples[number % len(samples)])
 
@@ -81,6 +84,33 @@ class TfliteForm(Answering):
     def result(self) -> Result:
         """Return a result without figures."""
         return Result(self.name, (), self._written.environment, self._written.plan, self._written.notes)
+
+    def _session(self) -> edge.Session:
+        return edge.Session(self._path)
+
+
+class RuntimeForm(TfliteForm):
+    """A file of another runtime, on one thread."""
+
+    def __init__(
+        self, target: str, model: Any, precision: str, x: Any, representative: Any, folder: os.PathLike[str]
+    ) -> None:
+        self.name = f"{target}:{precision}"
+        export, suffix = RUNTIME_EXPORTS[target]
+        self._path = Path(folder) / f"{precision}{suffix}"
+        self._written = export(model, self._path, precision, representative)
+        self.size = self._written.value("size_bytes")
+        self._inputs = list(read_samples(x, adapter_of(model).inputs(model)).values())
+
+    def _session(self) -> edge.Session:
+        return open_runtime(self._path)
+
+
+RUNTIME_EXPORTS: dict[str, tuple[Callable[..., Result], str]] = {
+    "onnx": (export_onnx, ".onnx"),
+    "openvino": (export_openvino, ".xml"),
+}
+"""Targets other than TensorFlow Lite, with the verb that writes their files, and how those end."""
 
 
 class KerasForm(Answering):

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from keras_precision._adapters import adapter_of
 from keras_precision.comparison import Comparison
 from keras_precision.contrast import pack_answers
+from keras_precision.deploy.toolchain import PRECISIONS
 from keras_precision.errors import DestinationError, InputError, UnknownPrecisionError, nearest
-from keras_precision.experiment.answering import Answering, KerasForm, TfliteForm, Turner
+from keras_precision.experiment.answering import RUNTIME_EXPORTS, Answering, KerasForm, RuntimeForm, TfliteForm, Turner
 from keras_precision.experiment.identity import data_hash
 from keras_precision.experiment.turns import Turns, take_turns
 from keras_precision.plan import DEPLOYMENT_PRECISIONS, TRAINING_PRECISIONS
@@ -26,7 +27,7 @@ from keras_precision.timing import spread, time_calls
 
 __all__ = ["compare_exports"]
 
-_TARGETS = ("tflite", "keras")
+_TARGETS = ("tflite", *RUNTIME_EXPORTS, "keras")
 _SOURCE = (
     "median of all calls of one sample; {count} times each form was opened anew, and they took turns, forth and back; "
     "a speedup has one figure for each of these, from the fastest tenth of the calls in each turn"
@@ -60,9 +61,10 @@ def compare_exports(
         y: Class numbers, shape (n,) or (n, 1), or one-hot.
         precisions: Number formats of files; Keras policies, for the target ``"keras"``, which takes all three where none
             but float32 is named. The first is the baseline.
-        targets: ``"tflite"``, ``"keras"`` (the model itself), or both; the first has the baseline.
+        targets: ``"tflite"``, ``"onnx"``, ``"openvino"``, ``"keras"`` (the model itself); the first has the
+            baseline. Each takes those of the precisions that it has.
         representative_dataset: Samples to choose integer ranges from, as for ``kp.export_tflite``; None: ``x``.
-        folder: Where the files stay, as ``precision.tflite``; None: they are removed.
+        folder: Where the files stay, as ``precision.tflite`` and the like; None: they are removed.
         batch_size: Samples a call of the Keras model, for the throughput; a file takes one.
         openings: How often each form is opened anew for its turns; a speedup is an interval over these.
         resolution: How narrow that interval is to be to each side.
@@ -104,8 +106,12 @@ def compare_exports(
         forms: list[Answering] = []
         for target, precision in wanted:
             where = Path(folder or temporary)
-            keras = target == "keras"
-            forms.append(KerasForm(model, precision, x) if keras else TfliteForm(model, precision, x, given, where))
+            if target in RUNTIME_EXPORTS:
+                forms.append(RuntimeForm(target, model, precision, x, given, where))
+            elif target == "keras":
+                forms.append(KerasForm(model, precision, x))
+            else:
+                forms.append(TfliteForm(model, precision, x, given, where))
             advance(1)
         scored = [_Scored(form, y, batch_size) for form in forms]
         turns = [_turns(forms, resolution / 2, timing_seconds / openings) for _ in range(openings)]
@@ -197,11 +203,13 @@ def _wanted(precisions: Sequence[str], targets: Sequence[str]) -> list[tuple[str
     takes = {
         "tflite": [each for each in given if each in DEPLOYMENT_PRECISIONS],
         "keras": policies if mixed else list(TRAINING_PRECISIONS),
+        **{target: [each for each in given if each in PRECISIONS[target]] for target in RUNTIME_EXPORTS},
     }
     found = [(target, precision) for target in dict.fromkeys(places) for precision in dict.fromkeys(takes[target])]
     known = [
         *(DEPLOYMENT_PRECISIONS if "tflite" in places else ()),
         *(TRAINING_PRECISIONS if "keras" in places else ()),
+        *(each for target in RUNTIME_EXPORTS if target in places for each in PRECISIONS[target]),
     ]
     for precision in given:
         if precision not in known:

@@ -52,10 +52,28 @@ def test_files_and_the_model_stand_side_by_side(trained: Any, tmp_path: Path) ->
     assert "tflite:int8 against tflite:float32: size_bytes " in drawn
 
 
+def test_toolchains_stand_side_by_side(trained: Any, tmp_path: Path) -> None:
+    """Files of each runtime answer as the model does, and each takes the precisions that it has."""
+    for module in ("onnxruntime", "tf2onnx", "openvino"):
+        pytest.importorskip(module, reason='pip install "keras-precision[openvino]"')
+    model, x, y = trained
+    comparison = compare_exports(
+        model, x, y, ("float32", "int8", "int16x8"), ("tflite", "onnx", "openvino"), folder=tmp_path, openings=2,
+        timing_seconds=0.1, representative_dataset=kp.calibrate(model, x),
+    )  # fmt: skip
+    names = [f"tflite:{each}" for each in ("float32", "int8", "int16x8")]
+    names += [f"{target}:{each}" for target in ("onnx", "openvino") for each in ("float32", "int8")]
+    assert [result.name for result in comparison.results] == names
+    assert [result.value("accuracy", result.name) > 0.9 for result in comparison.results] == [True] * 7
+    assert [result.value("agreement") >= 0.97 for result in comparison.results] == [True] * 7
+    assert comparison.result("onnx:int8").value("size_bytes") == (tmp_path / "int8.onnx").stat().st_size
+    assert "onnxruntime" in comparison.result("onnx:int8").environment.backend
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"targets": ("onxn",)}, InputError, "targets among tflite, keras. Received: 'onxn'"),
+        ({"targets": ("onxn",)}, InputError, "targets among tflite, onnx, openvino, keras. Received: 'onxn'"),
         ({"precisions": ("float32", "int7")}, UnknownPrecisionError, "precisions that tflite can have: .*Received: 'int7'. Did you mean 'int8'"),
         ({"precisions": ("mixed_bfloat16",)}, UnknownPrecisionError, "Received: 'mixed_bfloat16'"),
         ({"precisions": ()}, InputError, "at least one precision and one target"),

@@ -134,7 +134,8 @@ def report(name: str, model: Any, given: np.ndarray, x: np.ndarray, y: np.ndarra
             f"| {runtime} | {plan} | {session.model.size_bytes / 1e3:,.1f} kB | {np.median(times[runtime, plan]):.4f} ms | "
             f"{ratios[0]:.2f}x | {ratios[1]:.2f} to {ratios[2]:.2f} | {np.mean(answers == y):.2%} | {np.mean(answers == expected.argmax(-1)):.2%} |"
         )
-    small(folder / "TFLite.int8.tflite")
+    kp.export_tflite(model, folder / "small.tflite", "int8", calibration)  # integers at its edges, too
+    small(folder / "small.tflite")
 
 
 def small(path: Path) -> None:

@@ -118,6 +118,20 @@ def test_export_evaluate_and_benchmark_chain(files, tmp_path, capsys):
     assert "latency_p95_ms" in capsys.readouterr().out
 
 
+def test_export_writes_for_other_runtimes(files, tmp_path, capsys):
+    """The ending of the file says for which, as --format does, and other verbs take what was written."""
+    pytest.importorskip("tf2onnx", reason='pip install "keras-precision[onnx]"')
+    pytest.importorskip("onnxruntime", reason='pip install "keras-precision[onnx]"')
+    model, data = files / "model.keras", files / "data.npz"
+    exported = json_of(capsys, "export", model, "-o", tmp_path / "model.onnx", "--data", data)
+    assert exported["name"] == "onnx:int8"
+    scored = json_of(capsys, "evaluate", tmp_path / "model.onnx", "--data", data)
+    assert "accuracy" in json.dumps(scored)
+    line = ["export", str(model), "-o", str(tmp_path / "model.tflite"), "--precision", "float32", "--format", "onnx"]
+    assert main(line) == 2
+    assert "ends in '.onnx'" in capsys.readouterr().err
+
+
 def test_export_takes_a_plan(files, tmp_path, capsys):
     """A plan from a file is what is exported, and an older file is kept where that is asked for."""
     plan = kp.PrecisionPlan.deployment("int8", layers={"head": "float32"})

@@ -105,19 +105,20 @@ def compare_exports(
     ):
         forms: list[Answering] = []
         for target, precision in wanted:
-            where = Path(folder or temporary)
-            if target in RUNTIME_EXPORTS:
-                forms.append(RuntimeForm(target, model, precision, x, given, where))
-            elif target == "keras":
-                forms.append(KerasForm(model, precision, x))
-            else:
-                forms.append(TfliteForm(model, precision, x, given, where))
+            forms.append(_form(target, precision, (model, x, given), Path(folder or temporary)))
             advance(1)
         scored = [_Scored(form, y, batch_size) for form in forms]
         turns = [_turns(forms, resolution / 2, timing_seconds / openings) for _ in range(openings)]
     told = _Told(_reference(model, x, scored), turns, secrets.token_hex(4), data_hash((np.asarray(y),) * 2))
     results = [each.result(told) for each in scored]
     return Comparison(results[0], results[1:], metric="accuracy", margin=margin)
+
+
+def _form(target: str, precision: str, made_of: tuple[Any, Any, Any], folder: Path) -> Answering:
+    model, x, given = made_of
+    if target in RUNTIME_EXPORTS:
+        return RuntimeForm(target, model, precision, x, given, folder)
+    return KerasForm(model, precision, x) if target == "keras" else TfliteForm(model, precision, x, given, folder)
 
 
 def _turns(forms: Sequence[Answering], resolution: float, seconds: float) -> Turns:

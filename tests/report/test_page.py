@@ -98,6 +98,15 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert kp.render(result, "html").count("<script") == 0
 
 
+def test_data_cannot_leave_their_script() -> None:
+    """The data of the charts hold no sign that could end their element, and are read as they were."""
+    from keras_precision.report.page import _as_script
+
+    data = [{"key": "</script><!-- & -->"}]
+    assert not set("<>&") & set(_as_script(data))
+    assert json.loads(_as_script(data)) == data
+
+
 def test_findings_come_with_their_advice(tmp_path: Path) -> None:
     """Findings of the caller and of the rules are shown once each, the worst first, and lead the overview."""
     collapsed = kp.Result(

@@ -142,3 +142,11 @@ def test_evaluate_threads(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["tiny, float32", "tiny, int8"]
     assert all(float(row[3]) > 0 for row in rows)
     assert "Predictions: the same to the bit." in output
+
+
+@pytest.mark.slow
+def test_qat_times_both_engines(tmp_path: Path) -> None:
+    """A step of each engine is held against the float step of the same Keras."""
+    rows = tables(output_of("qat.py", "steps", "--rounds", "1", folder=tmp_path))["Step time"]
+    assert [row[0] for row in rows] == ["ours, keras / Keras 3", "TFMOT / tf_keras", "ours / TFMOT"]
+    assert all(float(row[1].split()[0]) > 0 for row in rows)

@@ -150,3 +150,15 @@ def test_precision_search(tmp_path: Path) -> None:
     assert "best plan: {" in output
     sizes = [int(size.replace(",", "")) for size in re.findall(r"^\w+\.tflite ([\d,]+) bytes", output, re.MULTILINE)]
     assert sizes[1] < sizes[0]
+
+
+@pytest.mark.slow
+def test_qat(tmp_path: Path) -> None:
+    """FP32, PTQ and QAT stand in one table; trained with the rounding, the files answer as their models do."""
+    rows = table(output_of("qat.py", "--epochs", "4", folder=tmp_path))
+    assert list(rows) == ["tflite:float32", "PTQ int8", "QAT int8", "PTQ int4", "QAT int4"]
+    accuracy, agreement = (
+        {name: float(cells[at].removesuffix(" %")) for name, cells in rows.items()} for at in (-2, -1)
+    )
+    assert accuracy["QAT int4"] > accuracy["PTQ int4"] - 1
+    assert min(agreement["QAT int8"], agreement["QAT int4"]) > 95

@@ -32,6 +32,7 @@ class Bridge:
 
     Args:
         model: A built functional or sequential model of Keras 3.
+        plain: Whether lone normalizations and separable convolutions stay as they are.
 
     Attributes:
         model: The model of tf_keras.
@@ -41,7 +42,8 @@ class Bridge:
         ModelError: tf_keras has no such layer or operation, or the outputs differ.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, plain: bool = False) -> None:
+        self._plain = plain
         self._paths = {id(layer): path for path, layer in layer_paths(model).items()}
         self._layers: dict[str, list[Any]] = {}
         inputs = [tf_keras.Input(t.shape[1:], batch_size=t.shape[0], dtype=t.dtype, name=t.name) for t in model.inputs]
@@ -72,10 +74,12 @@ class Bridge:
         if not isinstance(layer, keras.layers.Layer):
             return as_layer(layer, args, given)
         path = self._paths[id(layer)]
-        if type(layer) is keras.layers.Add and len(args[0]) > 2:  # one ADD has two operands, and each sum a range
+        if (
+            type(layer) is keras.layers.Add and not self._plain and len(args[0]) > 2
+        ):  # one ADD has two operands, and each sum a range
             return functools.reduce(lambda one, other: tf_keras.layers.Add()([one, other]), args[0])
         if path not in self._layers:
-            self._layers[path] = list(_parts(layer, path.replace("/", "__"), lone=_is_lone(node)))
+            self._layers[path] = list(self._parts(node, path.replace("/", "__")))
         parts = self._layers[path]
         value = parts[0](*args, **given)
         for part in parts[1:]:
@@ -85,6 +89,11 @@ class Bridge:
             if hasattr(part, "finalize_state"):
                 part.finalize_state()
         return value
+
+    def _parts(self, node: Any, name: str) -> Iterator[Any]:
+        if self._plain:
+            return iter([_translated(node.operation, name)])
+        return _parts(node.operation, name, lone=_is_lone(node))
 
     def _check(self, model: Any) -> None:
         generator = np.random.default_rng(0)
@@ -154,13 +163,17 @@ def _parts(layer: Any, name: str, *, lone: bool) -> Iterator[Any]:
             config["filters"], 1, use_bias=config["use_bias"], activation=config["activation"], name=name
         )
         return
+    yield _translated(layer, name)
+
+
+def _translated(layer: Any, name: str) -> Any:
     found = getattr(tf_keras.layers, type(layer).__name__, None)
     if found is None or type(layer) is not getattr(keras.layers, type(layer).__name__, None):
         raise ModelError(
             f"Expected layers that tf_keras has, too. Received: '{layer.name}' of type {type(layer).__name__}. "
             "Train it with engine='keras'."
         )
-    yield found.from_config(_config(found, layer.get_config(), name))
+    return found.from_config(_config(found, layer.get_config(), name))
 
 
 def _config(found: type, config: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from keras_precision.optional import require
 __all__ = ["TfmotConfig", "is_tfmot", "prepared", "register_tfmot_config"]
 
 TfmotConfig = Literal["output", "float"] | tuple[str, ...]
-"""Quantize the output; leave it in float, on the scale of its input; or quantize these weights, and the activation."""
+"""Quantize the output; give it no range of its own; or quantize these weights, and the activation."""
 
 _ON_THE_INPUTS_SCALE = """
 AveragePooling1D AveragePooling2D MaxPooling1D MaxPooling2D MaxPooling3D GlobalMaxPooling1D GlobalMaxPooling2D Flatten Reshape
 Permute RepeatVector ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D UpSampling1D UpSampling2D UpSampling3D
 Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout ActivityRegularization
-Masking Softmax InputLayer
+Masking
 """
 _CONFIGS: dict[str, TfmotConfig] = {
     **dict.fromkeys(_ON_THE_INPUTS_SCALE.split(), "float"),
@@ -82,8 +82,10 @@ def prepared(model: Any, wants: Callable[[str], bool]) -> Any:
         copy = layer.__class__.from_config(layer.get_config())
         kind = type(layer).__name__
         chosen = _CONFIGS.get(kind)
-        if not wants(layer.name) or chosen == "float":
+        if not wants(layer.name):
             return copy
+        if chosen == "float":  # no range of its own; the model's input before it gets one
+            return tools.quantize_annotate_layer(copy, defaults.Default8BitQuantizeConfig([], [], False))
         if chosen is None and (registry.supports(layer) or kind == "BatchNormalization"):
             return tools.quantize_annotate_layer(copy)
         if isinstance(chosen, tuple):

@@ -41,7 +41,7 @@ def compare_training(
     timing_seconds: float = 60.0,
     time_limit: float | None = None,
     path: str | os.PathLike[str] | None = None,
-    trace: str | os.PathLike[str] | None = None,
+    trace: bool | str | os.PathLike[str] = False,
     verbose: bool | None = None,
 ) -> Comparison:
     """Train one model in several precisions, otherwise identically, and say what can be shown of the difference.
@@ -66,7 +66,7 @@ def compare_training(
         timing_seconds: Seconds of turns at the most, all processes together.
         time_limit: Seconds for everything; None for no limit.
         path: Where the comparison is saved, again after each seed; None for nowhere.
-        trace: A folder for a trace of a few steps of each run, by the backend's own profiler; None for none.
+        trace: A folder for a trace of a few steps of each run, by the backend's own profiler; True for ``"traces"``.
         verbose: Whether to draw a progress bar; None: on a terminal.
 
     Returns:
@@ -111,8 +111,8 @@ def _measured(
         try:
             series.train(seeds, watch, advance)
             series.time(seeds, watch, advance)
-            if trace is not None:
-                series.trace(seeds[0], Path(trace))
+            if trace is not False:
+                series.trace(seeds[0], Path("traces" if trace is True else trace))
         except KeyboardInterrupt:
             if not series.has_baseline:
                 raise

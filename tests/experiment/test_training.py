@@ -18,6 +18,7 @@ from keras_precision.errors import (
     UnknownPrecisionError,
     WorkerError,
 )
+from keras_precision.experiment.kernels import BEGIN, END
 from keras_precision.experiment.series import Series
 from keras_precision.experiment.training import compare_training
 from keras_precision.result import Measurement, Result
@@ -186,6 +187,33 @@ def test_the_time_limit_ends_it(script: Script, monkeypatch: pytest.MonkeyPatch)
         comparison = compare(time_limit=25, processes=1)
     assert [row.step for row in comparison.result("mixed_bfloat16").select("val_accuracy", "seed")] == [0]
     assert len({name for name, _ in script.started}) == 3
+
+
+def test_each_run_is_traced_in_a_process_of_its_own(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more process of each run, in a folder of its own; what its kernels tell is in the result."""
+    line = "onednn_verbose,v1,primitive,exec,cpu,matmul,brg,undef,src:bf16::blocked:ab::f0 dst:bf16::blocked:ab::f0,,,8x8,1.0"
+
+    class Tracing(Told):
+        def __enter__(self) -> "Tracing":
+            return self
+
+        def __exit__(self, *exception: object) -> None:
+            self.close()
+
+        def ask(self, request: str, *args: Any, deadline: float | None = None) -> Any:
+            return None if request == "trace" else super().ask(request, *args, deadline=deadline)
+
+        def log(self) -> list[str]:
+            return [BEGIN, line, END]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Series, "_started", lambda self, name, seed, environment=None: Tracing(script, name, seed))
+    comparison = compare(seeds=(0,), processes=1, trace=True)
+    assert len(script.started) == 6
+    assert sorted(path.name for path in (tmp_path / "traces").iterdir()) == sorted(script.accuracy)
+    assert [run.value("low_precision_share") for run in comparison.results] == [1.0] * 3
 
 
 @pytest.mark.parametrize(

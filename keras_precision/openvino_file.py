@@ -58,6 +58,7 @@ class OpenvinoSession(RuntimeSession):
         if not Path(path).exists():
             raise FileNotFoundError(f"Expected an OpenVINO file. Received: '{path}', which does not exist.")
         settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        settings["ENABLE_CPU_PINNING"] = False  # to a core that others use, too
         settings |= {"INFERENCE_PRECISION_HINT": precision} if precision is not None else {}
         try:
             with captured("OpenVINO"):

@@ -25,7 +25,7 @@ __all__ = ["OnnxToolchain", "export_onnx"]
 def export_onnx(
     model: Any,
     path: str | os.PathLike[str],
-    plan: str | PrecisionPlan = "int8",
+    plan: str | PrecisionPlan | None = None,
     representative_dataset: Any = None,
     *,
     target: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
@@ -45,6 +45,7 @@ def export_onnx(
         path: Where the file goes, ending in ``.onnx``; its folder must exist. Nothing is written
             unless all checks pass.
         plan: ``"float32"``, ``"float16"``, ``"int8"``, or a deployment plan of int8 and float32.
+            None: int8, or, for what ``kp.quantize_aware`` returned, what it was trained for.
         representative_dataset: Samples to choose the ranges of activations from, as for
             ``kp.calibrate``, or what that returned. Needed for int8.
         target: ``"onnxruntime"``, or ``"tensorrt"``, whose rules for explicit quantization the file
@@ -80,7 +81,7 @@ def export_onnx(
             f"Expected target to be one of {', '.join(TARGETS)}. Received: {target!r}. {nearest(str(target), TARGETS)}".rstrip()
         )
     toolchain = OnnxToolchain()
-    order = Order(toolchain.decided(plan), calibration, percentile, strict, target)
+    order = Order(toolchain.decided(plan or "int8"), calibration, percentile, strict, target, plan is not None)
     return ship(
         toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )

@@ -37,7 +37,7 @@ def onnx_ranges(model: Any, calibration: Calibration, ranges: Mapping[str, Range
         Name of a tensor of the graph to its range; tensors without a counterpart are left out.
     """
     sample = _sample(calibration)
-    known = list(_held_by_file(calibration, sample).items())
+    known = list(_held_by_file(calibration, sample, ranges).items())
     found: dict[str, Range] = {}
     for name, values in _held_by_graph(model, sample).items():
         match = next((each for each, other in known if _alike(values, other)), None)
@@ -71,9 +71,13 @@ def _sample(calibration: Calibration) -> dict[str, Array]:
     return sample
 
 
-def _held_by_file(calibration: Calibration, sample: Mapping[str, Array]) -> dict[str, Array]:
+def _held_by_file(
+    calibration: Calibration, sample: Mapping[str, Array], ranges: Mapping[str, Range]
+) -> dict[str, Array]:
     graph = Flatbuffer(calibration.float_file.content)
-    names = {number: graph.name(number) for number in graph.activations() if graph.name(number) in calibration.seen}
+    read = graph.read()  # what a loop leaves and nobody reads is not kept by the interpreter
+    wanted = [number for number in graph.activations() if number in read and graph.name(number) in ranges]
+    names = {number: graph.name(number) for number in wanted}
     held: dict[str, Array] = {}
 
     def look(number: int, values: Array) -> None:

@@ -34,7 +34,7 @@ _SUBSET = 300  # NNCF's own default
 def export_openvino(
     model: Any,
     path: str | os.PathLike[str],
-    plan: str | PrecisionPlan = "int8",
+    plan: str | PrecisionPlan | None = None,
     representative_dataset: Any = None,
     *,
     calibration: str = "mse",
@@ -55,6 +55,7 @@ def export_openvino(
         path: Where the file goes, ending in ``.xml``; its folder must exist. Nothing is written
             unless all checks pass.
         plan: ``"float32"``, ``"float16"`` (weights), ``"int8"``, or a deployment plan of int8 and float32.
+            None: int8, or, for what ``kp.quantize_aware`` returned, what it was trained for.
         representative_dataset: Samples, as for ``kp.calibrate`` (NNCF takes the first 300), or what
             that returned. Needed for int8.
         calibration: How ranges are chosen from a calibration; NNCF has a way of its own.
@@ -75,7 +76,7 @@ def export_openvino(
         'float32'
     """
     toolchain = OpenvinoToolchain()
-    order = Order(toolchain.decided(plan), calibration, percentile, strict, "onnxruntime")
+    order = Order(toolchain.decided(plan or "int8"), calibration, percentile, strict, "onnxruntime", plan is not None)
     return ship(
         toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )

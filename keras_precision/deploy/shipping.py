@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from keras_precision._adapters.paths import layer_paths
 from keras_precision.deploy.readback import check_plan, realised_plan
 from keras_precision.deploy.toolchain import Job, Order, Toolchain
 from keras_precision.environment import Environment
-from keras_precision.errors import DestinationError
+from keras_precision.errors import DestinationError, ModelError
 from keras_precision.files import check_destination
+from keras_precision.quantize.aware.verb import is_prepared, is_quantize_aware
 from keras_precision.quantize.calibration import Calibration, calibrate
 from keras_precision.quantize.float_file import float_file
 from keras_precision.quantize.trace import layers_of
@@ -56,7 +58,8 @@ def ship(
     order.plan.resolve(layer_paths(model))
     destination = _destination(path, toolchain, overwrite=overwrite)
     toolchain.require()
-    job = _job(toolchain, model, order, data)
+    plain, order, data = _as_trained(toolchain, model, order, data)
+    job = _job(toolchain, plain, order, data)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
         made = Path(folder) / destination.name
         remarks = toolchain.export(job, made)
@@ -93,6 +96,21 @@ def _destination(path: str | os.PathLike[str], toolchain: Toolchain, *, overwrit
             f"Expected a path that is free. Received: '{taken}', which exists. Remove it, or export with overwrite=True."
         )
     return destination
+
+
+def _as_trained(toolchain: Toolchain, model: Any, order: Order, data: Any) -> tuple[Any, Order, Any]:
+    """The plain model behind a quantization-aware one, the plan and the ranges that it was trained for; others as they are."""
+    if is_prepared(model):
+        raise ModelError(
+            f"Expected a quantization-aware model of Keras 3 for {toolchain.name}. Received: '{model.name}' of tensorflow-model-optimization. "
+            "Export it with kp.export_tflite."
+        )
+    if not is_quantize_aware(model):
+        return model, order, data
+    from keras_precision.quantize.aware.trained import as_trained
+
+    plain, trained, ranges = as_trained(model, order.plan if order.asked else None, data)
+    return plain, replace(order, plan=toolchain.decided(trained)), ranges
 
 
 def _job(toolchain: Toolchain, model: Any, order: Order, data: Any) -> Job:

@@ -44,6 +44,7 @@ class Order:
         percentile: For the method of that name.
         strict: Whether operators under the plan's default must be honoured, too.
         target: What the file is to run on, where the toolchain knows several.
+        asked: Whether the plan was asked for; else a quantization-aware model is exported as it was trained.
     """
 
     plan: PrecisionPlan
@@ -51,6 +52,7 @@ class Order:
     percentile: float = 99.99
     strict: bool = False
     target: str = ""
+    asked: bool = True
 
     def __post_init__(self) -> None:
         """Check what the type of each field cannot say."""

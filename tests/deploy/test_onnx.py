@@ -294,6 +294,26 @@ def test_a_damaged_file_is_refused(content: bytes, tmp_path: Path) -> None:
             check()
 
 
+def test_a_quantization_aware_model_keeps_what_it_trained(trained: Trained, tmp_path: Path) -> None:
+    """The scales of the file are those of the ranges that training followed."""
+    from keras_precision.quantize.aware.trained import as_trained
+
+    aware = kp.quantize_aware(trained.model, engine="keras")
+    aware.compile("adam", "sparse_categorical_crossentropy")
+    aware.fit(trained.x[:64], trained.y[:64], batch_size=32, verbose=0)
+    result = kp.export_onnx(
+        aware, tmp_path / "model.onnx", None, trained.x[:64], validation_data=(trained.x, trained.y)
+    )
+    assert result.value("agreement") >= 0.97
+    _, _, ranges = as_trained(aware, None, trained.x[:64])
+    steps = np.array([(high - low) / 255 for low, high in ranges.trained.values()])
+    held = constants(tmp_path / "model.onnx")
+    casts = [node for node in read_onnx(tmp_path / "model.onnx").graph.node if node.op_type == "QuantizeLinear"]
+    scales = [float(held[node.input[1]]) for node in casts if held[node.input[1]].ndim == 0]
+    near = [np.abs(steps / scale - 1).min() < 1e-3 for scale in scales]
+    assert sum(near) >= 0.7 * len(near) > 3  # the others have no range of their own in training
+
+
 # TensorRT
 
 

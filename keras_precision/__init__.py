@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from keras_precision.experiment.batch_size import find_max_batch_size
     from keras_precision.experiment.exports import compare_exports
     from keras_precision.experiment.training import compare_training
+    from keras_precision.explain.drop import explain_drop
     from keras_precision.findings import Finding
     from keras_precision.gate import check_results
     from keras_precision.machine import hardware
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from keras_precision.policy import precision, set_precision
     from keras_precision.quantize.aware.verb import from_quantize_aware, quantize_aware
     from keras_precision.quantize.calibration import Calibration, calibrate
+    from keras_precision.quantize.layer_errors import quantization_report
     from keras_precision.report.render import render
     from keras_precision.report.saving import save_report
     from keras_precision.result import Measurement, Result
@@ -96,6 +98,8 @@ _WHERE = {
     "export_coreml": "deploy.coreml",
     "evaluate": "verify",
     "benchmark": "verify",
+    "quantization_report": "quantize.layer_errors",
+    "explain_drop": "explain.drop",
     "edge": "edge",
     "check_tensorrt": "deploy.tensorrt",
     "check_micro": "deploy.micro",
@@ -147,6 +151,7 @@ __all__ = [
     "diagnose",
     "edge",
     "evaluate",
+    "explain_drop",
     "export_coreml",
     "export_onnx",
     "export_openvino",
@@ -160,6 +165,7 @@ __all__ = [
     "load_model",
     "plan_of",
     "precision",
+    "quantization_report",
     "quantize_aware",
     "register_quantize_rule",
     "register_tfmot_config",

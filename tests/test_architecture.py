@@ -26,7 +26,7 @@ FRAMEWORKS = {"keras", "tf_keras", "tensorflow", "jax", "torch"}
 # A room is a file or a folder of the package. Those that do not exist yet have their floor already.
 FLOORS = {
     8: ("cli", "pytest_plugin"),
-    7: ("demo",),
+    7: ("demo", "explain"),
     6: ("search",),
     5: ("diagnosis", "experiment"),
     4: ("callbacks", "deploy"),
@@ -59,6 +59,7 @@ FLOORS = {
         "metrics",
         "plan",
         "progress",
+        "quantization_findings",
         "ranges",
         "result",
         "runtime_session",

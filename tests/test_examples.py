@@ -162,3 +162,12 @@ def test_qat(tmp_path: Path) -> None:
     )
     assert accuracy["QAT int4"] > accuracy["PTQ int4"] - 1
     assert min(agreement["QAT int8"], agreement["QAT int4"]) > 95
+
+
+def test_explain_drop(tmp_path: Path) -> None:
+    """The tables name every class and layer, and the mended file agrees more often than the first."""
+    output = output_of("explain_drop.py", "--epochs", "2", folder=tmp_path)
+    rows = table(output)
+    assert {f"class {number}" for number in range(10)} | {"all", "slice thick", "conv_1", "conv_2", "head"} <= set(rows)
+    first, mended = (float(share) for share in re.findall(r"agreement ([\d.]+) %", output))
+    assert mended >= first

@@ -5,6 +5,7 @@ from keras_precision.cli.check import VERB as CHECK
 from keras_precision.cli.compare import VERB as COMPARE
 from keras_precision.cli.demo import VERB as DEMO
 from keras_precision.cli.evaluate import VERB as EVALUATE
+from keras_precision.cli.explain import VERB as EXPLAIN
 from keras_precision.cli.export import VERB as EXPORT
 from keras_precision.cli.formats import VERB as FORMATS
 from keras_precision.cli.hardware import VERB as HARDWARE
@@ -23,6 +24,7 @@ VERBS = (
     EXPORT,
     EVALUATE,
     BENCHMARK,
+    EXPLAIN,
     SEARCH,
     REPORT,
     CHECK,

@@ -14,6 +14,7 @@ from keras_precision.findings import Finding, in_order, judge, training_findings
 from keras_precision.layer_facts import LayerFacts, facts_findings, input_findings, variance_findings
 from keras_precision.layer_findings import LAYER_RULES
 from keras_precision.observed import Observation, blame, origin_rows, rows_of
+from keras_precision.quantization_findings import drop_findings, quantization_findings
 from keras_precision.result import Measurement, Result
 from keras_precision.run_findings import run_findings
 
@@ -28,7 +29,8 @@ def diagnose(model_or_results: Any, data: Any = None) -> tuple[Finding, ...]:
     uses; nothing of the model is changed. A model that computes in 16 bits is compared with itself in float32.
 
     Args:
-        model_or_results: A Keras model; or a result of ``PrecisionProfiler``; or several, of which the first is the
+        model_or_results: A Keras model; or a result of ``PrecisionProfiler``, ``kp.quantization_report`` or
+            ``kp.explain_drop``; or several, of which the first is the
             baseline, in float32.
         data: For a model: ``(x, y)`` or ``x``, as arrays (the first 256 samples are used) or anything that yields batches.
             None reads its graph alone, as ``kp.lint`` does.
@@ -63,7 +65,8 @@ def _of_results(results: Sequence[Any], data: Any) -> tuple[Finding, ...]:
         )
     if data is not None:
         raise InputError("Expected data with a model alone. Received: results and data. Pass the model in their place.")
-    each = [finding for result in results for finding in (*training_findings(result), *judge(result, LAYER_RULES))]
+    rules = (training_findings, quantization_findings, drop_findings, lambda result: judge(result, LAYER_RULES))
+    each = [finding for result in results for rule in rules for finding in rule(result)]
     return in_order((*each, *run_findings(results)))
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from keras_precision.errors import InputError
 from keras_precision.report import markdown, text
+from keras_precision.report.drop_tables import drop_tables, is_drop
 from keras_precision.report.figure import shown
 from keras_precision.report.gathered import Source, gather
 from keras_precision.report.hardware_table import hardware_table
@@ -64,11 +65,14 @@ def tables(results: Sequence[Result]) -> list[Table]:
     runs = [result for result in results if result.select("step_time_ms") and not is_sensitivity(result)]
     machines = [result for result in results if result.select("accelerated", "float32")]
     sweeps = [result for result in results if is_sensitivity(result) and result not in machines]
-    rest = [result for result in results if result not in [*runs, *machines, *sweeps]]
+    drops = [result for result in results if is_drop(result)]
+    rest = [result for result in results if result not in [*runs, *machines, *sweeps, *drops]]
     others = [result for result in rest if not _is_model(result) and any(row.step is None for row in result)]
     models = [result for result in rest if result not in others]
     made = [make(group) for make, group in ((run_table, runs), (export_table, models)) if group]
-    return [*made, *map(hardware_table, machines), *map(sensitivity_table, sweeps), *map(subject_table, others)]
+    explained = [table for result in drops for table in drop_tables(result)]
+    made += [*map(hardware_table, machines), *map(sensitivity_table, sweeps)]
+    return [*made, *explained, *map(subject_table, others)]
 
 
 def _is_model(result: Result) -> bool:

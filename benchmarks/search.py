@@ -12,6 +12,7 @@ the plans of a front on images that the search has not seen.
 import argparse
 import contextlib
 import itertools
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -90,6 +91,7 @@ def truth(name: str, given: Task, trials: int) -> None:
         }
         for method, run in methods.items():
             reached, plans, seconds = run()
+            print(f"{name} {share} {method}: {reached / best:.3f} after {plans:.0f} plans", file=sys.stderr, flush=True)
             rows.append(
                 [f"{share}", method, f"{reached:.4g}", f"{reached / best:.3f}", f"{plans:.0f}", f"{seconds:.1f}"]
             )

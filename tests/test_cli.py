@@ -31,7 +31,7 @@ def test_demo_runs_and_says_what_it_found(tmp_path):
         assert part in done.stdout
     results = {path.stem: kp.Result.load(path) for path in (tmp_path / "out" / "results").iterdir()}
     runs = ["float32", "mixed_bfloat16", "mixed_float16"]
-    exports = ["tflite-float32", "tflite-float16", "tflite-int8"]
+    exports = ["tflite-float32", "tflite-float16", "tflite-int8", "tflite-best"]
     assert sorted(results) == sorted(runs + exports)
     assert results["float32"].value("batches") == 2 * 20
     for name in runs[1:]:  # one that takes too long here is ended, and the demo says so
@@ -42,6 +42,9 @@ def test_demo_runs_and_says_what_it_found(tmp_path):
     assert results["tflite-int8"].value("size_bytes") < results["tflite-float32"].value("size_bytes") / 2
     assert results["tflite-int8"].value("agreement") > 0.9
     assert kp.PrecisionPlan.load(tmp_path / "out" / "plan.json") == results["tflite-int8"].plan
+    assert results["tflite-best"].value("size_bytes") < results["tflite-int8"].value("size_bytes")
+    assert "int4" in kp.PrecisionPlan.load(tmp_path / "out" / "plan.best.json").layers.values()
+    assert "A precision for each layer: of " in done.stdout
     assert kp.edge.inspect(tmp_path / "out" / "model.int8.tflite").inputs[0].dtype == "int8"
 
 

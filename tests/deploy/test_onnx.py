@@ -294,6 +294,7 @@ def test_a_damaged_file_is_refused(content: bytes, tmp_path: Path) -> None:
             check()
 
 
+@pytest.mark.slow
 def test_a_quantization_aware_model_keeps_what_it_trained(trained: Trained, tmp_path: Path) -> None:
     """The scales of the file are those of the ranges that training followed."""
     from keras_precision.quantize.aware.trained import as_trained

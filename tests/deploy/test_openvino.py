@@ -73,6 +73,7 @@ def test_a_file_in_floats_answers_as_the_model_does(plan: str, tmp_path: Path, r
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.bin", "model.xml"]
 
 
+@pytest.mark.slow
 def test_an_int8_file_scores_as_the_model(trained: Trained, tmp_path: Path) -> None:
     """NNCF from samples, and our ranges from a calibration, both keep the accuracy; the environment is left alone."""
     before = dict(os.environ)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keras_precision.callbacks.numerics import NumericsProbe
     from keras_precision.callbacks.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
+    from keras_precision.callbacks.scheduler import PrecisionScheduler
     from keras_precision.comparison import Comparison
     from keras_precision.deploy.coreml import export_coreml
     from keras_precision.deploy.ethos_u import check_ethos_u
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from keras_precision.environment import Environment
     from keras_precision.errors import PrecisionError, PrecisionWarning
     from keras_precision.experiment.batch_size import find_max_batch_size
+    from keras_precision.experiment.computing_paths import compare_paths
     from keras_precision.experiment.exports import compare_exports
     from keras_precision.experiment.training import compare_training
+    from keras_precision.experiment.unstable import find_unstable_layers
     from keras_precision.explain.drop import explain_drop
     from keras_precision.findings import Finding
     from keras_precision.gate import check_results
@@ -75,6 +78,9 @@ _WHERE = {
     "suggest_plan": "suggestion",
     "precision": "policy",
     "apply_plan": "planned",
+    "PrecisionScheduler": "callbacks.scheduler",
+    "find_unstable_layers": "experiment.unstable",
+    "compare_paths": "experiment.computing_paths",
     "PrecisionWrapper": "_adapters.precision_wrapper",
     "set_precision": "policy",
     "LossScaleOptimizer": "_adapters.loss_scale_optimizer",
@@ -132,6 +138,7 @@ __all__ = [
     "PrecisionHyperModel",
     "PrecisionPlan",
     "PrecisionProfiler",
+    "PrecisionScheduler",
     "PrecisionTuner",
     "PrecisionWarning",
     "PrecisionWrapper",
@@ -147,6 +154,7 @@ __all__ = [
     "check_results",
     "check_tensorrt",
     "compare_exports",
+    "compare_paths",
     "compare_training",
     "diagnose",
     "edge",
@@ -157,6 +165,7 @@ __all__ = [
     "export_openvino",
     "export_tflite",
     "find_max_batch_size",
+    "find_unstable_layers",
     "formats",
     "from_quantize_aware",
     "hardware",

@@ -85,6 +85,8 @@ def _scales(result: Result) -> bool:
 def _overflow(result: Result) -> Iterator[Finding]:
     """Activations beyond what float16 holds: there already, or if the layer were in float16."""
     for path, row in _widest(result, "activation_float16_overflow").items():
+        if _is_kept_high(result.plan, path):
+            continue
         in_half = _in_float16(result.plan, path)
         size = _size(result, path, "activation")
         if row.value and float(row.value) > 0:
@@ -115,6 +117,8 @@ def _lost(result: Result, path: str) -> float:
 def _underflow(result: Result) -> Iterator[Finding]:
     """Gradients that float16 flushes to 0, and the loss scale that would lift them."""
     for path, row in _widest(result, "gradient_float16_underflow").items():
+        if _is_kept_high(result.plan, path):
+            continue
         share = float(row.value or 0)
         weights = max(
             (float(each.value or 0) for each in result.select("weight_gradient_float16_underflow", path)), default=0.0
@@ -187,6 +191,15 @@ def _size(result: Result, path: str, what: str) -> float:
 
 def _in_float16(plan: PrecisionPlan | None, path: str) -> bool:
     return plan is not None and plan.precision_of(path) == "mixed_float16"
+
+
+def _is_kept_high(plan: PrecisionPlan | None, path: str) -> bool:
+    """Whether a layer is in float32 in a plan that lowers others: somebody has decided that already."""
+    return (
+        plan is not None
+        and plan.precision_of(path) == "float32"
+        and {plan.default, *plan.layers.values()} != {"float32"}
+    )
 
 
 def _share(value: object) -> str:

@@ -290,6 +290,18 @@ _STATISTICS: tuple[tuple[str, Literal["higher", "lower"] | None, str], ...] = (
     ("bfloat16_underflow", "lower", "Share that is not 0, and is or would be 0 in bfloat16, of"),
     ("bfloat16_overflow", "lower", "Share that is or would be infinite in bfloat16 of"),
 )
+_ACTIONS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
+    ("precision_set", "", None, "The policy that most layers got when the epoch of the row began."),
+    ("precision_raised", "", None, "The policy that the layer of the row got after its training step broke."),
+    ("lowered_layers", "", None, "Layers that computed in the lower precision in this run."),
+    ("stable", "", "higher", "Whether the run kept to its baseline: 1 or 0."),
+    (
+        "loss_difference",
+        "",
+        "lower",
+        "Largest difference of the loss of a step from that of the same step of the baseline, as a share of it.",
+    ),
+)
 _ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("origins_found", "", None, "Steps with a value that is not finite whose origin was looked for."),
     (
@@ -327,7 +339,7 @@ _LAYER_ROWS = tuple(
 )
 
 METRICS: MappingProxyType[str, Metric] = MappingProxyType(
-    {row[0]: Metric(*row) for row in (*_ROWS, *_ORIGINS, *_LAYER_ROWS)}
+    {row[0]: Metric(*row) for row in (*_ROWS, *_ORIGINS, *_ACTIONS, *_LAYER_ROWS)}
 )
 """Name to metric, for each figure that this package makes. A user's own Keras metrics may be measured too."""
 

@@ -28,6 +28,7 @@ class Replayed:
         weights_after: Whether they were so after it.
         updated: Whether any weight changed.
         scale: The loss scale before it; None where there is none.
+        state: All that was there before it, for ``Capture.restore``.
     """
 
     batch: Batch
@@ -37,6 +38,7 @@ class Replayed:
     weights_after: bool
     updated: bool
     scale: float | None
+    state: Any = None
 
     @property
     def is_finite(self) -> bool:
@@ -74,6 +76,11 @@ class Capture(Around, ABC):
         self.batches, self._state, self.on_full = [], None, None
 
     @property
+    def is_full(self) -> bool:
+        """Whether the next batch begins anew."""
+        return len(self.batches) >= self._window
+
+    @property
     def batch(self) -> Batch | None:
         """The batch that was trained last."""
         return self._unpacked(self.batches[-1]) if self.batches else None
@@ -89,6 +96,10 @@ class Capture(Around, ABC):
     def _is_other_state(self) -> bool:
         """Whether there are variables that the copy does not have, as those of an optimizer that was built since."""
         return False
+
+    @abstractmethod
+    def restore(self, step: Replayed) -> None:
+        """Put the training back to where it was before a step; what was kept since is let go."""
 
     def weights_are_finite(self) -> bool:
         """Tell whether every trained weight is finite as it stands; it waits for the device."""
@@ -146,13 +157,24 @@ class _InPlace(Capture):
             self._replaying = False
 
     def _again(self, data: Any) -> Replayed:
-        values, scale = self.inside.values(), self.inside.adapter.loss_scaling(self.model).scale()
+        values, scale, state = self.inside.values(), self.inside.adapter.loss_scaling(self.model).scale(), self._copy()
         before = self._weights()
         logs = self._step(data)
         after = self._weights()
         return Replayed(
-            self._unpacked(data), values, _loss(logs), _finite(before), _finite(after), _differ(before, after), scale
+            self._unpacked(data),
+            values,
+            _loss(logs),
+            _finite(before),
+            _finite(after),
+            _differ(before, after),
+            scale,
+            state,
         )
+
+    def restore(self, step: Replayed) -> None:
+        _assign(step.state)
+        self.batches, self._state = [], None
 
     def _weights(self) -> list[Any]:
         return [self.inside.array(variable) for variable in self.model.trainable_variables]
@@ -171,6 +193,20 @@ class _LegacyCapture(_InPlace):
 
     def __init__(self, inside: Inside, window: int) -> None:
         super().__init__(inside, window)
+        self._made_for: Any = None
+        self._train: Any = None
+        self._retrain: Any = None
+
+    def _pulled(self, iterator: Any) -> Any:
+        return next(iterator)
+
+    def _step(self, data: Any) -> Any:
+        if self._made_for is not self.inner:  # somebody made the train function anew, as for other policies
+            # Random operations of TensorFlow keep their state in the traced function: what is run again has one of its own.
+            self._train, self._retrain, self._made_for = self._traced(), self._traced(), self.inner
+        return self._retrain(data) if self._replaying else self._train(data)
+
+    def _traced(self) -> Any:
         import tensorflow as tf
 
         def step(data: Any) -> Any:
@@ -178,18 +214,8 @@ class _LegacyCapture(_InPlace):
             self.model._train_counter.assign_add(1)
             return logs
 
-        def traced() -> Any:
-            jit = True if getattr(self.model, "_jit_compile", False) else None
-            return step if self.model.run_eagerly else tf.function(step, reduce_retracing=True, jit_compile=jit)
-
-        # Random operations of TensorFlow keep their state in the traced function: what is run again has one of its own.
-        self._train, self._retrain = traced(), traced()
-
-    def _pulled(self, iterator: Any) -> Any:
-        return next(iterator)
-
-    def _step(self, data: Any) -> Any:
-        return self._retrain(data) if self._replaying else self._train(data)
+        jit = True if getattr(self.model, "_jit_compile", False) else None
+        return step if self.model.run_eagerly else tf.function(step, reduce_retracing=True, jit_compile=jit)
 
 
 class _TorchCapture(_InPlace):
@@ -223,11 +249,11 @@ class _JaxCapture(Capture):
         for data in list(self.batches):
             trained, others, slots, metrics = state
             metrics = [self._jax.numpy.zeros_like(each) for each in metrics]
-            before, kept = self._jax.device_get(trained), self._copied((trained, others, metrics))
+            before, kept = self._jax.device_get(trained), self._copied((trained, others, slots, metrics))
             scale = self._scale(slots)
             logs, state = self.inner((trained, others, slots, metrics), iter([data]))
             after = self._jax.device_get(state[0])
-            values = [each for group in kept for each in group]
+            values = [each for group in (kept[0], kept[1], kept[3]) for each in group]
             yield Replayed(
                 self._unpacked(data),
                 values,
@@ -236,7 +262,22 @@ class _JaxCapture(Capture):
                 _finite(after),
                 _differ(before, after),
                 scale,
+                kept,
             )
+
+    def restore(self, step: Replayed) -> None:
+        model = self.model
+        model.jax_state_sync()  # the trainer takes the state up anew from the variables
+        groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+        for variables, values in zip(groups, step.state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        self.batches, self._state = [], None
 
     def _scale(self, slots: Any) -> float | None:
         optimizer = self.model.optimizer

@@ -45,6 +45,9 @@ class Compute(ABC):
             What puts the former setting back.
         """
 
+    def without_onednn(self) -> None:  # noqa: B027 - elsewhere it is a matter of environment variables
+        """Turn the kernels of oneDNN off, where that can be done in a running process."""
+
     @property
     @abstractmethod
     def compute_capability(self) -> tuple[int, int] | None:
@@ -261,6 +264,9 @@ class TorchCompute(Compute):
         before = [getattr(holder, switch) for holder in holders]
         _set_each(holders, switch, [value] * len(holders))
         return lambda: _set_each(holders, switch, before)
+
+    def without_onednn(self) -> None:
+        self._torch.backends.mkldnn.set_flags(False)
 
     @property
     def compute_capability(self) -> tuple[int, int] | None:

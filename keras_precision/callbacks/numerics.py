@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from keras_precision._adapters.capture import Capture, Replayed, capture_of
+from keras_precision._adapters.capture import Capture, capture_of
 from keras_precision._adapters.inside import inside_of
 from keras_precision._adapters.loss_scaling import LossScaling
 from keras_precision._adapters.observer import Observer
 from keras_precision.callbacks.probe import Fit, Probe
+from keras_precision.callbacks.search import find_break
 from keras_precision.errors import InputError
-from keras_precision.observed import Blame, Observation, blame, origin_rows, rows_of
+from keras_precision.observed import origin_rows, rows_of
 from keras_precision.result import Measurement, Value
 
 __all__ = ["NumericsProbe"]
@@ -122,34 +123,24 @@ class NumericsProbe(Probe):
             self._search(fit, capture)
 
     def _search(self, fit: Fit, capture: Capture) -> None:
-        """Run the kept steps again, and look at the first in which something broke."""
+        """Find the step that broke, and note where."""
         if self._done:
             return
-        first = fit.batches - len(capture.batches) + 1
-        for number, step in enumerate(capture.replay(), start=first):
-            if number > self._told and self._broke(step):
-                self._told = number
-                observation = self._looking(fit).observe(step.batch, step.values, step.scale or 1.0)
-                self._note(blame(observation), observation, step, number)
-                harmless = step.is_finite
-                self._quiet += harmless
-                # What follows a step that broke the weights is broken, too.
-                self._done = not step.weights_after or self._origins >= _MOST
-                return
-
-    def _broke(self, step: Replayed) -> bool:
-        skipped = step.scale is not None and not step.updated
-        return not step.is_finite or skipped
+        broken = find_break(capture, self._looking(fit), trained=fit.batches, after=self._told)
+        if broken is None:
+            return
+        step = broken.step
+        self._told, self._how, self._origins = broken.number, broken.observation.how, self._origins + 1
+        self._quiet += step.is_finite
+        # What follows a step that broke the weights is broken, too.
+        self._done = not step.weights_after or self._origins >= _MOST
+        finite = step.loss is None or math.isfinite(step.loss)
+        self._rows += origin_rows(broken.origin, broken.number, loss_is_finite=finite)
 
     def _looking(self, fit: Fit) -> Observer:
         if self._observer is None:
             self._observer = Observer(fit.adapter, fit.model)
         return self._observer
-
-    def _note(self, origin: Blame | None, observation: Observation, step: Replayed, number: int) -> None:
-        self._origins += 1
-        self._how = observation.how
-        self._rows += origin_rows(origin, number, loss_is_finite=step.loss is None or math.isfinite(step.loss))
 
     def end(self) -> None:
         """Let go of the model."""

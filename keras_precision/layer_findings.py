@@ -84,6 +84,9 @@ def _scales(result: Result) -> bool:
 
 def _overflow(result: Result) -> Iterator[Finding]:
     """Activations beyond what float16 holds: there already, or if the layer were in float16."""
+    # Behind the first layer that is not finite, none is; where the origin was looked for, that is told already.
+    rows = () if result.select("first_non_finite") else result.select("activation_non_finite")
+    broken = next((row.subject for row in rows if row.value), None)
     for path, row in _widest(result, "activation_float16_overflow").items():
         if _is_kept_high(result.plan, path):
             continue
@@ -100,7 +103,7 @@ def _overflow(result: Result) -> Iterator[Finding]:
                 ),
                 advice=f"kp.PrecisionPlan.training('mixed_float16', layers={{'{path}': 'float32'}}), or 'mixed_bfloat16' for all",
             )
-        elif in_half and _lost(result, path):
+        elif in_half and path == broken:
             yield Finding(
                 code="float16-overflow",
                 severity="error",

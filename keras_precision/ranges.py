@@ -106,13 +106,12 @@ def _mse(seen: Histogram, low: float, high: float, percentile: float) -> Range:
 
 def _beyond(centres: Array, counts: Array, ends: Array, side: int) -> tuple[Array, Array]:
     """For each end: how many values lie beyond it, and the sum of their squared distances to it."""
-    number = np.empty(len(ends))
-    lost = np.empty(len(ends))
-    for index, end in enumerate(ends):
-        distance = np.maximum((centres - end) * side, 0.0)
-        number[index] = counts[distance > 0].sum()
-        lost[index] = (counts * distance**2).sum()
-    return number, lost
+    outward, weights = (centres, counts) if side > 0 else (-centres[::-1], counts[::-1])
+    # Sums of 1, x and x^2 over what lies beyond each bin's lower neighbour, the farthest bin first.
+    moments = [np.append(np.cumsum((weights * outward**power)[::-1])[::-1], 0.0) for power in (0, 1, 2)]
+    reach = ends * side
+    number, first, second = (each[np.searchsorted(outward, reach, side="right")] for each in moments)
+    return number, np.maximum(second - 2 * reach * first + reach**2 * number, 0.0)
 
 
 def _entropy(seen: Histogram, low: float, high: float, percentile: float) -> Range:

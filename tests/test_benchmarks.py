@@ -13,7 +13,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(
     path
     for path in BENCHMARKS.glob("*.py")
-    if path.name not in ("search_nets.py", "side_by_side.py", "trained_nets.py")
+    if path.name not in ("layer_kinds.py", "peers.py", "search_nets.py", "side_by_side.py", "trained_nets.py")
 )
 
 
@@ -150,3 +150,12 @@ def test_qat_times_both_engines(tmp_path: Path) -> None:
     rows = tables(output_of("qat.py", "steps", "--rounds", "1", folder=tmp_path))["Step time"]
     assert [row[0] for row in rows] == ["ours, keras / Keras 3", "TFMOT / tf_keras", "ours / TFMOT"]
     assert all(float(row[1].split()[0]) > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_kinds_of_layers(tmp_path: Path) -> None:
+    """A dense layer becomes integer; a loop stays in float and is named."""
+    output = output_of("applications.py", "--what", "layers", "--names", "Dense", "LSTM", folder=tmp_path)
+    (rows,) = tables(output).values()
+    assert {row[0]: row[1] for row in rows} == {"Dense": "all int8", "LSTM": "float: WHILE"}
+    assert all(float(row[2]) < 0.05 for row in rows)

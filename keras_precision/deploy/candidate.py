@@ -1,5 +1,6 @@
 """Candidate: a quantized file before it is written, and the choice between two engines' files."""
 
+import functools
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,6 +140,7 @@ def _ranges(
     return assigned_ranges(plain.operators, formats, chosen, calibration.ranges("minmax"))
 
 
+@functools.lru_cache(maxsize=8)  # the float file of a calibration, plan after plan
 def read_back(content: bytes) -> EdgeModel:
     """Load and run what may be written.
 

@@ -22,7 +22,7 @@ from keras_precision.histogram import Histogram
 from keras_precision.progress import progress
 from keras_precision.quantize.answers import range_before_softmax
 from keras_precision.quantize.faithful import check_faithful
-from keras_precision.quantize.flatbuffer import Flatbuffer
+from keras_precision.quantize.flatbuffer import Flatbuffer, parsed
 from keras_precision.quantize.float_file import FloatFile, float_file, weights_digest
 from keras_precision.quantize.observer import Observer
 from keras_precision.quantize.rows import Rows
@@ -132,6 +132,7 @@ class Calibration:
     float_file: FloatFile = field(repr=False)
     samples: int
     seen: Mapping[str, Seen] = field(repr=False)
+    _chosen: dict[tuple[str, float], dict[str, Range]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ranges(self, method: str = "mse", *, percentile: float = 99.99) -> dict[str, Range]:
         """Return the range in which each activation is to be quantized.
@@ -148,7 +149,10 @@ class Calibration:
             InputError: The method is unknown, or the percentile out of range.
         """
         check_method(method, percentile)
-        return {name: each.range(method, percentile) for name, each in self.seen.items()}
+        if (method, percentile) not in self._chosen:  # the next plan asks for the same
+            found = {name: each.range(method, percentile) for name, each in self.seen.items()}
+            self._chosen[method, percentile] = found
+        return dict(self._chosen[method, percentile])
 
     def inputs(self) -> dict[str, Seen]:
         """Return what was fed.
@@ -156,7 +160,7 @@ class Calibration:
         Returns:
             Name of an input of the model to what it held; inputs that take integers are left out.
         """
-        graph = Flatbuffer(self.float_file.content)
+        graph = parsed(self.float_file.content)
         names = {graph.name(number): name for name, number in graph.named_inputs().items()}
         return {names[tensor]: seen for tensor, seen in self.seen.items() if tensor in names}
 

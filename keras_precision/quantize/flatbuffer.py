@@ -1,5 +1,6 @@
 """The tables of a ``.tflite`` file, read, changed and written again."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from keras_precision.chatter import captured
 from keras_precision.optional import require
 from keras_precision.ranges import Range
 
-__all__ = ["Flatbuffer"]
+__all__ = ["Flatbuffer", "parsed"]
 
 Array = npt.NDArray[Any]
 
@@ -270,5 +271,19 @@ class Flatbuffer:
         return () if shape is None else tuple(int(size) for size in shape)
 
 
+@functools.lru_cache(maxsize=8)
+def parsed(content: bytes) -> Flatbuffer:
+    """Return a file that is only to be read: the same for the same content.
+
+    Args:
+        content: The file's content.
+
+    Returns:
+        Its tables. They must not be changed.
+    """
+    return Flatbuffer(content)
+
+
+@functools.cache
 def _names(enumeration: Any) -> dict[int, str]:
     return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}

@@ -11,7 +11,7 @@ import numpy as np
 from keras_precision.chatter import captured
 from keras_precision.errors import ExportError
 from keras_precision.optional import require
-from keras_precision.quantize.flatbuffer import Flatbuffer
+from keras_precision.quantize.flatbuffer import Flatbuffer, parsed
 from keras_precision.ranges import Range
 
 __all__ = ["Engine", "Job", "by_converter", "by_quantizer"]
@@ -56,7 +56,7 @@ def by_quantizer(job: Job) -> bytes:
     """
     module = require("ai_edge_quantizer.quantizer", extra="tflite")
     types = require("ai_edge_quantizer.qtyping", extra="tflite")
-    graph = Flatbuffer(job.content)
+    graph = parsed(job.content)
     statistics = {
         name: {
             end: np.full((1,) * graph.rank(number), value, np.float32)

@@ -132,7 +132,9 @@ class Calibration:
     float_file: FloatFile = field(repr=False)
     samples: int
     seen: Mapping[str, Seen] = field(repr=False)
-    _chosen: dict[tuple[str, float], dict[str, Range]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _chosen: dict[tuple[str, float], dict[str, Range]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def ranges(self, method: str = "mse", *, percentile: float = 99.99) -> dict[str, Range]:
         """Return the range in which each activation is to be quantized.

@@ -13,7 +13,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(
     path
     for path in BENCHMARKS.glob("*.py")
-    if path.name not in ("layer_kinds.py", "peers.py", "search_nets.py", "side_by_side.py", "trained_nets.py")
+    if path.name
+    not in ("layer_kinds.py", "peers.py", "planted_faults.py", "search_nets.py", "side_by_side.py", "trained_nets.py")
 )
 
 

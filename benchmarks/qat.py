@@ -63,7 +63,7 @@ def kinds() -> Iterator[tuple[str, keras.Model]]:
         "Conv1D": (series, lambda x: layers.Conv1D(8, 3, activation="relu")(x)),
         "LayerNormalization": (series, lambda x: layers.LayerNormalization()(layers.Dense(8)(x))),
         "MultiHeadAttention": (series, lambda x: layers.MultiHeadAttention(2, 4)(x, x)),
-        "EinsumDense": (series, lambda x: layers.EinsumDense("abc,cd->abd", (None, 8))(x)),
+        "EinsumDense": (series, lambda x: layers.EinsumDense("abc,cd->abd", (16, 8))(x)),
         "nested model": (
             series,
             lambda x: keras.Sequential([keras.Input(series), layers.Dense(8, activation="relu"), layers.Dense(8)])(x),

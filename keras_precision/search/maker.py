@@ -6,6 +6,7 @@ from keras_precision.deploy.candidate import read_back
 from keras_precision.deploy.request import side_type
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.assignment import assigned, assigned_ranges
+from keras_precision.quantize.bias import corrected
 from keras_precision.quantize.calibration import Calibration
 from keras_precision.quantize.ptq import Job, by_quantizer
 from keras_precision.quantize.trace import layers_of
@@ -35,6 +36,7 @@ class FileMaker:
         self.layers = layers_of(plain, source.trace)
         self.paths = source.trace.paths
         self.float_content = source.content
+        self._calibration = calibration
         self._chosen = calibration.ranges(method)
         self._full = calibration.ranges("minmax")
 
@@ -55,4 +57,5 @@ class FileMaker:
         if set(formats) == {"float32"}:
             return self.float_content
         ranges: dict[str, Any] = assigned_ranges(self.operators, formats, self._chosen, self._full)
-        return by_quantizer(Job(self.float_content, formats, ranges, side_type(None, plan)))
+        content = corrected(self.float_content, formats, self._calibration)
+        return by_quantizer(Job(content, formats, ranges, side_type(None, plan)))

@@ -198,7 +198,7 @@ def test_a_file_that_cannot_be_made_is_a_failed_trial(make, monkeypatch):
 
     monkeypatch.setattr(Evaluator, "__call__", failing)
     tuner.search()
-    assert all(each.plan.precision_of("middle") == "int8" for each in tuner.results())
+    assert all(each.plan.precision_of("wide") == "int8" for each in tuner.results())
     assert "Expected luck" in next(each.message for each in tuner.oracle.trials.values() if each.message)
 
     def broken(self, assignment):

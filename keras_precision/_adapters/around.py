@@ -24,6 +24,8 @@ def put(model: Any, around: Around, *, innermost: bool = False) -> None:
         around: What goes around it.
         innermost: Whether it goes inside all others: what it hands on is not what the trainer handed down.
     """
+    if model.train_function is around and not innermost:
+        return  # as at nearly every step
     # Another callback may have made the train function anew since the last step.
     chain = _chain(model)
     if around in chain:

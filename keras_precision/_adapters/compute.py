@@ -2,8 +2,9 @@
 
 import os
 import platform
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from keras_precision._adapters.memory import MemorySource, ResidentSet
@@ -12,6 +13,7 @@ from keras_precision.optional import require
 
 __all__ = ["Compute", "compute_named"]
 
+_MANY = 1_000_000  # more than the tracings of one function
 _MEGABYTE = 1e6
 
 
@@ -86,6 +88,10 @@ class TensorFlowCompute(Compute):
 
     def __init__(self) -> None:
         self._tf: Any = require("tensorflow", extra="tensorflow")
+        # Weakly: train functions hold their model, and this object lives as long as the process.
+        self._function: Callable[[], Any] = lambda: None
+        self._compiled: Callable[[], Any] = lambda: None
+        self._functions = 0
 
     @property
     def device(self) -> str:
@@ -131,22 +137,27 @@ class TensorFlowCompute(Compute):
                 tensor.numpy()
 
     def compilations(self, model: Any) -> int:
-        return hash(tuple(_tracings(getattr(model, "train_function", None))))
+        function = getattr(model, "train_function", None)
+        if function is None:
+            return 0
+        if self._function() is not function:
+            self._function, self._functions = weakref.ref(function), self._functions + 1
+            self._compiled = weakref.ref(_compiled(function) or function)
+        count = getattr(self._compiled(), "experimental_get_tracing_count", None)  # absent where it runs eagerly
+        return self._functions * _MANY + (0 if count is None else int(count()))
 
 
-def _tracings(function: Any) -> Iterator[tuple[int, int]]:
-    """The compiled functions that a train function is made of, and how often each was traced; none when run eagerly.
+def _compiled(function: Any) -> Any:
+    """The compiled function inside a train function; None when it runs eagerly.
 
     That of Keras 3 is a plain function around a compiled one; a probe may have wrapped either.
     """
-    count = getattr(function, "experimental_get_tracing_count", None)
-    if count is not None:
-        yield id(function), int(count())
-        return
+    if hasattr(function, "experimental_get_tracing_count"):
+        return function
     parts = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    for part in (*parts, getattr(function, "inner", None)):
-        if callable(part) and not hasattr(part, "layers"):
-            yield from _tracings(part)
+    parts = [part for part in (*parts, getattr(function, "inner", None)) if callable(part)]
+    inside = (_compiled(part) for part in parts if not hasattr(part, "layers"))  # the model is in there, too
+    return next((found for found in inside if found is not None), None)
 
 
 class _TensorFlowAllocator(MemorySource):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Answers", "ErrorModel", "Kind", "kind_of"]
+__all__ = ["Answers", "ErrorModel", "Kind", "kind_of", "mean_divergence"]
 
 Array = npt.NDArray[Any]
 Answers = list[Array]
@@ -132,6 +132,21 @@ def kind_of(reference: Array) -> Kind:
     return Kind("values", spread if spread > 0 else 1.0)
 
 
+def mean_divergence(kinds: Sequence[Kind], reference: Answers, answers: Answers) -> float:
+    """Return how far answers are from a reference.
+
+    Args:
+        kinds: What each output holds.
+        reference: One array per output.
+        answers: Likewise.
+
+    Returns:
+        The mean over outputs of ``Kind.divergence``.
+    """
+    rows = zip(kinds, reference, answers, strict=True)
+    return float(np.mean([kind.divergence(wanted, got) for kind, wanted, got in rows]))
+
+
 class ErrorModel:
     """Predicts the answers of plans from those of the plans that were run.
 
@@ -157,8 +172,7 @@ class ErrorModel:
         Returns:
             The mean over outputs of ``Kind.divergence``.
         """
-        rows = zip(self.kinds, self.reference, answers, strict=True)
-        return float(np.mean([kind.divergence(wanted, got) for kind, wanted, got in rows]))
+        return mean_divergence(self.kinds, self.reference, answers)
 
     def learn(self, assignment: Sequence[str], answers: Answers) -> None:
         """Take in what a plan answered.

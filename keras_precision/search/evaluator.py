@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from keras_precision.deploy.candidate import Candidate, read_back
@@ -16,7 +15,7 @@ from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.calibration import Calibration
 from keras_precision.quantize.trace import layers_of
 from keras_precision.result import Result
-from keras_precision.search.error_model import Answers, kind_of
+from keras_precision.search.error_model import Answers, kind_of, mean_divergence
 from keras_precision.search.macs import BITS
 from keras_precision.search.maker import FileMaker
 from keras_precision.search.metric import Score
@@ -125,7 +124,7 @@ class Evaluator:
         got = answers(content, self.held.samples, self._threads)
         figures = {
             "size_bytes": float(len(content) + card + self._wrapping),
-            "divergence": self.divergence(got),
+            "divergence": mean_divergence(self._kinds, self.reference, got),
             "bit_operations": float(self.bit_operations(assignment)),
             **self._scored(got),
         }
@@ -133,18 +132,6 @@ class Evaluator:
             base, own = relative_latency([self._base, content], self.held.samples)
             figures["latency_ms"] = self._base_ms * own / base
         return Evaluation(figures, got)
-
-    def divergence(self, got: Answers) -> float:
-        """Return how far answers are from those of the float file.
-
-        Args:
-            got: One array per output.
-
-        Returns:
-            The mean over outputs of ``Kind.divergence``.
-        """
-        rows = zip(self._kinds, self.reference, got, strict=True)
-        return float(np.mean([kind.divergence(wanted, each) for kind, wanted, each in rows]))
 
     def bit_operations(self, assignment: Assignment) -> int:
         """Return the products of a plan, each weighed with the bits of its two factors.

@@ -10,7 +10,7 @@ from keras_precision.experiment.turns import Turns
 from keras_precision.result import Measurement, Result
 from keras_precision.timing import spread
 
-__all__ = ["kernel_rows", "merged"]
+__all__ = ["merged", "traced_rows"]
 
 _BY_SEED = ("peak_memory_mb", "skipped_steps", "diverged_share")
 _ONCE = ("weights_mb", "gradients_mb", "optimizer_mb", "activations_mb", "loss_scale", "batch_size", "batches")
@@ -53,14 +53,16 @@ def merged(
     return Result(name, tuple(rows), environment, first.plan, tuple(notes))
 
 
-def kernel_rows(kernels: Kernels) -> list[Measurement]:
+def traced_rows(kernels: Kernels, took_ms: float, computing_ms: float | None) -> list[Measurement]:
     """Return what a trace told, as rows of a result.
 
     Args:
         kernels: The kernels that were run.
+        took_ms: Milliseconds that the traced steps took.
+        computing_ms: Those of them in which operators ran.
 
     Returns:
-        Counts and shares; a share of nothing is unknown, as where another library than oneDNN computes.
+        Times, counts and shares; a share of nothing is unknown, as where another library than oneDNN computes.
     """
     share = kernels.narrow_milliseconds / kernels.milliseconds if kernels.milliseconds else None
     return [
@@ -68,6 +70,9 @@ def kernel_rows(kernels: Kernels) -> list[Measurement]:
         Measurement("fit", "low_precision_products", kernels.narrow),
         Measurement("fit", "low_precision_share", share),
         Measurement("fit", "traced_casts", kernels.casts),
+        Measurement("fit", "traced_ms", took_ms),
+        Measurement("fit", "traced_device_ms", computing_ms),
+        Measurement("fit", "traced_host_ms", None if computing_ms is None else max(0.0, took_ms - computing_ms)),
     ]
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of, adapters_in_use
 from keras_precision._adapters.backend_trace import traced
 from keras_precision._adapters.callback import Callback, Logs
+from keras_precision._adapters.trace_times import computing_ms
 from keras_precision.callbacks.profiler import PrecisionProfiler
 from keras_precision.errors import DataError, InputError, ModelError, nearest
 from keras_precision.experiment.channel import Channel
@@ -94,18 +95,25 @@ class Run:
             if not turns.stopped:  # a generator that came to its end
                 self._data = self._ordered(made(self._task.train_data))
 
-    def trace(self, folder: str) -> None:
+    def trace(self, folder: str) -> tuple[float, float | None]:
         """Write the backend's own trace of a few steps, after those that compile.
 
         Args:
             folder: Where it goes.
+
+        Returns:
+            Milliseconds that these steps took, and those of them in which operators ran; None where that is unknown.
         """
         _seed(self._seed)
         self._fit([_Counter(_TRACED_STEPS)], epochs=_FOR_EVER, whole=True)
         _mark(BEGIN)
-        with traced(self._adapter.compute.name, Path(folder)):
+        backend = self._adapter.compute.name
+        with traced(backend, Path(folder)):
+            began = time.perf_counter()
             self._fit([_Counter(_TRACED_STEPS)], epochs=_FOR_EVER, whole=True)
+            took = time.perf_counter() - began
         _mark(END)
+        return took * 1e3, computing_ms(backend, Path(folder))
 
     def _fit(self, callbacks: Sequence[Any], *, whole: bool = False, **settings: Any) -> None:
         """Fit in the order of the data; ``whole`` leaves the partial batch out that would be compiled for anew."""

@@ -15,13 +15,13 @@ from keras_precision._adapters import adapters_in_use
 from keras_precision.comparison import Comparison
 from keras_precision.errors import InputError, PrecisionWarning, WorkerError
 from keras_precision.experiment.channel import Channel
-from keras_precision.experiment.kernels import VERBOSE, Kernels, kernels_of
-from keras_precision.experiment.merge import kernel_rows, merged
+from keras_precision.experiment.kernels import VERBOSE, kernels_of
+from keras_precision.experiment.merge import merged, traced_rows
 from keras_precision.experiment.run import Run
 from keras_precision.experiment.turns import Turns, take_turns
 from keras_precision.experiment.worker import Worker, packed
 from keras_precision.plan import PrecisionPlan
-from keras_precision.result import Result
+from keras_precision.result import Measurement, Result
 
 __all__ = ["Series", "Watch", "keras_backend"]
 
@@ -39,7 +39,7 @@ class _Measured:
 
     trained: dict[int, Result] = field(default_factory=dict)
     identities: dict[int, dict[str, str]] = field(default_factory=dict)
-    kernels: Kernels | None = None
+    traced: list[Measurement] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ class Series:
             place.mkdir(parents=True, exist_ok=True)
             try:
                 with self._started(name, seed, VERBOSE) as worker:
-                    worker.ask("trace", str(place), deadline=self._deadline)
-                    self._measured[name].kernels = kernels_of(worker.log())
+                    times = worker.ask("trace", str(place), deadline=self._deadline)
+                    self._measured[name].traced = traced_rows(kernels_of(worker.log()), *times)
             except WorkerError as error:
                 self.note(f"'{name}' has no trace: {error}")
         self._save()
@@ -276,7 +276,7 @@ class Series:
     def _result(self, name: str) -> Result:
         measured = self._measured[name]
         result = merged(name, measured.trained, measured.identities, self._metric, self._turns, self._session)
-        return result if measured.kernels is None else result.with_measurements(kernel_rows(measured.kernels))
+        return result.with_measurements(measured.traced)
 
     def _save(self) -> None:
         if self._path is None or not self.has_baseline:

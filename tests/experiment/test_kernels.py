@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_precision.experiment.kernels import BEGIN, END, VERBOSE, Kernels, kernels_of
-from keras_precision.experiment.merge import kernel_rows
+from keras_precision.experiment.merge import traced_rows
 from keras_precision.experiment.run import Run
 from keras_precision.experiment.task import Task
 from keras_precision.experiment.worker import Worker, packed
@@ -33,8 +33,8 @@ def test_the_kernels_of_the_trace_are_counted() -> None:
     """Products between the marks, those that read 16 bits, and casts; creation, layout changes and the rest are not."""
     found = kernels_of(LINES.format(begin=BEGIN, end=END).splitlines())
     assert found == Kernels(products=2, narrow=1, milliseconds=2.0, narrow_milliseconds=0.5, casts=1)
-    assert [row.value for row in kernel_rows(found)] == [2, 1, 0.25, 1]
-    assert [row.value for row in kernel_rows(Kernels())] == [0, 0, None, 0]
+    assert [row.value for row in traced_rows(found, 5.0, 3.0)] == [2, 1, 0.25, 1, 5.0, 3.0, 2.0]
+    assert [row.value for row in traced_rows(Kernels(), 5.0, None)] == [0, 0, None, 0, 5.0, None, None]
 
 
 @pytest.mark.slow
@@ -58,10 +58,12 @@ def test_a_trace_in_earnest(stack: Any, rng: np.random.Generator, tmp_path: Path
 
     backend = "tensorflow" if legacy else stack.name
     with Worker(packed(serve, "the run"), "bf16", backend, VERBOSE) as worker:
-        worker.ask("trace", str(tmp_path))
+        took, computing = worker.ask("trace", str(tmp_path))
         log = worker.log()
     assert [line for line in log if line in (BEGIN, END)] == [BEGIN, END]
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) > 1000
+    assert computing is not None
+    assert 0 < computing < took
     found = kernels_of(log)
     assert found.narrow <= found.products

@@ -203,7 +203,7 @@ def test_each_run_is_traced_in_a_process_of_its_own(
             self.close()
 
         def ask(self, request: str, *args: Any, deadline: float | None = None) -> Any:
-            return None if request == "trace" else super().ask(request, *args, deadline=deadline)
+            return (5.0, None) if request == "trace" else super().ask(request, *args, deadline=deadline)
 
         def log(self) -> list[str]:
             return [BEGIN, line, END]

@@ -6,11 +6,20 @@ from dataclasses import dataclass
 from keras_precision.findings import Finding, in_order
 from keras_precision.observed import Observation
 
-__all__ = ["LayerFacts", "facts_findings", "input_findings", "variance_findings"]
+__all__ = [
+    "LayerFacts",
+    "facts_findings",
+    "input_findings",
+    "loss_findings",
+    "saturation_findings",
+    "variance_findings",
+]
 
 _HALF = ("float16", "bfloat16")
 _LEAST_EPSILON = 2.0**-25  # what is not above it becomes 0 in float16
 _LARGE_INPUT = 32.0  # standardized data stay below; pixels and raw measurements do not
+_SATURATED = 0.9  # of what a bounded activation puts out, on a whole batch
+_BOUNDED = {"sigmoid": True, "hard_sigmoid": True, "tanh": False, "hard_tanh": False}  # whether 0 is an end, too
 _EXPLODES = 4.0  # times the spread that the same layer has in float32
 
 
@@ -143,6 +152,64 @@ def input_findings(observation: Observation, layers: Sequence[LayerFacts]) -> tu
             "keras.layers.Rescaling(1 / 255)" if pixels else "keras.layers.Normalization(), adapted to the training data",
         ),
     )  # fmt: skip
+
+
+def loss_findings(types: Sequence[str]) -> tuple[Finding, ...]:
+    """Judge the types that the losses of a model are computed in.
+
+    Args:
+        types: They, one for each loss.
+
+    Returns:
+        One finding, or none.
+
+    Example:
+        >>> [each.code for each in loss_findings(["float16"])]
+        ['half-loss']
+    """
+    half = next((each for each in types if each in _HALF), None)
+    if half is None:
+        return ()
+    return (
+        Finding(
+            "half-loss", "error", "loss",
+            f"The loss is computed in {half}, its mean over the batch included: a sum that leaves {half}'s range or digits is lost "
+            "before the gradients begin, and no loss scale brings it back.",
+            "keras.config.set_floatx('float32') before the model is built, and losses without dtype=",
+        ),
+    )  # fmt: skip
+
+
+def saturation_findings(observation: Observation, layers: Sequence[LayerFacts]) -> tuple[Finding, ...]:
+    """Find layers whose bounded activation is at its ends for nearly all of a batch, where its gradient vanishes.
+
+    Near is within 2**-11 of an end, what float16 tells apart below 1. Outputs of the model are left out: a sigmoid
+    there is sure of its answers.
+
+    Args:
+        observation: One step.
+        layers: The layers, in order.
+
+    Returns:
+        A finding for each.
+    """
+    bounded = {each.path: each for each in layers if each.activation in _BOUNDED and not each.is_output}
+    found = []
+    for call, _ in observation.outer():
+        layer = bounded.get(call.path)
+        if layer is None or not call.outputs:
+            continue
+        shares = [each.near_one + each.near_zero * _BOUNDED[layer.activation] for each in call.outputs]
+        if min(shares) >= _SATURATED:
+            found.append(
+                Finding(
+                    "saturated-units", "warning", layer.path,
+                    f"{min(shares):.0%} of what '{layer.path}' puts out is at an end of its {layer.activation}, within 2**-11: "
+                    f"the gradient there is as good as 0, and is 0 in 16 bits.",
+                    "A smaller initializer or normalized inputs; keras.layers.LayerNormalization() before it",
+                )
+            )  # fmt: skip
+    return tuple(dict.fromkeys(found))
 
 
 def variance_findings(

@@ -31,6 +31,8 @@ class Statistics(NamedTuple):
         bfloat16_underflow: Share that is not 0, and becomes 0 in bfloat16.
         bfloat16_overflow: Share that becomes infinite in bfloat16.
         scaled_underflow: As float16_underflow, after multiplication with 2**15.
+        near_zero: Share of sizes up to 2**-11, the spacing of float16 below 1.
+        near_one: Share of sizes from 1 - 2**-11 on.
     """
 
     mean: float
@@ -45,6 +47,8 @@ class Statistics(NamedTuple):
     bfloat16_underflow: float
     bfloat16_overflow: float
     scaled_underflow: float
+    near_zero: float = 0.0
+    near_one: float = 0.0
 
     @property
     def largest(self) -> float:

@@ -9,7 +9,7 @@ from keras_precision._adapters.paths import layer_paths
 from keras_precision.errors import DataError
 from keras_precision.layer_facts import LayerFacts
 
-__all__ = ["facts_of", "first_batch"]
+__all__ = ["facts_of", "first_batch", "loss_types"]
 
 _FORMS = "(x, y) as for fit, or x alone; arrays, or anything that yields such batches: tf.data, PyDataset, DataLoader"
 _MOST = 256  # samples of arrays
@@ -43,6 +43,25 @@ def _facts(adapter: KerasAdapter, path: str, layer: Any, is_output: bool) -> Lay
         is_own=type(layer).__module__.partition(".")[0] not in ("keras", "tf_keras"),
         width=int(width) if isinstance(width, int) else None,
     )
+
+
+def loss_types(adapter: KerasAdapter, model: Any) -> tuple[str, ...]:
+    """Return the types that a model's losses are computed in.
+
+    Args:
+        adapter: The Keras of the model.
+        model: The model.
+
+    Returns:
+        A type for each loss; none where the model is not compiled with one, and on tf_keras, whose losses have no type:
+        they take that of the model's outputs.
+    """
+    given = getattr(model, "loss", None)
+    if given is None or not hasattr(adapter.keras, "ops"):
+        return ()
+    usual = str(adapter.keras.config.floatx())
+    losses = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else [given]
+    return tuple(str(getattr(each, "dtype", None) or usual) for each in losses if each is not None)
 
 
 def _outputs(adapter: KerasAdapter, model: Any) -> Iterator[Any]:

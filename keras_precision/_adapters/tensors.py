@@ -16,6 +16,7 @@ COUNT = len(Statistics._fields)
 # smallest subnormal number, up to which it gives 0.
 _FLOAT16_OVER, _FLOAT16_UNDER = 65520.0, 2.0**-25
 _BFLOAT16_OVER, _BFLOAT16_UNDER = 3.3961775e38, 2.0**-134
+_NEAR = 2.0**-11
 
 
 class Tensors(ABC):
@@ -68,6 +69,8 @@ class Tensors(ABC):
             share((size > 0) & (size <= _BFLOAT16_UNDER)),
             share(size >= _BFLOAT16_OVER),
             share((size > 0) & (size <= _FLOAT16_UNDER / SCALE)),
+            share((size <= _NEAR) & finite),
+            share(size >= 1 - _NEAR),
         ]
 
 

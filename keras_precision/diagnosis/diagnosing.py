@@ -5,13 +5,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.facts import facts_of, first_batch
+from keras_precision._adapters.facts import facts_of, first_batch, loss_types
 from keras_precision._adapters.observer import Batch, Observer
 from keras_precision._adapters.paths import plan_of
 from keras_precision.diagnosis.linting import lint
 from keras_precision.errors import DataError, InputError, ModelError, PlanError
 from keras_precision.findings import Finding, in_order, judge, training_findings
-from keras_precision.layer_facts import LayerFacts, facts_findings, input_findings, variance_findings
+from keras_precision.layer_facts import (
+    LayerFacts,
+    facts_findings,
+    input_findings,
+    loss_findings,
+    saturation_findings,
+    variance_findings,
+)
 from keras_precision.layer_findings import LAYER_RULES
 from keras_precision.observed import Observation, blame, origin_rows, rows_of
 from keras_precision.quantization_findings import drop_findings, quantization_findings
@@ -74,7 +81,12 @@ def _of_model(adapter: KerasAdapter, model: Any, batch: Batch) -> tuple[Finding,
     layers = facts_of(adapter, model)
     observation = _observed(adapter, model, batch)
     result = _as_result(adapter, model, observation)
-    found = [*judge(result, LAYER_RULES), *input_findings(observation, layers)]
+    found = [
+        *judge(result, LAYER_RULES),
+        *input_findings(observation, layers),
+        *saturation_findings(observation, layers),
+    ]
+    found += loss_findings(loss_types(adapter, model))
     if any(layer.is_half for layer in layers) and blame(observation) is None:
         found += _against_float32(adapter, model, batch, observation, layers)
     if isinstance(model, adapter.functional_classes) and getattr(model, "inputs", None):

@@ -46,6 +46,42 @@ def test_a_layer_that_breaks_in_half_precision_only(stack, rng):
     assert not codes(found("float32"), "error")
 
 
+@pytest.mark.every_stack
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_saturated_units_are_found_and_others_are_not(stack, rng, activation):
+    """A layer whose weights drive it to the ends of its activation is named; one that is moved a little is not."""
+    layers = stack.keras.layers
+    x, y = rng.normal(size=(64, 8)).astype("float32"), np.zeros((64, 1), "float32")
+    found = {}
+    for gain in (0.1, 1000.0):
+        start = stack.keras.initializers.RandomNormal(stddev=gain, seed=3)
+        model = faulty.net(stack.keras, layers.Dense(8, activation, kernel_initializer=start, name="bounded"))
+        found[gain] = codes(kp.diagnose(model, (x, y)), "warning")
+    assert ("saturated-units", "bounded") in found[1000.0]
+    assert ("saturated-units", "bounded") not in found[0.1]
+
+
+def test_a_sure_output_is_not_saturated(rng):
+    """A sigmoid that answers is left alone: being sure is its task."""
+    import keras
+
+    start = keras.initializers.RandomNormal(stddev=1000.0, seed=3)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, "sigmoid", kernel_initializer=start)])
+    found = kp.diagnose(model, rng.normal(size=(64, 8)).astype("float32"))
+    assert "saturated-units" not in {each.code for each in found}
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float16", True), (None, False)])
+def test_a_loss_in_half_precision(rng, dtype, expected):
+    """The loss's own type decides, whatever the layers compute in."""
+    import keras
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+    model.compile("sgd", keras.losses.MeanSquaredError(dtype=dtype))
+    found = kp.diagnose(model, (rng.normal(size=(16, 8)).astype("float32"), np.zeros((16, 1), "float32")))
+    assert (("half-loss", "loss") in codes(found, "error")) is expected
+
+
 def test_data_in_every_form(rng):
     """Arrays, x alone, datasets and generators give the same; samples beyond the first 256 are not looked at."""
     import keras

@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each precision")
-    parser.add_argument("--processes", type=int, default=5, help="of each precision, that take turns")
+    parser.add_argument("--processes", type=int, default=8, help="of each precision, that take turns")
     parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16", "mixed_float16"])
     options = parser.parse_args()
     images, y = load_digits(return_X_y=True)

@@ -27,7 +27,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="samples a batch (%(default)s)")
     parser.add_argument("--metric", metavar="NAME", help="the compiled metric to compare (the first)")
     parser.add_argument(
-        "--processes", type=int, default=5, metavar="N", help="of each run, that take turns (%(default)s)"
+        "--processes", type=int, default=8, metavar="N", help="of each run, that take turns (%(default)s)"
     )
     parser.add_argument(
         "--timing-seconds", type=float, default=60.0, metavar="S", help="turns at the most, in all (%(default)g)"

@@ -36,7 +36,7 @@ def compare_training(
     metric: str | None = None,
     mode: Literal["auto", "max", "min"] = "auto",
     margin: float | None = None,
-    processes: int = 5,
+    processes: int = 8,
     resolution: float = 0.02,
     timing_seconds: float = 60.0,
     time_limit: float | None = None,

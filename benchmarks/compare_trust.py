@@ -212,8 +212,10 @@ def report_verdicts(told: Sequence[dict[str, Any]], options: argparse.Namespace)
     caught = {name: drawn_[name].get("worse", 0) / options.draws for name in WAITS}
     width = 100 * float(np.median(found["widths"]))
     notes = [
-        f"{options.processes} processes of each run a comparison. Half width of the interval: median {width:.1f} %. "
-        f"With the 1 % that is never called a difference, one of {width + 1:.1f} % is shown in half of the comparisons.",
+        (
+            f"{options.processes} processes of each run a comparison. Half width of the interval: median {width:.1f} %. "
+            f"With the 1 % that is never called a difference, one of {width + 1:.1f} % is shown in half of the comparisons."
+        ),
         "The waits made steps longer by "
         + " and ".join(f"{100 * (found['slower'][name] - 1):.1f} % ({name})" for name in WAITS)
         + ", over all sets.",

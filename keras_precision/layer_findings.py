@@ -10,6 +10,7 @@ from keras_precision.result import Measurement, Result
 __all__ = ["LAYER_RULES"]
 
 _FLOAT16_LARGEST = 65504.0
+_FLOAT16_NORMAL = 2.0**-14  # smaller numbers lose bits, and vanish in the end
 # Of the gradients that are not 0, a tenth that vanishes is felt in training; below that, weights still follow.
 _FELT = 0.1
 # A layer of which all but one in a hundred outputs are 0, on a whole batch, passes almost nothing on.
@@ -157,6 +158,35 @@ def _underflow(result: Result) -> Iterator[Finding]:
         )
 
 
+def _vanished(result: Result) -> Iterator[Finding]:
+    """Going back from the loss: the first layer in float16 whose gradients are all 0, behind ones too small for float16."""
+    behind, held = "", float(result.get("loss_scale") or 1.0)
+    for path, row in reversed(_widest(result, "gradient_zero").items()):
+        size = _size(result, behind, "gradient")
+        if float(row.value or 0) < 1:
+            behind = path
+        elif behind and 0 < size * held < _FLOAT16_NORMAL and _in_float16(result.plan, path):
+            scale = 2.0 ** min(24, math.floor(math.log2(_FLOAT16_LARGEST / 4 / size)))
+            cures = size * scale >= _FLOAT16_NORMAL
+            yield Finding(
+                code="gradient-vanished",
+                severity="warning",
+                subject=path,
+                message=(
+                    f"All gradients at '{path}' are 0 in float16: those that come back from '{behind}' are at most "
+                    f"{_number(size)}, and float16 holds nothing below 6e-8. Its weights do not learn."
+                ),
+                advice=(
+                    f"model.compile(kp.LossScaleOptimizer(optimizer, initial_scale={_number(scale)}), ...)"
+                    if cures
+                    else "kp.PrecisionPlan.training('mixed_bfloat16'), or a loss that is not so small"
+                ),
+            )
+            return
+        else:
+            return
+
+
 def _dead(result: Result) -> Iterator[Finding]:
     """Units that put out 0 for the whole batch."""
     for path, row in _widest(result, "activation_zero").items():
@@ -216,5 +246,5 @@ def _number(value: object) -> str:
     return f"2.0**{int(power)}" if power.is_integer() and power > 8 else f"{number:.4g}"
 
 
-LAYER_RULES: tuple[Rule, ...] = (_origin, _overflow, _underflow, _dead)
+LAYER_RULES: tuple[Rule, ...] = (_origin, _overflow, _underflow, _vanished, _dead)
 """Rules over the rows that a NumericsProbe, or kp.diagnose, makes of each layer."""

@@ -61,6 +61,35 @@ def test_figures_of_layers(result, expected):
     )
 
 
+def gradients(first, last, plan=HALF, **more):
+    """A result with the gradients of two layers: the share of zeros, and the greatest."""
+    rows = [
+        Measurement(path, f"gradient_{name}", value, 1)
+        for path, figures in (("first", first), ("last", last))
+        for name, value in zip(("zero", "maximum"), figures, strict=True)
+    ]
+    return Result("run", (*rows, *(Measurement("fit", name, value) for name, value in more.items())), plan=plan)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        (gradients((1.0, 0.0), (0.0, 1e-13)), "mixed_bfloat16"),
+        (gradients((1.0, 0.0), (0.0, 1e-7)), "initial_scale=2.0**24"),
+        (gradients((1.0, 0.0), (0.0, 1e-2)), None),  # a dead unit: what comes back is large enough
+        (gradients((1.0, 0.0), (0.0, 1e-7), loss_scale=2.0**15), None),
+        (gradients((0.5, 1e-7), (0.0, 1e-7)), None),
+        (gradients((1.0, 0.0), (1.0, 0.0)), None),  # nothing came back at all: the loss is constant
+        (gradients((1.0, 0.0), (0.0, 1e-13), plan=PrecisionPlan.training("mixed_bfloat16")), None),
+    ],
+)
+def test_gradients_that_are_gone_already(result, expected):
+    """The first layer, going back, at which float16 has nothing left of gradients that were too small for it."""
+    found = [each for each in judge(result, LAYER_RULES) if each.code == "gradient-vanished"]
+    assert [each.subject for each in found] == ([] if expected is None else ["first"])
+    assert all(expected in each.advice for each in found)
+
+
 def test_the_scale_that_cures_is_named():
     """The scale lifts the largest gradient to a quarter of float16's range, and is a power of two."""
     (found,) = judge(

@@ -4,7 +4,8 @@ Run: python benchmarks/applications.py --what families --seconds 3000
      python benchmarks/applications.py --what layers
 
 Weights are random and inputs small, so that this says what is exported and how far the file agrees with the model, and
-nothing of accuracy. Each family has a process of its own, with a limit; what is measured is kept in --kept, and a
+nothing of accuracy: beside the share of the same answers stands the mean error, in parts of the largest probability,
+since probabilities that differ by less than a step of int8 have no order there. Each family has a process of its own, with a limit; what is measured is kept in --kept, and a
 second run goes on where the first one stopped. TFLiteConverter gets the same samples.
 """
 
@@ -76,7 +77,8 @@ def families(options: argparse.Namespace) -> None:
             known[name] = in_a_process(name, options.limit)
             options.kept.parent.mkdir(parents=True, exist_ok=True)
             options.kept.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    header = ("member", "input", "ours", "agreement, %", "s", "TFLiteConverter", "agreement, %", "s")
+    arm = ("agreement, %; error", "s")
+    header = ("member", "input", "ours", *arm, "TFLiteConverter", *arm)
     rows = [(name, f"{FAMILIES[name]} x {FAMILIES[name]}", *row) for name, row in known.items()]
     print(markdown("One member of each family of keras.applications", header, rows), flush=True)
 
@@ -109,7 +111,7 @@ def family(name: str) -> list[str]:
     }
     cells = []
     for make in arms.values():
-        cells += tried(make, lambda path: agreement(kp.edge.predict(path, x), wanted))
+        cells += tried(make, lambda path: f"{agreement(kp.edge.predict(path, x), wanted)}; {error_of(x, wanted)(path)}")
     return cells
 
 

@@ -12,10 +12,10 @@ from keras_precision.chatter import captured
 from keras_precision.errors import FileFormatError, InputError
 from keras_precision.optional import require
 from keras_precision.runtime_session import RuntimeSession
-from keras_precision.tflite_file import EdgeModel, Tensor, zeros
+from keras_precision.tflite_file import CARD, EdgeModel, Tensor, zeros
 from keras_precision.tflite_operators import Operator
 
-__all__ = ["OpenvinoSession"]
+__all__ = ["OpenvinoSession", "inspect_openvino"]
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +34,29 @@ _MOVES = (
 _LOOPS = ("If", "Loop", "RNNCell", "RNNSeq", "TensorIterator")
 _KERNELS = {"i8": "int8", "f16": "float16", "bf16": "bfloat16", "f32": "float32"}
 _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
+
+
+def inspect_openvino(path: str | os.PathLike[str]) -> EdgeModel:
+    """Read what an OpenVINO file holds, and prove that OpenVINO loads and runs it.
+
+    Args:
+        path: The ``.xml`` file; its ``.bin`` lies beside it.
+
+    Returns:
+        Its inputs, outputs and operators: those that the processor runtime makes of it on this machine.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is damaged, or OpenVINO cannot run it.
+        MissingExtraError: ``openvino`` is not installed.
+
+    Example:
+        >>> import keras_precision as kp
+        >>> written = kp.export_openvino(model, "model.xml", "float32")
+        >>> [tensor.shape for tensor in inspect_openvino("model.xml").outputs]
+        [(1, 2)]
+    """
+    return OpenvinoSession(path).model
 
 
 class OpenvinoSession(RuntimeSession):
@@ -63,7 +86,9 @@ class OpenvinoSession(RuntimeSession):
         try:
             with captured("OpenVINO"):
                 core = openvino.Core()
-                self._compiled = core.compile_model(core.read_model(os.fspath(path)), "CPU", settings)
+                read = core.read_model(os.fspath(path))
+                self._card = str(read.get_rt_info([CARD]).value) if read.has_rt_info([CARD]) else ""
+                self._compiled = core.compile_model(read, "CPU", settings)
                 self._request = self._compiled.create_infer_request()
             super().__init__(self._described(path, openvino.__version__.partition("-")[0]))
             self.run(zeros(self.model))
@@ -102,6 +127,7 @@ class OpenvinoSession(RuntimeSession):
             outputs=tuple(_tensor(port) for port in self._compiled.outputs),
             operators=tuple(_operator(node, made_by) for node in _computing(nodes)),
             writers=tuple(_writer(nodes, port.get_any_name(), made_by) for port in self._compiled.outputs),
+            card=self._card,
         )
 
 

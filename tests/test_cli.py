@@ -133,6 +133,15 @@ def test_export_writes_for_other_runtimes(files, tmp_path, capsys):
     line = ["export", str(model), "-o", str(tmp_path / "model.tflite"), "--precision", "float32", "--format", "onnx"]
     assert main(line) == 2
     assert "ends in '.onnx'" in capsys.readouterr().err
+    assert main([*line[:-2], "--weights", "palettized"]) == 2
+    assert "Core ML's format alone. Received: it with tflite" in capsys.readouterr().err
+
+
+def test_export_writes_tables_of_weights(files, tmp_path, capsys):
+    """--weights reaches the package."""
+    pytest.importorskip("coremltools", reason='pip install "keras-precision[coreml]"')
+    line = ("export", files / "model.keras", "-o", tmp_path / "model.mlpackage", "--weights", "palettized")
+    assert "int8 palettized" in json.dumps(json_of(capsys, *line))
 
 
 def test_export_takes_a_plan(files, tmp_path, capsys):

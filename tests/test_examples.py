@@ -73,6 +73,26 @@ def test_compare_exports(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_toolchains(tmp_path: Path) -> None:
+    """Each runtime has two rows with size, speedup, accuracy and agreement, int8 the smaller; the comparison is saved."""
+    pytest.importorskip("openvino", reason='pip install "keras-precision[openvino]"')
+    pytest.importorskip("tf2onnx", reason='pip install "keras-precision[onnx]"')
+    sizes = ("--epochs", "1", "--seconds", "0.2", "--openings", "2")
+    output = output_of("toolchains.py", *sizes, folder=tmp_path)
+    rows = table(output)
+    names = [f"{runtime}:{plan}" for runtime in ("tflite", "onnx", "openvino") for plan in ("float32", "int8")]
+    assert list(rows) == names
+    assert rows["tflite:float32"][2] == "1.00x"
+    for name in names:
+        assert all(cell != "-" for cell in rows[name]), name
+        assert float(rows[name][-2].removesuffix(" %")) > 95
+    kilobytes = {name: float(cells[0].split()[0]) for name, cells in rows.items()}
+    assert all(kilobytes[f"{each}:int8"] < kilobytes[f"{each}:float32"] for each in ("tflite", "onnx", "openvino"))
+    assert re.search(r"^Use \w+:\w+: ", output, re.MULTILINE)
+    assert [run.name for run in kp.Comparison.load(tmp_path / "toolchains.json").results] == names
+
+
+@pytest.mark.slow
 def test_max_batch_size(tmp_path: Path) -> None:
     """A batch of the size at which the search ends fits, and a note says that memory was not what ended it."""
     sizes = ("--memory-limit", "4000", "--max-batch", "16", "--precisions", "float32")

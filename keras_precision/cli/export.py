@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_precision.cli.data import add_data, read_data
 from keras_precision.cli.verb import Answer, Verb
+from keras_precision.errors import InputError
 
 __all__ = ["VERB"]
 
@@ -26,6 +27,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", default="mse", metavar="METHOD", help="how ranges are chosen (mse)")
     parser.add_argument("--runtime", default="litert", metavar="NAME", help="what the file is to run on (litert)")
     parser.add_argument("--io", metavar="TYPE", help="element type of inputs and outputs (that of the activations)")
+    parser.add_argument("--weights", metavar="WAY", help="of int8 in Core ML: linear steps, or palettized (linear)")
     parser.add_argument(
         "--validation", metavar="FILE", help="samples and labels to score the file on: an .npz file with the same names"
     )
@@ -44,6 +46,8 @@ def _run(options: argparse.Namespace) -> Answer:
         samples = tuple(each[: options.samples] for each in x) if isinstance(x, tuple) else x[: options.samples]
     held_out = read_data(options.validation, options.x, options.y) if options.validation else None
     form = options.format or _FORMATS.get(Path(options.output).suffix, "tflite")
+    if options.weights and form != "coreml":
+        raise InputError(f"Expected --weights with Core ML's format alone. Received: it with {form}. Leave it out.")
     if form != "tflite":
         result = _elsewhere(form, options, plan, samples, held_out)
         return Answer.of(result, kp.render(result) + "".join(f"\nNote: {note}" for note in result.notes))
@@ -73,7 +77,7 @@ def _elsewhere(form: str, options: argparse.Namespace, plan: Any, samples: Any, 
     model = kp.load_model(options.model, unsafe=options.unsafe)
     common = {"strict": options.strict, "overwrite": not options.no_overwrite}
     if form == "coreml":
-        return kp.export_coreml(model, options.output, plan, **common)
+        return kp.export_coreml(model, options.output, plan, weights=options.weights or "linear", **common)
     export = kp.export_onnx if form == "onnx" else kp.export_openvino
     return export(
         model, options.output, plan, samples, calibration=options.calibration, validation_data=held_out, **common

@@ -12,7 +12,7 @@ from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.result import Measurement, Result
 from keras_precision.tflite_file import CARD, EdgeModel
 
-__all__ = ["facts", "operator_rows", "with_card"]
+__all__ = ["facts", "input_ranges", "operator_rows", "sides", "with_card"]
 
 
 def facts(
@@ -36,7 +36,7 @@ def facts(
     Returns:
         The result, without size and operators.
     """
-    rows = [Measurement(subject, "engine", made.engine), *_sides(made.model)]
+    rows = [Measurement(subject, "engine", made.engine), *sides(made.model)]
     if measured is not None:
         rows += [
             Measurement(subject, "calibration_samples", measured.samples),
@@ -44,7 +44,7 @@ def facts(
                 subject, "calibration_method", "trained" if isinstance(measured, TrainedRanges) else request.calibration
             ),
             Measurement(subject, "foreign_ranges", made.foreign_ranges),
-            *_input_ranges(measured),
+            *input_ranges(measured),
         ]
     environment = Environment.here(backend=made.model.runtime)
     return Result(f"tflite:{request.plan.default}", tuple(rows), environment, realised, notes)
@@ -81,15 +81,30 @@ def operator_rows(written: EdgeModel) -> Iterator[Measurement]:
         yield Measurement(kind, "operator_count", count)
 
 
-def _sides(written: EdgeModel) -> Iterator[Measurement]:
+def sides(written: EdgeModel) -> Iterator[Measurement]:
+    """Yield the type of each input and output.
+
+    Args:
+        written: The file.
+
+    Yields:
+        A row for each.
+    """
     for tensor in written.inputs:
         yield Measurement(tensor.name, "input_type", tensor.described)
     for tensor in written.outputs:
         yield Measurement(tensor.name, "output_type", tensor.described)
 
 
-def _input_ranges(measured: Calibration) -> Iterator[Measurement]:
-    """What the model was fed with: pixels from 0 to 1, or to 255?"""
+def input_ranges(measured: Calibration) -> Iterator[Measurement]:
+    """Yield what the model was fed with: pixels from 0 to 1, or to 255?
+
+    Args:
+        measured: The calibration.
+
+    Yields:
+        The least and the largest value of each input.
+    """
     for name, seen in measured.inputs().items():
         yield Measurement(name, "calibration_minimum", seen.values.minimum)
         yield Measurement(name, "calibration_maximum", seen.values.maximum)

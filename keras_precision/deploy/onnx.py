@@ -13,11 +13,11 @@ from keras_precision.deploy.tensorrt import check_tensorrt
 from keras_precision.deploy.toolchain import Job, Order, Toolchain, check_session
 from keras_precision.errors import ExportError, InputError, nearest
 from keras_precision.files import write_whole
-from keras_precision.onnx_file import OnnxSession, inspect_onnx
+from keras_precision.onnx_file import OnnxSession, inspect_onnx, read_onnx
 from keras_precision.onnx_operators import PRODUCTS
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Result
-from keras_precision.tflite_file import EdgeModel
+from keras_precision.tflite_file import CARD, EdgeModel
 
 __all__ = ["OnnxToolchain", "export_onnx"]
 
@@ -114,6 +114,12 @@ class OnnxToolchain(Toolchain):
     def read_back(self, path: Path) -> EdgeModel:
         """Read the file, and run it once."""
         return inspect_onnx(path)
+
+    def inscribe(self, path: Path, card: str) -> None:
+        """Put the card among the file's own metadata."""
+        graph = read_onnx(path)
+        graph.metadata_props.add(key=CARD, value=card)
+        write_whole(path, graph.SerializeToString())
 
     def judged(self, model: EdgeModel, order: Order) -> EdgeModel:
         """TensorRT fuses what stands between products as it likes: the plan is held against products alone."""

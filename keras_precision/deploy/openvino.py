@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.samples import stream_samples
@@ -18,12 +19,12 @@ from keras_precision.deploy.shipping import ship
 from keras_precision.deploy.toolchain import Job, Order, Toolchain, check_session
 from keras_precision.errors import DataError, ExportError
 from keras_precision.files import write_whole
-from keras_precision.openvino_file import OpenvinoSession
+from keras_precision.openvino_file import OpenvinoSession, inspect_openvino
 from keras_precision.optional import require
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.result import Result
-from keras_precision.tflite_file import EdgeModel
+from keras_precision.tflite_file import CARD, EdgeModel
 
 __all__ = ["OpenvinoToolchain", "export_openvino"]
 
@@ -109,7 +110,15 @@ class OpenvinoToolchain(Toolchain):
 
     def read_back(self, path: Path) -> EdgeModel:
         """Read the files, and run them once."""
-        return OpenvinoSession(path).model
+        return inspect_openvino(path)
+
+    def inscribe(self, path: Path, card: str) -> None:
+        """Put the card among the runtime information of the model; OpenVINO, saving it anew, would reorder the graph."""
+        net, _, _ = path.read_text(encoding="utf-8").rpartition("</net>")
+        graph, opened, others = net.rpartition("</edges>")
+        others = others.partition("<rt_info>")[2].rpartition("</rt_info>")[0]
+        entry = f"<{CARD} value={quoteattr(card)} />"
+        write_whole(path, f"{graph}{opened}\n\t<rt_info>{others}{entry}</rt_info>\n</net>\n")
 
     def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> OpenvinoSession:
         """Open the files with OpenVINO's runtime, in float32 where it computes in floats."""
@@ -164,7 +173,9 @@ def _refused(text: str, job: Job) -> str:
     named = [part for word in re.findall(r"[\w./;:]+", text) for part in word.split(";") if "/" in part]
     layer = next((path for part in named if (path := job.source.trace.path_of(part))), None)
     where = f" (layer '{layer}')" if layer else ""
-    return f"Expected a model that OpenVINO reads. Received: '{job.model.name}', refused with: {' '.join(lines[-3:])}{where}. Replace the layer, or export to another format."
+    looped = "Loop" in text
+    remedy = "Build it with unroll=True, give samples in place of a calibration" if looped else "Replace the layer"
+    return f"Expected a model that OpenVINO reads. Received: '{job.model.name}', refused with: {' '.join(lines[-3:])}{where}. {remedy}, or export to another format."
 
 
 @contextlib.contextmanager

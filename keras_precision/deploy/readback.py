@@ -57,11 +57,18 @@ def check_plan(
         PlanNotHonouredError: A layer that the plan names is in another precision, or, if
             ``strict``, any operator is.
     """
+    looped = {
+        path
+        for operator, owners in zip(model.operators, layers, strict=True)
+        for path in owners
+        if operator.kernel in _LOOPS
+    }
     for path, wanted in plan.layers.items():
         if (got := realised.precision_of(path)) != wanted:
+            remedy = "build it with unroll=True, or give it" if path in looped else "give the layer"
             raise PlanNotHonouredError(
                 f"Expected the layer '{path}' in {wanted}, as the plan says. Received: {got} in the file. "
-                f"One of its operators has no kernel for {wanted}: give the layer another precision."
+                f"One of its operators has no kernel for {wanted}: {remedy} another precision."
             )
     relaxed = []
     for operator, owners in zip(model.operators, layers, strict=True):
@@ -69,7 +76,7 @@ def check_plan(
         where = f"operator {operator.kernel} of " + (f"layer '{owners[0]}'" if owners else f"'{operator.tensors[0]}'")
         precision = _precision(operator)
         if precision not in wanted_here and all(_computes(operator, wanted) for wanted in wanted_here):
-            hint = ": unroll=True makes integers of a loop" if operator.kernel == "WHILE" else ""
+            hint = ": unroll=True makes integers of a loop" if operator.kernel in _LOOPS else ""
             relaxed.append(f"{where} stayed in {precision}{hint}")
         elif operator.precision == "opaque" and wanted_here != {precision}:
             relaxed.append(f"{where} holds operators of its own, which were not looked into")
@@ -102,6 +109,9 @@ def check_runs(model: EdgeModel, layers: Layers, runtime: str) -> None:
             f"{'; it '.join(f'{text} ({where})' for text, where in found.items())}. Give these layers another precision."
         )
 
+
+_LOOPS = ("WHILE", "Loop")
+"""What a recurrent layer of Keras becomes, in TensorFlow Lite and in ONNX."""
 
 _WITH_WEIGHTS = """
 CONV_2D CONV_3D CONV_3D_TRANSPOSE DEPTHWISE_CONV_2D FULLY_CONNECTED TRANSPOSE_CONV EMBEDDING_LOOKUP GATHER

@@ -10,10 +10,11 @@ from typing import Any
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.paths import layer_paths
+from keras_precision.deploy.card import input_ranges, sides
 from keras_precision.deploy.readback import check_plan, realised_plan
 from keras_precision.deploy.toolchain import Job, Order, Toolchain
 from keras_precision.environment import Environment
-from keras_precision.errors import DestinationError, ModelError
+from keras_precision.errors import DestinationError, ExportError, ModelError
 from keras_precision.files import check_destination
 from keras_precision.quantize.aware.verb import is_prepared, is_quantize_aware
 from keras_precision.quantize.calibration import Calibration, calibrate
@@ -67,19 +68,27 @@ def ship(
         layers, judged = layers_of(read, job.source.trace), toolchain.judged(read, order)
         realised = realised_plan(judged, order.plan, layers, list(job.source.trace.paths))
         notes = check_plan(judged, order.plan, realised, layers, strict=order.strict)
-        rows = [*_how(job, destination.name), *_sides(read)]
+        rows = [*_how(job, destination.name), *sides(read)]
         if validation_data is not None:
             rows += evaluate(made, *validation_data, reference=model)
+        unique = tuple({row.metric + row.subject: row for row in rows}.values())
+        name, environment = f"{toolchain.name}:{order.plan.default}", Environment.here(backend=read.runtime)
+        told = Result(name, unique, environment, realised, (*notes, *remarks))
+        size = _with_card(toolchain, made, told, read)
         _place(Path(folder), destination)
-    rows += [
-        Measurement(destination.name, "export_time_s", time.perf_counter() - began),
-        Measurement(destination.name, "size_bytes", read.size_bytes),
-        *toolchain.describe(read),
-    ]
-    environment = Environment.here(backend=read.runtime)
-    name = f"{toolchain.name}:{order.plan.default}"
-    unique = tuple({row.metric + row.subject: row for row in rows}.values())
-    return Result(name, unique, environment, realised, (*notes, *remarks))
+    took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
+    rows = [took, Measurement(destination.name, "size_bytes", size), *toolchain.describe(read)]
+    return told.with_measurements(rows)
+
+
+def _with_card(toolchain: Toolchain, made: Path, told: Result, read: EdgeModel) -> int:
+    """Have a file say how it was made, and return its size; it is the same file otherwise."""
+    toolchain.inscribe(made, told.to_bytes().decode())
+    again = toolchain.read_back(made)
+    # By kind: OpenVINO gives its operators other names each time that it reads a file.
+    if again.operator_counts != read.operator_counts or again.outputs != read.outputs or not again.card:
+        raise ExportError("Expected a file of the same operators with a card inside. Received: another.")
+    return again.size_bytes
 
 
 def _destination(path: str | os.PathLike[str], toolchain: Toolchain, *, overwrite: bool) -> Path:
@@ -129,12 +138,8 @@ def _how(job: Job, subject: str) -> list[Measurement]:
     return [
         Measurement(subject, "calibration_samples", job.measured.samples),
         Measurement(subject, "calibration_method", job.order.calibration),
+        *input_ranges(job.measured),
     ]
-
-
-def _sides(read: EdgeModel) -> list[Measurement]:
-    inputs = [Measurement(tensor.name, "input_type", tensor.described) for tensor in read.inputs]
-    return inputs + [Measurement(tensor.name, "output_type", tensor.described) for tensor in read.outputs]
 
 
 def _place(folder: Path, destination: Path) -> None:

@@ -86,7 +86,7 @@ class Job:
 class Toolchain(ABC):
     """A format of files, with the runtime that runs them.
 
-    A new one is a file beside the others: these attributes, and the four questions.
+    A new one is a file beside the others: these attributes, and a method for each question.
 
     Attributes:
         name: As in ``PRECISIONS``.
@@ -117,6 +117,10 @@ class Toolchain(ABC):
     @abstractmethod
     def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> RuntimeSession | None:
         """Open a file, ready to answer; None where this machine cannot run it."""
+
+    @abstractmethod
+    def inscribe(self, path: Path, card: str) -> None:
+        """Put the card into a file: text that its reader finds in ``EdgeModel.card``, and runtimes pass over."""
 
     def judged(self, model: EdgeModel, order: Order) -> EdgeModel:
         """Return what the plan is held against, where a runtime decides on some operators itself."""

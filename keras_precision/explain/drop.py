@@ -17,6 +17,7 @@ from keras_precision.environment import Environment, usable_cores
 from keras_precision.errors import DataError, FileFormatError, InputError, PlanError
 from keras_precision.explain.blame import Bench, Blame, Outcome, Step, evenly, order_of
 from keras_precision.explain.judged import Judge
+from keras_precision.file_card import card
 from keras_precision.plan import PrecisionPlan, check_precision
 from keras_precision.progress import progress
 from keras_precision.quantize.calibration import Calibration, calibrate
@@ -24,7 +25,6 @@ from keras_precision.result import Measurement, Result
 from keras_precision.search.maker import FileMaker
 from keras_precision.search.space import Unit
 from keras_precision.search.units import find_space
-from keras_precision.tflite_card import card
 from keras_precision.tflite_file import inspect
 from keras_precision.tflite_runner import answers, relative_latency
 

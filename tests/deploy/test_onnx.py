@@ -23,6 +23,7 @@ from keras_precision.errors import (
     PlanNotHonouredError,
     UnknownPrecisionError,
 )
+from keras_precision.file_card import card
 from keras_precision.onnx_file import OnnxSession, read_onnx
 from keras_precision.runtimes import open_runtime
 
@@ -187,6 +188,100 @@ def test_an_operator_that_onnx_lacks_is_named_with_its_layer(tmp_path: Path) -> 
     model = keras.Sequential([keras.Input((8,)), Spectrum(name="spectrum"), keras.layers.Dense(2)])
     with pytest.raises(ExportError, match=r"no counterpart of \w+ of layer 'spectrum'"):
         kp.export_onnx(model, tmp_path / "model.onnx", "float32")
+    assert list(tmp_path.iterdir()) == []
+
+
+def masked(keras: Any) -> Any:
+    """A net that skips the tokens that are 0."""
+    tokens = keras.Input((5,), dtype="int32", name="tokens")
+    x = keras.layers.Embedding(9, 4, mask_zero=True, name="embed")(tokens)
+    return keras.Model(tokens, keras.layers.Dense(2, name="head")(keras.layers.LSTM(6, name="memory")(x)))
+
+
+def series(layer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what builds a net of a recurrent layer over five steps."""
+
+    def build(keras: Any) -> Any:
+        steps = keras.Input((5, 4), name="steps")
+        x = keras.layers.Flatten(name="flat")(layer(keras.layers)(steps))
+        return keras.Model(steps, keras.layers.Dense(2, name="head")(x))
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        series(lambda layers: layers.GRU(6, name="memory")),
+        series(lambda layers: layers.LSTM(6, return_sequences=True, go_backwards=True, name="memory")),
+        series(lambda layers: layers.Bidirectional(layers.LSTM(6), name="memory")),
+        masked,
+    ],
+    ids=["GRU", "LSTM backwards", "both ways", "masked"],
+)
+def test_a_loop_runs_and_stays_in_float(build: Callable[[Any], Any], tmp_path: Path, rng: np.random.Generator) -> None:
+    """A recurrent layer that is not unrolled answers as the model, and int8 says how to make integers of it."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    model = build(keras)
+    x = rng.integers(0, 9, (16, 5)).astype("int32") if build is masked else rng.random((16, 5, 4)).astype("float32")
+    kp.export_onnx(model, tmp_path / "float.onnx", "float32")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(OnnxSession(tmp_path / "float.onnx").predict(x), expected, atol=1e-5)
+    result = kp.export_onnx(model, tmp_path / "model.onnx", "int8", x)
+    session = OnnxSession(tmp_path / "model.onnx")
+    assert any(operator.kernel == "Loop" for operator in session.model.operators)
+    np.testing.assert_allclose(session.predict(x), expected, atol=0.05 * np.abs(expected).max())
+    assert result.plan.precision_of("memory") == "float32"
+    assert "operator Loop of layer 'memory' stayed in float32: unroll=True makes integers of a loop" in result.notes
+    wanted = kp.PrecisionPlan.deployment("float32", layers={"memory": "int8"})
+    with pytest.raises(PlanNotHonouredError, match=r"'memory' in int8.*build it with unroll=True, or give it another"):
+        kp.export_onnx(model, tmp_path / "other.onnx", wanted, x)
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_an_unrolled_layer_becomes_integer(tmp_path: Path, rng: np.random.Generator) -> None:
+    """What the message says is so."""
+    import keras
+
+    model = series(lambda layers: layers.GRU(6, unroll=True, name="memory"))(keras)
+    result = kp.export_onnx(model, tmp_path / "model.onnx", "int8", rng.random((16, 5, 4)).astype("float32"))
+    assert not any(row.subject.startswith("Loop") for row in result.select("operator_count"))
+    assert any("int8" in row.subject for row in result.select("operator_count"))
+
+
+def test_a_file_says_how_it_was_made(trained: Trained, tmp_path: Path) -> None:
+    """The card has plan, calibration, input range and scores, and the file answers as it did before."""
+    plan = kp.PrecisionPlan.deployment("int8", layers={"head": "float32"})
+    path = tmp_path / "model.onnx"
+    result = kp.export_onnx(
+        trained.model, path, plan, trained.calibration, calibration="minmax", validation_data=(trained.x, trained.y)
+    )
+    told = card(path)
+    assert told.plan == result.plan
+    assert told.value("calibration_method") == "minmax"
+    assert told.value("calibration_maximum") == pytest.approx(trained.x[:64].max())
+    assert told.value("accuracy") == result.value("accuracy")
+    assert told.environment.versions == result.environment.versions
+    assert result.value("size_bytes") == path.stat().st_size
+    assert told.notes == result.notes
+    foreign = read_onnx(path)
+    del foreign.metadata_props[:]
+    path.write_bytes(foreign.SerializeToString())
+    with pytest.raises(FileFormatError, match=r"a card inside. Received: one without\. Export it again"):
+        card(path)
+
+
+def test_a_card_that_changes_the_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is another one with its card inside is not written."""
+    import keras
+
+    from keras_precision.deploy.onnx import OnnxToolchain
+
+    monkeypatch.setattr(OnnxToolchain, "inscribe", lambda self, path, text: None)
+    with pytest.raises(ExportError, match=r"the same operators with a card inside"):
+        kp.export_onnx(nets.mlp(keras), tmp_path / "model.onnx", "float32")
     assert list(tmp_path.iterdir()) == []
 
 

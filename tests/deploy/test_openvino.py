@@ -17,6 +17,7 @@ from keras_precision.errors import (
     MissingExtraError,
     UnknownPrecisionError,
 )
+from keras_precision.file_card import card
 from keras_precision.openvino_file import OpenvinoSession
 
 pytest.importorskip("openvino", reason='pip install "keras-precision[openvino]"')
@@ -92,6 +93,23 @@ def test_an_int8_file_scores_as_the_model(trained: Trained, tmp_path: Path) -> N
     assert dict(os.environ) == before
 
 
+@pytest.mark.parametrize("plan", ["float16", "int8"])
+def test_a_file_says_how_it_was_made(trained: Trained, plan: str, tmp_path: Path) -> None:
+    """The card is in the .xml, and graph, weights and answers are what they were without it."""
+    path = tmp_path / "model.xml"
+    calibration = kp.calibrate(trained.model, trained.x[:64])
+    result = kp.export_openvino(trained.model, path, plan, calibration, validation_data=(trained.x, trained.y))
+    told = card(path)
+    assert told.plan == result.plan
+    assert told.value("accuracy") == result.value("accuracy")
+    scored = kp.evaluate(path, trained.x, trained.y)
+    assert scored.value("accuracy") == told.value("accuracy")
+    assert result.value("size_bytes") == sum(each.stat().st_size for each in tmp_path.iterdir())
+    assert (tmp_path / "model.bin").stat().st_size < trained.model.count_params() * (2.2 if plan == "float16" else 1.5)
+    if plan == "int8":
+        assert told.value("calibration_maximum") == pytest.approx(trained.x[:64].max())
+
+
 def test_a_layer_stays_in_float_if_the_plan_says_so(trained: Trained, tmp_path: Path) -> None:
     """NNCF leaves the layers alone that the plan names."""
     plan = kp.PrecisionPlan.deployment("int8", layers={"body": "float32", "head": "float32"})
@@ -151,6 +169,6 @@ def test_a_loop_is_read_from_the_float_file(tmp_path: Path, rng: np.random.Gener
     session = OpenvinoSession(tmp_path / "model.xml")
     assert [tensor.name for tensor in session.model.inputs] == ["series"]
     np.testing.assert_allclose(session.predict(x), model.predict(x, verbose=0), atol=1e-5)
-    with pytest.raises(ExportError, match=r"OpenVINO reads.*layer 'memory'"):
+    with pytest.raises(ExportError, match=r"OpenVINO reads.*layer 'memory'.*unroll=True, give samples"):
         kp.export_openvino(model, tmp_path / "other.xml", "int8", kp.calibrate(model, x))
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.bin", "model.xml"]

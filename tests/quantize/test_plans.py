@@ -8,12 +8,12 @@ import tensorflow as tf
 import keras_precision as kp
 from keras_precision.edge_runtimes import obstacles
 from keras_precision.errors import DestinationError, ExportError, FileFormatError, PlanError
+from keras_precision.file_card import card
 from keras_precision.quantize.bias import corrected
 from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.quantize.float_file import float_file
 from keras_precision.quantize.provenance import foreign_ranges
-from keras_precision.tflite_card import card
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_the_file_tells_how_it_was_made(measured, tmp_path):
     assert told.value("agreement") == result.value("agreement") > 0.9
     assert told.environment.versions["keras"]
     path.write_bytes(float_file(model).content)
-    with pytest.raises(FileFormatError, match="expected a file that export_tflite wrote, with a card inside"):
+    with pytest.raises(FileFormatError, match="expected a file that this package exported, with a card inside"):
         card(path)
 
 

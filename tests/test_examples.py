@@ -1,6 +1,7 @@
 """The examples: each runs as its docstring says, in a process of its own, and prints what it is there for."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -191,3 +192,67 @@ def test_explain_drop(tmp_path: Path) -> None:
     assert {f"class {number}" for number in range(10)} | {"all", "slice thick", "conv_1", "conv_2", "head"} <= set(rows)
     first, mended = (float(share) for share in re.findall(r"agreement ([\d.]+) %", output))
     assert mended >= first
+
+
+@pytest.mark.slow
+def test_precision_config(tmp_path: Path) -> None:
+    """The same script computes as the file says, and as a changed file says."""
+    output = output_of("precision_config.py", "--epochs", "1", folder=tmp_path)
+    assert re.findall(r"^  (\S+) +(\w+)$", output, re.MULTILINE) == [
+        ("conv", "mixed_bfloat16"), ("flat", "mixed_bfloat16"), ("head", "float32"),
+    ]  # fmt: skip
+    assert list(table(output)) == ["mixed_bfloat16", "tflite:int8"]
+    changed = {"precision": "float32", "tf32": None, "plan": None, "export": "float16"}
+    (tmp_path / "changed.json").write_text(json.dumps(changed))
+    output = output_of("precision_config.py", "changed.json", "--epochs", "1", folder=tmp_path)
+    assert list(table(output)) == ["float32", "tflite:float16"]
+    assert "bfloat16" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "backend"),
+    [("custom_loop.py", "tensorflow"), ("custom_loop.py", "torch"), ("custom_loop_jax.py", "jax")],
+)
+def test_custom_loop(script: str, backend: str, tmp_path: Path) -> None:
+    """The batch that overflows is skipped, each time that it comes, and the scale halves with it."""
+    output = output_of(script, "--steps", "60", folder=tmp_path, backend=backend)
+    cells = table(output)["own loop"]
+    assert (cells[5], cells[6]) == ("2", "8,192")
+    assert float(re.search(r"the last loss is (\d+\.\d+)", output)[1]) < 2.3
+
+
+def test_custom_loop_names_the_one_for_jax(tmp_path: Path) -> None:
+    """On JAX it says which example is for JAX."""
+    with pytest.raises(AssertionError, match="custom_loop_jax.py"):
+        output_of("custom_loop.py", folder=tmp_path, backend="jax")
+
+
+@pytest.mark.slow
+def test_tabular_regression(tmp_path: Path) -> None:
+    """Four files stand in the table with the error of each; 16 bits answer as float does."""
+    rows = table(output_of("tabular_regression.py", "--epochs", "30", "--seconds", "0.02", folder=tmp_path))
+    errors = {name: float(cells[4]) for name, cells in rows.items()}
+    assert list(errors) == ["tflite:float32", "tflite:float16", "tflite:int16x8", "tflite:int8"]
+    assert errors["tflite:float16"] == pytest.approx(errors["tflite:float32"], rel=0.01)
+    assert errors["tflite:int8"] == pytest.approx(errors["tflite:float32"], rel=0.2)
+
+
+@pytest.mark.slow
+def test_text_model(tmp_path: Path) -> None:
+    """The INT8 file is about a quarter of the float one, and answers as it does."""
+    rows = table(output_of("text_model.py", "--epochs", "2", folder=tmp_path))
+    assert list(rows) == ["tflite:float32", "tflite:float16", "tflite:int8_dynamic", "tflite:int8"]
+    sizes = {name: float(cells[0].removesuffix(" kB").replace(",", "")) for name, cells in rows.items()}
+    assert sizes["tflite:int8"] < 0.3 * sizes["tflite:float32"]
+    assert float(rows["tflite:int8"][-1].removesuffix(" %")) > 97
+
+
+@pytest.mark.slow
+def test_numerics_transformer(tmp_path: Path) -> None:
+    """FP16 breaks the net, the findings name the layer, and the plan that follows from them mends it."""
+    output = output_of("numerics_transformer.py", "--steps", "10", folder=tmp_path)
+    runs = dict(re.findall(r"^(.+?) +((?: +(?:nan|[\d.]+)){5})$", output, re.MULTILINE))
+    assert "nan" in runs["mixed_float16"]
+    assert "nan" not in runs["float32: ['attention']"]
+    assert (tmp_path / "numerics.html").exists()

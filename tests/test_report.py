@@ -94,6 +94,16 @@ def test_each_row_has_a_cell_for_each_heading(
     assert all(cell for row in table.rows for cell in row)
 
 
+def test_scores_of_the_users_own_have_columns() -> None:
+    """A regression's error stands where an accuracy would, and beside it where there is one."""
+    error = model("int8", size_bytes=1000, mean_absolute_error=41.25, my_score=2)
+    assert export_table([error]).header[-3:] == ("Mean absolute error", "My score", "Agreement")
+    assert "Accuracy" not in export_table([error]).header
+    assert export_table([error]).rows[0][-3] == formatted("mean_absolute_error", 41.25)
+    assert export_table([MODELS[0], error]).header[5:7] == ("Accuracy", "Mean absolute error")
+    assert export_table([MODELS[0]]).header[-2:] == ("Accuracy", "Agreement")
+
+
 def test_markdown_lines_have_as_many_cells() -> None:
     """Header, alignment and rows of a Markdown table have the same number of cells."""
     for table in render(RECORDED, format="markdown").split("### ")[1:]:

@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from keras_precision.metrics import metric_of
+from keras_precision.metrics import METRICS, metric_of
 from keras_precision.report.figure import figure, shown
 from keras_precision.result import Result
 from keras_precision.table import UNKNOWN, Table, formatted
 
 __all__ = ["UNKNOWN", "Column", "Table", "export_table", "formatted", "run_table"]
+
+_ERRORS = ("mean_absolute_error", "mean_squared_error")
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,27 @@ def export_table(results: Sequence[Result]) -> Table:
         results: Results that hold size, latency, accuracy and agreement.
 
     Returns:
-        One row a file, or a model.
+        One row a file, or a model; a column for each score beside the accuracy, such as a mean absolute error.
     """
+    own = _scores(results)
+    scores = ["accuracy"] if not own or any(result.select("accuracy") for result in results) else []
     columns = [
         Column("Precision", lambda result: result.name),
         _metric("Size", "size_bytes"),
         _metric("Latency", "latency_ms"),
         _metric("p95", "latency_p95_ms"),
         Column("Speedup", lambda result: _ratio(results[0], result, "latency_ms")),
-        _metric("Accuracy", "accuracy"),
+        *(_metric(metric.replace("_", " ").capitalize(), metric) for metric in [*scores, *own]),
         _metric("Agreement", "agreement"),
     ]
     how = {result.environment.sources.get("latency_ms", "") for result in results}
     return _table("Deployment", columns, results, [f"Latency: {text}." for text in sorted(how) if text])
+
+
+def _scores(results: Sequence[Result]) -> list[str]:
+    """Return the scores beside the accuracy: a regression's errors, and metrics that the package does not know."""
+    rows = (row for result in results for row in result if row.step is None and isinstance(row.value, int | float))
+    return list(dict.fromkeys(row.metric for row in rows if row.metric in _ERRORS or row.metric not in METRICS))
 
 
 def _metric(title: str, metric: str, *, unit: bool = True) -> Column:

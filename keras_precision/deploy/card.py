@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from keras_precision.deploy.candidate import Candidate
+from keras_precision.deploy.operator_layers import layer_rows
 from keras_precision.deploy.request import Request
 from keras_precision.environment import Environment
 from keras_precision.plan import PrecisionPlan
@@ -36,7 +37,7 @@ def facts(
     Returns:
         The result, without size and operators.
     """
-    rows = [Measurement(subject, "engine", made.engine), *sides(made.model)]
+    rows = [Measurement(subject, "engine", made.engine), *sides(made.model), *layer_rows(made.layers)]
     if measured is not None:
         rows += [
             Measurement(subject, "calibration_samples", measured.samples),

@@ -7,14 +7,16 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from keras_precision.deploy.child import Outcome, run_python
+from keras_precision.deploy.operator_layers import layers_told, origin
 from keras_precision.environment import Environment
 from keras_precision.errors import InputError, MissingExtraError, nearest
 from keras_precision.files import write_whole
 from keras_precision.optional import available
 from keras_precision.result import Measurement, Result
-from keras_precision.tflite_file import inspect
+from keras_precision.tflite_file import EdgeModel, inspect
 
 __all__ = ["ACCELERATORS", "check_ethos_u"]
 
@@ -50,7 +52,8 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
         ``npu_inferences_per_second`` (of the accelerator's part), ``npu_sram_bytes``,
         ``npu_dram_bytes``, ``npu_flash_bytes``, ``npu_macs``, ``npu_operators`` and
         ``cpu_operators`` (Vela's own count, of the operators that it lowers the file's to), and
-        ``cpu_operator`` with the reason for each that falls back to the processor. What could not
+        ``cpu_operator`` with the reason for each that falls back to the processor, and the Keras
+        layer that it computes, where the file has the card of ``kp.export_tflite``. What could not
         be known is unknown, and the notes say why.
 
     Raises:
@@ -73,7 +76,7 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
         raise MissingExtraError(
             "Expected the package 'ethos-u-vela', Arm's compiler. Install it with: pip install \"keras-precision[micro]\""
         )
-    inspect(path)
+    model = inspect(path)
     content = Path(path).read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         write_whole(Path(folder) / "model.tflite", content)
@@ -82,11 +85,12 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
         summary = next(Path(folder).glob("out/*_summary_*.csv"), None) if ended.code == 0 else None
         columns = {} if summary is None else next(csv.DictReader(summary.open(encoding="utf-8", newline="")))
     subject = Path(path).name
-    rows = tuple(_rows(subject, ended, columns))
+    fallen = tuple(_fallen(ended, model))
+    rows = (*_rows(subject, ended, columns), *(each.row(number) for number, each in enumerate(fallen)))
     where = f"{columns.get('system_config', '')}, {columns.get('memory_mode', '')}".strip(", ")
     source = f"Vela's model of {accelerator} ({where})" if where else f"Vela, for {accelerator}"
     environment = Environment.here(backend="ethos-u-vela", sources=dict.fromkeys(["npu_inferences_per_second"], source))
-    return Result(f"{accelerator}:{subject}", rows, environment, notes=_notes(subject, accelerator, ended, rows))
+    return Result(f"{accelerator}:{subject}", rows, environment, notes=_notes(subject, accelerator, ended, fallen))
 
 
 def _rows(subject: str, ended: Outcome, columns: dict[str, str]) -> Iterator[Measurement]:
@@ -100,20 +104,42 @@ def _rows(subject: str, ended: Outcome, columns: dict[str, str]) -> Iterator[Mea
         yield Measurement(subject, metric, value if value is None or "per_second" in metric else round(value))
     yield Measurement(subject, "npu_operators", counts.get("npu"))
     yield Measurement(subject, "cpu_operators", counts.get("cpu"))
-    for index, (kernel, tensor, reason) in enumerate(_FALLBACK.findall(ended.output)):
-        yield Measurement(f"{index}:{kernel}", "cpu_operator", f"{tensor.partition(';')[0]}: {reason}")
 
 
 _FALLBACK = re.compile(r"operator: (\w+), \w+: '([^']*)'\nReason: (.*)")
 
 
-def _notes(subject: str, accelerator: str, ended: Outcome, rows: tuple[Measurement, ...]) -> tuple[str, ...]:
+class _Fallen(NamedTuple):
+    """An operator that falls back to the processor: its kernel, where it comes from, and why."""
+
+    kernel: str
+    tensor: str
+    origin: str
+    reason: str
+
+    def row(self, number: int) -> Measurement:
+        """What is told of it."""
+        where = f"tensor '{self.tensor}'" if self.origin.startswith("tensor") else f"{self.origin}, {self.tensor}"
+        return Measurement(f"{number}:{self.kernel}", "cpu_operator", f"{where}: {self.reason}")
+
+
+def _fallen(ended: Outcome, model: EdgeModel) -> Iterator[_Fallen]:
+    """The operators that Vela leaves to the processor; it has lowered some of the file's before."""
+    layers = layers_told(model)
+    made_by = {operator.tensors[0].partition(";")[0]: number for number, operator in enumerate(model.operators)}
+    for kernel, tensor, reason in _FALLBACK.findall(ended.output):
+        first = tensor.partition(";")[0]
+        told = origin(model, layers, made_by[first]) if first in made_by else f"tensor '{first}'"
+        yield _Fallen(kernel, first, told, reason)
+
+
+def _notes(subject: str, accelerator: str, ended: Outcome, fallen: tuple[_Fallen, ...]) -> tuple[str, ...]:
     if ended.ended_by:
         last = (ended.errors.strip().splitlines() or [""])[-1]
         return (f"Vela cannot compile '{subject}' for {accelerator}: it {ended.ended_by}. {last}".rstrip(),)
-    fallen = {row.subject.partition(":")[2] for row in rows if row.metric == "cpu_operator"}
     if not fallen:
         return ()
+    named = sorted({f"{each.kernel} of {each.origin}" for each in fallen})
     return (
-        f"{', '.join(sorted(fallen))} fall back to the processor: the accelerator computes in int8 and int16 alone, and not every operator.",
+        f"{', '.join(named)} fall back to the processor: the accelerator computes in int8 and int16 alone, and not every operator.",
     )

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.deploy.child import Outcome, run_python
+from keras_precision.deploy.operator_layers import layers_told, origin
 from keras_precision.environment import Environment
 from keras_precision.errors import MissingExtraError
 from keras_precision.optional import available, require
 from keras_precision.result import Measurement, Result
-from keras_precision.tflite_file import inspect, interpreter
+from keras_precision.tflite_file import EdgeModel, inspect, interpreter
 
 __all__ = ["check_micro"]
 
@@ -43,7 +44,8 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
         A result with ``runs`` (1 or 0), ``arena_bytes``, ``arena_head_bytes`` (activations, which
         operators share), ``arena_tail_bytes`` (what stays), ``max_difference`` from LiteRT's
         answers, and ``size_bytes``. What a file that does not run would need is unknown, and the
-        notes say why it does not.
+        notes say why it does not, with the operator that is refused and the Keras layer that it
+        computes, where the file has the card of ``kp.export_tflite``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -75,16 +77,26 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
         Measurement(subject, "max_difference", difference),
         Measurement(subject, "size_bytes", model.size_bytes),
     )
-    notes = () if ended.code == 0 else (f"TensorFlow Lite Micro cannot run '{subject}': {_reason(ended)}",)
+    notes = () if ended.code == 0 else (f"TensorFlow Lite Micro cannot run '{subject}': {_reason(ended, model)}",)
     environment = Environment.here(backend="tflite-micro", sources={"arena_bytes": _HOST})
     return Result(f"micro:{subject}", rows, environment, notes=notes)
 
 
-def _reason(ended: Outcome) -> str:
-    """What the interpreter said of the operator that it refused."""
+def _reason(ended: Outcome, model: EdgeModel) -> str:
+    """What the interpreter said of the operator that it refused, and where that comes from."""
     said = [line for line in ended.errors.splitlines() if line and not line.startswith(("[", " ", "Traceback"))]
     told = [line for line in said if not line.startswith("RuntimeError")] or said
-    return "; ".join([*told[-2:], f"the process {ended.ended_by}"])
+    layers = layers_told(model)
+    refused = [f"{model.operators[each].kernel} of {origin(model, layers, each)}" for each in _refused(ended, model)]
+    return "; ".join([*dict.fromkeys(refused), *told[-2:], f"the process {ended.ended_by}"])
+
+
+def _refused(ended: Outcome, model: EdgeModel) -> list[int]:
+    """The operators that the interpreter named: by number, or all that need a kernel that it does not have."""
+    numbers = [int(number) for number in re.findall(r"^Node \w+ \(number (\d+)", ended.errors, re.MULTILINE)]
+    lacking = set(re.findall(r"builtin opcode '(\w+)'", ended.errors))
+    numbers += [number for number, operator in enumerate(model.operators) if operator.kernel in lacking]
+    return [number for number in numbers if number < len(model.operators)]
 
 
 def main(path: str) -> None:

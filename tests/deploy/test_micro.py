@@ -1,5 +1,6 @@
 """check_micro and check_ethos_u: what small devices make of a file, found out in a process of its own."""
 
+import re
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,8 @@ import keras_precision as kp
 from keras_precision import optional
 from keras_precision.deploy import child
 from keras_precision.errors import FileFormatError, InputError, MissingExtraError
+from keras_precision.quantize.flatbuffer import Flatbuffer
+from keras_precision.tflite_file import CARD
 
 pytest.importorskip("tflite_micro", reason='pip install "keras-precision[micro]"')
 pytest.importorskip("ethosu.vela", reason='pip install "keras-precision[micro]"')
@@ -62,7 +65,7 @@ def test_what_micro_refuses_is_a_finding(files: MappingProxyType[str, Path], pla
     assert result.value("arena_bytes") is None
     assert result.value("max_difference") is None
     assert reason in result.notes[0]
-    assert f"'{plan}.tflite'" in result.notes[0]
+    assert f"cannot run '{plan}.tflite': FULLY_CONNECTED of layer 'hidden'; " in result.notes[0]
 
 
 @pytest.mark.parametrize("accelerator", ["ethos-u55-128", "ethos-u85-256"])
@@ -87,7 +90,46 @@ def test_a_float_file_falls_back_as_a_whole(files: MappingProxyType[str, Path]) 
     fallen = result.select("cpu_operator")
     assert len(fallen) == result.value("cpu_operators") > 0
     assert all("Float32" in row.value for row in fallen)
-    assert "FULLY_CONNECTED" in result.notes[0]
+    assert "FULLY_CONNECTED of layer 'head'" in result.notes[0]
+    assert any(row.value.startswith("layer 'hidden', mlp") for row in fallen)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An int8 file of a net whose layers need operators that small devices lack."""
+    import keras
+
+    tokens = keras.Input((6,), dtype="int32", name="tokens")
+    x = keras.layers.LayerNormalization(name="norm")(keras.layers.Embedding(20, 16, name="embed")(tokens))
+    model = keras.Model(tokens, keras.layers.Dense(2, name="head")(keras.layers.Flatten(name="flat")(x)))
+    path = tmp_path_factory.mktemp("mixed") / "model.tflite"
+    kp.export_tflite(model, path, "int8", np.random.default_rng(0).integers(0, 20, (32, 6)).astype("int32"))
+    return path
+
+
+def test_what_falls_back_is_named_with_its_layer(mixed: Path) -> None:
+    """The row of each operator, and the note, have the layer that it comes from; the others run on the accelerator."""
+    result = kp.check_ethos_u(mixed)
+    told = {row.subject.partition(":")[2]: row.value for row in result.select("cpu_operator")}
+    assert told["GATHER"].startswith("layer 'embed', ")
+    assert told["NEG"].startswith("layer 'norm', ")
+    assert "NEG of layer 'norm'" in result.notes[0]
+    assert "'head'" not in result.notes[0]
+    assert result.value("npu_operators") > 0
+    assert "cannot run 'model.tflite': SELECT of layer 'embed'; " in kp.check_micro(mixed).notes[0]
+
+
+def test_a_file_without_a_card_names_tensors(mixed: Path, tmp_path: Path) -> None:
+    """A file of others has no layers to tell, and a card of another version is passed over."""
+    graph = Flatbuffer(mixed.read_bytes())
+    graph.set_metadata(CARD, b'{"format": "of another day"}')
+    for number, content in enumerate((mixed.read_bytes().replace(CARD.encode(), b"x" * len(CARD)), graph.content())):
+        path = tmp_path / f"{number}.tflite"
+        path.write_bytes(content)
+        told = [row.value for row in kp.check_ethos_u(path).select("cpu_operator")]
+        assert told
+        assert all(value.startswith("tensor '") for value in told)
+        assert re.search(r"SELECT of tensor '\w+/embed\w*/SelectV2'; ", kp.check_micro(path).notes[0])
 
 
 def test_a_compiler_that_crashes_is_a_finding(files: MappingProxyType[str, Path]) -> None:

@@ -1,5 +1,6 @@
 """What an export tells of a file, and puts into it for whoever finds it in a year."""
 
+import json
 from collections.abc import Iterator
 
 from keras_precision.deploy.candidate import Candidate
@@ -13,7 +14,7 @@ from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.result import Measurement, Result
 from keras_precision.tflite_file import CARD, EdgeModel
 
-__all__ = ["facts", "input_ranges", "operator_rows", "sides", "with_card"]
+__all__ = ["card_text", "facts", "input_ranges", "operator_rows", "sides", "with_card"]
 
 
 def facts(
@@ -62,8 +63,20 @@ def with_card(content: bytes, told: Result) -> bytes:
         The file with an entry that runtimes pass over.
     """
     graph = Flatbuffer(content)
-    graph.set_metadata(CARD, told.to_bytes())
+    graph.set_metadata(CARD, card_text(told))
     return graph.content()
+
+
+def card_text(told: Result) -> bytes:
+    """Return what a card says, without the line breaks that files for people have: small devices carry it.
+
+    Args:
+        told: What it is to say.
+
+    Returns:
+        JSON, as UTF-8.
+    """
+    return json.dumps(json.loads(told.to_bytes()), separators=(",", ":"), allow_nan=False).encode()
 
 
 def operator_rows(written: EdgeModel) -> Iterator[Measurement]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.paths import layer_paths
-from keras_precision.deploy.card import input_ranges, sides
+from keras_precision.deploy.card import card_text, input_ranges, sides
 from keras_precision.deploy.readback import check_plan, realised_plan
 from keras_precision.deploy.toolchain import Job, Order, Toolchain
 from keras_precision.environment import Environment
@@ -83,7 +83,7 @@ def ship(
 
 def _with_card(toolchain: Toolchain, made: Path, told: Result, read: EdgeModel) -> int:
     """Have a file say how it was made, and return its size; it is the same file otherwise."""
-    toolchain.inscribe(made, told.to_bytes().decode())
+    toolchain.inscribe(made, card_text(told).decode())
     again = toolchain.read_back(made)
     # By kind: OpenVINO gives its operators other names each time that it reads a file.
     if again.operator_counts != read.operator_counts or again.outputs != read.outputs or not again.card:

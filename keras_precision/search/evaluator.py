@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from keras_precision.deploy.candidate import Candidate, read_back
-from keras_precision.deploy.card import facts, with_card
+from keras_precision.deploy.card import card_text, facts, with_card
 from keras_precision.deploy.readback import check_plan, realised_plan
 from keras_precision.deploy.request import Request, side_type
 from keras_precision.plan import PrecisionPlan
@@ -120,7 +120,7 @@ class Evaluator:
         """
         plan = self.space.plan(assignment)
         content = self._maker(plan)
-        card = len(self._told(plan, content).to_bytes())
+        card = len(card_text(self._told(plan, content)))
         got = answers(content, self.held.samples, self._threads)
         figures = {
             "size_bytes": float(len(content) + card + self._wrapping),
@@ -167,7 +167,7 @@ class Evaluator:
         """
         plan = self.space.plan(assignment)
         content = self._maker(plan)
-        return float(len(content) + len(self._told(plan, content).to_bytes()) + self._wrapping)
+        return float(len(content) + len(card_text(self._told(plan, content))) + self._wrapping)
 
     def _scored(self, got: Answers) -> dict[str, float]:
         score, truth = self.held.score, self.held.truth
@@ -189,4 +189,4 @@ class Evaluator:
     def _measured_wrapping(self) -> int:
         """Bytes that a card takes beside its text: the tables that lead to it."""
         told = self._told(self.space.plan(self.space.start), self._base)
-        return len(with_card(self._base, told)) - len(self._base) - len(told.to_bytes()) + _ALIGNMENT
+        return len(with_card(self._base, told)) - len(self._base) - len(card_text(told)) + _ALIGNMENT

@@ -1,6 +1,9 @@
 """The documentation: its code runs, its tables are those of the package, its links lead somewhere."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +15,8 @@ from test_architecture import FLOOR, ROOMS
 
 import keras_precision as kp
 from keras_precision.cli.verbs import VERBS
+from keras_precision.report import markdown
+from keras_precision.report.cheat_sheet import formats_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -70,6 +75,62 @@ def metrics_table() -> str:
     ]
     lines = [("metric", "unit", "better", "meaning"), (":--",) * 4, *body]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def test_the_cheat_sheet_is_that_of_the_package() -> None:
+    """The documentation's table of number formats is the one that the command line prints."""
+    shown = markdown.draw(formats_table()).split("\n\n")[1]
+    assert shown in (ROOT / "docs" / "number-formats.md").read_text(encoding="utf-8")
+
+
+def test_the_api_has_every_public_name_once() -> None:
+    """The page of the API has each public name, and no other."""
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: keras_precision\.(\w+)$", text, re.MULTILINE)) == sorted(kp.__all__)
+
+
+def test_the_page_of_examples_has_every_example() -> None:
+    """Each script has a row, and each row a script."""
+    text = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[(\w+\.py)\]\(\.\./examples/\1\) \| \S", text, re.MULTILINE)
+    assert sorted(listed) == sorted(script.name for script in (ROOT / "examples").glob("*.py"))
+
+
+def test_each_finding_that_troubleshooting_names_exists() -> None:
+    """The page of symptoms names findings by codes that rules give."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "keras_precision").glob("**/*.py"))
+    named = set(re.findall(r"`([a-z]+(?:-[a-z0-9]+)+)`", text)) - {"tflite-runtime"}
+    assert len(named) > 15
+    assert {name for name in named if f'"{name}"' not in code} == set()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as a site, built with every warning an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    built = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def test_the_site_has_every_page(site: Path) -> None:
+    """Each page of docs/ and each example is a page of the site, and the API shows docstrings."""
+    there = {page.parent.relative_to(site).as_posix() for page in site.glob("**/index.html")}
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
+    assert pages | {f"examples/{script.stem}" for script in (ROOT / "examples").glob("*.py")} <= there
+    assert "global dtype policy" in (site / "api" / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_site_asks_no_server(site: Path) -> None:
+    """Scripts, styles, fonts and images lie in the site itself."""
+    fetched = r"""<(?:script|img|iframe)[^>]*\ssrc=["']?(?:https?:)?//|<link[^>]*\shref=["']?(?:https?:)?//"""
+    pages = list(site.glob("**/*.html"))
+    assert len(pages) > 30
+    assert [page for page in pages if re.search(fetched, page.read_text(encoding="utf-8"))] == []
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,13 @@ class PrecisionWrapper:
 
     What goes in is cast to that precision, what comes out is cast back, so that the layers around it see the type that
     they had. Masks and ``training`` are passed on. It saves and loads, and ``kp.plan_of`` and ``kp.apply_plan`` see it
-    as one layer.
+    as one layer. What is made is a ``keras.layers.Wrapper`` of the Keras that the layer is of.
 
     Args:
         layer: A layer of Keras 3 or tf_keras, a composite one or a model, too; its policy is set, and that of
             the layers inside it.
         precision: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``.
         **kwargs: As for ``keras.layers.Layer``, such as ``name``.
-
-    Returns:
-        A ``keras.layers.Wrapper`` of the Keras that the layer is of.
 
     Raises:
         UnknownPrecisionError: The precision is none of these.

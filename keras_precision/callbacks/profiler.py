@@ -45,15 +45,13 @@ class PrecisionProfiler(Callback):
     TensorBoard and the callbacks of MLflow and W&B record them. The profiler must then stand before
     those callbacks in the list.
 
-    ======================  =======================================================================
-    key                     meaning
-    ======================  =======================================================================
-    ``step_time_ms``        median time of one training step in ms, warm-up left out
-    ``samples_per_second``  samples trained in a second of these steps
-    ``peak_memory_mb``      peak memory in 10^6 bytes since the fit began; the result names the source
-    ``loss_scale``          scale of the LossScaleOptimizer; absent where there is none
-    ``skipped_steps``       steps since the fit began whose update was not applied
-    ======================  =======================================================================
+    | key | meaning |
+    | :-- | :-- |
+    | ``step_time_ms`` | median time of one training step in ms, warm-up left out |
+    | ``samples_per_second`` | samples trained in a second of these steps |
+    | ``peak_memory_mb`` | peak memory in 10^6 bytes since the fit began; the result names the source |
+    | ``loss_scale`` | scale of the LossScaleOptimizer; absent where there is none |
+    | ``skipped_steps`` | steps since the fit began whose update was not applied |
 
     Args:
         name: What tables call the run; the precision that most layers have, where None.

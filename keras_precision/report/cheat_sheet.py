@@ -4,7 +4,7 @@ from keras_precision.formats import FORMATS, Format
 from keras_precision.report.table import UNKNOWN, Table
 from keras_precision.report.text import draw
 
-__all__ = ["cheat_sheet"]
+__all__ = ["cheat_sheet", "formats_table"]
 
 _HEADER = (
     "Format",
@@ -35,7 +35,20 @@ def cheat_sheet() -> str:
         >>> "65504" in cheat_sheet()
         True
     """
-    return draw(Table("Number formats", _HEADER, tuple(map(_row, FORMATS.values())), _NOTES), width=180)
+    return draw(formats_table(), width=180)
+
+
+def formats_table() -> Table:
+    """Return the same as a table, for the documentation.
+
+    Returns:
+        One row a format.
+
+    Example:
+        >>> [row[0] for row in formats_table().rows[:3]]
+        ['float32', 'tf32', 'bfloat16']
+    """
+    return Table("Number formats", _HEADER, tuple(map(_row, FORMATS.values())), _NOTES)
 
 
 def _row(number: Format) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from keras_precision.cli.verbs import VERBS
 from keras_precision.errors import PrecisionError
 from keras_precision.report.text import show
 
-__all__ = ["main"]
+__all__ = ["build_parser", "main"]
 
 _CODES = """\
 exit codes:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 where a finding of severity error came out; 2 where what was asked for
         cannot be done.
     """
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     # The process is ours: TensorFlow's own variable keeps its start-up messages down.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -49,7 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return answer.code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Return what reads the command line.
+
+    Returns:
+        A parser with a subparser for each verb.
+    """
     parser = argparse.ArgumentParser(
         prog="keras-precision",
         description="See what lower precision does to Keras models, and ship it safely.",

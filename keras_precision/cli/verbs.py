@@ -3,6 +3,7 @@
 from keras_precision.cli.benchmark import VERB as BENCHMARK
 from keras_precision.cli.check import VERB as CHECK
 from keras_precision.cli.compare import VERB as COMPARE
+from keras_precision.cli.completion import VERB as COMPLETION
 from keras_precision.cli.demo import VERB as DEMO
 from keras_precision.cli.diagnose import VERB as DIAGNOSE
 from keras_precision.cli.evaluate import VERB as EVALUATE
@@ -32,4 +33,5 @@ VERBS = (
     SEARCH,
     REPORT,
     CHECK,
+    COMPLETION,
 )

@@ -126,7 +126,8 @@ def _as_trained(
     from keras_precision.quantize.aware.trained import as_trained
 
     plain, trained, ranges = as_trained(model, None if plan is None else request.plan, data)
-    return plain, replace(request, plan=trained, io=side_type(io, trained)), ranges
+    # Its biases were trained with the rounded weights: what rounding does to the mean is in them already.
+    return plain, replace(request, plan=trained, io=side_type(io, trained), bias_correction=False), ranges
 
 
 def _destination(path: str | os.PathLike[str], *, overwrite: bool) -> Path:

@@ -140,6 +140,18 @@ def test_the_file_keeps_what_was_trained(knowing, tmp_path):
         assert np.abs(kp.edge.predict(path, x) - aware.predict(x, verbose=0)).max() <= 4 / 256
 
 
+def test_data_change_nothing_of_what_was_trained(knowing, tmp_path):
+    """Biases learned to live with rounded weights: no correction of them by data, which are for ranges alone."""
+    model, x, y, seen = knowing
+    aware = kp.quantize_aware(model, "int4", representative_dataset=seen)
+    aware.fit(x, y, batch_size=16, epochs=1, verbose=0)
+    paths = [tmp_path / name for name in ("without.tflite", "with.tflite")]
+    kp.export_tflite(aware, paths[0])
+    kp.export_tflite(aware, paths[1], representative_dataset=x)
+    answers = [kp.edge.predict(path, x) for path in paths]
+    np.testing.assert_array_equal(*answers)
+
+
 def test_training_recovers_what_four_bits_lose(keras, rng):
     """Of the error that 4-bit weights add to a fitted function, training takes away a good part."""
     keras.utils.set_random_seed(2)

@@ -298,6 +298,48 @@ def _flat(answers):
     return answers if isinstance(answers, list) else [answers]
 
 
+@every_stack
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN", "Bidirectional"])
+def test_recurrent_layers_compute_with_rounded_kernels(keras, rng, kind):
+    """Unrolled, every kernel has at most 15 values a channel in 4 bits; as a loop, which the file keeps in float, it is exact."""
+    layers, x = keras.layers, rng.normal(size=(8, 5, 3)).astype("float32")
+    answers = {}
+    for unroll in (True, False):
+        keras.utils.set_random_seed(4)
+        inner = layers.LSTM(4, unroll=unroll) if kind == "Bidirectional" else None
+        layer = (
+            layers.Bidirectional(inner, name="cells")
+            if inner
+            else getattr(layers, kind)(4, unroll=unroll, name="cells")
+        )
+        model = keras.Sequential([layers.Input((5, 3)), layer])
+        wrapped = kp.QuantizeWrapper(layer, "int4", quantize_output=False)
+        exact, coarse = model.predict(x, verbose=0), keras.ops.convert_to_numpy(wrapped(x))
+        answers[unroll] = np.abs(exact - coarse).max()
+        wrapped(x)
+        np.testing.assert_array_equal(model.predict(x, verbose=0), exact)  # the layer's own kernels are as they were
+    assert answers[True] > 1e-3
+    assert answers[False] < 1e-6
+
+
+def test_a_recurrent_net_keeps_what_was_trained(keras, rng, tmp_path):
+    """Unrolled, its file has products in integers, and answers as the model does."""
+    layers = keras.layers
+    keras.utils.set_random_seed(4)
+    model = keras.Sequential([layers.Input((6, 3)), layers.LSTM(8, unroll=True), layers.Dense(3, activation="softmax")])
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    x = rng.normal(size=(96, 6, 3)).astype("float32")
+    y = x[:, :, :].sum(1).argmax(1)
+    model.fit(x, y, epochs=10, verbose=0)
+    aware = kp.quantize_aware(model, "int8", representative_dataset=x)
+    aware.fit(x, y, epochs=1, verbose=0)
+    result = kp.export_tflite(aware, tmp_path / "lstm.tflite", representative_dataset=x, validation_data=(x, y))
+    kinds = {row.subject for row in result.select("operator_count")}
+    assert "FULLY_CONNECTED int8" in kinds
+    assert not {kind for kind in kinds if kind.endswith("float32")}
+    assert result.value("agreement") >= 0.97
+
+
 def test_a_rule_of_the_users_own(keras, rng):
     """A custom layer with weights is refused by name, until it has a rule."""
 

@@ -11,6 +11,7 @@ from keras_precision._adapters.aware.kinds import (
     moving,
     normalization,
     pooling,
+    recurrent,
     separable,
     transposed,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "moving",
     "normalization",
     "pooling",
+    "recurrent",
     "separable",
     "transposed",
 ]

@@ -303,6 +303,8 @@ _STATISTICS: tuple[tuple[str, Literal["higher", "lower"] | None, str], ...] = (
     ("float16_overflow", "lower", "Share that is or would be infinite in float16 of"),
     ("bfloat16_underflow", "lower", "Share that is not 0, and is or would be 0 in bfloat16, of"),
     ("bfloat16_overflow", "lower", "Share that is or would be infinite in bfloat16 of"),
+    ("float16_error", "lower", "What rounding to float16 takes (root of the mean square, as a share) from"),
+    ("bfloat16_error", "lower", "What rounding to bfloat16 takes (root of the mean square, as a share) from"),
 )
 _ACTIONS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("precision_set", "", None, "The policy that most layers got when the epoch of the row began."),
@@ -333,6 +335,12 @@ _ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = 
     ("first_non_finite_from", "", None, "The least of what went into it."),
     ("first_non_finite_to", "", None, "The greatest of what went into it."),
     ("first_non_finite_loss", "", None, "Whether the loss of that step was finite."),
+    (
+        "activation_int8_error",
+        "",
+        "lower",
+        "What rounding to int8, with one scale over its whole range, takes (root of the mean square, as a share) from what the layer puts out.",
+    ),
     (
         "gradient_scaled_underflow",
         "",

@@ -33,6 +33,9 @@ class Statistics(NamedTuple):
         scaled_underflow: As float16_underflow, after multiplication with 2**15.
         near_zero: Share of sizes up to 2**-11, the spacing of float16 below 1.
         near_one: Share of sizes from 1 - 2**-11 on.
+        float16_error: What rounding to float16 takes from them, as a share of their size, both as the root of the mean
+            square; what becomes infinite is left out.
+        bfloat16_error: The same of bfloat16.
     """
 
     mean: float
@@ -49,6 +52,14 @@ class Statistics(NamedTuple):
     scaled_underflow: float
     near_zero: float = 0.0
     near_one: float = 0.0
+    float16_error: float = 0.0
+    bfloat16_error: float = 0.0
+
+    @property
+    def int8_error(self) -> float:
+        """The same of int8 with one scale, over the range of these values: a step has 1/255 of it."""
+        size = math.hypot(self.mean, self.deviation)
+        return (max(self.maximum, 0.0) - min(self.minimum, 0.0)) / 255 / math.sqrt(12) / size if size else 0.0
 
     @property
     def largest(self) -> float:
@@ -259,6 +270,8 @@ _SHOWN = (
     "float16_overflow",
     "bfloat16_underflow",
     "bfloat16_overflow",
+    "float16_error",
+    "bfloat16_error",
 )
 
 
@@ -287,7 +300,7 @@ def rows_of(observation: Observation, step: int | None = None) -> Iterator[Measu
 def _rows(path: str, what: str, tensors: Sequence[Statistics], scale: float, step: int | None) -> Iterator[Measurement]:
     if not tensors:
         return
-    shown = _SHOWN if what == "activation" else (*_SHOWN, "scaled_underflow")
+    shown = (*_SHOWN, "int8_error" if what == "activation" else "scaled_underflow")
     for name in shown:
         values = [getattr(tensor, name) for tensor in tensors]
         value = min(values) if name == "minimum" else sum(values) / len(values) if name == "mean" else max(values)

@@ -67,6 +67,7 @@ def overview(
         *_of_findings(findings),
         *_of_runs(runs),
         *_of_files([each for each in files if each not in runs]),
+        *(sentence for result in results for sentence in _of_drop(result)),
     ]
     tiles = [
         *(tile for comparison in comparisons for tile in _of_comparison(comparison)),
@@ -134,6 +135,22 @@ def _of_files(files: Sequence[Result]) -> Iterator[str]:
         value = figure(smallest, metric)
         parts += [words.format(formatted(metric, value))] if value is not None else []
     yield ", ".join(parts) + "."
+
+
+def _of_drop(result: Result) -> Iterator[str]:
+    """What an explanation comes to: how many answers changed, and which layer is to blame."""
+    changed, samples, lost, won = (
+        next((row.value for row in result.select(metric, "all")), None)
+        for metric in ("changed_samples", "samples", "lost_samples", "won_samples")
+    )
+    if changed is None:
+        return
+    yield f"{result.name}: {changed} of {samples} answers changed" + (
+        f"; {lost} were right and are wrong now, {won} the other way round." if lost is not None else "."
+    )
+    blamed = next((row.subject for row in result.select("changed_kept_alone")), None)
+    if blamed is not None:
+        yield f"The layer to blame first is {blamed}."
 
 
 def _tiles(results: Sequence[Result], time: str, amount: str) -> Iterator[Tile]:

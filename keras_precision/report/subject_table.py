@@ -1,11 +1,12 @@
 """The table of a result that measured many things of one kind: layers, plans, operators."""
 
-from keras_precision.metrics import metric_of
 from keras_precision.report.figures import figures_table
 from keras_precision.report.table import Table, formatted
 from keras_precision.result import Result
 
 __all__ = ["subject_table"]
+
+_TITLES = {"snr_db": "SNR", "snr_loss_db": "SNR loss"}
 
 
 def subject_table(result: Result) -> Table:
@@ -31,6 +32,6 @@ def subject_table(result: Result) -> Table:
     rows = tuple(
         (subject, *(formatted(metric, cells.get((subject, metric))) for metric in metrics)) for subject in subjects
     )
-    header = ("Of", *(metric_of(metric).name.replace("_", " ").capitalize() for metric in metrics))
+    header = ("Of", *(_TITLES.get(metric) or metric.replace("_", " ").capitalize() for metric in metrics))
     sources = [f"{metric}: {how}." for metric, how in result.environment.sources.items() if metric in metrics]
     return Table(result.name, header, rows, (*dict.fromkeys(sources), *result.notes))

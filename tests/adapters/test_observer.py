@@ -37,6 +37,21 @@ def test_figures_are_those_of_numpy(stack, rng):
     assert [(call.path, call.kind) for call in seen.calls] == [("first", "Dense"), ("last", "Dense")]
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-6, 1e-3, 1.0, 1e4])
+def test_the_error_of_rounding_is_foretold(stack, rng, size):
+    """Of values in and below the normal range, the error is that of rounding them, within a tenth."""
+    x = (rng.normal(size=(64, 8)) * size).astype("float32")
+    (figures,) = observed(faulty.net(stack.keras), x, np.ones((64, 1), "float32")).inputs
+    for name in ("float16", "bfloat16"):
+        expected = 10 ** (-kp.formats.fit(x, name).snr_db / 20)
+        assert getattr(figures, f"{name}_error") == pytest.approx(expected, rel=0.1)
+    if size > 1e-20:  # squares of less are 0
+        step = (x.max() - x.min()) / 255
+        rounded = np.round(x / step) * step
+        expected = float(np.sqrt(np.mean((rounded - x) ** 2) / np.mean(x**2)))
+        assert figures.int8_error == pytest.approx(expected, rel=0.1)
+
+
 def test_gradients_are_those_of_training(stack, rng):
     """Gradients after outputs and weights are those that the chain rule gives, times the loss scale."""
     model = faulty.net(stack.keras)

@@ -56,6 +56,24 @@ def charts(page: Page) -> list[str]:
     return [chart["key"] for chart in json.loads(text)]
 
 
+def test_an_explanation_says_what_it_comes_to() -> None:
+    """The first sentences tell how many answers changed, and which layer comes first; of a regression, without rights."""
+    rows = [
+        ("all", "samples", 100),
+        ("all", "changed_samples", 3),
+        ("all", "lost_samples", 2),
+        ("all", "won_samples", 1),
+    ]
+    blamed = [("head", "changed_kept_alone", 0.01), ("stem", "changed_kept_alone", 0.02)]
+    drop = kp.Result("drop of a.tflite", [kp.Measurement(*row) for row in rows + blamed])
+    assert overview([drop]).sentences == (
+        "drop of a.tflite: 3 of 100 answers changed; 2 were right and are wrong now, 1 the other way round.",
+        "The layer to blame first is head.",
+    )
+    regression = kp.Result("drop of b.tflite", [kp.Measurement(*row) for row in rows[:2]])
+    assert overview([regression]).sentences == ("drop of b.tflite: 3 of 100 answers changed.",)
+
+
 def test_the_session_has_every_part(tmp_path: Path) -> None:
     """The recorded session gives each part that its rows allow, the overview first, and no other."""
     page = saved(session(), tmp_path, title="Digits & co")

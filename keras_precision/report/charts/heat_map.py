@@ -15,9 +15,15 @@ _WHAT = (
     ("float16_overflow", "float16", "overflow"),
     ("bfloat16_underflow", "bfloat16", "underflow"),
     ("bfloat16_overflow", "bfloat16", "overflow"),
+    ("float16_error", "float16", "error"),
+    ("bfloat16_error", "bfloat16", "error"),
+    ("int8_error", "int8", "error"),
     ("non_finite", "as trained", "not finite"),
 )
 _LEAST = 1e-6  # of all values: below this, a share is drawn as none
+_ERRORS = (
+    "An error is coloured by its energy: one of 10 % like a share of 1 %. It is foretold from the sizes of the values."
+)
 _SCALE = [[0.0, "rgba(127,127,127,0.10)"], [0.02, "#f6d9a8"], [0.5, "#f0883e"], [1.0, "#b3123f"]]
 
 
@@ -44,9 +50,7 @@ def _heat_map(result: Result, index: int) -> Chart | None:
     if not every:
         return None
     columns = {column: worst for column, worst in every.items() if any(worst.values())} or every
-    clean = [
-        f"{_OF[of]} in {name} ({what})" for of, (key, name, what) in every if (of, (key, name, what)) not in columns
-    ]
+    errors = any(what == "error" for _, (_, _, what) in columns)
     layers = list(dict.fromkeys(layer for worst in columns.values() for layer in worst))
     shares = [[columns[column].get(layer) for column in columns] for layer in layers]
     heads = [f"{_SHORT[of]}<br>{name}<br>{what}" for of, (_, name, what) in columns]
@@ -54,10 +58,10 @@ def _heat_map(result: Result, index: int) -> Chart | None:
     return Chart(
         key=f"layers-{index}",
         title=f"Layers of {result.name}",
-        about="The share of values that would become 0 (underflow) or infinite (overflow) in a format, at the worst step seen. A dark cell names the layer to keep in float32.",
+        about="The share of values that would become 0 (underflow) or infinite (overflow) in a format, and what rounding takes from the others (error), at the worst step seen. A dark cell names the layer to keep in float32.",
         traces=({
             "type": "heatmap", "x": heads, "y": list(range(len(layers))), "xgap": 2, "ygap": 1,
-            "z": [[_depth(share) for share in row] for row in shares],
+            "z": [[_depth(share, what) for share, (_, (_, _, what)) in zip(row, columns, strict=True)] for row in shares],
             "text": [[f"{label(layer, 80)}<br>{head}: {_percent(share)}" for head, share in zip(wide, row, strict=True)] for layer, row in zip(layers, shares, strict=True)],
             "hovertemplate": "%{text}<extra></extra>", "zmin": math.log10(_LEAST), "zmax": 0, "colorscale": _SCALE,
             "colorbar": {"tickvals": [-6, -4, -2, 0], "ticktext": ["0", "0.01 %", "1 %", "all"], "thickness": 10, "outlinewidth": 0, "lenmode": "pixels", "len": 150, "y": 1, "yanchor": "top"},
@@ -71,9 +75,19 @@ def _heat_map(result: Result, index: int) -> Chart | None:
             "margin": {"t": 60, "b": 8},
         },
         height=80 + max(14, min(26, 1400 // len(layers))) * len(layers) + max(0, 90 - 20 * len(layers)),
-        notes=(f"No layer has any of: {', '.join(clean)}.",) if clean else (),
+        notes=(*_clean([column for column in every if column not in columns]), *([_ERRORS] if errors else [])),
         width=200 + 55 * len(columns),
     )  # fmt: skip
+
+
+def _clean(columns: Sequence[tuple[str, tuple[str, str, str]]]) -> list[str]:
+    """Name what no layer has, in one sentence."""
+    kinds: dict[str, list[str]] = {}
+    for of, (_, name, what) in columns:
+        kind = "value that is not finite" if what == "not finite" else f"{what} in {name}"
+        kinds.setdefault(kind, []).append(_OF[of])
+    parts = [kind if len(of) == len(_OF) else f"{kind} ({', '.join(of)})" for kind, of in kinds.items()]
+    return [f"No layer has any {'; '.join(parts)}."] if parts else []
 
 
 def _worst(result: Result, metric: str) -> Mapping[str, float]:
@@ -85,8 +99,10 @@ def _worst(result: Result, metric: str) -> Mapping[str, float]:
     return found
 
 
-def _depth(share: float | None) -> float | None:
-    return None if share is None else round(math.log10(max(share, _LEAST)), 2)
+def _depth(share: float | None, what: str) -> float | None:
+    if share is None:
+        return None
+    return round(math.log10(min(max(share**3 if what == "error" else share, _LEAST), 1.0)), 2)
 
 
 def _percent(share: float | None) -> str:

@@ -70,7 +70,7 @@ def _chart(key: str, name: str, metric: str, about: str, known: dict[str, float]
         layout={
             "barmode": "group",
             "showlegend": len(kinds) > 1,
-            "xaxis": axis(unit or metric.replace("_", " "), rangemode="tozero", side="top" if len(layers) > _TALL else "bottom"),
+            "xaxis": axis(unit or metric.replace("_", " "), rangemode="tozero", tickformat="~%" if metric.endswith("_share") else "", side="top" if len(layers) > _TALL else "bottom"),
             "yaxis": {
                 "autorange": "reversed", "tickmode": "array", "tickvals": list(range(len(layers))),
                 "ticktext": [label(layer, 32) for layer in layers], "automargin": True, "showgrid": False,

@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=256, help="samples to calibrate with")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the times")
     parser.add_argument("--test", type=int, default=10_000, help="test samples at most")
+    parser.add_argument("--few", type=int, default=100, help="samples of the memory: few of them")
+    parser.add_argument("--many", type=int, default=10_000, help="and many")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
@@ -175,7 +177,7 @@ def memory(options: argparse.Namespace) -> None:
     for name in options.nets or ("ResNet, Fashion-MNIST", "CNN, Fashion-MNIST"):
         given = ("--data", options.data, "--models", options.models, "--kept", options.kept, "--nets", name)
         peaks = []
-        for count in (100, 10_000):
+        for count in (options.few, options.many):
             command = [sys.executable, __file__, *map(str, given), "--peak", str(count)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             peaks.append(json.loads(done.stdout.splitlines()[-1]))
@@ -183,7 +185,7 @@ def memory(options: argparse.Namespace) -> None:
     print(
         markdown(
             "Memory added at the peak of a calibration, MB",
-            ("net", "100 samples", "10,000 samples", "difference"),
+            ("net", f"{options.few:,} samples", f"{options.many:,} samples", "difference"),
             rows,
         )
     )
@@ -192,12 +194,12 @@ def memory(options: argparse.Namespace) -> None:
 def peak_of(options: argparse.Namespace) -> float:
     """Return how far memory grew, in MB, while a generator of samples was calibrated on."""
     (net,) = nets(options.data, options.models, options.kept, options.nets)
-    few = net.calibration[:100]
+    few = net.calibration[: min(100, options.peak)]
     kp.calibrate(net.model, few)  # what is loaded and kept the first time
 
     def pieces() -> Iterator[np.ndarray]:
         rng = np.random.default_rng(0)
-        for _ in range(options.peak // 100):
+        for _ in range(options.peak // len(few)):
             yield few * rng.uniform(0.9, 1.0)
 
     process, done, peak = psutil.Process(), threading.Event(), 0

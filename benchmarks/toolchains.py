@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trained_nets import SEED, spoken, trained
+from trained_nets import SEED, AtHand, spoken, trained
 from trained_nets import nets as at_hand
 
 import keras_precision as kp
@@ -58,15 +58,19 @@ def transformer(shape: tuple[int, ...]) -> Any:
     return keras.Model(frames, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling1D()(x)))
 
 
+CNN = "CNN, Fashion-MNIST"
+SPOKEN = {"1-D CNN, spoken digits": one_dimensional, "Transformer, spoken digits": transformer}
+
+
 def models(options: argparse.Namespace) -> Any:
     """Yield name, model, calibration samples, test samples and classes."""
-    for net in at_hand(options.data, options.models, options.kept, ["CNN, Fashion-MNIST"]):
-        yield "CNN, Fashion-MNIST", net.model, net.calibration[:256], net.x[: options.samples], net.y[: options.samples]
+    for net in at_hand(options.data, options.models, options.kept, [each for each in options.nets if each == CNN]):
+        yield CNN, net.model, net.calibration[:256], net.x[: options.samples], net.y[: options.samples]
     x_train, y_train, x, y = spoken(options.data)
     order = np.random.default_rng(SEED).permutation(len(x_train))
-    from trained_nets import AtHand
-
-    for name, build in (("1-D CNN, spoken digits", one_dimensional), ("Transformer, spoken digits", transformer)):
+    for name, build in SPOKEN.items():
+        if name not in options.nets:
+            continue
         make = trained(build, options.epochs, len(x_train))
         model = make(AtHand(name, options.models, options.kept, x_train[order], y_train[order]))
         yield name, model, x_train[order][:256], x[: options.samples], y[: options.samples]
@@ -157,6 +161,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of data sets")
     parser.add_argument("--models", type=Path, required=True, help="folder of models that others have trained")
     parser.add_argument("--kept", type=Path, default=Path("results/toolchains"), help="where nets and files are kept")
+    names = (CNN, *SPOKEN)
+    parser.add_argument("--nets", nargs="+", choices=names, default=names, help="some of the three")
     parser.add_argument("--samples", type=int, default=2000, help="test samples at the most")
     parser.add_argument("--epochs", type=int, default=15, help="of the nets that are trained here")
     parser.add_argument("--rounds", type=int, default=100, help="of timing")

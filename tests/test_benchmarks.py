@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -160,3 +161,54 @@ def test_kinds_of_layers(tmp_path: Path) -> None:
     (rows,) = tables(output).values()
     assert {row[0]: row[1] for row in rows} == {"Dense": "all int8", "LSTM": "float: WHILE"}
     assert all(float(row[2]) < 0.05 for row in rows)
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Path:
+    """A folder with a data set of the shape of the spoken digits: noise, louder in the bands of its class."""
+    rng, folder = np.random.default_rng(0), tmp_path / "data"
+    held = {}
+    for side, count in (("train", 130), ("test", 30)):
+        classes = np.arange(count) % 10
+        x = rng.normal(-5, 2, (count, 61, 40))
+        for sounds, kind in zip(x, classes, strict=True):
+            sounds[:, 4 * kind : 4 * kind + 4] += 6
+        held |= {f"x_{side}": x.astype("float16"), f"y_{side}": classes}
+    folder.mkdir()
+    np.savez(folder / "fsdd_logmel.npz", **held)
+    return folder
+
+
+@pytest.mark.slow
+def test_toolchains(tmp_path: Path, spoken: Path) -> None:
+    """Each runtime has its files, each with size, latency, speedup and agreement; a small device is told of, too."""
+    for package in ("openvino", "tf2onnx", "tflite_micro", "ethosu.vela"):
+        pytest.importorskip(package)
+    sizes = ("--nets", "1-D CNN, spoken digits", "--samples", "20", "--epochs", "6", "--rounds", "2")
+    where = ("--data", str(spoken), "--models", str(spoken), "--kept", str(tmp_path / "kept"))
+    output = output_of("toolchains.py", *where, *sizes, folder=tmp_path)
+    ((title, rows),) = tables(output).items()
+    assert title.startswith("1-D CNN, spoken digits (46,794 parameters, 20 test samples)")
+    runtimes = ["TFLite", "ONNX Runtime", "OpenVINO, f32 hint", "OpenVINO, NNCF", "OpenVINO, own hint"]
+    plans = [
+        (name, plan) for name in runtimes for plan in ("float32", "int8") if (name, plan) != (runtimes[3], "float32")
+    ]
+    assert [(row[0], row[1]) for row in rows] == plans
+    assert (rows[0][4], rows[0][7]) == ("1.00x", "100.00%")
+    assert all(float(row[2].split()[0].replace(",", "")) > 10 and row[3].endswith(" ms") for row in rows)
+    assert re.search(r"TensorFlow Lite Micro, int8: arena \d{4,} bytes", output)
+    assert re.search(r"'npu_inferences_per_second': \d+", output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["accuracy", "time", "memory"])
+def test_ptq(what: str, tmp_path: Path, spoken: Path) -> None:
+    """Each of its tables has a row for the net, and every figure in it was measured."""
+    net = "DS-CNN, spoken digits"
+    where = ("--data", str(spoken), "--models", str(spoken), "--kept", str(tmp_path / "kept"))
+    sizes = ("--nets", net, "--samples", "16", "--rounds", "1", "--few", "10", "--many", "100", "--what", what)
+    found = tables(output_of("ptq.py", *where, *sizes, folder=tmp_path))
+    assert len(found) == (3 if what == "accuracy" else 1)
+    for (row,) in found.values():
+        assert row[0] == net
+        assert all(re.match(r"[+-]?[\d.]+", cell) for cell in row[1:])

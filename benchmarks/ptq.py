@@ -33,6 +33,7 @@ import keras_precision as kp
 
 OURS = {
     "ours": {},
+    "ours, mse": {"calibration": "mse"},
     "ours, minmax": {"calibration": "minmax"},
     "ours, percentile": {"calibration": "percentile"},
     "ours, entropy": {"calibration": "entropy"},

@@ -11,11 +11,14 @@ from scipy.special import rel_entr
 from keras_precision.errors import InputError, nearest
 from keras_precision.histogram import Histogram
 
-__all__ = ["FIXED", "METHODS", "Range", "check_method", "range_of"]
+__all__ = ["AUTO", "FIXED", "METHODS", "Range", "check_method", "range_of"]
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
 """The smallest and the largest real number that the quantized tensor represents; zero lies between."""
+
+AUTO = "auto"
+"""Stands for the method that suits the net, of those that are tried."""
 
 FIXED: MappingProxyType[str, Range] = MappingProxyType(
     {"SOFTMAX": (0.0, 255 / 256), "LOGISTIC": (0.0, 255 / 256), "TANH": (-1.0, 127 / 128)}
@@ -50,19 +53,21 @@ def range_of(seen: Histogram, method: str, percentile: float = 99.99) -> Range:
     return METHODS[method](seen, low, high, percentile)
 
 
-def check_method(method: object, percentile: float) -> None:
+def check_method(method: object, percentile: float, *, auto: bool = False) -> None:
     """Raise unless a method, and the value that it takes, can be used.
 
     Args:
         method: What was asked for.
         percentile: What goes with the method of that name.
+        auto: Whether ``"auto"``, which stands for one of the others, may be asked for.
 
     Raises:
         InputError: The method is unknown, or the percentile out of range.
     """
-    if method not in METHODS:
+    known = (AUTO, *METHODS) if auto else tuple(METHODS)
+    if method not in known:
         raise InputError(
-            f"Expected a calibration method: {', '.join(METHODS)}. Received: {method!r}. {nearest(str(method), METHODS)}".rstrip()
+            f"Expected a calibration method: {', '.join(known)}. Received: {method!r}. {nearest(str(method), known)}".rstrip()
         )
     if not 50 < percentile <= 100:
         raise InputError(f"Expected a percentile above 50 and up to 100. Received: {percentile}.")

@@ -38,6 +38,7 @@ FLOORS = {
         "comparison_table",
         "coreml_file",
         "contrast",
+        "divergence",
         "edge",
         "edge_runtimes",
         "environment",

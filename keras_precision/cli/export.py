@@ -24,7 +24,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     wanted.add_argument("--plan", metavar="FILE", help="a plan that kp.PrecisionPlan.save wrote")
     add_data(parser, "--data", labels=True, required=False, help="samples to choose the ranges of activations from")
     parser.add_argument("--samples", type=int, metavar="N", help="use the first N of them (all)")
-    parser.add_argument("--calibration", default="mse", metavar="METHOD", help="how ranges are chosen (mse)")
+    parser.add_argument("--calibration", default="auto", metavar="METHOD", help="how ranges are chosen (auto)")
     parser.add_argument("--runtime", default="litert", metavar="NAME", help="what the file is to run on (litert)")
     parser.add_argument("--io", metavar="TYPE", help="element type of inputs and outputs (that of the activations)")
     parser.add_argument("--weights", metavar="WAY", help="of int8 in Core ML: linear steps, or palettized (linear)")

@@ -29,7 +29,7 @@ def export_onnx(
     representative_dataset: Any = None,
     *,
     target: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
-    calibration: str = "mse",
+    calibration: str = "auto",
     percentile: float = 99.99,
     validation_data: tuple[Any, Any] | None = None,
     strict: bool = False,
@@ -50,7 +50,8 @@ def export_onnx(
             ``kp.calibrate``, or what that returned. Needed for int8.
         target: ``"onnxruntime"``, or ``"tensorrt"``, whose rules for explicit quantization the file
             then obeys; TensorRT itself is not run.
-        calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"`` or ``"entropy"``.
+        calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"``, ``"entropy"`` or
+            ``"auto"``, as for ``kp.export_tflite``.
         percentile: For that method: the share of values, in percent, that each end keeps.
         validation_data: Samples and labels, as for ``kp.evaluate``: adds the file's accuracy, and its
             agreement with the model, to the result.

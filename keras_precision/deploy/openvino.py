@@ -38,7 +38,7 @@ def export_openvino(
     plan: str | PrecisionPlan | None = None,
     representative_dataset: Any = None,
     *,
-    calibration: str = "mse",
+    calibration: str = "auto",
     percentile: float = 99.99,
     validation_data: tuple[Any, Any] | None = None,
     strict: bool = False,

@@ -42,7 +42,7 @@ class Request:
 
     def __post_init__(self) -> None:
         """Check what the type of each field cannot say."""
-        check_method(self.calibration, self.percentile)
+        check_method(self.calibration, self.percentile, auto=True)
         check_runtime(self.runtime)
         if self.engine not in ENGINES:
             raise InputError(f"Expected engine to be one of {', '.join(ENGINES)}. Received: {self.engine!r}.")

@@ -11,6 +11,7 @@ from typing import Any
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.paths import layer_paths
 from keras_precision.deploy.card import card_text, input_ranges, sides
+from keras_precision.deploy.method import method_of
 from keras_precision.deploy.readback import check_plan, realised_plan
 from keras_precision.deploy.toolchain import Job, Order, Toolchain
 from keras_precision.environment import Environment
@@ -124,12 +125,16 @@ def _as_trained(toolchain: Toolchain, model: Any, order: Order, data: Any) -> tu
 
 def _job(toolchain: Toolchain, model: Any, order: Order, data: Any) -> Job:
     if isinstance(data, Calibration):
-        measured = data.expect(model)
-        return Job(model, order, measured.float_file, measured)
+        return _calibrated(model, order, data.expect(model))
     if toolchain.calibrates and "int8" in order.precisions:
-        measured = calibrate(model, data)
-        return Job(model, order, measured.float_file, measured)
+        return _calibrated(model, order, calibrate(model, data))
     return Job(model, order, float_file(model), None, data)
+
+
+def _calibrated(model: Any, order: Order, measured: Calibration) -> Job:
+    if "int8" in order.precisions:
+        order = replace(order, calibration=method_of(measured, order.calibration))
+    return Job(model, order, measured.float_file, measured)
 
 
 def _how(job: Job, subject: str) -> list[Measurement]:

@@ -12,6 +12,7 @@ from keras_precision._adapters import adapter_of
 from keras_precision._adapters.paths import layer_paths
 from keras_precision.deploy.candidate import Candidate, best_candidate, plain_candidate, read_back
 from keras_precision.deploy.card import facts, operator_rows, with_card
+from keras_precision.deploy.method import method_of
 from keras_precision.deploy.readback import check_plan, check_runs, realised_plan
 from keras_precision.deploy.request import Request, side_type, wanted_plan
 from keras_precision.errors import DestinationError, ExportError, PlanError
@@ -22,6 +23,7 @@ from keras_precision.quantize.calibration import Calibration, calibrate
 from keras_precision.quantize.converter import convert
 from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.float_file import convert_anywhere
+from keras_precision.ranges import AUTO
 from keras_precision.result import Measurement, Result
 from keras_precision.tflite_file import runtime as installed_runtime
 from keras_precision.verify import evaluate
@@ -35,7 +37,7 @@ def export_tflite(
     plan: str | PrecisionPlan | None = None,
     representative_dataset: Any = None,
     *,
-    calibration: str = "mse",
+    calibration: str = "auto",
     percentile: float = 99.99,
     bias_correction: bool = True,
     engine: Literal["auto", "aeq", "converter"] = "auto",
@@ -60,13 +62,13 @@ def export_tflite(
             weights, 8-bit activations) or ``"int8_dynamic"`` (8-bit weights, activations
             quantized as the model runs). None: int8, or, for what ``kp.quantize_aware`` returned,
             what it was trained for.
-        representative_dataset: Samples to choose the ranges of activations from, as for
-            ``kp.calibrate``, or what that returned. Needed where activations become integers, and
-            training has not chosen the ranges.
-        calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"`` or
-            ``"entropy"``. Those of int16 are always the full ones.
+        representative_dataset: Samples to choose the ranges of activations from, as for ``kp.calibrate``,
+            or what that returned. Needed where activations become integers by no ranges of training.
+        calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"``, ``"entropy"``,
+            or ``"auto"``: of the first two the one whose int8 file answers more as the model does,
+            on up to 256 of the samples. Those of int16 are always the full ones.
         percentile: For that method: the share of values, in percent, that each end keeps.
-        bias_correction: Take the mean error of the quantized weights out of the biases.
+        bias_correction: Take the mean error of quantized weights out of biases.
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
             int8 and float32 alone), or ``"auto"``: whichever leaves less in float.
         runtime: What the file is to run on. It is run on LiteRT in any case.
@@ -98,7 +100,7 @@ def export_tflite(
     destination = _destination(path, overwrite=overwrite)
     installed_runtime()
     plain, request, data = _as_trained(model, plan, request, io, representative_dataset)
-    made, measured, realised, notes = _checked(plain, request, data)
+    made, measured, realised, notes, request = _checked(plain, request, data)
     told = facts(destination.name, request, made, measured, realised, notes)
     if validation_data is not None:
         told = told.with_measurements(_scores(model, made.content, destination.name, validation_data))
@@ -141,8 +143,8 @@ def _destination(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
 
 def _checked(
     model: Any, request: Request, data: Any
-) -> tuple[Candidate, Calibration | None, PrecisionPlan, tuple[str, ...]]:
-    """A file that does what is asked for, what its ranges were chosen from, its plan, and what was relaxed."""
+) -> tuple[Candidate, Calibration | None, PrecisionPlan, tuple[str, ...], Request]:
+    """A file that does what is asked for, what its ranges were chosen from, its plan, what was relaxed, and how."""
     measured: Calibration | None = None
     if request.plain:
         made = plain_candidate(convert_anywhere(model, "float16" if request.plan.default == "float16" else "float32"))
@@ -151,11 +153,19 @@ def _checked(
         made = plain_candidate(convert(model, "trained" if request.io == "int8" else "trained_float_io"), "tfmot")
     else:
         measured = _calibration(model, request, data)
+        request = _settled(request, measured)
         made = best_candidate(model, request, measured)
     realised = realised_plan(made.model, request.plan, made.layers, list(made.trace.paths))
     notes = check_plan(made.model, request.plan, realised, made.layers, strict=request.strict)
     check_runs(made.model, made.layers, request.runtime)
-    return made, measured, realised, (*notes, *made.notes)
+    return made, measured, realised, (*notes, *made.notes), request
+
+
+def _settled(request: Request, measured: Calibration | None) -> Request:
+    """The request with the method that is meant; one without 8-bit activations needs none."""
+    if measured is None or not request.precisions & {"int8", "int4"}:
+        return replace(request, calibration="minmax" if request.calibration == AUTO else request.calibration)
+    return replace(request, calibration=method_of(measured, request.calibration))
 
 
 def _calibration(model: Any, request: Request, data: Any) -> Calibration | None:

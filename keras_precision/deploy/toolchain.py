@@ -56,7 +56,7 @@ class Order:
 
     def __post_init__(self) -> None:
         """Check what the type of each field cannot say."""
-        check_method(self.calibration, self.percentile)
+        check_method(self.calibration, self.percentile, auto=True)
 
     @property
     def precisions(self) -> set[str]:

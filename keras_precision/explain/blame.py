@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.divergence import kind_of
 from keras_precision.explain.judged import Judge
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Measurement
-from keras_precision.search.error_model import kind_of
 from keras_precision.search.maker import FileMaker
 from keras_precision.search.space import Unit
 from keras_precision.tflite_runner import answers

@@ -36,8 +36,12 @@ Array = npt.NDArray[Any]
 
 _BLOCK = 65536
 
-_FORMAT, _VERSION = "keras_precision.calibration", 1
+_HELD = (256, 2**22)
+"""Samples, and numbers in all of them, that are kept."""
+
+_FORMAT, _VERSION = "keras_precision.calibration", 2
 # Version 1 (2026-11): a zip archive: header.json, model.tflite, and NumPy arrays of all tensors.
+# Version 2 (2026-11): some of the samples, too.
 
 
 @dataclass
@@ -119,6 +123,8 @@ class Calibration:
         float_file: The model in float32, on which the values were measured.
         samples: How many samples were seen.
         seen: Name of a tensor of the float file to what it held.
+        held: Some of the samples, by the name of the input: at most 256, spread evenly over all.
+        decided: What was found out by running files on them, so that the next plan need not.
 
     Example:
         >>> import keras_precision as kp
@@ -132,6 +138,8 @@ class Calibration:
     float_file: FloatFile = field(repr=False)
     samples: int
     seen: Mapping[str, Seen] = field(repr=False)
+    held: Mapping[str, Array] = field(default_factory=dict, repr=False)
+    decided: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _chosen: dict[tuple[str, float], dict[str, Range]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -206,6 +214,7 @@ class Calibration:
             arrays[f"{index}_channels"] = np.stack([each.low, each.high, each.total])
             if each.samples is not None:
                 arrays[f"{index}_rows"] = each.samples.kept
+        arrays |= {f"held_{number}": values for number, values in enumerate(self.held.values())}
         header = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -213,6 +222,7 @@ class Calibration:
             "digest": self.float_file.digest,
             "trace": self.float_file.trace.to_json(),
             "tensors": rows,
+            "held": list(self.held),
         }
         content, packed = io.BytesIO(), io.BytesIO()
         np.savez_compressed(packed, **arrays)  # type: ignore[arg-type] # its stub takes every keyword for an option
@@ -249,12 +259,14 @@ class Calibration:
         try:
             seen = dict(_tensors(fields, arrays))
             trace = Trace.from_json(fields.get("trace", dict))
+            names = fields.get("held", list) if fields.get("version", int) > 1 else []
+            held = {str(name): arrays[f"held_{number}"] for number, name in enumerate(names)}
         except (KeyError, ValueError, TypeError) as error:
             raise FileFormatError(
                 f"{path}: expected the tensors of a calibration. Received: damaged ones ({error})."
             ) from error
         source = FloatFile(content, trace, fields.get("digest", str))
-        return cls(source, fields.get("samples", int), seen)
+        return cls(source, fields.get("samples", int), seen, held)
 
 
 def calibrate(model: Any, representative_dataset: Any, *, verbose: bool | None = None) -> Calibration:
@@ -302,7 +314,7 @@ def _measured(source: FloatFile, pieces: Iterator[dict[str, Array]], verbose: bo
     observer = Observer(source.content, list(names))
     before_softmax = {int(each.inputs[0]) for each in graph.operators if graph.kernel(each) == "SOFTMAX"}
     seen = {name: Seen(samples=Rows() if number in before_softmax else None) for number, name in names.items()}
-    samples = 0
+    samples, held = 0, _Held()
 
     def look(number: int, values: Array) -> None:
         try:
@@ -311,10 +323,37 @@ def _measured(source: FloatFile, pieces: Iterator[dict[str, Array]], verbose: bo
             raise _not_finite(source, names[number]) from error
 
     with progress("calibrating", "samples", verbose=verbose) as advance:
-        for count in observer.run(pieces, look):
+        for count in observer.run(map(held.passing, pieces), look):
             samples += count
             advance(count)
-    return Calibration(source, samples, seen)
+    return Calibration(source, samples, seen, held.samples())
+
+
+class _Held:
+    """Some of the samples that pass by, the same of each input."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Rows] = {}
+        self._like: dict[str, Array] = {}
+
+    def passing(self, piece: dict[str, Array]) -> dict[str, Array]:
+        """Keep some of a piece, and hand it on."""
+        tables = {name: values.reshape(len(values), -1) for name, values in piece.items()}
+        if not self._rows:
+            numbers = sum(table.shape[1] for table in tables.values())
+            count = max(2, min(_HELD[0], _HELD[1] // max(1, numbers)))
+            self._rows = {name: Rows(most=(count, count * table.shape[1])) for name, table in tables.items()}
+            self._like = {name: values[:0] for name, values in piece.items()}
+        for name, table in tables.items():
+            self._rows[name].update(table)
+        return piece
+
+    def samples(self) -> dict[str, Array]:
+        """Return them in the shape and the type that they had."""
+        return {
+            name: self._rows[name].kept.reshape(-1, *like.shape[1:]).astype(like.dtype)
+            for name, like in self._like.items()
+        }
 
 
 def _not_finite(source: FloatFile, tensor: str) -> DataError:

@@ -22,6 +22,7 @@ class Rows:
         kept: The rows, of shape (k, channels).
         every: One of how many is kept.
         passed: How many passed by.
+        most: How many are kept at most, and of how many numbers in all.
 
     Example:
         >>> rows = Rows()
@@ -33,6 +34,7 @@ class Rows:
     kept: Array = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     every: int = 1
     passed: int = 0
+    most: tuple[int, int] = (_ROWS, _NUMBERS)
 
     def update(self, table: Array) -> None:
         """Look at rows.
@@ -44,6 +46,6 @@ class Rows:
         new = table[first :: self.every].astype(np.float32)
         self.kept = np.concatenate([self.kept.reshape(-1, table.shape[1]), new])
         self.passed += len(table)
-        limit = max(2, min(_ROWS, _NUMBERS // table.shape[1]))
+        limit = max(2, min(self.most[0], self.most[1] // table.shape[1]))
         while len(self.kept) > limit:
             self.kept, self.every = self.kept[::2].copy(), 2 * self.every

@@ -11,11 +11,11 @@ from keras_precision.deploy.candidate import Candidate, read_back
 from keras_precision.deploy.card import card_text, facts, with_card
 from keras_precision.deploy.readback import check_plan, realised_plan
 from keras_precision.deploy.request import Request, side_type
+from keras_precision.divergence import Answers, kind_of, mean_divergence
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.calibration import Calibration
 from keras_precision.quantize.trace import layers_of
 from keras_precision.result import Result
-from keras_precision.search.error_model import Answers, kind_of, mean_divergence
 from keras_precision.search.macs import BITS
 from keras_precision.search.maker import FileMaker
 from keras_precision.search.metric import Score
@@ -182,7 +182,7 @@ class Evaluator:
         layers = layers_of(model, trace)
         realised = realised_plan(model, plan, layers, list(trace.paths))
         notes = check_plan(model, plan, realised, layers, strict=False)
-        request = Request(plan, side_type(None, plan), engine="aeq")
+        request = Request(plan, side_type(None, plan), calibration=self._maker.method, engine="aeq")
         made = Candidate(content, model, trace, layers, "aeq", notes)
         return facts(_NAME, request, made, self._calibration, realised, notes)
 

@@ -24,6 +24,7 @@ class FileMaker:
         method: How ranges are chosen from it.
 
     Attributes:
+        method: That.
         operators: The operators of the float file.
         layers: The layers that each of them computes.
         paths: All layer paths of the model.
@@ -36,6 +37,7 @@ class FileMaker:
         self.layers = layers_of(plain, source.trace)
         self.paths = source.trace.paths
         self.float_content = source.content
+        self.method = method
         self._calibration = calibration
         self._chosen = calibration.ranges(method)
         self._full = calibration.ranges("minmax")

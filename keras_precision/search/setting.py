@@ -9,8 +9,10 @@ import numpy as np
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.paths import layer_paths
 from keras_precision._adapters.samples import read_samples
+from keras_precision.deploy.method import method_of
 from keras_precision.errors import DataError
 from keras_precision.quantize.calibration import Calibration, calibrate
+from keras_precision.ranges import AUTO
 from keras_precision.search.evaluator import Evaluator, Held
 from keras_precision.search.maker import FileMaker
 from keras_precision.search.metric import Score
@@ -104,7 +106,7 @@ def ready(
         ExportError: The model cannot be converted.
     """
     calibration = data.expect(model) if isinstance(data, Calibration) else calibrate(model, data)
-    maker = FileMaker(calibration)
+    maker = FileMaker(calibration, method_of(calibration, AUTO))
     weights = {path: int(layer.count_params()) for path, layer in layer_paths(model).items()}
     space = find_space(maker, calibration.float_file.trace, weights, choices, runtime)
     used = threads if threads is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

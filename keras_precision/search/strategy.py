@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.divergence import Answers
 from keras_precision.search.candidates import Candidates, Guess
-from keras_precision.search.error_model import Answers, ErrorModel
+from keras_precision.search.error_model import ErrorModel
 from keras_precision.search.goal import Goal
 from keras_precision.search.metric import Score
 from keras_precision.search.outcomes import Outcome, best_of

@@ -278,7 +278,7 @@ BAD = {
     "layer": ({"plan": kp.PrecisionPlan.deployment("int8", layers={"steam": "int8"})}, UnknownLayerError, "'steam', which it does not have. Did you mean 'stem'"),
     "io": ({"io": "uint8"}, InputError, "Expected io to be 'int8' or 'float32' for a plan whose default is int8. Received: 'uint8'"),
     "io of float": ({"plan": "float32", "io": "int8"}, InputError, "Expected io to be 'float32' for a plan whose default is float32. Received: 'int8'"),
-    "method": ({"calibration": "mean"}, InputError, "Expected a calibration method: minmax, percentile, mse, entropy. Received: 'mean'"),
+    "method": ({"calibration": "mean"}, InputError, "Expected a calibration method: auto, minmax, percentile, mse, entropy. Received: 'mean'"),
     "percentile": ({"percentile": 10}, InputError, "Expected a percentile above 50 and up to 100. Received: 10"),
     "engine": ({"engine": "tfmot"}, InputError, "Expected engine to be one of auto, aeq, converter. Received: 'tfmot'"),
     "runtime": ({"runtime": "tfml"}, InputError, "Expected runtime to be one of litert, tflite-runtime, tflm. Received: 'tfml'. Did you mean 'tflm'"),

@@ -166,8 +166,8 @@ def test_calibrations_without_their_tensors_are_refused(measured, tmp_path):
     for change, message in (
         ({"arrays.npz": None}, "expected a calibration that save wrote"),
         (
-            {"header.json": parts["header.json"].replace(b'"version": 1', b'"version": 9')},
-            "'version' to be between 1 and 1",
+            {"header.json": parts["header.json"].replace(b'"version": 2', b'"version": 9')},
+            "'version' to be between 1 and 2",
         ),
         ({"header.json": parts["header.json"].replace(b'"tensors": [[', b'"tensors": [[7,')}, "expected the tensors"),
     ):

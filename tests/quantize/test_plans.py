@@ -136,7 +136,7 @@ def test_the_file_tells_how_it_was_made(measured, tmp_path):
     model, x, calibration = measured
     path = tmp_path / "model.tflite"
     plan = kp.PrecisionPlan.deployment("int8", layers={"head": "float32"})
-    result = kp.export_tflite(model, path, plan, calibration, validation_data=(x, np.zeros(64, int)))
+    result = kp.export_tflite(model, path, plan, calibration, calibration="mse", validation_data=(x, np.zeros(64, int)))
     told = card(path)
     assert told.plan == result.plan == plan
     assert told.value("calibration_samples") == 64
@@ -152,7 +152,7 @@ def test_the_file_tells_how_it_was_made(measured, tmp_path):
 def test_foreign_ranges_are_counted(measured, tmp_path):
     """A scale that none of the ranges gives is found, by the tensor's name."""
     model, _, calibration = measured
-    kp.export_tflite(model, tmp_path / "model.tflite", "int8", calibration)
+    kp.export_tflite(model, tmp_path / "model.tflite", "int8", calibration, calibration="mse")
     content = (tmp_path / "model.tflite").read_bytes()
     ranges = calibration.ranges("mse")
     assert foreign_ranges(content, ranges) == []

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_precision.search.error_model import FLOOR, ErrorModel, kind_of
+from keras_precision.divergence import FLOOR, kind_of
+from keras_precision.search.error_model import ErrorModel
 
 
 def softmax(logits):

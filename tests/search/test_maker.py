@@ -16,8 +16,8 @@ def test_a_judged_file_answers_as_the_exported_one(trained, tmp_path, plan):
     elif isinstance(plan, str):
         plan = kp.PrecisionPlan.deployment(plan)
     calibration = kp.calibrate(trained.model, trained.x[:32])
-    kp.export_tflite(trained.model, tmp_path / "model.tflite", plan, calibration, engine="aeq")
-    made = FileMaker(calibration)(plan)
+    kp.export_tflite(trained.model, tmp_path / "model.tflite", plan, calibration, engine="aeq", calibration="mse")
+    made = FileMaker(calibration, "mse")(plan)
     (judged,), (exported,) = (
         answers(content, {"image": trained.x_held}, 1) for content in (made, (tmp_path / "model.tflite").read_bytes())
     )

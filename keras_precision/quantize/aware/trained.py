@@ -109,7 +109,7 @@ def trained_ranges(model: Any, plan: PrecisionPlan, data: Any) -> tuple[Any, Tra
         )
     seen = measured.seen if measured is not None else {}
     samples = measured.samples if measured is not None else 0
-    return plain, TrainedRanges(source, samples, seen, trained)
+    return plain, TrainedRanges(source, samples, seen, trained=trained)
 
 
 def _ends(site: Any) -> Range | None:

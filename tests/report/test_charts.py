@@ -201,13 +201,15 @@ def test_the_heat_map_shows_the_worst_step() -> None:
 
 def test_errors_of_rounding_have_a_colour_where_they_matter() -> None:
     """What every value loses in a format is blank, and a tenth has a colour in the middle."""
-    rows = [("activation_bfloat16_error", 0.0017), ("activation_int8_error", 0.1), ("gradient_float16_error", 1.5)]
-    (chart,) = heat_maps([result("run", *[("stem", metric, value, 1) for metric, value in rows])])
+    rows = [("stem", "activation_bfloat16_error", 0.0017, 1), ("stem", "activation_int8_error", 0.1, 1)]
+    rows += [("stem", "gradient_float16_error", 1.5, 1), ("head", "gradient_float16_error", 0.002, 1)]
+    (chart,) = heat_maps([result("run", *rows)])
     (cells,) = chart.traces
-    assert cells["x"] == ["activ.<br>bfloat16<br>error", "activ.<br>int8<br>error", "gradients<br>float16<br>error"]
-    assert cells["z"] == [[-6.0, -3.0, 0.0]]
-    assert cells["text"][0][1] == "stem<br>activations, int8: error: 10 %"
-    assert any("foretold" in note for note in chart.notes)
+    assert cells["x"] == ["activ.<br>int8<br>error", "gradients<br>float16<br>error"]
+    assert cells["z"] == [[-3.0, 0.0], [None, -6.0]]
+    assert cells["text"][0][0] == "stem<br>activations, int8: error: 10 %"
+    assert chart.notes[0] == "No layer has any error of 1 % in bfloat16 (activations)."
+    assert "foretold" in chart.notes[1]
 
 
 def files(*figures: tuple[str, float, float]) -> list[kp.Result]:

@@ -21,9 +21,8 @@ _WHAT = (
     ("non_finite", "as trained", "not finite"),
 )
 _LEAST = 1e-6  # of all values: below this, a share is drawn as none
-_ERRORS = (
-    "An error is coloured by its energy: one of 10 % like a share of 1 %. It is foretold from the sizes of the values."
-)
+_ERRORS = "An error is foretold from the sizes of the values. It has a colour from 1 % on, and that of a share of 0.1 % at 10 %."
+_MATTERS = 0.01  # an error: what every value loses in bfloat16 is 0.2 %
 _SCALE = [[0.0, "rgba(127,127,127,0.10)"], [0.02, "#f6d9a8"], [0.5, "#f0883e"], [1.0, "#b3123f"]]
 
 
@@ -49,7 +48,7 @@ def _heat_map(result: Result, index: int) -> Chart | None:
     every = {(of, column): worst for of in _OF for column in _WHAT if (worst := _worst(result, f"{of}_{column[0]}"))}
     if not every:
         return None
-    columns = {column: worst for column, worst in every.items() if any(worst.values())} or every
+    columns = {column: worst for column, worst in every.items() if _matters(column, worst)} or every
     errors = any(what == "error" for _, (_, _, what) in columns)
     layers = list(dict.fromkeys(layer for worst in columns.values() for layer in worst))
     shares = [[columns[column].get(layer) for column in columns] for layer in layers]
@@ -80,11 +79,17 @@ def _heat_map(result: Result, index: int) -> Chart | None:
     )  # fmt: skip
 
 
+def _matters(column: tuple[str, tuple[str, str, str]], worst: Mapping[str, float]) -> bool:
+    return max(worst.values()) >= (_MATTERS if column[1][2] == "error" else 0) and any(worst.values())
+
+
 def _clean(columns: Sequence[tuple[str, tuple[str, str, str]]]) -> list[str]:
     """Name what no layer has, in one sentence."""
     kinds: dict[str, list[str]] = {}
     for of, (_, name, what) in columns:
-        kind = "value that is not finite" if what == "not finite" else f"{what} in {name}"
+        kind = {"not finite": "value that is not finite", "error": f"error of 1 % in {name}"}.get(
+            what, f"{what} in {name}"
+        )
         kinds.setdefault(kind, []).append(_OF[of])
     parts = [kind if len(of) == len(_OF) else f"{kind} ({', '.join(of)})" for kind, of in kinds.items()]
     return [f"No layer has any {'; '.join(parts)}."] if parts else []

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from keras_precision.chatter import captured
 from keras_precision.errors import FileFormatError
+from keras_precision.files import check_exists
 from keras_precision.optional import require
 from keras_precision.runtime_session import RuntimeSession
 from keras_precision.tflite_file import CARD, EdgeModel, Tensor
@@ -59,8 +60,7 @@ def open_coreml(path: str | os.PathLike[str], *, load: bool = False) -> Any:
         MissingExtraError: ``coremltools`` is not installed.
     """
     tools = coremltools()
-    if not Path(path).exists():
-        raise FileNotFoundError(f"Expected a Core ML package. Received: '{path}', which does not exist.")
+    check_exists(path, "a Core ML package")
     with captured("coremltools"):
         try:
             return tools.models.MLModel(os.fspath(path), skip_model_load=not load)

@@ -5,9 +5,29 @@ import secrets
 import shutil
 from pathlib import Path
 
-from keras_precision.errors import DestinationError
+from keras_precision.errors import DestinationError, nearest
 
-__all__ = ["check_destination", "write_whole"]
+__all__ = ["check_destination", "check_exists", "write_whole"]
+
+
+def check_exists(path: str | os.PathLike[str], what: str) -> Path:
+    """Check that there is a file, or a folder, at a path.
+
+    Args:
+        path: Where it is expected.
+        what: What is expected there, such as ``"a model file"``.
+
+    Returns:
+        The path, as a ``pathlib.Path``.
+
+    Raises:
+        FileNotFoundError: There is none; the message offers the nearest names of the same folder.
+    """
+    file = Path(path)
+    if not file.exists():
+        near = nearest(file.name, os.listdir(file.parent)) if file.parent.is_dir() else ""
+        raise FileNotFoundError(f"Expected {what}. Received: '{path}', which does not exist. {near}".rstrip())
+    return file
 
 
 def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None) -> Path:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from keras_precision.chatter import captured
 from keras_precision.errors import FileFormatError, InputError
+from keras_precision.files import check_exists
 from keras_precision.optional import require
 from keras_precision.runtime_session import RuntimeSession
 from keras_precision.tflite_file import CARD, EdgeModel, Tensor, zeros
@@ -78,8 +79,7 @@ class OpenvinoSession(RuntimeSession):
         if threads < 1:
             raise InputError(f"Expected threads >= 1. Received: {threads}.")
         openvino = require("openvino", extra="openvino")
-        if not Path(path).exists():
-            raise FileNotFoundError(f"Expected an OpenVINO file. Received: '{path}', which does not exist.")
+        check_exists(path, "an OpenVINO file")
         settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
         settings["ENABLE_CPU_PINNING"] = False  # to a core that others use, too
         settings |= {"INFERENCE_PRECISION_HINT": precision} if precision is not None else {}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keras_precision.errors import DestinationError
-from keras_precision.files import check_destination, write_whole
+from keras_precision.files import check_destination, check_exists, write_whole
 
 
 @pytest.fixture
@@ -147,3 +147,15 @@ def test_a_name_that_is_too_long_is_refused_at_once(tmp_path: Path) -> None:
     """What the file system cannot hold is found by the check, not after the work."""
     with pytest.raises(DestinationError, match="File name too long"):
         check_destination(tmp_path / ("n" * 250))
+
+
+def test_a_missing_file_is_answered_with_the_nearest_names(tmp_path: Path) -> None:
+    """The message offers what lies in the same folder, and nothing where there is no folder."""
+    (tmp_path / "model.keras").touch()
+    assert check_exists(tmp_path / "model.keras", "a model") == tmp_path / "model.keras"
+    with pytest.raises(
+        FileNotFoundError, match=r"Expected a model\. .*which does not exist\. Did you mean 'model.keras'\?$"
+    ):
+        check_exists(tmp_path / "modle.keras", "a model")
+    with pytest.raises(FileNotFoundError, match=r"which does not exist\.$"):
+        check_exists(tmp_path / "gone" / "model.keras", "a model")

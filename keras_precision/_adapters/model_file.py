@@ -10,6 +10,7 @@ from typing import Any
 from keras_precision._adapters import KerasAdapter, adapter_for_file, legacy_adapter
 from keras_precision.chatter import captured
 from keras_precision.errors import FileFormatError, InputError
+from keras_precision.files import check_exists
 from keras_precision.optional import available, require
 
 __all__ = ["SUFFIXES", "load_model"]
@@ -53,9 +54,7 @@ def load_model(path: str | os.PathLike[str], *, unsafe: bool = False) -> Any:
         >>> load_model("model.keras").name
         'small'
     """
-    file = Path(path)
-    if not file.exists():
-        raise FileNotFoundError(f"Expected a model file. Received: '{file}', which does not exist.")
+    file = check_exists(path, "a model file")
     if file.suffix not in SUFFIXES:
         raise InputError(f"Expected the path of a {', '.join(SUFFIXES)} file. Received: '{file}'.")
     if file.suffix == ".keras" and not zipfile.is_zipfile(file):

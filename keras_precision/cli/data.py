@@ -3,12 +3,12 @@
 import argparse
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_precision.errors import DataError, FileFormatError, nearest
+from keras_precision.files import check_exists
 
 __all__ = ["add_data", "read_data"]
 
@@ -57,7 +57,7 @@ def read_data(path: str, x: Sequence[str], y: Sequence[str] | None) -> tuple[Any
         DataError: It has no array of such a name.
     """
     try:
-        content = np.load(Path(path), allow_pickle=False)
+        content = np.load(check_exists(path, "a file of samples"), allow_pickle=False)
         if isinstance(content, np.ndarray):
             content = {"x": content}
         arrays = {name: content[name] for name in (*x, *(y or ())) if name in content}

@@ -15,8 +15,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Answer:
     import keras_precision as kp
+    from keras_precision.chatter import captured
 
-    found = kp.hardware(measure=options.measure)
+    with captured("hardware"):  # what TensorFlow says when it is imported
+        found = kp.hardware(measure=options.measure)
     return Answer.of(found, kp.render(found))
 
 

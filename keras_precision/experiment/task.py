@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_precision.errors import DataError, InputError
+from keras_precision.files import check_exists
 
 __all__ = ["Task", "check_build", "check_data", "found", "is_arrays", "made", "mapped", "pieces"]
 
@@ -64,8 +65,7 @@ def check_build(build: Any) -> Any:
             raise InputError(
                 f"Expected a function that builds a compiled model, 'module:function', or the path of a .keras file. Received: '{build}'."
             )
-        if not path.exists():
-            raise FileNotFoundError(f"Expected a model file. Received: '{path}', which does not exist.")
+        check_exists(path, "a model file")
         return path.resolve()
     what = "a model" if hasattr(build, "fit") else repr(build)
     raise InputError(

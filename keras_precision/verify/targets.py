@@ -18,6 +18,7 @@ from keras_precision._adapters.paths import plan_of
 from keras_precision._adapters.samples import at_once, read_samples, stream_samples
 from keras_precision.environment import Environment
 from keras_precision.errors import DataError, InputError, ModelError, PlanError
+from keras_precision.files import check_exists
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Measurement, Result
 from keras_precision.runtime_session import RuntimeSession
@@ -227,9 +228,7 @@ def open_target(target: Target, *, threads: int = 1, workers: int = 1, unsafe: b
     """
     if not isinstance(target, str | os.PathLike):
         return _Model(target, adapter_of(target))
-    path = Path(target)
-    if not path.exists():
-        raise FileNotFoundError(f"Expected a model file. Received: '{path}', which does not exist.")
+    path = check_exists(target, "a model file")
     if has_suffix(path, ".tflite"):
         return _File(path, Session(path, threads=threads, workers=workers))
     if path.suffix in RUNTIME_FILES:

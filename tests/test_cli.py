@@ -174,7 +174,7 @@ def test_data_that_cannot_be_used(files, tmp_path, capsys):
             "expected an array 'label'. Received: x, y, features, truth. Say which one",
         ),
         ((tmp_path / "data.npz",), "expected an .npz or .npy file of numbers"),
-        ((tmp_path / "none.npz",), "No such file"),
+        ((tmp_path / "none.npz",), "which does not exist"),
         ((files / "data.npz", "--x", "features"), "Expected samples of shape (n, 8)"),
     ):
         assert main(["evaluate", model, "--data", *map(str, data)]) == 2

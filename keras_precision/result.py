@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from keras_precision.environment import Environment
 from keras_precision.errors import FileFormatError, NotMeasuredError, nearest
-from keras_precision.files import write_whole
+from keras_precision.files import check_exists, write_whole
 from keras_precision.plan import PrecisionPlan
 from keras_precision.saved import Fields, decode_number, document, encode_number, parse_document
 
@@ -261,7 +261,7 @@ class Result:
             FileFormatError: The file is no result, or holds something that this version does not know.
             FileNotFoundError: There is no such file.
         """
-        return cls.from_bytes(Path(path).read_bytes(), path)
+        return cls.from_bytes(check_exists(path, "a saved result").read_bytes(), path)
 
     @classmethod
     def from_bytes(cls, content: bytes, path: str | os.PathLike[str]) -> Self:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_precision.errors import FileFormatError
-from keras_precision.files import write_whole
+from keras_precision.files import check_exists, write_whole
 
 __all__ = ["Fields", "decode_number", "document", "encode_number", "load_document", "parse_document", "save_document"]
 
@@ -172,7 +172,7 @@ def load_document(path: str | os.PathLike[str], format_name: str, version: int) 
         FileFormatError: It is no JSON, another format, or a version that is not known.
         FileNotFoundError: There is no such file.
     """
-    return parse_document(Path(path).read_bytes(), path, format_name, version)
+    return parse_document(check_exists(path, "a saved file").read_bytes(), path, format_name, version)
 
 
 def parse_document(content: bytes, path: str | os.PathLike[str], format_name: str, version: int) -> Fields:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import keras_precision as kp
 from keras_precision.errors import DestinationError
 from keras_precision.files import check_destination, check_exists, write_whole
 
@@ -159,3 +160,11 @@ def test_a_missing_file_is_answered_with_the_nearest_names(tmp_path: Path) -> No
         check_exists(tmp_path / "modle.keras", "a model")
     with pytest.raises(FileNotFoundError, match=r"which does not exist\.$"):
         check_exists(tmp_path / "gone" / "model.keras", "a model")
+
+
+def test_missing_results_and_plans_are_answered_alike(tmp_path: Path) -> None:
+    """What is loaded, and what a report is made from, names its neighbours."""
+    kp.Result("run").save(tmp_path / "float32.json")
+    for load in (kp.Result.load, kp.PrecisionPlan.load, kp.render):
+        with pytest.raises(FileNotFoundError, match="Did you mean 'float32.json'"):
+            load(tmp_path / "flaot32.json")

@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_precision.comparison import Comparison
 from keras_precision.errors import FileFormatError, InputError
+from keras_precision.files import check_exists
 from keras_precision.result import Result
 
 __all__ = ["Gathered", "Source", "gather"]
@@ -96,7 +97,7 @@ def _found(sources: Any, problems: list[str]) -> Iterator[tuple[Result | Compari
     if isinstance(sources, Result | Comparison):
         yield sources, ""
     elif isinstance(sources, str | os.PathLike):
-        path = Path(sources)
+        path = check_exists(sources, "a saved result or a folder of them")
         yield from _of_folder(path, problems) if path.is_dir() else [(_loaded(path), path.stem)]
     elif isinstance(sources, Iterable) and not isinstance(sources, bytes):
         for source in sources:

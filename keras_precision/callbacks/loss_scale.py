@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from time import monotonic
 
 from keras_precision._adapters.batch_loss import BatchLoss
 from keras_precision._adapters.loss_scaling import LossScaling
@@ -12,19 +13,23 @@ from keras_precision.result import Measurement, Value
 
 __all__ = ["LossScaleProbe"]
 
+_SHORTEST, _LONGEST = 64, 256  # batches between two looks
+_LONGEST_S = 0.5  # seconds between two looks, once there were 64 batches
+
 
 class LossScaleProbe(Probe):
     """Counts the steps whose update was not applied, tells which they were, and reads the loss scale.
 
-    The count is exact. It is read every ``every`` batches, and each reading waits for the device: where
+    The count is exact. It is read every so many batches, and each reading waits for the device: where
     a part of these batches was skipped, it is known of them together, and with ``every=1`` of each.
     Under ``steps_per_execution``, nobody can look more often than once in a group.
 
     Args:
-        every: Batches between two looks at the count.
+        every: Batches between two looks at the count. None for 64, and twice as many, up to 256, after each
+            look that found no step skipped; after 64, it does not wait longer than half a second.
 
     Raises:
-        InputError: ``every`` is no whole number above 0.
+        InputError: ``every`` is neither None nor a whole number above 0.
 
     Example:
         >>> LossScaleProbe(every=1).values()["skipped_steps"] is None
@@ -33,8 +38,8 @@ class LossScaleProbe(Probe):
 
     name = "loss scale"
 
-    def __init__(self, every: int = 64) -> None:
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+    def __init__(self, every: int | None = None) -> None:
+        if every is not None and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
             raise InputError(f"Expected every to be a whole number >= 1. Received: {every!r}. 1 tells the very steps.")
         self.every = every
         self._fit: Fit | None = None
@@ -49,6 +54,8 @@ class LossScaleProbe(Probe):
         self._skipped: int | None = 0
         self._kinds: Kinds | None = Kinds()
         self._window = SkipWindow(first=1)
+        self._pace = self.every or _SHORTEST  # batches until the next look
+        self._looked = monotonic()
         self._mean_is_finite = True  # of the losses of this epoch, so far
         self._mean_is_keras = True
 
@@ -74,8 +81,12 @@ class LossScaleProbe(Probe):
             self._note_losses(loss, batches)
         elif batches > 1 and not self._mean_is_keras:
             window.untold += batches - 1  # it may be the loss of the last of them alone
-        if window.steps >= self.every:
+        if window.steps >= self._pace or (self.every is None and window.steps >= _SHORTEST and self._waited()):
             self._look(fit)
+
+    def _waited(self) -> bool:
+        """Whether the last look is long ago: a run that is killed must not lose more."""
+        return monotonic() - self._looked >= _LONGEST_S
 
     def _note_losses(self, mean: float | None, batches: int) -> None:
         """Note the losses of batches that Keras's mean does not clear.
@@ -103,6 +114,7 @@ class LossScaleProbe(Probe):
         """Read the count, and end the window; it waits for the device."""
         window, before = self._window, self._skipped
         self._window = SkipWindow(first=fit.batches + 1)
+        self._looked = monotonic()
         if self._scaling is None:
             return
         self._skipped = self._scaling.skipped(fit.batches if fit.batches_exact else None)
@@ -111,6 +123,8 @@ class LossScaleProbe(Probe):
             self._kinds = None
             return
         here = self._skipped - before
+        if self.every is None:
+            self._pace = _SHORTEST if here else min(2 * self._pace, _LONGEST)
         if not 0 <= here <= window.steps:  # a loop that makes several updates in a step
             self._kinds = None
         elif here:
@@ -152,7 +166,8 @@ class LossScaleProbe(Probe):
         if self._scaling is None:
             return {}
         kind = f"by the mean loss of the epoch, until a batch turns it to NaN; after that, {self._batch_loss.source}"
-        where = f"the count was read every {self.every} batches, and where the loss ceased to be finite"
+        often = self.every or f"{_SHORTEST} to {_LONGEST}"
+        where = f"the count was read every {often} batches, and where the loss ceased to be finite"
         return {
             "skipped_steps": self._scaling.source,
             "skipped_in_window": where,

@@ -255,6 +255,9 @@ class Flatbuffer:
         Returns:
             As it is to be written.
         """
+        for buffer in self._model.buffers:  # the schema packs anything but arrays byte by byte, in Python
+            if buffer.data is not None and not isinstance(buffer.data, np.ndarray):
+                buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
         with captured("flatbuffers"):
             return bytes(self._tools.convert_object_to_bytearray(self._model))
 

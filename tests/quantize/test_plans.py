@@ -14,6 +14,7 @@ from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.quantize.float_file import float_file
 from keras_precision.quantize.provenance import foreign_ranges
+from keras_precision.search.maker import FileMaker
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +269,17 @@ def test_flatbuffer_edits_touch_what_they_name_alone(measured):
         if values is not None:
             np.testing.assert_array_equal(again.constant(number), values + 1 if number == chosen else values)
     assert dict(again.metadata())["note"] == b"two"
+
+
+def test_weights_are_not_written_byte_by_byte(keras, monkeypatch, rng):
+    """A larger file, which the quantizer lays out otherwise, is packed in whole arrays: bytes take Python seconds."""
+    from flatbuffers.builder import Builder
+
+    model = keras.Sequential([keras.Input((512,)), keras.layers.Dense(1024), keras.layers.Dense(2)])
+    calibration = kp.calibrate(model, rng.normal(size=(16, 512)).astype("float32"))
+    calls = []
+    pack = Builder.PrependUint8
+    monkeypatch.setattr(Builder, "PrependUint8", lambda builder, value: (calls.append(value), pack(builder, value))[1])
+    made = FileMaker(calibration)(kp.PrecisionPlan.deployment("int8"))
+    assert len(made) > 512 * 1024
+    assert len(calls) < 512 * 1024

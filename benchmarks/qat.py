@@ -111,7 +111,7 @@ def covered(model: keras.Model, engine: str) -> str:
             data = x if engine in ("PTQ", "keras") else None
             result = kp.export_tflite(aware, Path(folder) / "net.tflite", representative_dataset=data)
             kp.edge.predict(Path(folder) / "net.tflite", x[:1])
-    except (PrecisionError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except (PrecisionError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
         return f"- ({type(error).__name__}: {str(error)[:60]})".replace("\n", " ")
     counts = {row.subject: row.value for row in result.measurements if row.metric == "operator_count"}
     floats = sum(count for kind, count in counts.items() if kind.endswith("float32"))

@@ -28,6 +28,7 @@ _NARROW = 0.03  # between the largest batch that fits and the smallest that does
 _FIRST = 8
 _TIMED_STEPS = 5
 _MOST_TRIALS = 12  # in fresh processes
+_SURVEYED = (0.35, 0.7)  # of what the first process leads to: far enough apart for a slope, and below the limit
 _SIGNS = (
     "RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "OutOfMemory", "OOM", "can't allocate", "MemoryError",
     "bad_alloc", "SIGKILL", f"exit code {OVER_LIMIT}",
@@ -41,6 +42,7 @@ class _Search:
 
     Attributes:
         points: Batch size to peak bytes, of the steps that fitted.
+        fresh: Those of them that had a process of their own: one that took smaller steps before holds what those left.
         plan: What was planned before anything was run.
         predicted: The batch that the line through the points leads to.
         trials: Steps in fresh processes.
@@ -48,6 +50,7 @@ class _Search:
     """
 
     points: dict[int, float] = field(default_factory=dict)
+    fresh: dict[int, float] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     predicted: int | None = None
     fits: int = 0
@@ -73,9 +76,10 @@ def find_max_batch_size(
 ) -> Result:
     """Find the largest batch that a model can be trained with in a limit of memory, in each precision.
 
-    One process doubles the batch while the next one is sure to fit. A line through the peaks,
-    ``peak = a + c * batch``, predicts the largest; fresh processes verify it, and bisect what is left between a batch
-    that fits and one that does not, to 3 %. A step that needs too much ends its own process, and no other one.
+    One process doubles the batch while the next one is sure to fit, and two fresh ones take steps of a third and two thirds
+    of what that leads to. A line through their peaks, ``peak = a + c * batch``, predicts the largest; more of them verify it,
+    and bisect what is left between a batch that fits and one that does not, to 3 %. A step that needs too much ends its own
+    process, and no other one.
 
     Args:
         build: A function that returns a compiled model, ``"module:function"``, or the path of a ``.keras`` file.
@@ -132,8 +136,8 @@ class _Finder:
         """Return what was found."""
         search = self._search
         self._double()
-        if search.predicted is not None:
-            self._verify()
+        self._survey()
+        self._verify()
         return search
 
     @property
@@ -154,16 +158,36 @@ class _Finder:
                 if peak is None or peak[0] > self._budget:
                     search.fails = count
                     break
-                search.points[count] = peak[0]
+                search.points[count], search.fits = peak[0], count
                 if 2 * count > self._most or self._line(2 * count) > self._budget:
                     break
                 count *= 2
+
+    def _survey(self) -> None:
+        """Measure two batches below the limit in processes of their own, and predict anew from these."""
+        search, reached = self._search, self._predicted()
+        if search.points and reached < self._most and not math.isinf(self._budget):
+            for count in sorted({math.floor(share * reached) for share in _SURVEYED} - {0}):
+                self._try(count)
         search.predicted = self._predicted()
+
+    def _try(self, count: int) -> None:
+        """Take steps in a fresh process, and note whether there was enough memory."""
+        search = self._search
+        search.trials += 1
+        with Worker(self._serve, self._name, self._backend) as worker:
+            told = _fitting(lambda: worker.ask("step", count, _TIMED_STEPS))
+        if told is not None:
+            search.points[count] = search.fresh[count] = told[0]
+        if told is None or told[0] > self._budget:
+            search.fails = count
+        elif count >= search.fits:
+            search.fits, search.peak, search.times = count, *told
 
     def _predicted(self) -> int:
         """Where the line meets the budget."""
         search = self._search
-        a, c = _line(search.points)
+        a, c = _line(search.fresh if len(search.fresh) > 1 else search.points)
         if not search.points:
             return max(1, (search.fails or 2) // 2)
         if math.isinf(self._budget):
@@ -179,17 +203,8 @@ class _Finder:
         """Try the prediction in fresh processes, and bisect what is left."""
         search = self._search
         count = int(search.predicted or 1)
-        search.fits = max(search.points, default=0)
         while search.trials < _MOST_TRIALS:
-            search.trials += 1
-            with Worker(self._serve, self._name, self._backend) as worker:
-                told = _fitting(lambda: worker.ask("step", count, _TIMED_STEPS))  # noqa: B023 - called at once
-            if told is not None:
-                search.points[count] = told[0]
-            if told is not None and told[0] <= self._budget:
-                search.fits, search.peak, search.times = count, *told
-            else:
-                search.fails = count
+            self._try(count)
             following = self._following()
             if following is None:
                 return
@@ -263,7 +278,8 @@ def _rows(name: str, search: _Search) -> Iterator[Measurement]:
     yield Measurement(name, "trials", search.trials)
     yield Measurement(name, "samples_per_second", search.fits * 1e3 / median if median else None)
     yield Measurement(name, "peak_memory_mb", search.peak / 1e6 if search.times else None)
-    yield Measurement(name, "sample_mb", _line(search.points)[1] / 1e6 if len(search.points) > 1 else None)
+    measured = search.fresh if len(search.fresh) > 1 else search.points
+    yield Measurement(name, "sample_mb", _line(measured)[1] / 1e6 if len(measured) > 1 else None)
     for kind in ("weights", "gradients", "optimizer"):
         yield Measurement(name, f"{kind}_mb", search.plan[kind] / 1e6)
     activations = search.plan["activations"]

@@ -12,7 +12,9 @@ in float32, and then run in float16. Cost: fits of one net take turns, with and 
 import argparse
 import contextlib
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from keras_precision._adapters.observer import Batch, Observer
 from keras_precision.experiment.bisection import smallest_high
 from keras_precision.timing import spread
 
-WHATS = ("faults", "foretold", "cost", "bisection")
+WHATS = ("faults", "foretold", "plans", "cost", "bisection")
 BATCH, CADENCE = 64, 200
 
 
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8, help="rounds of the cost, forth and back")
     options = parser.parse_args()
     if options.answer:
-        measures = {"faults": faults, "foretold": foretold, "cost": cost}
+        measures = {"faults": faults, "foretold": foretold, "plans": plans, "cost": cost}
         answer(options.answer, measures[options.what](options))
         return
     for what in chosen(options.what, WHATS):
@@ -171,6 +173,73 @@ def seen_by_layer(model: Any, batch: Batch) -> dict[str, dict[str, Any]]:
 def tally(counts: list[int], expected: bool, happened: bool) -> None:
     """Count one layer."""
     counts[0 if expected and happened else 1 if expected else 2 if happened else 3] += 1
+
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def plans(options: argparse.Namespace) -> dict[str, int]:
+    """Apply random plans to nets, fresh and reloaded; count those that are realised, refused, and neither."""
+    keras, rng = keras_of(options.stack), np.random.default_rng(0)
+    counts = {"fresh, realised": 0, "reloaded, realised": 0, "refused": 0, "another plan": 0}
+    for build in (*(lambda kind=kind: plain_net(keras, kind) for kind in KINDS), *composite_nets(keras)):
+        for _ in range(options.nets // 4):
+            model = build()
+            paths = list(kp.layer_paths(model))
+            wanted = dict(zip(paths, map(str, rng.choice(PRECISIONS, len(paths))), strict=True))
+            plan = kp.PrecisionPlan.training("float32", layers=wanted)
+            try:
+                lowered = kp.apply_plan(model, plan)
+            except kp.errors.PrecisionError:
+                counts["refused"] += 1
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                lowered.save(Path(folder) / "model.keras")
+                loaded = keras.models.load_model(Path(folder) / "model.keras")
+            for how, each in (("fresh", lowered), ("reloaded", loaded)):
+                is_so = kp.plan_of(each).resolve(paths) == plan.resolve(paths)
+                counts[f"{how}, realised" if is_so else "another plan"] += 1
+    return counts
+
+
+KINDS = ("dense", "norm", "conv", "recurrent", "residual", "softmax", "dropout")
+
+
+def plain_net(keras: Any, kind: str) -> Any:
+    """Return a net with nothing wrong."""
+    layers = keras.layers
+    inputs = layers.Input((8, 8, 2) if kind == "conv" else (6, 4) if kind == "recurrent" else (WIDTH,))
+    model = keras.Model(inputs, layers.Dense(1, name="last")(healthy_body(layers, kind, inputs)))
+    model.compile("adam", "mse")
+    return model
+
+
+def composite_nets(keras: Any) -> Iterator[Any]:
+    """Yield what builds nets with layers inside layers."""
+    layers = keras.layers
+
+    def nested(depth: int) -> Any:
+        inner = keras.Sequential([layers.Input((4,)), layers.Dense(4, name="in")], name="bottom")
+        for number in range(depth):
+            inner = keras.Sequential([layers.Input((4,)), inner, layers.Dense(4)], name=f"level{number}")
+        return keras.Sequential([layers.Input((4,)), inner, layers.Dense(1)])
+
+    def sequence(layer: Any) -> Any:
+        series = layers.Input((6, 4))
+        hidden = layer(series, series) if isinstance(layer, layers.MultiHeadAttention) else layer(series)
+        return keras.Model(series, layers.Dense(1)(layers.Flatten()(hidden)))
+
+    yield lambda: nested(0)
+    yield lambda: nested(2)
+    yield lambda: sequence(layers.MultiHeadAttention(2, 4))
+    yield lambda: sequence(layers.Bidirectional(layers.LSTM(4)))
+    yield lambda: sequence(layers.TimeDistributed(layers.Dense(4)))
+
+
+def table_of_plans(stack: str, counts: dict[str, int]) -> str:
+    """Return how random plans ended."""
+    note = "Twelve nets: dense, convolutional, recurrent, nested, attention, Bidirectional, TimeDistributed, and more."
+    return markdown(f"Random plans applied on {stack}", ("Model", "Count"), list(counts.items()), note)
 
 
 def cost(options: argparse.Namespace) -> list[dict[str, float]]:
@@ -321,7 +390,7 @@ def table_of_cost(stack: str, rounds: list[dict[str, float]]) -> str:
     return markdown(f"Cost of looking on {stack}", ("Looking with", "Step", "Against nothing", "p5", "p95"), rows, note)
 
 
-TABLES = {"faults": table_of_faults, "foretold": table_of_foretold, "cost": table_of_cost}
+TABLES = {"faults": table_of_faults, "foretold": table_of_foretold, "plans": table_of_plans, "cost": table_of_cost}
 
 if __name__ == "__main__":
     main()

@@ -11,6 +11,7 @@ the plans of a front on images that the search has not seen.
 
 import argparse
 import contextlib
+import hashlib
 import itertools
 import sys
 import tempfile
@@ -25,13 +26,18 @@ from search_nets import NETS, Task, chain, task
 from side_by_side import machine, markdown
 
 import keras_precision as kp
-from keras_precision.search.evaluator import Evaluation
 from keras_precision.search.setting import Setting, held_out, ready
 
 SHARES = (0.75, 0.7, 0.65, 0.6)  # of the size of the all-int8 file
 SAMPLES, CALIBRATION = 256, 256
 WITHIN = 1.02
-SEEDS = 20
+SEEDS = 5
+
+
+class Outcome(NamedTuple):
+    """What the file of a plan was found to be."""
+
+    figures: dict[str, float]
 
 
 class Truth(NamedTuple):
@@ -39,7 +45,7 @@ class Truth(NamedTuple):
 
     setting: Setting
     plans: list[tuple[str, ...]]
-    outcomes: dict[tuple[str, ...], Evaluation]
+    outcomes: dict[tuple[str, ...], Outcome]
     per_plan_s: float
 
     def allowed(self, limit: float) -> dict[tuple[str, ...], float]:
@@ -63,7 +69,7 @@ def main() -> None:
     options.keep.mkdir(parents=True, exist_ok=True)
     if "truth" in options.parts:
         for name in options.nets:
-            truth(name, task(name, options.data, options.keep), options.bayesian_trials)
+            truth(name, task(name, options.data, options.keep), options.bayesian_trials, options.keep)
     if "promise" in options.parts:
         for name in options.nets:
             promise(name, task(name, options.data, options.keep))
@@ -71,9 +77,9 @@ def main() -> None:
         growth(options.layers, mobilenet=not options.no_mobilenet)
 
 
-def truth(name: str, given: Task, trials: int) -> None:
+def truth(name: str, given: Task, trials: int, keep: Path) -> None:
     """Compare methods against all plans of a net."""
-    known = everything(given)
+    known = everything(name, given, keep)
     base = known.outcomes[known.setting.space.start].figures["size_bytes"]
     rows = []
     for share in SHARES:
@@ -85,7 +91,7 @@ def truth(name: str, given: Task, trials: int) -> None:
         best = min(allowed.values())
         methods: dict[str, Callable[[], tuple[float, float, float]]] = {
             "ours": lambda limit=limit: ours(given, known, limit),
-            "random": lambda limit=limit: random(known, limit),
+            "RandomSearch": lambda limit=limit, best=best: random(known, limit, best),
             "BayesianOptimization": lambda limit=limit, best=best: bayesian(known, limit, best, trials),
             "greedy": lambda limit=limit: greedy(known, limit),
         }
@@ -101,14 +107,24 @@ def truth(name: str, given: Task, trials: int) -> None:
     )
 
 
-def everything(given: Task) -> Truth:
-    """Run the file of every plan."""
+def everything(name: str, given: Task, keep: Path) -> Truth:
+    """Run the file of every plan, or read what an earlier run kept of the same weights and samples."""
     held = held_out(given.model, given.x_test[:SAMPLES], None, None)
     setting = ready(given.model, given.x[:CALIBRATION], held, ("int8", "int4"))
     plans = list(itertools.product(*(unit.choices for unit in setting.space.units)))
-    began = time.perf_counter()
-    outcomes = {plan: setting.evaluator(plan) for plan in plans}
-    return Truth(setting, plans, outcomes, (time.perf_counter() - began) / len(plans))
+    weights = hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in given.model.get_weights()))
+    path = keep / f"{name}-{weights.hexdigest()[:12]}-{CALIBRATION}-{SAMPLES}.npz"
+    if not path.exists():
+        began = time.perf_counter()
+        found = [setting.evaluator(plan).figures for plan in plans]
+        took = (time.perf_counter() - began) / len(plans)
+        table = {metric: [each[metric] for each in found] for metric in found[0]}
+        np.savez(path, took=took, **{f"figure {metric}": values for metric, values in table.items()})
+    with np.load(path) as kept:
+        columns = {key.removeprefix("figure "): kept[key] for key in kept.files if key != "took"}
+        per_plan = float(kept["took"])
+    figures = [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
+    return Truth(setting, plans, dict(zip(plans, map(Outcome, figures), strict=True)), per_plan)
 
 
 def ours(given: Task, known: Truth, limit: float) -> tuple[float, float, float]:
@@ -127,18 +143,27 @@ def ours(given: Task, known: Truth, limit: float) -> tuple[float, float, float]:
         return known.outcomes[best].figures["divergence"], len(tuner.oracle.trials), took
 
 
-def random(known: Truth, limit: float) -> tuple[float, float, float]:
-    """The median over seeds of the best of 100 random plans; time of running them."""
-    reached = []
-    for seed in range(SEEDS):
-        picked = np.random.default_rng(seed).choice(len(known.plans), min(100, len(known.plans)), replace=False)
-        figures = [known.outcomes[known.plans[index]].figures for index in picked]
-        reached.append(min((each["divergence"] for each in figures if each["size_bytes"] <= limit), default=np.inf))
-    return float(np.median(reached)), min(100, len(known.plans)), min(100, len(known.plans)) * known.per_plan_s
+def random(known: Truth, limit: float, best: float) -> tuple[float, float, float]:
+    """The median over seeds of what 100 trials of KerasTuner's random search reach, and the time of one of them."""
+    oracle = keras_tuner.oracles.RandomSearchOracle
+    found = [tuned(oracle, known, limit, best, min(100, len(known.plans)), seed, stop=False) for seed in range(SEEDS)]
+    reached, plans, took = (float(np.median(each)) for each in zip(*found, strict=True))
+    return reached, plans, took
 
 
 def bayesian(known: Truth, limit: float, best: float, trials: int) -> tuple[float, float, float]:
     """What KerasTuner's own search reaches until it is within two percent, or has spent its trials."""
+    return tuned(keras_tuner.oracles.BayesianOptimizationOracle, known, limit, best, trials, 1, stop=True)
+
+
+class EnoughError(Exception):
+    """The search is within two percent."""
+
+
+def tuned(
+    kind: Any, known: Truth, limit: float, best: float, trials: int, seed: int, *, stop: bool
+) -> tuple[float, float, float]:
+    """Divergence, plans and seconds of a search with an oracle of KerasTuner, whose outcomes are read from the table."""
     space = keras_tuner.HyperParameters()
     for unit in known.setting.space.units:
         space.Choice(unit.name, list(unit.choices))
@@ -149,22 +174,15 @@ def bayesian(known: Truth, limit: float, best: float, trials: int) -> tuple[floa
             figures = known.outcomes[known.setting.space.assignment(trial.hyperparameters.values)].figures
             return {"score": figures["divergence"] + (1 + goal.excess(figures) if goal.excess(figures) else 0.0)}
 
-    class EnoughError(Exception):
-        """The search is within two percent."""
-
-    with tempfile.TemporaryDirectory() as folder:
-        oracle = keras_tuner.oracles.BayesianOptimizationOracle(
-            keras_tuner.Objective("score", "min"), max_trials=trials, hyperparameters=space, seed=1
-        )
-        tuner = Table(oracle, directory=folder, project_name="bayesian")
-        ended = tuner.on_trial_end
-
-        def on_trial_end(trial: Any) -> None:
-            ended(trial)
-            if oracle.get_best_trials(1)[0].score <= WITHIN * best:
+        def on_trial_end(self, trial: Any) -> None:
+            super().on_trial_end(trial)
+            if stop and self.oracle.get_best_trials(1)[0].score <= WITHIN * best:
                 raise EnoughError
 
-        tuner.on_trial_end = on_trial_end
+    with tempfile.TemporaryDirectory() as folder:
+        objective = keras_tuner.Objective("score", "min")
+        oracle = kind(objective, max_trials=trials, hyperparameters=space, seed=seed)
+        tuner = Table(oracle, directory=folder, project_name="table")
         began = time.perf_counter()
         with contextlib.suppress(EnoughError):
             tuner.search(verbose=0)

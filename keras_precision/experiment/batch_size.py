@@ -187,7 +187,7 @@ class _Finder:
     def _predicted(self) -> int:
         """Where the line meets the budget."""
         search = self._search
-        a, c = _line(search.fresh if len(search.fresh) > 1 else search.points)
+        a, c = _best_line(search)
         if not search.points:
             return max(1, (search.fails or 2) // 2)
         if math.isinf(self._budget):
@@ -258,6 +258,14 @@ def _line(points: Mapping[int, float]) -> tuple[float, float]:
     return second - slope * high, slope
 
 
+def _best_line(search: _Search) -> tuple[float, float]:
+    """``a`` and ``c`` by least squares of the fresh processes, which lie near the limit; before there are two, by the others."""
+    if len(search.fresh) < 2:
+        return _line(search.points)
+    c, a = np.polyfit(list(search.fresh), list(search.fresh.values()), 1)
+    return float(a), float(c)
+
+
 def _result(found: Mapping[str, _Search]) -> Result:
     rows = [row for name, search in found.items() for row in _rows(name, search)]
     notes = []
@@ -278,8 +286,7 @@ def _rows(name: str, search: _Search) -> Iterator[Measurement]:
     yield Measurement(name, "trials", search.trials)
     yield Measurement(name, "samples_per_second", search.fits * 1e3 / median if median else None)
     yield Measurement(name, "peak_memory_mb", search.peak / 1e6 if search.times else None)
-    measured = search.fresh if len(search.fresh) > 1 else search.points
-    yield Measurement(name, "sample_mb", _line(measured)[1] / 1e6 if len(measured) > 1 else None)
+    yield Measurement(name, "sample_mb", _best_line(search)[1] / 1e6 if len(search.points) > 1 else None)
     for kind in ("weights", "gradients", "optimizer"):
         yield Measurement(name, f"{kind}_mb", search.plan[kind] / 1e6)
     activations = search.plan["activations"]

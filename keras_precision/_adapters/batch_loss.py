@@ -20,6 +20,9 @@ class BatchLoss:
         """Return the loss of the batch that was trained last; None if nobody told it. It waits for the device."""
         return None
 
+    def rest(self) -> None:
+        """Do nothing until the next loss that is not finite: an epoch has ended, and Keras begins a new mean."""
+
 
 @contextmanager
 def heard_by_tracker(tracker: Any) -> Iterator[BatchLoss]:

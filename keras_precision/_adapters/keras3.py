@@ -18,6 +18,7 @@ from keras_precision._adapters.data_wait import (
 )
 from keras_precision._adapters.keras import KerasAdapter, is_numbered, snake_case
 from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
+from keras_precision._adapters.restarted_loss import restarted_mean, restarted_mean_in_state
 from keras_precision.optional import require
 
 __all__ = ["ADAPTER"]
@@ -142,11 +143,19 @@ class Keras3Adapter(KerasAdapter):
         return sampled_pulls_in_steps(model, tensorflow.data.Iterator)
 
     def batch_loss(self, model: Any) -> AbstractContextManager[BatchLoss]:
-        """Listen where the training step runs as it is written; compiled, it tells nobody."""
+        """Listen where the training step runs as it is written; where it is compiled, begin its mean anew once that is NaN."""
         tracker = getattr(model, "_loss_tracker", None)
-        if self.compute.name != "torch" or tracker is None or model.jit_compile:
+        if tracker is None:
             return nullcontext(BatchLoss())
-        return heard_by_tracker(tracker)
+        if self.compute.name == "torch":
+            return nullcontext(BatchLoss()) if model.jit_compile else heard_by_tracker(tracker)
+        if self.has_own_train_step(model) or model.steps_per_execution != 1:
+            return nullcontext(BatchLoss())
+        if self.compute.name == "jax":
+            return restarted_mean_in_state(model, tracker)
+        if model.distribute_strategy.num_replicas_in_sync > 1:
+            return nullcontext(BatchLoss())
+        return restarted_mean(model, tracker)
 
     def has_own_train_step(self, model: Any) -> bool:
         """Compare with those of Keras."""

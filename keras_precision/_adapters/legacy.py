@@ -10,10 +10,12 @@ import tensorflow as tf
 import tf_keras
 from tf_keras.src.mixed_precision import autocast_variable
 
+from keras_precision._adapters.batch_loss import BatchLoss
 from keras_precision._adapters.compute import Compute, compute_named
 from keras_precision._adapters.data_wait import DataWait, UnknownDataWait
 from keras_precision._adapters.keras import KerasAdapter, is_numbered, snake_case
 from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
+from keras_precision._adapters.restarted_loss import restarted_mean
 from keras_precision.errors import InputError
 
 __all__ = ["ADAPTER"]
@@ -133,6 +135,13 @@ class LegacyAdapter(KerasAdapter):
     def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
         """Tell that it is not known."""
         return nullcontext(UnknownDataWait("the compiled step pulls from the dataset by itself"))
+
+    def batch_loss(self, model: Any) -> AbstractContextManager[BatchLoss]:
+        """Begin the mean anew once it is NaN, where nobody else has written the training step."""
+        tracker = getattr(getattr(model, "compiled_loss", None), "_total_loss_mean", None)
+        if tracker is None or self.has_own_train_step(model) or model.distribute_strategy.num_replicas_in_sync > 1:
+            return nullcontext(BatchLoss())
+        return restarted_mean(model, tracker)
 
     def has_own_train_step(self, model: Any) -> bool:
         """Compare with that of tf_keras."""

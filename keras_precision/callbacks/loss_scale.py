@@ -135,6 +135,7 @@ class LossScaleProbe(Probe):
         """Read scale and count; it waits for the device."""
         if self._scaling is not None and self._fit is not None:
             self._look(self._fit)
+            self._batch_loss.rest()
             self._scale = self._scaling.scale()
             batches, self._mean_is_finite = self._fit.batches, True
             self._rows.append(Measurement("fit", "loss_scale", self._scale, batches))

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of data sets")
     parser.add_argument("--models", type=Path, required=True, help="folder of models")
     parser.add_argument("--kept", type=Path, default=Path("results/nets"), help="where nets trained here are kept")
-    parser.add_argument("--what", choices=("all", "accuracy", "time", "memory"), default="all")
+    parser.add_argument("--what", choices=("all", "accuracy", "equalization", "time", "memory"), default="all")
     parser.add_argument("--nets", nargs="*", help=f"some of: {', '.join(MAKERS)}")
     parser.add_argument("--samples", type=int, default=256, help="samples to calibrate with")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the times")
@@ -64,6 +64,8 @@ def main() -> None:
         return
     if options.what in ("all", "accuracy"):
         accuracy(options)
+    if options.what in ("all", "equalization"):
+        equalization(options)
     if options.what in ("all", "time"):
         times(options)
     if options.what in ("all", "memory"):
@@ -109,6 +111,32 @@ def measured(net: Net, samples: int) -> Iterator[tuple[str, tuple[float, float, 
         for peer, make in PEERS.items():
             path.write_bytes(make(net.model, given))
             yield peer, figures(kp.edge.predict(path, net.x), wanted, net.y)
+
+
+def equalization(options: argparse.Namespace) -> None:
+    """Print the divergence of int8 and int4 files without and with cross-layer equalization."""
+    rows, ratios = [], {"int8": [], "int4": []}
+    for net in at_hand(options):
+        wanted = net.model.predict(net.x, verbose=0, batch_size=256)
+        given = net.calibration[: options.samples]
+        calibrations = [kp.calibrate(net.model, given, cross_layer_equalization=each) for each in (False, True)]
+        row, pairs = [], 0
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            for precision, found in ratios.items():
+                apart = []
+                for calibration in calibrations:
+                    told = kp.export_tflite(net.model, path, precision, calibration, io="float32")
+                    apart.append(figures(kp.edge.predict(path, net.x), wanted, net.y)[0])
+                    pairs = told.get("equalized_pairs", 0)
+                row += [f"{each:.6f}" for each in apart]
+                found += [apart[1] / apart[0]] if pairs else []
+        rows.append((net.name, pairs, *row))
+    header = ("net", "pairs scaled", "int8", "int8, equalized", "int4", "int4, equalized")
+    print(markdown("Divergence without and with cross-layer equalization", header, rows), flush=True)
+    for precision, found in ratios.items():
+        mean = math.exp(statistics.fmean(map(math.log, found))) if found else math.nan
+        print(f"{precision}, equalized : as it is = {mean:.2f}, over {len(found)} nets with pairs", flush=True)
 
 
 def figures(got: np.ndarray, wanted: np.ndarray, classes: np.ndarray) -> tuple[float, float, float]:

@@ -254,6 +254,7 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("calibration_minimum", "", None, "The smallest value of an input in the calibration data."),
     ("calibration_maximum", "", None, "The largest value of an input in the calibration data."),
     ("foreign_ranges", "", "lower", "Activations of the file whose scale comes from none of the ranges chosen."),
+    ("equalized_pairs", "", None, "Pairs of layers between which channels were scaled to one reach of their weights."),
     ("engine", "", None, "What quantized the file: AI Edge Quantizer (aeq), or TFLiteConverter (converter)."),
     ("runs", "", "higher", "Whether the runtime, or the accelerator, runs the file: 1 or 0; notes say why not."),
     (

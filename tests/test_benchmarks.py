@@ -201,7 +201,7 @@ def test_toolchains(tmp_path: Path, spoken: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["accuracy", "time", "memory"])
+@pytest.mark.parametrize("what", ["accuracy", "equalization", "time", "memory"])
 def test_ptq(what: str, tmp_path: Path, spoken: Path) -> None:
     """Each of its tables has a row for the net, and every figure in it was measured."""
     net = "DS-CNN, spoken digits"

@@ -37,6 +37,7 @@ class Candidate:
         engine: What made it.
         notes: What a reader should know.
         foreign_ranges: Activations whose range is none of those that were asked for.
+        equalized_pairs: As the float file has it.
     """
 
     content: bytes
@@ -46,6 +47,7 @@ class Candidate:
     engine: str
     notes: tuple[str, ...] = ()
     foreign_ranges: int = 0
+    equalized_pairs: int | None = None
 
     @property
     def islands(self) -> int:
@@ -85,7 +87,7 @@ def best_candidate(model: Any, request: Request, calibration: Calibration | None
         PlanError: The plan wants two formats for layers that are one operator.
         ExportError: The engine failed; with ``"auto"``, every engine that can make such a file.
     """
-    source = calibration.float_file if calibration is not None else _faithful_file(model)
+    source = calibration.float_file if calibration is not None else _faithful_file(model, request)
     plain = read_back(source.content)
     formats = assigned(plain.operators, layers_of(plain, source.trace), request.plan)
     content = source.content
@@ -101,8 +103,8 @@ def best_candidate(model: Any, request: Request, calibration: Calibration | None
     return _chosen(job, source) if convertible else _made(job, source, "aeq")
 
 
-def _faithful_file(model: Any) -> FloatFile:
-    source = float_file(model)
+def _faithful_file(model: Any, request: Request) -> FloatFile:
+    source = float_file(model, equalize=request.cross_layer_equalization)
     check_faithful(model, source.content)
     return source
 
@@ -127,7 +129,8 @@ def _chosen(job: Job, source: FloatFile) -> Candidate:
 def _made(job: Job, source: FloatFile, engine: str) -> Candidate:
     content = by_quantizer(job) if engine == "aeq" else by_converter(job)
     made = plain_candidate(Converted(content, source.trace), engine)
-    return replace(made, foreign_ranges=len(foreign_ranges(content, job.ranges)))
+    foreign = len(foreign_ranges(content, job.ranges))
+    return replace(made, foreign_ranges=foreign, equalized_pairs=source.equalized_pairs)
 
 
 def _ranges(

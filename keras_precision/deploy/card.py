@@ -48,6 +48,8 @@ def facts(
             Measurement(subject, "foreign_ranges", made.foreign_ranges),
             *input_ranges(measured),
         ]
+    if made.equalized_pairs is not None:
+        rows.append(Measurement(subject, "equalized_pairs", made.equalized_pairs))
     environment = Environment.here(backend=made.model.runtime)
     return Result(f"tflite:{request.plan.default}", tuple(rows), environment, realised, notes)
 

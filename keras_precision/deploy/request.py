@@ -7,6 +7,7 @@ from types import MappingProxyType
 from keras_precision.edge_runtimes import check_runtime
 from keras_precision.errors import InputError
 from keras_precision.plan import PrecisionPlan, check_precision
+from keras_precision.quantize.equalization import check_equalization
 from keras_precision.ranges import check_method
 
 __all__ = ["ENGINES", "Request", "side_type", "wanted_plan"]
@@ -26,6 +27,7 @@ class Request:
         calibration: How ranges are chosen.
         percentile: For the method of that name.
         bias_correction: Whether the mean error of quantized weights is taken out of the biases.
+        cross_layer_equalization: Whether channels are scaled so that weights reach alike on both sides of them.
         engine: One of ``ENGINES``.
         runtime: What the file is to run on.
         strict: Whether operators under the plan's default must be honoured, too.
@@ -36,6 +38,7 @@ class Request:
     calibration: str = "mse"
     percentile: float = 99.99
     bias_correction: bool = True
+    cross_layer_equalization: bool = False
     engine: str = "auto"
     runtime: str = "litert"
     strict: bool = False
@@ -46,6 +49,11 @@ class Request:
         check_runtime(self.runtime)
         if self.engine not in ENGINES:
             raise InputError(f"Expected engine to be one of {', '.join(ENGINES)}. Received: {self.engine!r}.")
+        check_equalization(self.cross_layer_equalization)
+        if self.cross_layer_equalization and not self.precisions - {"float32", "float16"}:
+            raise InputError(
+                f"Expected a plan with integers for cross_layer_equalization. Received: {self.plan.default} throughout. Leave it out."
+            )
 
     @property
     def precisions(self) -> set[str]:

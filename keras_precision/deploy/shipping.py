@@ -125,7 +125,7 @@ def _as_trained(toolchain: Toolchain, model: Any, order: Order, data: Any) -> tu
 
 def _job(toolchain: Toolchain, model: Any, order: Order, data: Any) -> Job:
     if isinstance(data, Calibration):
-        return _calibrated(model, order, data.expect(model))
+        return _calibrated(model, order, data.expect_own_weights(model))
     if toolchain.calibrates and "int8" in order.precisions:
         return _calibrated(model, order, calibrate(model, data))
     return Job(model, order, float_file(model), None, data)

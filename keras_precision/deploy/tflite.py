@@ -15,7 +15,7 @@ from keras_precision.deploy.card import facts, operator_rows, with_card
 from keras_precision.deploy.method import method_of
 from keras_precision.deploy.readback import check_plan, check_runs, realised_plan
 from keras_precision.deploy.request import Request, side_type, wanted_plan
-from keras_precision.errors import DestinationError, ExportError, PlanError
+from keras_precision.errors import DestinationError, ExportError, InputError, PlanError
 from keras_precision.files import check_destination, write_whole
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.aware.verb import is_prepared, is_quantize_aware
@@ -40,6 +40,7 @@ def export_tflite(
     calibration: str = "auto",
     percentile: float = 99.99,
     bias_correction: bool = True,
+    cross_layer_equalization: bool = False,
     engine: Literal["auto", "aeq", "converter"] = "auto",
     runtime: Literal["litert", "tflite-runtime", "tflm"] = "litert",
     io: Literal["int8", "int16", "float32"] | None = None,
@@ -69,6 +70,8 @@ def export_tflite(
             on up to 256 of the samples. Those of int16 are always the full ones.
         percentile: For that method: the share of values, in percent, that each end keeps.
         bias_correction: Take the mean error of quantized weights out of biases.
+        cross_layer_equalization: Scale channels between layers so that their weights reach alike on both
+            sides. A calibration must have been made with it, and brings it along.
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
             int8 and float32 alone), or ``"auto"``: whichever leaves less in float.
         runtime: What the file is to run on. It is run on LiteRT in any case.
@@ -95,8 +98,17 @@ def export_tflite(
     decided = wanted_plan("int8" if plan is None else plan)
     decided.resolve(layer_paths(model))
     request = Request(
-        decided, side_type(io, decided), calibration, percentile, bias_correction, engine, runtime, strict
+        decided,
+        side_type(io, decided),
+        calibration,
+        percentile,
+        bias_correction,
+        cross_layer_equalization,
+        engine,
+        runtime,
+        strict,
     )
+    _check_equalizable(model, request, representative_dataset)
     destination = _destination(path, overwrite=overwrite)
     installed_runtime()
     plain, request, data = _as_trained(model, plan, request, io, representative_dataset)
@@ -111,6 +123,21 @@ def export_tflite(
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
     size = Measurement(destination.name, "size_bytes", len(content))
     return told.with_measurements([took, size, *operator_rows(made.model)])
+
+
+def _check_equalizable(model: Any, request: Request, data: Any) -> None:
+    if not request.cross_layer_equalization:
+        return
+    if is_prepared(model) or is_quantize_aware(model):
+        raise InputError(
+            "Expected no cross_layer_equalization for a quantization-aware model, whose ranges were trained for the weights as they are. "
+            "Received: True. Leave it out."
+        )
+    if isinstance(data, Calibration) and data.float_file.equalized_pairs is None:
+        raise InputError(
+            "Expected a calibration with cross_layer_equalization, since its ranges are those of scaled channels. "
+            "Received: one without. Calibrate with kp.calibrate(model, representative_dataset, cross_layer_equalization=True)."
+        )
 
 
 def _as_trained(
@@ -172,7 +199,9 @@ def _calibration(model: Any, request: Request, data: Any) -> Calibration | None:
     """The values of the activations; None where the plan has no integer activations to choose ranges for."""
     if isinstance(data, Calibration):
         return data.expect(model)
-    return calibrate(model, data) if request.needs_ranges else None
+    if not request.needs_ranges:
+        return None
+    return calibrate(model, data, cross_layer_equalization=request.cross_layer_equalization)
 
 
 def _scores(model: Any, content: bytes, name: str, validation_data: tuple[Any, Any]) -> Iterator[Measurement]:

@@ -82,7 +82,7 @@ def explain_drop(
 
     Raises:
         FileFormatError: The file is damaged, or has no card.
-        InputError: A share or count is out of range.
+        InputError: A share or count is out of range, or the calibration and the file are not both equalized.
         PlanError: The file's plan lowers no layer with weights.
         DataError: Data are missing, or do not fit the model, or the model has several outputs.
         ModelError: The model is subclassed or not built.
@@ -101,7 +101,11 @@ def explain_drop(
     plan = _lowering(told.plan, path)
     x, y = _arrays(model, path, x, y)
     members = _members(slices or {}, len(next(iter(x.values()))))
-    source = _calibration_of(model, x if representative_dataset is None else representative_dataset)
+    source = _calibration_of(
+        model,
+        x if representative_dataset is None else representative_dataset,
+        equalized=bool(told.select("equalized_pairs")),
+    )
     method = str(told.get("calibration_method") or "mse")
     threads = usable_cores()
     judge = Judge.of(answers(source.float_file.content, x, threads)[0], y, tolerance)
@@ -206,10 +210,16 @@ def _members(slices: Mapping[str, npt.ArrayLike], count: int) -> dict[str, Array
     return found
 
 
-def _calibration_of(model: Any, data: Any) -> Calibration:
-    if isinstance(data, Calibration):
-        return data.expect(model)
-    return calibrate(model, tuple(data.values()) if isinstance(data, dict) else data)
+def _calibration_of(model: Any, data: Any, *, equalized: bool) -> Calibration:
+    if not isinstance(data, Calibration):
+        given = tuple(data.values()) if isinstance(data, dict) else data
+        return calibrate(model, given, cross_layer_equalization=equalized)
+    if (data.float_file.equalized_pairs is not None) != equalized:
+        raise InputError(
+            f"Expected a calibration with cross_layer_equalization={equalized}, as the file was made. Received: one of the other kind. "
+            "Pass that of the export, or samples."
+        )
+    return data.expect(model)
 
 
 def _files(

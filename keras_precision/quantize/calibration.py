@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.samples import stream_samples
-from keras_precision.errors import DataError, FileFormatError, ModelError
+from keras_precision.errors import DataError, FileFormatError, InputError, ModelError
 from keras_precision.files import write_whole
 from keras_precision.histogram import Histogram
 from keras_precision.progress import progress
 from keras_precision.quantize.answers import range_before_softmax
+from keras_precision.quantize.equalization import check_equalization
 from keras_precision.quantize.faithful import check_faithful
 from keras_precision.quantize.flatbuffer import Flatbuffer, parsed
 from keras_precision.quantize.float_file import FloatFile, float_file, weights_digest
@@ -39,9 +40,10 @@ _BLOCK = 65536
 _HELD = (256, 2**22)
 """Samples, and numbers in all of them, that are kept."""
 
-_FORMAT, _VERSION = "keras_precision.calibration", 2
+_FORMAT, _VERSION = "keras_precision.calibration", 3
 # Version 1 (2026-11): a zip archive: header.json, model.tflite, and NumPy arrays of all tensors.
 # Version 2 (2026-11): some of the samples, too.
+# Version 3 (2026-11): whether the float file was equalized.
 
 
 @dataclass
@@ -193,6 +195,26 @@ class Calibration:
             )
         return self
 
+    def expect_own_weights(self, model: Any) -> Self:
+        """Return this calibration if its ranges hold for the model itself, not for an equalized file alone.
+
+        Args:
+            model: The model whose tensors are to have these ranges.
+
+        Returns:
+            The calibration itself.
+
+        Raises:
+            ModelError: It was measured on other weights.
+            InputError: It was measured with cross-layer equalization, which scales tensors.
+        """
+        if self.float_file.equalized_pairs is not None:
+            raise InputError(
+                "Expected a calibration without cross_layer_equalization, which TensorFlow Lite files alone take. "
+                f"Received: one with it. Calibrate anew: kp.calibrate('{model.name}', representative_dataset)."
+            )
+        return self.expect(model)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the calibration, and the float file that it belongs to.
 
@@ -223,6 +245,7 @@ class Calibration:
             "trace": self.float_file.trace.to_json(),
             "tensors": rows,
             "held": list(self.held),
+            "equalized_pairs": self.float_file.equalized_pairs,
         }
         content, packed = io.BytesIO(), io.BytesIO()
         np.savez_compressed(packed, **arrays)  # type: ignore[arg-type] # its stub takes every keyword for an option
@@ -261,15 +284,18 @@ class Calibration:
             trace = Trace.from_json(fields.get("trace", dict))
             names = fields.get("held", list) if fields.get("version", int) > 1 else []
             held = {str(name): arrays[f"held_{number}"] for number, name in enumerate(names)}
+            pairs = fields.get("equalized_pairs", (int, type(None))) if fields.get("version", int) > 2 else None
         except (KeyError, ValueError, TypeError) as error:
             raise FileFormatError(
                 f"{path}: expected the tensors of a calibration. Received: damaged ones ({error})."
             ) from error
-        source = FloatFile(content, trace, fields.get("digest", str))
+        source = FloatFile(content, trace, fields.get("digest", str), pairs)
         return cls(source, fields.get("samples", int), seen, held)
 
 
-def calibrate(model: Any, representative_dataset: Any, *, verbose: bool | None = None) -> Calibration:
+def calibrate(
+    model: Any, representative_dataset: Any, *, cross_layer_equalization: bool = False, verbose: bool | None = None
+) -> Calibration:
     """Run a model on representative data, once, and keep what each of its activations takes.
 
     The data are read piece by piece, and values are counted in histograms, so that memory does
@@ -282,12 +308,15 @@ def calibrate(model: Any, representative_dataset: Any, *, verbose: bool | None =
             per input as a tuple or dict, or anything that ``fit`` takes (``tf.data``,
             ``PyDataset``, torch ``DataLoader``, generator; labels are dropped), or a function
             that yields lists of arrays.
+        cross_layer_equalization: Scale channels between layers so that their weights reach alike on
+            both sides; the files that are exported from the calibration have these weights.
         verbose: Whether to draw a progress bar; None: where it takes long, on a terminal.
 
     Returns:
         The calibration.
 
     Raises:
+        InputError: ``cross_layer_equalization`` is neither True nor False.
         DataError: The data are missing or empty, or do not fit the model; or it computes values that are not finite.
         ModelError: The model is subclassed or not built, or an input has a free size.
         ExportError: The model cannot be converted, or its float file does not answer as it does.
@@ -299,10 +328,11 @@ def calibrate(model: Any, representative_dataset: Any, *, verbose: bool | None =
         >>> bool(low == x_cal.min() and high == x_cal.max())
         True
     """
+    check_equalization(cross_layer_equalization)
     inputs = adapter_of(model).inputs(model)
     pieces = stream_samples(representative_dataset, inputs)
     first = next(pieces)  # data that do not fit are refused before any work is done
-    source = float_file(model)
+    source = float_file(model, equalize=cross_layer_equalization)
     check_faithful(model, source.content, first)
     return _measured(source, _again(first, pieces), verbose)
 

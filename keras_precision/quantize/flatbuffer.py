@@ -112,6 +112,32 @@ class Flatbuffer:
             return None
         return np.frombuffer(bytes(data), np.float32).reshape(self.shape(tensor))
 
+    def integers(self, tensor: int) -> list[int] | None:
+        """Return the content of a constant of integers, such as the axes of a mean.
+
+        Args:
+            tensor: Its number.
+
+        Returns:
+            Its values; None where it is no constant of 32-bit integers.
+        """
+        if tensor < 0 or self._graph.tensors[tensor].type != self._schema.TensorType.INT32:
+            return None
+        data = self._model.buffers[self._graph.tensors[tensor].buffer].data
+        return None if data is None else [int(each) for each in np.frombuffer(bytes(data), np.int32)]
+
+    def fused(self, operator: Any) -> str:
+        """Return the activation function that an operator applies to what it writes.
+
+        Args:
+            operator: One of ``operators``.
+
+        Returns:
+            Such as ``RELU``; ``NONE`` where it applies none.
+        """
+        number = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
+        return _names(self._schema.ActivationFunctionType)[number]
+
     def activations(self) -> list[int]:
         """Return the tensors whose values come from the data: float, and no constants.
 
@@ -157,8 +183,17 @@ class Flatbuffer:
         """
         buffer = self._schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
-        self._graph.tensors[tensor].buffer = len(self._model.buffers)
+        held = self._graph.tensors[tensor]
+        if self._holders(held.buffer) == 1:  # what nobody reads would stay in the file
+            self._model.buffers[held.buffer] = buffer
+            return
+        held.buffer = len(self._model.buffers)
         self._model.buffers.append(buffer)
+
+    def _holders(self, buffer: int) -> int:
+        """How many tensors and entries of metadata have their content in a buffer."""
+        held = [each for graph in self._model.subgraphs for each in graph.tensors]
+        return sum(int(each.buffer) == buffer for each in (*held, *(self._model.metadata or ())))
 
     def set_ranges(self, ranges: Mapping[str, Range]) -> None:
         """Note the range of each activation where TensorFlow Lite's own quantizer looks for it.

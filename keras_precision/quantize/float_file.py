@@ -18,6 +18,7 @@ from keras_precision.chatter import captured
 from keras_precision.errors import ExportError, MissingExtraError
 from keras_precision.optional import available
 from keras_precision.quantize.converter import Converted, FloatFormat, convert, static_shape
+from keras_precision.quantize.equalization import equalized
 from keras_precision.quantize.trace import Trace
 
 __all__ = ["FloatFile", "convert_anywhere", "float_file", "weights_digest"]
@@ -30,19 +31,23 @@ class FloatFile:
     Attributes:
         content: The file's content.
         trace: The graph that it was made from.
-        digest: What identifies the weights that it holds.
+        digest: What identifies the weights that the model holds.
+        equalized_pairs: Between how many pairs of layers channels were scaled; None: the weights are
+            those of the model.
     """
 
     content: bytes
     trace: Trace
     digest: str
+    equalized_pairs: int | None = None
 
 
-def float_file(model: Any) -> FloatFile:
+def float_file(model: Any, *, equalize: bool = False) -> FloatFile:
     """Return the float file of a model.
 
     Args:
         model: A built functional or sequential model, of tf_keras or of Keras 3 on any backend.
+        equalize: Whether to equalize its weights across layers; the model stays as it is.
 
     Returns:
         The file.
@@ -53,7 +58,8 @@ def float_file(model: Any) -> FloatFile:
         ExportError: The conversion failed.
     """
     converted = convert_anywhere(model)
-    return FloatFile(converted.content, converted.trace, weights_digest(model))
+    content, pairs = equalized(converted.content) if equalize else (converted.content, None)
+    return FloatFile(content, converted.trace, weights_digest(model), pairs)
 
 
 def convert_anywhere(model: Any, precision: FloatFormat = "float32") -> Converted:

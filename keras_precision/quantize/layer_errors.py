@@ -72,7 +72,13 @@ def quantization_report(
     inspect(path)
     inputs = adapter_of(model).inputs(model)
     given = read_samples(x, inputs)
-    measured = calibrate(model, tuple(given[each.name] for each in inputs), verbose=verbose)
+    told = _told(path)
+    measured = calibrate(
+        model,
+        tuple(given[each.name] for each in inputs),
+        cross_layer_equalization="equalized_pairs" in told,
+        verbose=verbose,
+    )
     source, content = measured.float_file, Path(path).read_bytes()
     count = len(next(iter(given.values())))
     kept = np.linspace(0, count - 1, min(samples, count)).astype(int)
@@ -81,6 +87,7 @@ def quantization_report(
     owners = layers_of(_read_back(source.content), source.trace)
     parts = _parts(Flatbuffer(source.content), owners)
     listed = [row for part in parts if part.output in errors for row in _layer_rows(part, errors, measured.seen)]
+    known = [row for row in told.values() if row.metric == "calibration_samples"]
     environment = Environment.here(
         backend=inspect(path).runtime,
         sources={
@@ -88,7 +95,7 @@ def quantization_report(
             "clipped_share": f"{count} samples",
         },
     )
-    return Result(f"layers of {Path(path).name}", (*_calibration_rows(path), *listed), environment)
+    return Result(f"layers of {Path(path).name}", (*known, *listed), environment)
 
 
 @dataclass
@@ -126,12 +133,13 @@ def _parts(graph: Flatbuffer, owners: Layers) -> list[_Part]:
     return list(found.values())
 
 
-def _calibration_rows(path: str | os.PathLike[str]) -> Iterator[Measurement]:
+def _told(path: str | os.PathLike[str]) -> dict[str, Measurement]:
+    """What the file's card says of how it was made."""
     try:
         told = card(path)
     except FileFormatError:  # a file without a card, which another program wrote
-        return
-    yield from told.select("calibration_samples")
+        return {}
+    return {row.metric: row for row in told.measurements if row.metric in ("calibration_samples", "equalized_pairs")}
 
 
 def _range(tensor: Tensor) -> tuple[float, float]:

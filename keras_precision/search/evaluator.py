@@ -183,7 +183,8 @@ class Evaluator:
         realised = realised_plan(model, plan, layers, list(trace.paths))
         notes = check_plan(model, plan, realised, layers, strict=False)
         request = Request(plan, side_type(None, plan), calibration=self._maker.method, engine="aeq")
-        made = Candidate(content, model, trace, layers, "aeq", notes)
+        pairs = self._calibration.float_file.equalized_pairs
+        made = Candidate(content, model, trace, layers, "aeq", notes, equalized_pairs=pairs)
         return facts(_NAME, request, made, self._calibration, realised, notes)
 
     def _measured_wrapping(self) -> int:

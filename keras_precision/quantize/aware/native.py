@@ -40,7 +40,7 @@ def quantized_natively(model: Any, plan: PrecisionPlan, data: Any, settings: Set
     adapter = adapter_of(model)
     layers = layer_paths(model)
     _check(adapter, layers, plan)
-    calibration = data.expect(model) if isinstance(data, Calibration) else None
+    calibration = data.expect_own_weights(model) if isinstance(data, Calibration) else None
     if calibration is None and data is not None:
         calibration = calibrate(model, data)
     source = calibration.float_file if calibration is not None else float_file(model)

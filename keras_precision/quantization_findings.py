@@ -99,7 +99,7 @@ def _outliers(report: Result) -> Iterator[Finding]:
                     f"{row['outlier_channels']} of {row['channels']} channels of '{name}' reach more than 8 times as far as the "
                     f"others, which share their step: the output keeps {row['snr_db']:.0f} dB."
                 ),
-                advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{name}': 'int16x8'}})  # or 'float32'",
+                advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{name}': 'int16x8'}})  # or 'float32', or export with cross_layer_equalization=True",
             )
 
 

@@ -97,17 +97,8 @@ def export_tflite(
     adapter_of(model).inputs(model)  # refuses what cannot be exported
     decided = wanted_plan("int8" if plan is None else plan)
     decided.resolve(layer_paths(model))
-    request = Request(
-        decided,
-        side_type(io, decided),
-        calibration,
-        percentile,
-        bias_correction,
-        cross_layer_equalization,
-        engine,
-        runtime,
-        strict,
-    )
+    how = (calibration, percentile, bias_correction, cross_layer_equalization)
+    request = Request(decided, side_type(io, decided), *how, engine, runtime, strict)
     _check_equalizable(model, request, representative_dataset)
     destination = _destination(path, overwrite=overwrite)
     installed_runtime()
@@ -116,12 +107,8 @@ def export_tflite(
     told = facts(destination.name, request, made, measured, realised, notes)
     if validation_data is not None:
         told = told.with_measurements(_scores(model, made.content, destination.name, validation_data))
-    content = with_card(made.content, told)
-    if read_back(content).operators != made.model.operators:
-        raise ExportError("Expected a file of the same operators with a card inside. Received: others.")
-    write_whole(destination, content)
+    size = _write(destination, made, told)
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
-    size = Measurement(destination.name, "size_bytes", len(content))
     return told.with_measurements([took, size, *operator_rows(made.model)])
 
 
@@ -166,6 +153,15 @@ def _destination(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
             f"Expected a path that is free. Received: '{destination}', which exists. Remove it, or export with overwrite=True."
         )
     return destination
+
+
+def _write(destination: Path, made: Candidate, told: Result) -> Measurement:
+    """Put a file with its card into its place; return its size."""
+    content = with_card(made.content, told)
+    if read_back(content).operators != made.model.operators:
+        raise ExportError("Expected a file of the same operators with a card inside. Received: others.")
+    write_whole(destination, content)
+    return Measurement(destination.name, "size_bytes", len(content))
 
 
 def _checked(

@@ -1,5 +1,6 @@
 """calibrate: what is counted is what the model computes, and the value serves later exports."""
 
+import json
 import os
 import tracemalloc
 import zipfile
@@ -166,8 +167,8 @@ def test_calibrations_without_their_tensors_are_refused(measured, tmp_path):
     for change, message in (
         ({"arrays.npz": None}, "expected a calibration that save wrote"),
         (
-            {"header.json": parts["header.json"].replace(b'"version": 2', b'"version": 9')},
-            "'version' to be between 1 and 2",
+            {"header.json": parts["header.json"].replace(b'"version": 3', b'"version": 9')},
+            "'version' to be between 1 and 3",
         ),
         ({"header.json": parts["header.json"].replace(b'"tensors": [[', b'"tensors": [[7,')}, "expected the tensors"),
     ):
@@ -177,6 +178,22 @@ def test_calibrations_without_their_tensors_are_refused(measured, tmp_path):
                     archive.writestr(name, content)
         with pytest.raises(FileFormatError, match=message):
             kp.Calibration.load(path)
+
+
+def test_older_calibrations_are_read(measured, tmp_path):
+    """One of before cross-layer equalization has the model's own weights, and serves an export."""
+    model, _, calibration = measured
+    path = calibration.save(tmp_path / "net.calibration")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    header = json.loads(parts["header.json"])
+    assert header.pop("equalized_pairs", 0) is None
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (parts | {"header.json": json.dumps(header | {"version": 2}).encode()}).items():
+            archive.writestr(name, content)
+    older = kp.Calibration.load(path)
+    assert older.float_file.equalized_pairs is None
+    assert kp.export_tflite(model, tmp_path / "m.tflite", "int8", older).value("calibration_samples") == 37
 
 
 def test_activations_that_are_not_finite_are_named(keras):

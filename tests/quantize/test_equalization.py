@@ -190,6 +190,39 @@ def test_a_report_of_layers_compares_scaled_channels_with_scaled_channels(uneven
     assert min(row.value for row in report.select("snr_db")) > 15
 
 
+def test_a_drop_is_explained_by_files_that_were_made_alike(uneven, calibration, tmp_path):
+    """Given samples, the layers' files are equalized as the file is; a calibration of the other kind is refused."""
+    model, x = uneven
+    y = model.predict(x, verbose=0).argmax(axis=1)
+    kp.export_tflite(model, tmp_path / "m.tflite", "int8", calibration)
+    by_data, by_calibration = (
+        [row for row in kp.explain_drop(model, tmp_path / "m.tflite", x, y, data) if row.metric != "latency_ratio"]
+        for data in (x, calibration)
+    )
+    assert by_data == by_calibration
+    with pytest.raises(InputError, match=r"cross_layer_equalization=True, as the file was made.*of the other kind"):
+        kp.explain_drop(model, tmp_path / "m.tflite", x, y, kp.calibrate(model, x))
+
+
+def test_a_search_predicts_the_size_of_the_file(uneven, calibration, tmp_path):
+    """What the card tells of the pairs is in the size that a search holds against its budget."""
+    model, x = uneven
+    gaps = []
+    for measured in (kp.calibrate(model, x), calibration):
+        found = kp.sensitivity(model, measured, ("int8", "int4"), validation_data=x)
+        written = kp.export_tflite(model, tmp_path / "model.tflite", "int8", measured, engine="aeq")
+        gaps.append(found.value("size_bytes", "all in int8") - written.value("size_bytes"))
+    assert gaps[1] >= gaps[0] - 16  # what a table is aligned to
+
+
+def test_other_toolchains_refuse_ranges_of_scaled_channels(uneven, calibration, tmp_path):
+    """An .onnx file is made from the model's own weights."""
+    pytest.importorskip("tf2onnx", reason='pip install "keras-precision[onnx]"')
+    with pytest.raises(InputError, match=r"without cross_layer_equalization, which TensorFlow Lite files alone take"):
+        kp.export_onnx(uneven[0], tmp_path / "m.onnx", "int8", calibration)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_it_does_not_go_with_is_refused(uneven, calibration, tmp_path, monkeypatch):
     """Before any work: another value, floats alone, ranges without it, and verbs that have the model's own weights."""
     model, x = uneven

@@ -17,6 +17,8 @@ class BatchNormalizationRule(QuantizeRule):
     In training the layer normalizes with the statistics of the batch, which no kernel has.
     """
 
+    folds = True
+
     def inner(self, layer: Any) -> tuple[str, ...]:
         """Return the product, before the constant is added."""
         return ("scaled",)

@@ -216,8 +216,9 @@ def translated(layer: Any, name: str, *, whole: bool = False) -> Any:
     try:
         return found.from_config(config)
     except TypeError as error:
+        *_, reason = str(error).splitlines()  # before it, the whole configuration
         raise ModelError(
-            f"Expected layers that tf_keras can make, too. Received: '{layer.name}' of type {type(layer).__name__}: {error} "
+            f"Expected layers that tf_keras can make, too. Received: '{layer.name}' of type {type(layer).__name__}: {reason} "
             "Train it with engine='keras'."
         ) from error
 

@@ -71,9 +71,11 @@ def attention(
     Raises:
         ModelError: It is called with a mask, or asked for its scores.
     """
-    given = dict(zip(("query", "value", "key"), args, strict=False)) | kwargs
+    given = {**dict(zip(("query", "value", "key"), args, strict=False)), **kwargs}
     known = ("query", "value", "key", "training")
-    others = sorted(key for key, value in given.items() if key not in known and value is not None and value is not False)
+    others = sorted(
+        key for key, value in given.items() if key not in known and value is not None and value is not False
+    )
     if others:
         raise ModelError(
             f"Expected an attention that is called with query, value and key. Received: '{layer.name}', called with {', '.join(others)}. "

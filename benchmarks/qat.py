@@ -86,6 +86,7 @@ def kinds() -> Iterator[tuple[str, keras.Model]]:
 def application(name: str) -> keras.Model:
     """A net of keras.applications with fresh weights, at a small size."""
     size = 96 if name in ("InceptionV3", "Xception", "InceptionResNetV2", "NASNetMobile") else 64
+    keras.utils.set_random_seed(0)
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
     _settle(model)
     return model

@@ -23,10 +23,11 @@ def keras(stack):
 
 
 def hard(keras):
-    """As in MobileNetV3: a gate of operations, one of them named as a layer is, and hard activations."""
+    """As in MobileNetV3, behind a normalization without effect: a gate of operations, one of them named as a layer is, and hard activations."""
     layers = keras.layers
     image = layers.Input((8, 8, 3), name="image")
-    x = layers.Conv2D(6, 3, activation="hard_swish", name="stem")(image)
+    x = layers.Normalization(name="nothing")(image)  # as in EfficientNet, before its weights are loaded
+    x = layers.Conv2D(6, 3, activation="hard_swish", name="stem")(x)
     gate = layers.GlobalAveragePooling2D(keepdims=True, name="squeeze")(x)
     gate = layers.ReLU(6.0, name="clip")(layers.Conv2D(6, 1, name="excite")(gate) + 3.0) * (1.0 / 6.0)
     x = layers.Activation("hard_sigmoid", name="hard")(layers.Multiply(name="gated")([x, gate]))
@@ -184,3 +185,21 @@ def test_a_layer_takes_a_product_that_keras_calls_sparse(keras, rng):
     x = rng.normal(size=(8, 4)).astype("float32")
     got = keras.Model(features, output).predict(x, verbose=0)
     np.testing.assert_allclose(got, x * x * 0.5, atol=1e-6)
+
+
+@by_tfmot
+def test_a_rebuilt_net_may_be_off_by_what_rounding_does_to_it(keras):
+    """Where the model itself answers samples of other last bits as differently; else a difference is refused."""
+    from keras_precision._adapters.bridge import Bridge
+
+    layers, x = keras.layers, np.full((4, 3), 0.5, "float32")
+    for factor in (1e3, 1.0):  # what comes of a difference of one bit, and of many, is 2.5e-4
+        first = layers.Dense(3, kernel_initializer="identity", use_bias=False)
+        model = keras.Sequential([layers.Input((3,)), first, layers.Rescaling(factor, offset=-factor / 2)])
+        bridge = Bridge(model)
+        first.set_weights([first.get_weights()[0] * np.float32(1 + 5e-4 / factor)])
+        if factor > 1:
+            bridge.compare(model, [x])
+        else:
+            with pytest.raises(ModelError, match=r"off by 0\.00025"):
+                bridge.compare(model, [x])

@@ -130,7 +130,8 @@ def _counts(layer: Any, place: Placement, settings: Settings) -> bool:
     if rule is None:
         return bool(place.tensors)
     fixed = place.output and rule.output_of(layer) in ("unit", "signed_unit")
-    return bool(rule.weights or place.tensors or place.rounds or place.input or fixed)
+    taken_in = place.folded and layer.weights and not rule.folds  # else it would pass for one that was left in float
+    return bool(rule.weights or place.tensors or place.rounds or place.input or fixed or taken_in)
 
 
 def _is_norm(layer: Any) -> bool:

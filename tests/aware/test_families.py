@@ -187,6 +187,18 @@ def test_a_layer_takes_a_product_that_keras_calls_sparse(keras, rng):
     np.testing.assert_allclose(got, x * x * 0.5, atol=1e-6)
 
 
+@pytest.mark.parametrize("engine", ["keras", pytest.param("tfmot", marks=by_tfmot)])
+def test_a_net_that_diverged_is_not_exported(keras, tmp_path, engine):
+    """NaN would become integers without a word."""
+    features = keras.Input((4,))
+    aware = kp.quantize_aware(keras.Model(features, keras.layers.Dense(2, name="head")(features)), engine=engine)
+    kernel = aware.trainable_weights[0]
+    kernel.assign(np.full(kernel.shape, np.nan, "float32"))
+    with pytest.raises(ModelError, match="'(quant_)?head', so training has diverged"):
+        kp.export_tflite(aware, tmp_path / "net.tflite")
+    assert not list(tmp_path.iterdir())
+
+
 @by_tfmot
 def test_a_rebuilt_net_may_be_off_by_what_rounding_does_to_it(keras):
     """Where the model itself answers samples of other last bits as differently; else a difference is refused."""

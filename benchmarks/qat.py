@@ -86,14 +86,34 @@ def kinds() -> Iterator[tuple[str, keras.Model]]:
 def application(name: str) -> keras.Model:
     """A net of keras.applications with fresh weights, at a small size."""
     size = 96 if name in ("InceptionV3", "Xception", "InceptionResNetV2", "NASNetMobile") else 64
-    return getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
+    keras.utils.set_random_seed(0)
+    model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
+    _settle(model)
+    return model
+
+
+def _settle(model: keras.Model) -> None:
+    """Give batch normalizations the statistics of the images, as training would.
+
+    With those that they start with the activations of a hundred layers fade to nothing, and gradients overflow.
+    """
+    norms = [layer for layer in kp.layer_paths(model).values() if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(images(model), training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def images(model: keras.Model) -> np.ndarray:
+    """Eight samples of noise."""
+    return np.random.default_rng(0).random((8, *model.inputs[0].shape[1:])).astype("float32")
 
 
 def covered(model: keras.Model, engine: str) -> str:
     """Quantize, train a step, export and run; say how far it came, and what stayed in float."""
-    generator = np.random.default_rng(0)
-    x = generator.random((8, *model.inputs[0].shape[1:])).astype("float32")
-    y = generator.integers(0, model.outputs[0].shape[-1], 8)
+    x, y = images(model), np.random.default_rng(1).integers(0, model.outputs[0].shape[-1], 8)
     try:
         began = time.perf_counter()
         if engine == "PTQ":

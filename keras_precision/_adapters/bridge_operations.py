@@ -6,18 +6,20 @@ from typing import Any
 import keras
 import tf_keras
 
+from keras_precision._adapters.bridge_stand_ins import ACTIVATIONS
 from keras_precision.errors import ModelError
 
 __all__ = ["as_layer"]
 
 
-def as_layer(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def as_layer(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Any:
     """Call what stands for an operation of Keras 3.
 
     Args:
         operation: The operation.
         args: Its arguments, tensors of tf_keras among them.
         kwargs: Likewise.
+        name: The name of the layer, which no other may have.
 
     Returns:
         A tensor of tf_keras.
@@ -33,17 +35,21 @@ def as_layer(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
             f"Expected layers, and operations that tf_keras has as layers. Received: '{operation.name}' of type {kind}. "
             "Train it with engine='keras', or use a layer in its place."
         )
-    return found(operands)
+    return found(operands, name)
 
 
-def _sum(operands: Sequence[Any]) -> Any:
+def _sum(operands: Sequence[Any], name: str) -> Any:
     numbers, tensors = _split(operands)
-    return tf_keras.layers.Rescaling(1.0, offset=numbers[0])(tensors[0]) if numbers else tf_keras.layers.Add()(tensors)
+    if numbers:
+        return tf_keras.layers.Rescaling(1.0, offset=numbers[0], name=name)(tensors[0])
+    return tf_keras.layers.Add(name=name)(tensors)
 
 
-def _product(operands: Sequence[Any]) -> Any:
+def _product(operands: Sequence[Any], name: str) -> Any:
     numbers, tensors = _split(operands)
-    return tf_keras.layers.Rescaling(numbers[0])(tensors[0]) if numbers else tf_keras.layers.Multiply()(tensors)
+    if numbers:
+        return tf_keras.layers.Rescaling(numbers[0], name=name)(tensors[0])
+    return tf_keras.layers.Multiply(name=name)(tensors)
 
 
 def _split(operands: Sequence[Any]) -> tuple[list[float], list[Any]]:
@@ -51,18 +57,20 @@ def _split(operands: Sequence[Any]) -> tuple[list[float], list[Any]]:
     return numbers, [each for each in operands if not isinstance(each, int | float)]
 
 
-def _activation(name: str) -> Callable[[Sequence[Any]], Any]:
-    return lambda operands: tf_keras.layers.Activation(name)(operands[0])
+def _activation(function: str) -> Callable[[Sequence[Any], str], Any]:
+    return lambda operands, name: tf_keras.layers.Activation(function, name=name)(operands[0])
 
 
-_OPERATIONS: dict[str, Callable[[Sequence[Any]], Any]] = {
+_OPERATIONS: dict[str, Callable[[Sequence[Any], str], Any]] = {
     "Add": _sum,
     "Multiply": _product,
     "Relu": _activation("relu"),
-    "Relu6": lambda operands: tf_keras.layers.ReLU(6.0)(operands[0]),
+    "Relu6": lambda operands, name: tf_keras.layers.ReLU(6.0, name=name)(operands[0]),
     "Silu": _activation("swish"),
     "Sigmoid": _activation("sigmoid"),
     "Tanh": _activation("tanh"),
     "Gelu": _activation("gelu"),
     "Softmax": _activation("softmax"),
+    "HardSigmoid": lambda operands, name: ACTIVATIONS["hard_sigmoid"](operands[0], name)[0],
+    "HardSilu": lambda operands, name: ACTIVATIONS["hard_silu"](operands[0], name)[0],
 }

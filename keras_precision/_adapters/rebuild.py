@@ -60,7 +60,9 @@ def remade(adapter: KerasAdapter, model: Any, change: Callable[[dict[str, Any]],
 @contextmanager
 def _own_classes(adapter: KerasAdapter, model: Any) -> Iterator[None]:
     """Let Keras find the classes of a model's layers, and the functions of its Lambda layers."""
-    classes = {type(layer).__name__: type(layer) for layer in adapter.walk(model)}
+    kinds = {type(layer).__name__: type(layer) for layer in adapter.walk(model)}
+    # Not those of Keras: under its bare name the layer Multiply would stand for the operation Multiply, too.
+    classes = {name: kind for name, kind in kinds.items() if getattr(adapter.keras.layers, name, None) is not kind}
     safe = adapter.keras.src.saving.serialization_lib.SafeModeScope
     with adapter.keras.utils.custom_object_scope(classes), safe(safe_mode=False):  # it is the caller's own code
         yield

@@ -95,6 +95,7 @@ def prepared(model: Any, wants: Callable[[str], bool]) -> Any:
         return tools.quantize_annotate_layer(copy, configs.Default8BitOutputQuantizeConfig())
 
     known = {"Default8BitOutputQuantizeConfig": configs.Default8BitOutputQuantizeConfig}  # its own scope lacks it
+    known |= {type(layer).__name__: type(layer) for layer in model.layers if not _is_of_keras(tf_keras, layer)}
     with captured("TensorFlow Model Optimization"), tools.quantize_scope(known):
         try:
             marked = tf_keras.models.clone_model(model, clone_function=annotated)
@@ -105,6 +106,10 @@ def prepared(model: Any, wants: Callable[[str], bool]) -> Any:
                 f"Expected a model that TensorFlow Model Optimization takes. Received: '{model.name}': {error} "
                 "Train it with engine='keras', or leave that layer in float by a plan."
             ) from error
+
+
+def _is_of_keras(tf_keras: Any, layer: Any) -> bool:
+    return getattr(tf_keras.layers, type(layer).__name__, None) is type(layer)
 
 
 _DEFAULT = "tensorflow_model_optimization.python.core.quantization.keras.default_8bit"

@@ -18,6 +18,7 @@ from keras_precision.deploy.request import Request, side_type, wanted_plan
 from keras_precision.errors import DestinationError, ExportError, InputError, PlanError
 from keras_precision.files import check_destination, write_whole
 from keras_precision.plan import PrecisionPlan
+from keras_precision.quantize.aware.finite import check_finite
 from keras_precision.quantize.aware.verb import is_prepared, is_quantize_aware
 from keras_precision.quantize.calibration import Calibration, calibrate
 from keras_precision.quantize.converter import convert
@@ -136,9 +137,11 @@ def _as_trained(
             raise PlanError(
                 "Expected the plan that the model was trained for. Received: another than int8. Leave the plan out."
             )
+        check_finite(model)
         return model, request, data
     if not is_quantize_aware(model):
         return model, request, data
+    check_finite(model)
     from keras_precision.quantize.aware.trained import as_trained
 
     plain, trained, ranges = as_trained(model, None if plan is None else request.plan, data)

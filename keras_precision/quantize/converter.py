@@ -2,7 +2,8 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -126,7 +127,8 @@ def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence
             return proceed()
         graph = tensorflow.compat.v1.get_default_graph()
         outer, before = tensorflow.get_current_name_scope(), len(graph.get_operations())
-        outputs = proceed()
+        with _inlined(tensorflow, layer):
+            outputs = proceed()
         for operation in graph.get_operations()[before:]:
             scopes.setdefault(operation.name, path)
             scope = operation.name.rpartition("/")[0]
@@ -143,6 +145,23 @@ def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence
     with adapter.watching_calls(watch):
         serving = tensorflow.function(serve).get_concrete_function(**wanted)
     return serving, Trace(scopes, tuple(makers), tuple(paths.values()))
+
+
+@contextmanager
+def _inlined(tensorflow: Any, layer: Any) -> Iterator[None]:
+    """Trace a grouped convolution, which both Kerases compile as a function of its own, without that function.
+
+    Its operations would come into the file under names that tell nothing of the layer.
+    """
+    if getattr(layer, "groups", 1) == 1:
+        yield
+        return
+    before = tensorflow.config.functions_run_eagerly()
+    tensorflow.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tensorflow.config.run_functions_eagerly(before)
 
 
 def _reason(error: Exception, trace: Trace) -> str:

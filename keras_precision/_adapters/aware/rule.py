@@ -7,7 +7,7 @@ from typing import Any, Literal
 from keras_precision._adapters.aware.grid import on_weight_grid
 from keras_precision.errors import InputError, ModelError
 
-__all__ = ["Output", "Quantize", "QuantizeRule", "register_quantize_rule", "rule_of"]
+__all__ = ["Output", "Quantize", "QuantizeRule", "known_rule_of", "register_quantize_rule", "rule_of"]
 
 Output = Literal["own", "unit", "signed_unit", "kept", "source"]
 Quantize = Callable[[str, Any], Any]
@@ -30,12 +30,17 @@ class QuantizeRule:
             no rounding) or ``"source"`` (new values in the range of the input, as averages are).
         narrow: Whether the kernel has a form with 4-bit weights; else they have 8 in an int4 plan.
 
+    Attributes:
+        folds: Whether the kernel of the layer before may take the weights in, as it does a normalization's.
+
     Example:
         >>> import keras
         >>> rule = QuantizeRule(weights={"_kernel": (1,)})
         >>> rule.output_of(keras.layers.Dense(2))
         'own'
     """
+
+    folds = False
 
     def __init__(
         self, weights: Mapping[str, tuple[int, ...]] | None = None, output: Output = "own", *, narrow: bool = True
@@ -166,11 +171,9 @@ def rule_of(layer: Any) -> QuantizeRule:
     Raises:
         ModelError: A layer with weights has no rule.
     """
-    from keras_precision._adapters.aware import kinds  # noqa: F401 - they register themselves
-
-    for base in type(layer).__mro__:
-        if base in _RULES:
-            return _RULES[base]
+    found = known_rule_of(layer)
+    if found is not None:
+        return found
     if layer.weights:
         raise ModelError(
             f"Expected layers that have a rule for computing in integers. Received: '{layer.name}' of type {type(layer).__name__}. "
@@ -178,3 +181,17 @@ def rule_of(layer: Any) -> QuantizeRule:
             f"PrecisionPlan.deployment('int8', layers={{'{layer.name}': 'float32'}})."
         )
     return QuantizeRule()
+
+
+def known_rule_of(layer: Any) -> QuantizeRule | None:
+    """Return the rule of a layer, if there is one.
+
+    Args:
+        layer: A layer of Keras 3.
+
+    Returns:
+        That of its class, or the nearest base class that has one; else None.
+    """
+    from keras_precision._adapters.aware import kinds  # noqa: F401 - they register themselves
+
+    return next((_RULES[base] for base in type(layer).__mro__ if base in _RULES), None)

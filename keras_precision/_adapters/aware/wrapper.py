@@ -126,6 +126,8 @@ class QuantizeWrapper(keras.layers.Wrapper):
         Returns:
             What the layer returns, on its grid.
         """
+        # Keras calls the product of a symbolic tensor and a number sparse, which no grid takes; the values never are.
+        inputs = keras.tree.map_structure(lambda tensor: ops.convert_to_tensor(tensor, sparse=False), inputs)
         given = {"training": training, "mask": mask}
         taken = self.layer._call_signature.parameters
         kwargs |= {name: value for name, value in given.items() if value is not None and name in taken}

@@ -61,7 +61,7 @@ def quantized_natively(model: Any, plan: PrecisionPlan, data: Any, settings: Set
             "Give some layers int8 or int4."
         )
     made = wrapped(adapter, model, options)
-    if calibration is not None:
+    if calibration is not None and (settings.ranges == "fixed" or not _is_unsettled(layers)):
         _start(made, found, calibration, settings.calibration)
     if getattr(model, "optimizer", None) is not None and hasattr(model, "_compile_config"):
         compile_like(adapter, made, model, scale_loss=adapter.is_loss_scaling(model.optimizer))
@@ -130,11 +130,26 @@ def _counts(layer: Any, place: Placement, settings: Settings) -> bool:
     if rule is None:
         return bool(place.tensors)
     fixed = place.output and rule.output_of(layer) in ("unit", "signed_unit")
-    return bool(rule.weights or place.tensors or place.rounds or place.input or fixed)
+    taken_in = place.folded and layer.weights and not rule.folds  # else it would pass for one that was left in float
+    return bool(rule.weights or place.tensors or place.rounds or place.input or fixed or taken_in)
 
 
 def _is_norm(layer: Any) -> bool:
     return isinstance(layer, adapter_of(layer).keras.layers.BatchNormalization)
+
+
+def _is_unsettled(layers: Mapping[str, Any]) -> bool:
+    """Whether a batch normalization has its first statistics still, with which a model puts out other values.
+
+    In training it normalizes by each batch's own, and clipped to the ranges of those other values every
+    normalization of a deep net multiplies the gradients, until they overflow.
+    """
+    norms = [layer for layer in layers.values() if _is_norm(layer)]
+    return any(_holds(norm.moving_mean, 0.0) and _holds(norm.moving_variance, 1.0) for norm in norms)
+
+
+def _holds(weight: Any, value: float) -> bool:
+    return bool((weight.numpy() == value).all())
 
 
 def _start(model: Any, found: Mapping[str, Placement], calibration: Calibration, method: str) -> None:

@@ -88,9 +88,11 @@ def without_tfmot(model: Any) -> Any:
 
     def trained(name: str) -> list[Any]:
         layer = next(each for each in model.layers if each.name in (name, f"quant_{name}"))
-        found = {weight.name.rpartition("/")[2]: weight.numpy() for weight in layer.weights}
+        found: dict[str, list[Any]] = {}
+        for weight in layer.weights:
+            found.setdefault(weight.name.rpartition("/")[2], []).append(weight.numpy())
         # A wrapper takes the weights that it rounds away from its layer, and has ranges of its own.
-        return [found[weight.name.rpartition("/")[2]] for weight in source.get_layer(name).weights]
+        return [found[weight.name.rpartition("/")[2]].pop(0) for weight in source.get_layer(name).weights]
 
     if bridge is not None:
         bridge.bring_back(plain, trained)

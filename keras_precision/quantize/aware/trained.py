@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_precision._adapters import adapter_of
+from keras_precision._adapters.aware.rule import known_rule_of
 from keras_precision._adapters.aware.surgery import unwrapped, wrappers
 from keras_precision._adapters.paths import layer_paths
 from keras_precision.errors import DataError, PlanError
@@ -40,8 +41,13 @@ def trained_plan(model: Any) -> PrecisionPlan:
 def _left_in_float(layer: Any) -> bool:
     """Whether a layer is wrapped for float, or has weights and no wrapper, and no kernel takes it in."""
     precision = getattr(layer, "precision", None)
-    folds = type(layer).__name__ == "BatchNormalization"
-    return precision == "float32" or (precision is None and bool(layer.weights) and not folds)
+    return precision == "float32" or (precision is None and bool(layer.weights) and not _folds(layer))
+
+
+def _folds(layer: Any) -> bool:
+    """Whether a kernel may take the layer in; one that has no rule can only have been left in float."""
+    rule = known_rule_of(layer)
+    return rule is not None and rule.folds
 
 
 def as_trained(model: Any, plan: PrecisionPlan | None, data: Any) -> tuple[Any, PrecisionPlan, TrainedRanges]:

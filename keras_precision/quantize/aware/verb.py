@@ -42,7 +42,8 @@ def quantize_aware(
             a model of tf_keras or one rebuilt there, in int8 alone and with none of the settings
             below; ``"auto"``: the first for Keras 3, the second for tf_keras.
         representative_dataset: Samples to start the ranges of activations from, as for
-            ``kp.calibrate``, or what that returned; None to start with the first batch.
+            ``kp.calibrate``, or what that returned; None to start with the first batch. Where a batch
+            normalization was never trained, averaged and learned ranges start with that anyway.
         ranges: ``"average"`` (moving averages of each batch's extremes), ``"learned"`` (by
             gradients) or ``"fixed"`` (as they start).
         calibration: How the start ranges are chosen, as for ``kp.export_tflite``.

@@ -12,6 +12,7 @@ from keras_precision._adapters.aware.kinds import (
     normalization,
     pooling,
     recurrent,
+    scale,
     separable,
     transposed,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "normalization",
     "pooling",
     "recurrent",
+    "scale",
     "separable",
     "transposed",
 ]

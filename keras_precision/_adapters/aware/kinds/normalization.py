@@ -8,7 +8,7 @@ from keras import ops
 from keras_precision._adapters.aware.grid import on_table_grid
 from keras_precision._adapters.aware.rule import Quantize, QuantizeRule, register_quantize_rule
 
-__all__ = ["BatchNormalizationRule"]
+__all__ = ["BatchNormalizationRule", "NormalizationRule"]
 
 
 class BatchNormalizationRule(QuantizeRule):
@@ -16,6 +16,8 @@ class BatchNormalizationRule(QuantizeRule):
 
     In training the layer normalizes with the statistics of the batch, which no kernel has.
     """
+
+    folds = True
 
     def inner(self, layer: Any) -> tuple[str, ...]:
         """Return the product, before the constant is added."""
@@ -44,6 +46,12 @@ class BatchNormalizationRule(QuantizeRule):
         return normalized + ops.cast(ops.stop_gradient(off), normalized.dtype)
 
 
+class NormalizationRule(QuantizeRule):
+    """Rounds the output; constants that change nothing leave no trace in the file."""
+
+    folds = True
+
+
 def _constants(layer: Any, rank: int) -> tuple[Any, Any]:
     """Factor and shift of each channel, in the shape that broadcasts."""
     shape = [1] * rank
@@ -62,4 +70,4 @@ def _constants(layer: Any, rank: int) -> tuple[Any, Any]:
 register_quantize_rule(keras.layers.BatchNormalization, BatchNormalizationRule())
 register_quantize_rule(keras.layers.LayerNormalization, QuantizeRule())
 register_quantize_rule(keras.layers.GroupNormalization, QuantizeRule())
-register_quantize_rule(keras.layers.Normalization, QuantizeRule())
+register_quantize_rule(keras.layers.Normalization, NormalizationRule())

@@ -107,7 +107,20 @@ class PostTraining(Mode):
         shapes = [list(each.shape[1:]) for each in self.setting.evaluator.reference]
         like = self.model if isinstance(self.model, adapter_for_file().keras.Model) else None
         inputs = list(adapter_of(self.model).inputs(self.model))
-        return file_model(self.content(values, folder), inputs, shapes, like)
+        names = self.input_names(values, folder)
+        return file_model(self.content(values, folder), inputs, shapes, like, names=names)
+
+    def input_names(self, values: Mapping[str, str], folder: Path) -> list[str]:
+        """Return what the file of a trial calls the inputs.
+
+        Args:
+            values: Its hyperparameters.
+            folder: Its folder.
+
+        Returns:
+            Names, in the order of the model's inputs.
+        """
+        return [each.name for each in adapter_of(self.model).inputs(self.model)]
 
     def write(
         self, outcome: Outcome, plan: PrecisionPlan, folder: Path, path: Path, options: Mapping[str, Any]

@@ -1,12 +1,13 @@
 """QuantizationAware: post-training trials, and then a short training for each of the best plans."""
 
 import copy
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from keras_precision._adapters import adapter_for_file
+from keras_precision._adapters import adapter_for_file, adapter_of
 from keras_precision.deploy.tflite import export_tflite
 from keras_precision.errors import DataError, DestinationError, ModelError, PlanError
 from keras_precision.files import write_whole
@@ -21,7 +22,7 @@ from keras_precision.search.wishes import Wishes
 
 __all__ = ["QuantizationAware"]
 
-_FILE = "model.tflite"
+_FILE, _INPUTS = "model.tflite", "inputs.json"
 _TRAINABLE = {"keras": ("int8", "int4", "float32"), "tf_keras": ("int8", "float32")}
 
 
@@ -84,14 +85,23 @@ class QuantizationAware(PostTraining):
         """Judge a finalist by the file of what is trained, and keep the file."""
         if not is_finalist(values):
             return super().judge(values, folder)
-        content = self._trained(values)
+        content, names = self._trained(values)
         folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / _INPUTS, json.dumps(names))
         write_whole(folder / _FILE, content)
-        return self.setting.evaluator.of_file(content, self.space.assignment(values))
+        held = self.setting.evaluator.held.samples
+        samples = dict(zip(names, (held[each.name] for each in adapter_of(self.model).inputs(self.model)), strict=True))
+        return self.setting.evaluator.of_file(content, self.space.assignment(values), samples=samples)
 
     def content(self, values: Mapping[str, str], folder: Path) -> bytes:
         """Return the file of a trial, trained or not."""
         return (folder / _FILE).read_bytes() if is_finalist(values) else super().content(values, folder)
+
+    def input_names(self, values: Mapping[str, str], folder: Path) -> list[str]:
+        """Return what the file of a trial calls the inputs: Keras names those of a copy otherwise, where the user does not."""
+        if not is_finalist(values):
+            return super().input_names(values, folder)
+        return [str(name) for name in json.loads((folder / _INPUTS).read_text(encoding="utf-8"))]
 
     def write(
         self, outcome: Outcome, plan: PrecisionPlan, folder: Path, path: Path, options: Mapping[str, Any]
@@ -107,7 +117,8 @@ class QuantizationAware(PostTraining):
         write_whole(path, (folder / _FILE).read_bytes())
         return self.result(outcome, plan)
 
-    def _trained(self, values: Mapping[str, str]) -> bytes:
+    def _trained(self, values: Mapping[str, str]) -> tuple[bytes, list[str]]:
+        """The file of a plan that was trained for, and the names of its inputs in the order of the model's."""
         plan = self.space.plan(self.space.assignment(values))
         options = {"verbose": 0, **self._given.options}
         options["callbacks"] = copy.deepcopy(options.get("callbacks"))  # as KerasTuner does: each trial has its own
@@ -117,4 +128,4 @@ class QuantizationAware(PostTraining):
             aware.fit(self._given.x, *labels, **options)
             path = Path(passing) / _FILE
             export_tflite(aware, path, **self._asked)
-            return path.read_bytes()
+            return path.read_bytes(), [each.name for each in adapter_of(aware).inputs(aware)]

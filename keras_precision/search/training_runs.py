@@ -1,6 +1,6 @@
 """TrainingRuns: plans of training are judged by short trainings, compared with one in the first choice."""
 
-import math
+import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -180,19 +180,14 @@ class TrainingRuns(Mode):
     def _figures(self, comparison: Comparison) -> dict[str, float]:
         figures = {}
         for name, metric in _RATIOS.items():
-            try:
+            with contextlib.suppress(NotMeasuredError):  # a stack that tells no memory
                 differs = comparison.verdict(metric, _PLAN) != "no difference shown"
                 figures[name] = comparison.interval(metric, _PLAN).estimate if differs else 1.0
-            except NotMeasuredError:  # a stack that tells no memory, or one process alone
-                figures[name] = math.nan
-        figures["diverged_share"] = float(comparison.result(_PLAN).value("diverged_share") or 0.0)
+        figures["diverged_share"] = float(comparison.result(_PLAN).value("diverged_share"))
         score = self.wishes.score
         if score is not None:
-            before, after = (self._metric(comparison, run, score.name) for run in (_BASELINE, _PLAN))
+            before, after = (
+                float(comparison.result(run).value(f"val_{score.name}", "fit")) for run in (_BASELINE, _PLAN)
+            )
             figures |= {score.name: after, "metric_drop": score.drop(before, after)}
         return figures
-
-    @staticmethod
-    def _metric(comparison: Comparison, run: str, name: str) -> float:
-        value = comparison.result(run).get(f"val_{name}", "fit")
-        return math.nan if value is None else float(value)

@@ -4,6 +4,7 @@ import copy
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from keras_precision.search.evaluator import Evaluation
 from keras_precision.search.mode import EVALUATION, Given, is_finalist
 from keras_precision.search.outcomes import Outcome
 from keras_precision.search.post_training import PostTraining
+from keras_precision.search.reachable import check_reachable
 from keras_precision.search.wishes import Wishes
 
 __all__ = ["QuantizationAware"]
@@ -72,6 +74,11 @@ class QuantizationAware(PostTraining):
             )
         self._given = given
         return super().prepare(given)
+
+    def check_budget(self) -> None:
+        """Check sizes and times; what quantization loses, a training may win back."""
+        kept = replace(self.wishes.budget, max_metric_drop=None, max_divergence=None)
+        check_reachable(kept, self.space, self.setting.evaluator)
 
     def hyperparameters(self, space: Any, *, every: bool) -> None:
         """Add how a trial is judged: by an oracle that knows no finalists, always by training."""

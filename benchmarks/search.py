@@ -255,7 +255,7 @@ def promise(name: str, given: Task) -> None:
         rows = []
         for each in tuner.pareto_front():
             path = Path(folder) / "plan.tflite"
-            kp.export_tflite(given.model, path, each.plan, tuner._prepare().calibration, engine="aeq")
+            kp.export_tflite(given.model, path, each.plan, tuner.mode.setting.calibration, engine="aeq")
             tested = kp.evaluate(path, given.x_test[held:], given.y_test[held:]).value("accuracy")
             lost = each.value("metric_drop")
             rows.append(

@@ -226,6 +226,8 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ),
     ("latency_samples", "", None, "Calls that the latency rests on."),
     ("size_bytes", "B", "lower", "Size of the file."),
+    ("step_time_ratio", "", "lower", "Step time, as a share of the baseline's; 1 where no difference is shown."),
+    ("peak_memory_ratio", "", "lower", "Peak memory, as a share of the baseline's; 1 where no difference is shown."),
     (
         "divergence",
         "",

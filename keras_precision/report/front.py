@@ -8,10 +8,11 @@ from keras_precision.result import Result
 __all__ = ["front_text"]
 
 _WIDTH, _HEIGHT = 56, 10
+_AXES = {"size_bytes": "size", "step_time_ratio": "step time"}
 
 
 def front_text(results: Sequence[Result]) -> str:
-    """Return a front of size against quality: a chart of points, and a line for each with its layers.
+    """Return a front of size, or step time, against quality: a chart of points, and a line for each with its layers.
 
     Args:
         results: Results of ``PrecisionTuner.pareto_front``, each with a plan.
@@ -29,7 +30,8 @@ def front_text(results: Sequence[Result]) -> str:
     if not results:
         return "No plan ended well."
     quality = "metric_drop" if results[0].select("metric_drop") else "divergence"
-    points = [(float(each.value("size_bytes")), float(each.value(quality))) for each in results]
+    cost = "size_bytes" if results[0].select("size_bytes") else "step_time_ratio"
+    points = [(float(each.value(cost)), float(each.value(quality))) for each in results]
     letters = [chr(ord("a") + number % 26) for number in range(len(points))]
     grid = [[" "] * _WIDTH for _ in range(_HEIGHT)]
     for (across, up), letter in zip(_placed(points), letters, strict=True):
@@ -37,9 +39,9 @@ def front_text(results: Sequence[Result]) -> str:
     lines = [
         f"{quality.replace('_', ' ')}",
         *("│" + "".join(row).rstrip() for row in grid),
-        "└" + "─" * _WIDTH + " size",
+        "└" + "─" * _WIDTH + f" {_AXES[cost]}",
     ]
-    return "\n".join([*lines, *(_line(*each, quality) for each in zip(letters, results, strict=True))])
+    return "\n".join([*lines, *(_line(*each, cost, quality) for each in zip(letters, results, strict=True))])
 
 
 def _placed(points: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
@@ -54,8 +56,8 @@ def _placed(points: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
     return placed
 
 
-def _line(letter: str, result: Result, quality: str) -> str:
-    size = formatted("size_bytes", result.value("size_bytes"))
+def _line(letter: str, result: Result, cost: str, quality: str) -> str:
+    size = formatted(cost, result.value(cost)) if cost == "size_bytes" else f"{_AXES[cost]} {result.value(cost):.2f}x"
     lost = f"{quality.replace('_', ' ')} {formatted(quality, result.value(quality))}"
     return f"{letter}  {result.name}  {size}  {lost}  {_layers(result)}"
 

@@ -11,9 +11,9 @@ from keras_precision.search.error_model import ErrorModel
 from keras_precision.search.solver import Program
 from keras_precision.search.space import Assignment, Space
 
-__all__ = ["Candidates", "Guess"]
+__all__ = ["COSTS", "Candidates", "Guess"]
 
-_COSTS = ("size_bytes", "latency_ms", "bit_operations")
+COSTS = ("size_bytes", "latency_ms", "bit_operations")
 _STEPS = 24  # limits across the range of a cost
 _ABOVE = 1e-9
 
@@ -77,7 +77,7 @@ class Candidates:
             return None
         base = run[space.start]
         costs: dict[str, list[float]] = {}
-        for name in _COSTS:
+        for name in COSTS:
             if name in base:
                 share = base[name] / len(space.units)
                 costs[name] = [share + run[_alone(space, *column)][name] - base[name] for column in columns]

@@ -121,15 +121,40 @@ class Evaluator:
         plan = self.space.plan(assignment)
         content = self._maker(plan)
         card = len(card_text(self._told(plan, content)))
-        got = answers(content, self.held.samples, self._threads)
+        return self.of_file(content, assignment, len(content) + card + self._wrapping)
+
+    def of_file(
+        self,
+        content: bytes,
+        assignment: Assignment,
+        size: int | None = None,
+        *,
+        samples: Mapping[str, Array] | None = None,
+    ) -> Evaluation:
+        """Judge a file that is there.
+
+        Args:
+            content: A ``.tflite`` file for one sample.
+            assignment: The plan that it is in.
+            size: What it will take with its card; None where that is inside.
+            samples: Those of the validation data by the file's own input names; None where these are the model's.
+
+        Returns:
+            What it costs and answers.
+
+        Raises:
+            FileFormatError: It does not run.
+        """
+        given = {**self.held.samples, **(samples or {})}
+        got = answers(content, given, self._threads)
         figures = {
-            "size_bytes": float(len(content) + card + self._wrapping),
+            "size_bytes": float(len(content) if size is None else size),
             "divergence": mean_divergence(self._kinds, self.reference, got),
             "bit_operations": float(self.bit_operations(assignment)),
             **self._scored(got),
         }
         if self._base_ms is not None:
-            base, own = relative_latency([self._base, content], self.held.samples)
+            base, own = relative_latency([self._base, content], given)
             figures["latency_ms"] = self._base_ms * own / base
         return Evaluation(figures, got)
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 from keras_precision.optional import require
+from keras_precision.search.mode import EVALUATION, Rounds, is_finalist
 from keras_precision.search.project import Project
 from keras_precision.search.space import Assignment
-from keras_precision.search.strategy import Strategy
 
 __all__ = ["PrecisionOracle"]
 
@@ -32,23 +32,26 @@ class PrecisionOracle(_tuner.Oracle):
             seed=1,  # nothing is drawn
         )
         self.max_trials: int | None
-        self.strategy: Strategy | None = None
+        self.strategy: Rounds | None = None
         self._project: Project | None = None
         self._rounds: list[list[Assignment]] = []
         self._learned = 0  # rounds
+        self._wanted = 0
+        self._finalists: list[Assignment] | None = None
 
-    def attach(self, strategy: Strategy, project: Project, more: int = 30) -> None:
+    def attach(self, strategy: Rounds, project: Project, more: int = 30, finalists: int = 0) -> None:
         """Give the oracle what it chooses with, and let it learn from the trials that there are already.
 
         Args:
             strategy: The strategy, new.
             project: Where the outcomes of trials lie.
             more: Trials after the first round, where no number was given.
+            finalists: How many plans are judged once more, by a training, when the search has ended.
         """
-        self.strategy, self._project, self._learned = strategy, project, 0
+        self.strategy, self._project, self._learned, self._wanted = strategy, project, 0, finalists
         rounds, self._rounds = self._rounds, [strategy.first_round()]
         if self.max_trials is None:
-            self.max_trials = len(self._rounds[0]) + more
+            self.max_trials = len(self._rounds[0]) + more + finalists
         for known in rounds[1:]:  # as it went the first time, so that what follows is the same
             self._learn()
             strategy.next_round()
@@ -64,29 +67,52 @@ class PrecisionOracle(_tuner.Oracle):
             ``status``, and ``values`` where there is a plan; idle while others of the round still run.
         """
         assert self.strategy is not None, "attach comes first"
-        given = {self._assignment(trial) for trial in self.trials.values()}
-        while True:
+        searched = [trial for trial in self.trials.values() if not is_finalist(trial.hyperparameters.values)]
+        given = {self._assignment(trial) for trial in searched}
+        while self.max_trials is None or len(searched) < self.max_trials - self._wanted:
             waiting = [plan for plan in self._rounds[-1] if plan not in given]
             if waiting:
-                return {
-                    "status": _tuner.engine.trial.TrialStatus.RUNNING,
-                    "values": self.strategy.space.values(waiting[0]),
-                }
-            if any(trial.trial_id not in self.end_order for trial in self.trials.values()):
+                return self._running(waiting[0], "post_training")
+            if self._any_runs():
                 return {"status": _tuner.engine.trial.TrialStatus.IDLE}
             self._learn()
             following = self.strategy.next_round()
             if not following:
-                return {"status": _tuner.engine.trial.TrialStatus.STOPPED}
+                break
             self._rounds.append(following)
+        return self._next_finalist()
+
+    def _next_finalist(self) -> dict[str, Any]:
+        """The next plan that is judged by a training; idle while trials run that say which these are."""
+        assert self.strategy is not None
+        if self._wanted and self._finalists is None:
+            if self._any_runs():
+                return {"status": _tuner.engine.trial.TrialStatus.IDLE}
+            self._learn()
+            self._finalists = self.strategy.finalists(self._wanted)
+        last = {self._assignment(trial) for trial in self.trials.values() if is_finalist(trial.hyperparameters.values)}
+        waiting = [plan for plan in self._finalists or [] if plan not in last]
+        if waiting:
+            return self._running(waiting[0], "quantization_aware")
+        return {"status": _tuner.engine.trial.TrialStatus.STOPPED}
+
+    def _any_runs(self) -> bool:
+        return any(trial.trial_id not in self.end_order for trial in self.trials.values())
+
+    def _running(self, plan: Assignment, evaluation: str) -> dict[str, Any]:
+        assert self.strategy is not None
+        values = self.strategy.space.values(plan) | ({EVALUATION: evaluation} if self._wanted else {})
+        return {"status": _tuner.engine.trial.TrialStatus.RUNNING, "values": values}
 
     def get_state(self) -> dict[str, Any]:
         """Return what resuming needs.
 
         Returns:
-            The state of KerasTuner's oracles, and the rounds so far.
+            The state of KerasTuner's oracles, and the rounds and finalists so far.
         """
-        return {**super().get_state(), "rounds": [[list(plan) for plan in each] for each in self._rounds]}
+        rounds = [[list(plan) for plan in each] for each in self._rounds]
+        finalists = None if self._finalists is None else [list(plan) for plan in self._finalists]
+        return {**super().get_state(), "rounds": rounds, "finalists": finalists}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over what ``get_state`` returned.
@@ -96,12 +122,18 @@ class PrecisionOracle(_tuner.Oracle):
         """
         super().set_state(state)
         self._rounds = [[tuple(plan) for plan in each] for each in state["rounds"]]
+        finalists = state.get("finalists")
+        self._finalists = None if finalists is None else [tuple(plan) for plan in finalists]
 
     def _learn(self) -> None:
         """Take in the outcomes of the rounds that have not been learned, in their order, whoever ran them."""
         assert self.strategy is not None
         assert self._project is not None
-        trials = {self._assignment(trial): trial for trial in self.trials.values()}
+        trials = {
+            self._assignment(trial): trial
+            for trial in self.trials.values()
+            if not is_finalist(trial.hyperparameters.values)
+        }
         for plans in self._rounds[self._learned :]:
             for plan in plans:
                 trial = trials.get(plan)

@@ -9,7 +9,7 @@ from keras_precision.result import Measurement, Result
 from keras_precision.search.goal import Goal
 from keras_precision.search.space import Assignment
 
-__all__ = ["Outcome", "best_of", "front_of"]
+__all__ = ["Outcome", "best_of", "evenly", "front_of"]
 
 
 class Outcome(NamedTuple):
@@ -18,33 +18,38 @@ class Outcome(NamedTuple):
     Attributes:
         trial: Its name.
         assignment: Its plan.
-        figures: What its file costs and scores.
+        figures: What it costs and scores.
+        is_finalist: Whether it was judged by more than the others.
     """
 
     trial: str
     assignment: Assignment
     figures: Mapping[str, float]
+    is_finalist: bool = False
 
-    def result(self, plan: PrecisionPlan, samples: int) -> Result:
+    @property
+    def trial_id(self) -> str:
+        """What KerasTuner calls the trial."""
+        return self.trial.removeprefix("trial ")
+
+    def result(self, plan: PrecisionPlan, ending: str, backend: str, sources: Mapping[str, str]) -> Result:
         """Return the outcome as a result.
 
         Args:
             plan: The plan of the assignment.
-            samples: On how many samples it was judged.
+            ending: Of the file that was judged, or nothing.
+            backend: What computed.
+            sources: Figure to how it was got.
 
         Returns:
             A row for each figure.
         """
         whole = ("size_bytes", "bit_operations")
         rows = [
-            Measurement(f"{self.trial}.tflite", name, int(value) if name in whole else value)
+            Measurement(f"{self.trial}{ending}", name, int(value) if name in whole else value)
             for name, value in self.figures.items()
         ]
-        how = f"{samples} samples of the validation data, on which plans were chosen"
-        sources = {"divergence": how, "metric_drop": how}
-        if "latency_ms" in self.figures:
-            sources["latency_ms"] = "calls in turn with the baseline's, median, on 1 thread"
-        return Result(self.trial, tuple(rows), Environment.here(backend="litert", sources=sources), plan)
+        return Result(self.trial, tuple(rows), Environment.here(backend=backend, sources=sources), plan)
 
 
 def best_of(outcomes: Sequence[Outcome], goal: Goal) -> Outcome | None:
@@ -58,7 +63,7 @@ def best_of(outcomes: Sequence[Outcome], goal: Goal) -> Outcome | None:
         The best, of equals the one that diverges least; None where none keeps the budget.
     """
     kept = [each for each in outcomes if goal.budget.is_satisfied_by(each.figures)]
-    return min(kept, key=lambda each: (goal.cost(each.figures), each.figures["divergence"]), default=None)
+    return min(kept, key=lambda each: (goal.cost(each.figures), each.figures.get("divergence", 0.0)), default=None)
 
 
 def front_of(outcomes: Sequence[Outcome], axes: Sequence[str]) -> list[Outcome]:
@@ -80,3 +85,19 @@ def front_of(outcomes: Sequence[Outcome], axes: Sequence[str]) -> list[Outcome]:
         if not any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points)
     ]
     return [points[point] for point in sorted(kept)]
+
+
+def evenly(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
+    """Return some of them, evenly spread, the first and the last among them.
+
+    Args:
+        outcomes: In an order.
+        count: How many at the most.
+
+    Returns:
+        Those.
+    """
+    if len(outcomes) <= count:
+        return list(outcomes)
+    step = (len(outcomes) - 1) / max(1, count - 1)
+    return [outcomes[round(number * step)] for number in range(count)]

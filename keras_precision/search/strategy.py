@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.divergence import Answers
-from keras_precision.search.candidates import Candidates, Guess
+from keras_precision.search.candidates import COSTS, Candidates, Guess
 from keras_precision.search.error_model import ErrorModel
 from keras_precision.search.goal import Goal
 from keras_precision.search.metric import Score
-from keras_precision.search.outcomes import Outcome, best_of
+from keras_precision.search.outcomes import Outcome, best_of, evenly, front_of
 from keras_precision.search.space import Assignment, Space
 
 __all__ = ["Strategy"]
@@ -124,6 +124,47 @@ class Strategy:
         chosen = self._on_the_front(candidates) if self.goal.figure == "front" else self._towards_the_goal(candidates)
         self._guesses.update({each.assignment: dict(each.figures) for each in chosen})
         return [each.assignment for each in chosen]
+
+    def finalists(self, count: int) -> list[Assignment]:
+        """Return the plans for which a training may pay.
+
+        Args:
+            count: How many at the most.
+
+        Returns:
+            Where a cost is minimised: plans in even steps from the cost of the best one down to the least there is, of each
+            cost the one that should diverge least. For a front: plans along it. Else the best plans within the budget.
+        """
+        outcomes = [Outcome("", plan, figures) for plan, figures in self._figures.items()]
+        if self.goal.figure == "front":
+            quality = "divergence" if self.score is None else "metric_drop"
+            return [each.assignment for each in evenly(front_of(outcomes, ["size_bytes", quality]), count)]
+        if self.goal.figure in COSTS:
+            return self._ladder(self.goal.figure, count)
+        kept = [each for each in outcomes if self._within(each.figures)] or outcomes
+        return [each.assignment for each in sorted(kept, key=lambda each: self.goal.cost(each.figures))[:count]]
+
+    def _ladder(self, figure: str, count: int) -> list[Assignment]:
+        """Plans from the best to the cheapest there is."""
+        best = self.best()
+        candidates = None
+        if self.space.start in self._figures:
+            candidates = Candidates.of(self.space, self._model, self._figures, self._failed)
+        top = max(each[figure] for each in self._figures.values()) if best is None else best.figures[figure]
+        found = [] if best is None else [best.assignment]
+        if candidates is not None:
+            lowest = candidates.steps(figure, self._figures.values())[0] * (1 + _TINY)
+            for limit in np.linspace(top, lowest, count)[len(found) :]:
+                known = [
+                    Guess(plan, figures)
+                    for plan, figures in self._figures.items()
+                    if figures[figure] <= limit and plan not in self._failed
+                ]
+                hoped = self._guessed(candidates.within({figure: float(limit)}, 1))
+                nearest = min([*known, *hoped], key=lambda each: each.figures["divergence"], default=None)
+                if nearest is not None and nearest.assignment not in found:
+                    found.append(nearest.assignment)
+        return found[:count]
 
     def _towards_the_goal(self, candidates: Candidates) -> list[Guess]:
         """The candidates that may be better than the best, the most promising first; sets gap and bound."""

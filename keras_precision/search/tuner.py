@@ -1,18 +1,23 @@
-"""PrecisionTuner: a tuner of KerasTuner that chooses a precision for each layer of a model to deploy."""
+"""PrecisionTuner: a tuner of KerasTuner that chooses a precision for each layer of a model."""
 
-import math
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 from rich.console import Console
 
-from keras_precision._adapters import adapter_for_file, adapter_of
+from keras_precision._adapters import adapter_of
 from keras_precision.chatter import captured
-from keras_precision.deploy.tflite import export_tflite
-from keras_precision.errors import DataError, DestinationError, ExportError, FileFormatError, InputError, SearchError
+from keras_precision.errors import (
+    DestinationError,
+    ExportError,
+    FileFormatError,
+    InputError,
+    PlanError,
+    SearchError,
+    WorkerError,
+)
 from keras_precision.files import check_destination, write_whole
 from keras_precision.optional import require
 from keras_precision.plan import PrecisionPlan
@@ -21,15 +26,14 @@ from keras_precision.report.front import front_text
 from keras_precision.result import Result
 from keras_precision.search.budget import Budget
 from keras_precision.search.display import Display
+from keras_precision.search.groups import Grouping
+from keras_precision.search.mode import Given, Mode, Rounds, is_finalist
+from keras_precision.search.modes import mode_of
 from keras_precision.search.oracle import PrecisionOracle
 from keras_precision.search.outcomes import Outcome, best_of, front_of
-from keras_precision.search.project import Project, digest_of
-from keras_precision.search.reachable import check_reachable
-from keras_precision.search.setting import Setting, held_out, ready
+from keras_precision.search.project import Project
 from keras_precision.search.space import Space
-from keras_precision.search.strategy import Strategy
 from keras_precision.search.supervision import FAILURE, hardened, heartbeat, serve
-from keras_precision.search.units import check_choices
 from keras_precision.search.wishes import Wishes, wishes_of
 
 __all__ = ["PrecisionTuner"]
@@ -48,12 +52,18 @@ class PrecisionTuner(_tuner.Tuner):
         model: A built functional or sequential model.
         representative_dataset: As for ``kp.calibrate``, or what that returned; None: what ``search`` is given.
         validation_data: ``(samples, labels)``, or samples alone, that plans are judged on; None: what ``search`` is given.
-        choices: Deployment precisions.
+        choices: Deployment precisions; None: int8, int4, int16x8 and float32, or, with ``evaluation="quantization_aware"``,
+            int8 and int4. With ``"training"``: policies, the baseline first; None: all three.
         budget: What a plan may cost; None for no limit.
         objective: ``"size_bytes"``, ``"latency_ms"``, ``"bit_operations"``, ``"divergence"``, a compiled metric such as
             ``"val_accuracy"``, a ``keras_tuner.Objective``, or ``"front"``. None: the smallest file where quality is
             limited, the best quality where a cost is, and the front where nothing is.
         metric: The metric of ``max_metric_drop``, if it is not that of the objective or the first compiled one.
+        evaluation: How a plan is judged. ``"post_training"``: by its file, in milliseconds. ``"quantization_aware"``: the
+            same, and then the finalists by files of what ``search(x, y, epochs=1)`` has trained with ``kp.quantize_aware``.
+            ``"training"``: ``choices`` are policies, and each plan is trained beside the first of them.
+        finalists: Plans that are trained, in a quantization-aware search.
+        groups: Layers that are chosen for together where plans are of training, as for ``kp.PrecisionHyperModel``.
         oracle: An oracle of KerasTuner, in the place of ours. Its objective is ``"score"``, which is to be minimised
             and has the budget in it, or any figure of a trial.
         max_trials: Trials at most; None: as many as changing each layer alone takes, and thirty more.
@@ -85,11 +95,14 @@ class PrecisionTuner(_tuner.Tuner):
         model: Any,
         representative_dataset: Any = None,
         validation_data: Any = None,
-        choices: Sequence[str] = ("int8", "int4", "int16x8", "float32"),
+        choices: Sequence[str] | None = None,
         *,
         budget: Budget | None = None,
         objective: Any = None,
         metric: Any = None,
+        evaluation: Literal["post_training", "quantization_aware", "training"] = "post_training",
+        finalists: int = 3,
+        groups: Grouping = "block",
         oracle: Any = None,
         max_trials: int | None = None,
         tolerance: float = 0.02,
@@ -103,19 +116,23 @@ class PrecisionTuner(_tuner.Tuner):
         verbose: bool | None = None,
     ) -> None:
         adapter_of(model).inputs(model)
-        self.model, self.choices = model, check_choices(choices)
-        self.wishes: Wishes = wishes_of(model, budget, objective, metric)
+        self.model = model
+        self.wishes: Wishes = wishes_of(model, budget, objective, metric, training=evaluation == "training")
+        self.mode = mode_of(evaluation, model, choices, self.wishes, runtime=runtime, samples=samples, groups=groups)
         if not 0 <= tolerance < 1:
             raise InputError(f"Expected tolerance from 0 to below 1. Received: {tolerance!r}.")
         if max_trials is not None and max_trials < 1:
             raise InputError(f"Expected max_trials >= 1. Received: {max_trials!r}.")
-        self._tolerance, self._samples, self._runtime, self._verbose = tolerance, samples, runtime, verbose
-        self._data, self._validation = representative_dataset, validation_data
-        self._setting: Setting | None = None
+        self._finalists = finalists if self.mode.name == "quantization_aware" else 0
+        if finalists < 1 or (max_trials is not None and self._finalists >= max_trials):
+            raise InputError(f"Expected finalists from 1 to below max_trials. Received: {finalists!r}.")
+        self._tolerance, self._verbose, self._is_ready = tolerance, verbose, False
+        self._given = Given(representative_dataset, validation_data)
         self._project = Project(Path(directory or ".") / project_name)
         self._purpose = {
             "weights": weights_digest(model),
-            "choices": ", ".join(self.choices),
+            "choices": ", ".join(self.mode.choices),
+            "evaluation": self.mode.name,
             **self.wishes.described(),
         }
         if not _is_worker():
@@ -134,24 +151,22 @@ class PrecisionTuner(_tuner.Tuner):
         Under KerasTuner's environment variables this process is the chief, or a worker, of a search in several.
 
         Args:
-            x: Representative data, where none were given to the tuner.
-            y: Labels of ``x``; they are not needed, and stand here as in ``fit``.
+            x: Representative data, where none were given to the tuner; what is trained with, where something is.
+            y: Labels of ``x``; not needed where nothing is trained.
             validation_data: ``(samples, labels)`` or samples, where none were given to the tuner.
             **options: ``verbose``, as in KerasTuner; ``lease_s``, for a chief: seconds after which a silent worker is
-                taken for dead.
+                taken for dead. For a quantization-aware search, what ``fit`` takes; for plans of training, what
+                ``kp.compare_training`` takes: ``epochs``, ``steps``, ``batch_size``, ``seeds``, ``processes`` and so on.
 
         Raises:
             DataError: There are no data, or they do not fit the model.
             InputError: No plan can meet the budget; the message says the nearest.
             SearchError: Too many trials failed.
         """
-        unknown = sorted(set(options) - {"verbose", "lease_s"})
-        if unknown:
-            raise InputError(
-                f"Expected x, y, validation_data, verbose or lease_s. Received: {', '.join(unknown)}. No model is trained here."
-            )
-        self._data = x if self._data is None else self._data
-        self._validation = validation_data if self._validation is None else self._validation
+        fitting = {name: value for name, value in options.items() if name not in ("verbose", "lease_s")}
+        self.mode.check_options(fitting)
+        data, held = self._given.representative, self._given.validation
+        self._given = Given(x if data is None else data, validation_data if held is None else held, x, y, fitting)
         self._prepare()
         folder = self._project.folder
         if _is_chief():
@@ -176,18 +191,18 @@ class PrecisionTuner(_tuner.Tuner):
             Its figures, and ``score``.
 
         Raises:
-            FailedTrialError: The file cannot be made, or does not do what the plan says.
+            FailedTrialError: The file cannot be made, or does not do what the plan says, or the training diverged.
         """
-        setting = self._prepare()
+        mode = self._prepare()
         try:
-            outcome = setting.evaluator(setting.space.assignment(trial.hyperparameters.values))
-        except (ExportError, FileFormatError) as error:
+            outcome = mode.judge(trial.hyperparameters.values, self._folder(trial.trial_id))
+        except (ExportError, FileFormatError, PlanError, SearchError, WorkerError) as error:
             raise _tuner.errors.FailedTrialError(str(error)) from error
         self._project.keep(trial.trial_id, outcome)
         figures = dict(outcome.figures)
         if self.wishes.score is not None:
             figures[f"val_{self.wishes.score.name}"] = figures[self.wishes.score.name]
-        return {**figures, "score": self.wishes.goal(setting.evaluator.reference_figures).score(figures)}
+        return {**figures, "score": self.wishes.goal(mode.reference_figures).score(figures)}
 
     def on_trial_end(self, trial: Any) -> None:
         """Save the trial, and why it failed if it did, and show how far the search is."""
@@ -218,13 +233,7 @@ class PrecisionTuner(_tuner.Tuner):
         Returns:
             A Keras 3 model, compiled with the loss and metrics of the model; it cannot be trained.
         """
-        from keras_precision._adapters.file_model import file_model
-
-        setting = self._prepare()
-        content = setting.evaluator.content(setting.space.assignment(trial.hyperparameters.values))
-        shapes = [list(each.shape[1:]) for each in setting.evaluator.reference]
-        like = self.model if isinstance(self.model, adapter_for_file().keras.Model) else None
-        return file_model(content, list(adapter_of(self.model).inputs(self.model)), shapes, like)
+        return self._prepare().model_of(trial.hyperparameters.values, self._folder(trial.trial_id))
 
     @property
     def space(self) -> Space:
@@ -234,7 +243,7 @@ class PrecisionTuner(_tuner.Tuner):
     @property
     def gap(self) -> float | None:
         """By which share a plan that was not run may be better than the best, by the model of errors; None if not known."""
-        strategy: Strategy | None = getattr(self.oracle, "strategy", None)
+        strategy: Rounds | None = getattr(self.oracle, "strategy", None)
         return strategy.gap if strategy is not None else None
 
     @property
@@ -244,19 +253,7 @@ class PrecisionTuner(_tuner.Tuner):
         Raises:
             SearchError: No plan that was run keeps within it.
         """
-        found = self._best()
-        if found is None:
-            outcomes = self._outcomes()
-            if not outcomes:
-                raise SearchError("Expected trials that ended well. Received: none. Call search first.")
-            budget = self.wishes.budget
-            nearest = min(outcomes, key=lambda each: budget.excess(each.figures))
-            told = ", ".join(f"{name} {nearest.figures[name]:.6g}" for name in budget.limits())
-            raise SearchError(
-                f"Expected a plan within {budget}. Received: none among {len(outcomes)}; the nearest has {told}. "
-                "Widen the budget, or give more choices."
-            )
-        return self._plan_of(found)
+        return self._plan_of(self._expected_best())
 
     def results(self) -> tuple[Result, ...]:
         """Return each plan that was run.
@@ -273,9 +270,7 @@ class PrecisionTuner(_tuner.Tuner):
             Of each plan for which no other has a file as small, and as good a metric (or, without labels, as little
             divergence; or latency, if that was measured): its result. The smallest comes first.
         """
-        axes = ["size_bytes", "metric_drop" if self.wishes.score is not None else "divergence"]
-        axes += ["latency_ms"] if self.wishes.latency else []
-        return tuple(map(self._result_of, front_of(self._outcomes(), axes)))
+        return tuple(map(self._result_of, front_of(self._outcomes(), self._prepare().axes)))
 
     def export_best(self, path: str | os.PathLike[str], *, overwrite: bool = True, **options: Any) -> Result:
         """Write the file of the best plan.
@@ -297,58 +292,28 @@ class PrecisionTuner(_tuner.Tuner):
             raise DestinationError(
                 f"Expected a path that is free. Received: '{destination}', which exists. Pass overwrite=True to replace it."
             )
-        plan, calibration = self.best_plan, self._prepare().calibration
-        limit = self.wishes.budget.max_size_bytes
-        with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder) / destination.name
-            asked = {"engine": "aeq", "runtime": self._runtime, **options}
-            written = export_tflite(self.model, draft, plan, calibration, **asked)
-            if limit is not None and written.value("size_bytes") > limit:
-                raise SearchError(
-                    f"Expected a file of at most {limit:,.0f} bytes. Received: {written.value('size_bytes'):,}, with what was "
-                    "asked for beside the plan. Export without that, or search with a smaller max_size_bytes."
-                )
-            write_whole(destination, draft.read_bytes())
-        return written
+        best = self._expected_best()
+        return self._prepare().write(best, self._plan_of(best), self._folder(best.trial_id), destination, options)
 
-    def _prepare(self) -> Setting:
-        """Calibrate, find the space, and give the oracle what it chooses with; once."""
-        if self._setting is not None:
-            return self._setting
-        x, y = self._validation if _is_pair(self._validation) else (self._validation, None)
-        if self._data is None or x is None:
-            what = "representative data" if self._data is None else "validation data"
-            raise DataError(
-                f"Expected {what}. Received: None. Give them to kp.PrecisionTuner, or to search(x, y, validation_data=(x, y))."
-            )
-        held = held_out(self.model, x, y, self.wishes.score, self._samples)
-        setting = ready(self.model, self._data, held, self.choices, runtime=self._runtime, latency=self.wishes.latency)
-        purpose = {**self._purpose, "validation data": digest_of(held), "runtime": self._runtime}
+    def _prepare(self) -> Mode:
+        """Check the data, find the space, and give the oracle what it chooses with; once."""
+        if self._is_ready:
+            return self.mode
+        purpose = {**self._purpose, **self.mode.prepare(self._given)}
         if not _is_worker():
             self._project.claim(purpose, overwrite=False)
-            check_reachable(self.wishes.budget, setting.space, setting.evaluator)
+            self.mode.check_budget()
             self._project.sign(purpose)
-        space = _tuner.HyperParameters()
-        for unit, usual in zip(setting.space.units, setting.space.start, strict=True):
-            space.Choice(unit.name, list(unit.choices), default=usual)
+        is_ours, space = isinstance(self.oracle, PrecisionOracle), _tuner.HyperParameters()
+        self.mode.hyperparameters(space, every=not is_ours)
         self.oracle.update_space(space)
-        if isinstance(self.oracle, PrecisionOracle):
-            self.oracle.attach(self._strategy(setting), self._project)
-        self._setting = setting
-        return setting
+        if is_ours:
+            self.oracle.attach(self.mode.rounds(self._tolerance), self._project, finalists=self._finalists)
+        self._is_ready = True
+        return self.mode
 
-    def _strategy(self, setting: Setting) -> Strategy:
-        evaluator, score = setting.evaluator, self.wishes.score
-        reference = evaluator.reference_figures
-        return Strategy(
-            setting.space,
-            self.wishes.goal(reference),
-            evaluator.reference,
-            evaluator.held.truth if score is not None else None,
-            score,
-            reference[score.name] if score is not None else math.nan,
-            self._tolerance,
-        )
+    def _folder(self, trial_id: str) -> Path:
+        return Path(self.get_trial_dir(trial_id))
 
     def _outcomes(self) -> list[Outcome]:
         """Every trial that ended well, from the files in the project: whichever oracle, and whichever worker."""
@@ -358,20 +323,25 @@ class PrecisionTuner(_tuner.Tuner):
             if trial.status == _tuner.engine.trial.TrialStatus.COMPLETED:
                 kept = self._project.kept(trial_id)
                 if kept is not None:
-                    found.append(
-                        Outcome(f"trial {trial_id}", space.assignment(trial.hyperparameters.values), kept.figures)
-                    )
+                    values = trial.hyperparameters.values
+                    last = is_finalist(values)
+                    found.append(Outcome(f"trial {trial_id}", space.assignment(values), kept.figures, last))
         return found
 
     def _best(self) -> Outcome | None:
-        return best_of(self._outcomes(), self.wishes.goal(self._prepare().evaluator.reference_figures))
+        return best_of(self._outcomes(), self.wishes.goal(self._prepare().reference_figures))
+
+    def _expected_best(self) -> Outcome:
+        found = self._best()
+        return found if found is not None else _none_within(self._outcomes(), self.wishes.budget)
 
     def _plan_of(self, outcome: Outcome) -> PrecisionPlan:
-        reasons = {unit.name: f"{outcome.trial} of a precision search" for unit in self.space.units}
+        trained = ", by a training" if outcome.is_finalist else ""
+        reasons = {unit.name: f"{outcome.trial} of a precision search{trained}" for unit in self.space.units}
         return self.space.plan(outcome.assignment, reasons)
 
     def _result_of(self, outcome: Outcome) -> Result:
-        return outcome.result(self._plan_of(outcome), self._prepare().evaluator.held.count)
+        return self._prepare().result(outcome, self._plan_of(outcome))
 
     def _conclude(self) -> None:
         """Say how the search ended: why early, and what it found."""
@@ -382,8 +352,15 @@ class PrecisionTuner(_tuner.Tuner):
             console.print(front_text(self.pareto_front()), markup=False, highlight=False, soft_wrap=True)
 
 
-def _is_pair(data: Any) -> bool:
-    return isinstance(data, tuple) and len(data) == 2
+def _none_within(outcomes: Sequence[Outcome], budget: Budget) -> NoReturn:
+    if not outcomes:
+        raise SearchError("Expected trials that ended well. Received: none. Call search first.")
+    nearest = min(outcomes, key=lambda each: budget.excess(each.figures))
+    told = ", ".join(f"{name} {nearest.figures[name]:.6g}" for name in budget.limits())
+    raise SearchError(
+        f"Expected a plan within {budget}. Received: none among {len(outcomes)}; the nearest has {told}. "
+        "Widen the budget, or give more choices."
+    )
 
 
 def _is_chief() -> bool:

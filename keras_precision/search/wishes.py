@@ -1,5 +1,6 @@
 """Wishes: what a search is asked for, in KerasTuner's words and ours, checked before any work is done."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ __all__ = ["Wishes", "wishes_of"]
 
 _COSTS = ("size_bytes", "latency_ms", "bit_operations")
 _OWN = (*_COSTS, "divergence", "front")
+_OF_TRAINING = ("step_time_ratio", "peak_memory_ratio")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Wishes:
         }
 
 
-def wishes_of(model: Any, budget: Budget | None, objective: Any, metric: Any) -> Wishes:
+def wishes_of(model: Any, budget: Budget | None, objective: Any, metric: Any, *, training: bool = False) -> Wishes:
     """Return what is asked for.
 
     Args:
@@ -68,6 +70,7 @@ def wishes_of(model: Any, budget: Budget | None, objective: Any, metric: Any) ->
             ``keras_tuner.Objective``; None: the smallest file where quality is limited, the best quality where costs
             are, and the whole front where nothing is.
         metric: The metric of labels; None for that of the objective, or the first compiled one where it is needed.
+        training: Whether plans are of training, whose own figures are ratios of time and memory to the baseline.
 
     Returns:
         The wishes.
@@ -80,23 +83,28 @@ def wishes_of(model: Any, budget: Budget | None, objective: Any, metric: Any) ->
     if not isinstance(kept, Budget):
         raise InputError(f"Expected a budget such as kp.Budget(max_size_bytes=50_000). Received: {budget!r}.")
     name, direction = _named(objective)
+    own = _OF_TRAINING if training else _OWN
     score = None
-    if metric is not None or (name is not None and name not in _OWN):
+    if metric is not None or (name is not None and name not in own):
         asked = name if metric is None else metric
-        score = score_of(model, asked, direction if name not in _OWN else None)
-    elif kept.max_metric_drop is not None:
-        score = score_of(model, _first_compiled(model))
-    figure = score.name if score is not None and _is_of(score, name, metric) else name
+        score = score_of(model, asked, direction if name not in own else None)
+    elif training or kept.max_metric_drop is not None:
+        score = score_of(model, _first_compiled(model, or_loss=training))
+    figure = score.name if score is not None and _is_of(score, name, metric, own) else name
     if figure is None:
-        figure = _usual(kept, score)
+        figure = own[0] if training else _usual(kept, score)
     if score is not None and figure == score.name:
         direction = score.direction
-    elif figure in _OWN and direction not in (None, "min"):
+    elif figure in own and direction not in (None, "min"):
         raise InputError(f"Expected the direction 'min' for the objective '{figure}'. Received: {direction!r}.")
-    elif figure not in _OWN:
+    elif figure not in own:
         raise InputError(
-            f"Expected the objective to be the metric, or one of {', '.join(_OWN)}. Received: '{figure}', with the metric "
-            f"'{score.name if score else None}'. {nearest(figure, _OWN)}".rstrip()
+            f"Expected the objective to be the metric, or one of {', '.join(own)}. Received: '{figure}', with the metric "
+            f"'{score.name if score else None}'. {nearest(figure, own)}".rstrip()
+        )
+    if training and set(kept.limits()) - {"metric_drop"}:
+        raise InputError(
+            f"Expected a budget of max_metric_drop, where plans are of training. Received: {kept}. Sizes and latencies are of files."
         )
     latency = figure == "latency_ms" or kept.max_latency_ms is not None
     return Wishes(figure, direction or "min", kept, score, latency)
@@ -116,9 +124,9 @@ def _named(objective: Any) -> tuple[str | None, str | None]:
     return bare, None if isinstance(objective, str) else str(objective.direction)
 
 
-def _is_of(score: Score, name: str | None, metric: Any) -> bool:
+def _is_of(score: Score, name: str | None, metric: Any, own: Sequence[str]) -> bool:
     """Whether the name of an objective is that of the metric: the score was made from it, or is called so."""
-    if name is None or name in _OWN:
+    if name is None or name in own:
         return False
     return metric is None or name in (score.name, metric if isinstance(metric, str) else score.name)
 
@@ -131,11 +139,13 @@ def _usual(budget: Budget, score: Score | None) -> str:
     return "front"
 
 
-def _first_compiled(model: Any) -> Any:
+def _first_compiled(model: Any, *, or_loss: bool = False) -> Any:
     settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
     metrics = settings.get("metrics")
     if isinstance(metrics, list | tuple) and metrics and not isinstance(metrics[0], list | tuple | dict):
         return metrics[0]
+    if or_loss:
+        return "loss"
     raise InputError(
         f"Expected a metric for max_metric_drop. Received: the model '{model.name}', which is compiled with none. Compile it "
         "with metrics=[...], or pass metric='loss' or a metric of Keras. Without labels, limit max_divergence."

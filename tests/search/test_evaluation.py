@@ -1,0 +1,266 @@
+"""How plans are judged: finalists by a quantization-aware training, plans of training by compared runs."""
+
+import keras
+import keras_tuner
+import nets
+import numpy as np
+import pytest
+
+import keras_precision as kp
+from keras_precision.errors import DataError, ExportError, InputError, ModelError, PlanError
+from keras_precision.report.front import front_text
+from keras_precision.search.goal import Goal
+from keras_precision.search.neighbourhood import Neighbourhood
+from keras_precision.search.space import Space, Unit
+
+CHOICES = {"quantization_aware": ("int8", "int4"), "training": ("float32", "mixed_bfloat16")}
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner, in its locks
+
+
+@pytest.fixture(scope="module")
+def make(unsure, tmp_path_factory):
+    """Return a function that makes a quantization-aware tuner on the trained net."""
+    folder = tmp_path_factory.mktemp("projects")
+
+    def made(project, **options):
+        given = {
+            "choices": ("int8", "int4"),
+            "budget": kp.Budget(max_metric_drop=0.0),
+            "evaluation": "quantization_aware",
+            "directory": folder,
+            "project_name": project,
+            "verbose": False,
+        }
+        return kp.PrecisionTuner(unsure.model, unsure.x[:64], (unsure.x_held, unsure.y_held), **(given | options))
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def aware(make, unsure):
+    """A search whose three finalists were trained for an epoch."""
+    tuner = make("aware")
+    tuner.search(unsure.x, unsure.y, epochs=1, batch_size=32)
+    return tuner
+
+
+def finalists(tuner):
+    """The trials that were judged by a training, and the others."""
+    trials = [tuner.oracle.trials[trial_id] for trial_id in tuner.oracle.end_order]
+    last = [each for each in trials if each.hyperparameters.values["evaluation"] == "quantization_aware"]
+    return last, [each for each in trials if each not in last]
+
+
+def test_the_finalists_are_plans_from_the_best_to_the_smallest(aware, unsure):
+    """Three trials are trained, after all others; the last is the smallest there is, and each differs from its plan's own file."""
+    last, others = finalists(aware)
+    assert [each.status for each in last] == ["COMPLETED"] * 3
+    assert aware.oracle.end_order[-3:] == [each.trial_id for each in last]
+    results = {each.name: each for each in aware.results()}
+    sizes = [results[f"trial {each.trial_id}"].value("size_bytes") for each in last]
+    assert sizes == sorted(sizes, reverse=True)
+    assert {choice for name, choice in last[-1].hyperparameters.values.items() if name != "evaluation"} == {"int4"}
+    files = {
+        each.trial_id: aware.mode.content(each.hyperparameters.values, aware._folder(each.trial_id)) for each in last
+    }
+    for each in last:
+        plain = {**each.hyperparameters.values, "evaluation": "post_training"}
+        assert files[each.trial_id] != aware.mode.content(plain, aware._folder(each.trial_id))
+    assert len(others) >= 5
+
+
+def test_the_best_of_all_is_exported_as_it_was_judged(aware, unsure, tmp_path):
+    """What was trained may be the best; its file is the one that was scored, and so is the Keras model."""
+    written = aware.export_best(tmp_path / "best.tflite")
+    scored = kp.evaluate(tmp_path / "best.tflite", unsure.x_held, unsure.y_held)
+    best = min(
+        (each for each in aware.results() if each.value("metric_drop") <= 0), key=lambda each: each.value("size_bytes")
+    )
+    assert scored.value("accuracy") == best.value("accuracy")
+    assert written.plan.layers == best.plan.layers
+    model = aware.get_best_models()[0]
+    assert model.evaluate(unsure.x_held, unsure.y_held, verbose=0)[1] == pytest.approx(best.value("accuracy"))
+
+
+def test_a_trained_finalist_is_exported_without_options(make, unsure, tmp_path):
+    """Its file is there: it is written as it is, by a tuner that takes the search up as well."""
+    budget = kp.Budget(max_divergence=10.0)
+    first = make("trained", budget=budget, finalists=2)
+    first.search(unsure.x, unsure.y, epochs=1)
+    again = make("trained", budget=budget, finalists=2)
+    again.search(unsure.x, unsure.y, epochs=1)
+    assert again.oracle.end_order == first.oracle.end_order
+    best = again._expected_best()
+    if not best.is_finalist:  # equals: the file of the plain plan diverges less
+        assert best.figures["divergence"] < first._outcomes()[-1].figures["divergence"]
+        best = again._outcomes()[-1]
+    path = tmp_path / "trained.tflite"
+    again.mode.write(best, again._plan_of(best), again._folder(best.trial_id), path, {})
+    assert path.read_bytes() == (again._folder(best.trial_id) / "model.tflite").read_bytes()
+    with pytest.raises(InputError, match="Expected no options for the file of a plan that was trained. Received: io"):
+        again.mode.write(best, again._plan_of(best), again._folder(best.trial_id), path, {"io": "float32"})
+
+
+def test_the_model_of_the_caller_is_left_as_it_is(aware, unsure):
+    """Weights, optimizer and compilation: nothing of the user's model is trained."""
+    fresh = unsure.model.predict(unsure.x_held, verbose=0)
+    assert int(unsure.model.optimizer.iterations.numpy()) == 50
+    np.testing.assert_array_equal(fresh.shape, (len(unsure.x_held), 5))
+
+
+def test_an_oracle_of_keras_tuner_has_every_trial_trained(make, unsure):
+    """It knows no finalists."""
+    oracle = keras_tuner.oracles.RandomSearchOracle(keras_tuner.Objective("score", "min"), max_trials=2, seed=3)
+    tuner = make("foreign", oracle=oracle)
+    tuner.search(unsure.x, unsure.y, epochs=1)
+    last, others = finalists(tuner)
+    assert len(last) == 2
+    assert others == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"evaluation": "trained"}, InputError, "Expected evaluation to be one of post_training, quantization_aware, training"),
+        ({"choices": ("int8", "int16x8")}, PlanError, "Expected choices among int8, int4, float32.*Received: int16x8"),
+        ({"finalists": 0}, InputError, "Expected finalists from 1 to below max_trials. Received: 0"),
+        ({"finalists": 4, "max_trials": 4}, InputError, "Expected finalists from 1 to below max_trials. Received: 4"),
+        ({"evaluation": "training", "choices": ("float32", "int8")}, PlanError, "training precisions"),
+        ({"evaluation": "training", "choices": ("float32",)}, InputError, "Expected two or more precisions"),
+        (
+            {"evaluation": "training", "choices": None, "budget": kp.Budget(max_size_bytes=100)},
+            InputError,
+            "Expected a budget of max_metric_drop, where plans are of training",
+        ),
+        (
+            {"evaluation": "training", "choices": None, "objective": "size_bytes"},
+            InputError,
+            "Expected a metric that the model 'unsure' is compiled with",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_judged_so_is_refused_at_once(make, options, error, message):
+    """Before any work is done."""
+    with pytest.raises(error, match=message):
+        make("refused", **options)
+
+
+def test_training_needs_data_and_a_compiled_model(make, unsure, tmp_path):
+    """Each is said before the search."""
+    with pytest.raises(DataError, match=r"Expected data to train the finalists with. Received: None"):
+        make("no-data").search()
+    plain = keras.Sequential.from_config(unsure.model.get_config())
+    for evaluation in ("quantization_aware", "training"):
+        with pytest.raises(ModelError, match="Expected a compiled model"):
+            kp.PrecisionTuner(
+                plain, unsure.x[:64], unsure.x_held, evaluation=evaluation, metric=keras.metrics.SparseCategoricalAccuracy(),
+                choices=CHOICES[evaluation], directory=tmp_path,
+            )  # fmt: skip
+    training = make("no-data-2", evaluation="training", choices=None)
+    with pytest.raises(InputError, match="Received: shuffle"):
+        training.search(unsure.x, unsure.y, shuffle=False)
+    with pytest.raises(DataError, match="Expected data to train with"):
+        training.search()
+
+
+SPACE = Space(tuple(Unit(name, (name,), ("float32", "low")) for name in "abc"), "float32")
+
+
+def test_a_neighbourhood_ends_at_a_plan_that_no_other_next_to_it_beats():
+    """Each low unit saves 0.2, but the last costs the metric: it is found with the uniform plans and their neighbours."""
+    goal = Goal("step_time_ratio", "min", kp.Budget(max_metric_drop=0.01))
+    rounds = Neighbourhood(SPACE, goal)
+    plans, order = rounds.first_round(), []
+    assert plans == [("float32",) * 3, ("low",) * 3]
+    while plans:
+        for plan in plans:
+            order.append(plan)
+            low = plan.count("low")
+            rounds.learn(plan, {"step_time_ratio": 1 - 0.2 * low, "metric_drop": 0.1 * (plan[2] == "low")}, [])
+        plans = rounds.next_round()
+    assert rounds.finalists(1) == [("low", "low", "float32")]
+    assert len(order) == len(set(order)) <= 8
+    assert order[2] == ("low", "low", "float32")  # the last unit is tried first
+
+
+def test_a_plan_that_failed_is_not_tried_again():
+    """The search goes around it."""
+    rounds = Neighbourhood(SPACE, Goal("step_time_ratio", "min", kp.Budget()))
+    rounds.learn(SPACE.start, {"step_time_ratio": 1.0}, [])
+    rounds.fail(("float32", "float32", "low"))
+    assert rounds.next_round() == [("float32", "low", "float32"), ("low", "float32", "float32")]
+
+
+@pytest.mark.slow
+def test_plans_of_training_are_judged_by_compared_runs(tmp_path, rng):
+    """Real trainings in processes: figures of each plan, a front, a model in the best plan, and no file."""
+    x, y = nets.images(rng, 96)
+    keras.utils.set_random_seed(1)
+    model = nets.conv(keras)
+    model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    before = model.get_weights()
+    tuner = kp.PrecisionTuner(
+        model, choices=("float32", "mixed_bfloat16"), evaluation="training", budget=kp.Budget(max_metric_drop=0.5),
+        max_trials=2, directory=tmp_path, verbose=False,
+    )  # fmt: skip
+    tuner.search(x, y, validation_data=(x, y), epochs=1, batch_size=32, processes=2, timing_seconds=1.0)
+    results = tuner.results()
+    assert [each.plan.default for each in results] == ["float32", "mixed_bfloat16"]
+    for each in results:
+        assert each.value("step_time_ratio") > 0
+        assert 0 <= each.value("accuracy") <= 1
+    assert results[0].value("metric_drop") == 0  # the same run twice, bit by bit
+    assert tuner.pareto_front()
+    assert tuner.best_plan.kind == "training"
+    built = tuner.get_best_models()[0]
+    assert kp.plan_of(built).default == tuner.best_plan.default
+    with pytest.raises(ExportError, match="kp.apply_plan"):
+        tuner.export_best(tmp_path / "none.tflite")
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_training_that_diverges_is_a_failed_trial(tmp_path, rng, monkeypatch):
+    """Its message says so; the others are kept."""
+    from keras_precision.search import training_runs
+
+    model = nets.conv(keras)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    asked = []
+
+    def compared(saved, train, held, runs, **options):
+        asked.append({"exists": saved.exists(), "runs": runs, **options})
+        low = runs["plan"].default != "float32"
+        rows = lambda name, ms, worse: kp.Result(  # noqa: E731
+            name,
+            [
+                *(
+                    kp.Measurement(f"process {each}", "step_time_ms", ms, step)
+                    for each in range(2)
+                    for step in range(4)
+                ),
+                kp.Measurement("fit", "diverged_share", float(worse)),
+                kp.Measurement("fit", "val_accuracy", 0.9),
+            ],
+        )
+        return kp.Comparison(
+            rows("baseline", 10.0, False), [rows("plan", 5.0 if low else 10.0, low)], metric="val_accuracy"
+        )
+
+    monkeypatch.setattr(training_runs, "compare_training", compared)
+    x, y = nets.images(rng, 32)
+    tuner = kp.PrecisionTuner(
+        model, choices=("float32", "mixed_float16"), evaluation="training", directory=tmp_path, verbose=False,
+        groups="model", max_consecutive_failed_trials=2,
+    )  # fmt: skip
+    tuner.search(x, y, validation_data=(x, y), steps=3)
+    assert asked[0]["exists"]
+    assert asked[0]["steps"] == 3
+    assert asked[0]["metric"] == "accuracy"
+    statuses = [tuner.oracle.trials[each].status for each in tuner.oracle.end_order]
+    assert statuses == ["COMPLETED", "FAILED"]
+    assert "NaN or infinity in 100% of the seeds" in tuner.oracle.trials[tuner.oracle.end_order[1]].message
+    assert tuner.best_plan.default == "float32"
+    shown = front_text(tuner.pareto_front())
+    assert shown.splitlines()[-1] == "a  trial 00  step time 1.00x  metric drop 0  all float32"

@@ -63,6 +63,11 @@ def find_space(
     check_runtime(runtime)
     baseline = "int8" if "int8" in choices else choices[0]
     units = _units(maker, weights)
+    if not units:
+        raise PlanError(
+            "Expected layers with weights to choose for. Received: a model without any. Its precision follows from its inputs: "
+            "export it with kp.export_tflite."
+        )
     found = {choice: _honoured(maker, trace, Space(units, baseline), choice, runtime) for choice in choices}
     space = Space(tuple(_with_choices(unit, choices, found) for unit in units), baseline)
     for choice in choices:

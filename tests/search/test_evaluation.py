@@ -1,5 +1,7 @@
 """How plans are judged: finalists by a quantization-aware training, plans of training by compared runs."""
 
+import types
+
 import keras
 import keras_tuner
 import nets
@@ -9,6 +11,7 @@ import pytest
 import keras_precision as kp
 from keras_precision.errors import DataError, ExportError, InputError, ModelError, PlanError
 from keras_precision.report.front import front_text
+from keras_precision.search import quantization_aware
 from keras_precision.search.goal import Goal
 from keras_precision.search.neighbourhood import Neighbourhood
 from keras_precision.search.space import Space, Unit
@@ -144,6 +147,25 @@ def test_what_cannot_be_judged_so_is_refused_at_once(make, options, error, messa
     """Before any work is done."""
     with pytest.raises(error, match=message):
         make("refused", **options)
+
+
+def test_what_quantization_loses_may_be_won_back(make, monkeypatch):
+    """A drop of the metric is no reason to refuse a search that trains; a size is."""
+    checked = []
+    monkeypatch.setattr(quantization_aware, "check_reachable", lambda budget, *_: checked.append(budget))
+    tuner = make("hopeless", budget=kp.Budget(max_metric_drop=0.0, max_size_bytes=10))
+    tuner.mode.space, tuner.mode.setting = SPACE, types.SimpleNamespace(evaluator=None)
+    tuner.mode.check_budget()
+    assert checked == [kp.Budget(max_size_bytes=10)]
+
+
+def test_a_model_without_weights_has_nothing_to_choose(tmp_path):
+    """The message says what to do with it."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    x = np.ones((8, 4), "float32")
+    tuner = kp.PrecisionTuner(model, x, x, ("int8", "float32"), directory=tmp_path, verbose=False)
+    with pytest.raises(PlanError, match="Expected layers with weights to choose for.*kp.export_tflite"):
+        tuner.search()
 
 
 def test_training_needs_data_and_a_compiled_model(make, unsure, tmp_path):

@@ -357,3 +357,15 @@ def test_a_damaged_outcome_is_told(small, make):
     next(tuner._project.folder.glob("trial_*/evaluation.npz")).write_bytes(b"PK nothing")
     with pytest.raises(FileFormatError, match="expected the outcome of a trial. Received: a damaged file"):
         tuner.search()
+
+
+def test_results_and_front_make_a_report(small, tmp_path):
+    """The chart of the report has a point for each plan that was run, and says its layers."""
+    path = kp.save_report(small.results(), tmp_path / "search.html")
+    text = path.read_text(encoding="utf-8")
+    for each in small.results():
+        assert each.name in text
+    narrow = next(each for each in small.results() if each.plan.layers)
+    layer, precision = next(iter(narrow.plan.layers.items()))
+    assert f"{layer}: {precision}" in text or f"{precision}: {layer}" in text
+    assert "size_bytes" in text or "Size" in text

@@ -14,12 +14,14 @@ class Task(NamedTuple):
     Attributes:
         model: The net.
         x: Samples that it was trained on.
+        y: Their classes.
         x_test: Samples that it has not seen.
         y_test: Their classes.
     """
 
     model: Any
     x: np.ndarray
+    y: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
 
@@ -91,7 +93,7 @@ def task(name: str, data: Path, keep: Path) -> Task:
         model.compile(keras.optimizers.Adam(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
         model.fit(x[:20000], arrays["y_train"][:20000], batch_size=batch, epochs=epochs, verbose=0)
         model.save(path)
-    return Task(keras.models.load_model(path), x, x_test, arrays["y_test"])
+    return Task(keras.models.load_model(path), x, arrays["y_train"], x_test, arrays["y_test"])
 
 
 def chain(layers_: int) -> Any:

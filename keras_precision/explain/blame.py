@@ -144,10 +144,16 @@ class Bench:
         """
         beside = _ACTIVATIONS.get(self._keep, "float32")
         kept = {path: beside for unit in units for path in unit.followers.get(self._keep, ())}
-        kept |= {path: self._keep for unit in units for path in unit.paths}
+        kept |= {path: self._keep for unit in units for path in self._together(unit)}
         wanted = {**self._plan.layers, **kept}
         layers = {path: precision for path, precision in wanted.items() if precision != self._plan.default}
         return PrecisionPlan.deployment(self._plan.default, layers=layers, reasons=reasons)
+
+    def _together(self, unit: Unit) -> list[str]:
+        """The paths of a unit, and of what the plan names beside them for the same operator, such as an activation."""
+        owners = [set(paths) for paths in self._maker.layers if set(paths) & set(unit.paths)]
+        beside = [path for path in self._plan.layers if any(path in paths for paths in owners)]
+        return list(dict.fromkeys([*unit.paths, *beside]))
 
     def won_back(self, order: list[Unit], before: int, most: float, tell: Callable[[int], None]) -> list[Step]:
         """Keep one layer after the other in float, until few enough answers are changed.

@@ -98,6 +98,22 @@ def test_the_rules_name_whom_and_what(setting):
     assert not any(setting[-1].value("lost_samples", name) == 0 for name in hurt)
 
 
+def test_an_activation_goes_with_its_operator(tmp_path, rng):
+    """A depthwise layer that stayed in int8 under int4, and the ReLU in the same operator, are kept together."""
+    import keras
+
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inner = [layers.Conv2D(8, 3, padding="same"), layers.DepthwiseConv2D(3, name="deep"), layers.ReLU(name="relu")]
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(3, activation="softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *inner, *head])
+    x = rng.normal(size=(32, 8, 8, 3)).astype("float32")
+    written = kp.export_tflite(model, tmp_path / "narrow.tflite", "int4", x)
+    assert dict(written.plan.layers) == {"deep": "int8", "relu": "int8"}
+    explained = kp.explain_drop(model, tmp_path / "narrow.tflite", x, np.arange(32) % 3, verbose=False)
+    assert explained.value("changed_kept_alone", "deep") <= 1
+
+
 def test_layers_can_be_kept_in_integers(setting):
     """With keep, layers stay in 16-bit activations where those are enough: here the weights get 8 bits again."""
     model, path, x, y, calibration, _ = setting

@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from search_nets import settle
 
 import keras_precision as kp
 from keras_precision.errors import PrecisionError
@@ -88,22 +89,8 @@ def application(name: str) -> keras.Model:
     size = 96 if name in ("InceptionV3", "Xception", "InceptionResNetV2", "NASNetMobile") else 64
     keras.utils.set_random_seed(0)
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
-    _settle(model)
+    settle(model, images(model))
     return model
-
-
-def _settle(model: keras.Model) -> None:
-    """Give batch normalizations the statistics of the images, as training would.
-
-    With those that they start with the activations of a hundred layers fade to nothing, and gradients overflow.
-    """
-    norms = [layer for layer in kp.layer_paths(model).values() if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    model(images(model), training=True)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def images(model: keras.Model) -> np.ndarray:

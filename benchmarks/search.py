@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import keras_tuner
 import numpy as np
-from search_nets import NETS, Task, chain, task
+from search_nets import NETS, Task, chain, settle, task
 from side_by_side import machine, markdown
 
 import keras_precision as kp
@@ -226,6 +226,7 @@ def growth(counts: Sequence[int], *, mobilenet: bool) -> None:
         keras.utils.set_random_seed(1)
         model = keras.applications.MobileNetV2((96, 96, 3), weights=None, classes=100)
         samples = np.random.default_rng(0).uniform(-1, 1, (64, 96, 96, 3)).astype("float32")
+        settle(model, samples)
         rows.append(["MobileNetV2 (96 x 96)", *timed(model, samples)])
     header = ["net", "layers with a choice", "plans run", "time (s)", "per layer (s)", "points of the front"]
     print(markdown("growth: the front of int8 and int4, 64 samples", header, rows))

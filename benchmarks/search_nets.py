@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["NETS", "Task", "chain", "task"]
+__all__ = ["NETS", "Task", "chain", "settle", "task"]
 
 
 class Task(NamedTuple):
@@ -107,3 +107,21 @@ def chain(layers_: int) -> Any:
         x = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name=f"conv_{number}_a")(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, keras.layers.Dense(10, activation="softmax", name="head")(x))
+
+
+def settle(model: Any, samples: np.ndarray) -> None:
+    """Give batch normalizations the statistics of samples, as training would: without, activations of deep nets fade to nothing.
+
+    Args:
+        model: An untrained net.
+        samples: What it takes.
+    """
+    import keras
+
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(samples, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

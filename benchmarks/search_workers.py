@@ -5,8 +5,8 @@
 ``speed`` runs one search three times: in one process, with a chief and one worker, with a chief and three; the front must
 be the same. A trial's time is the machine's: on as many cores as there are workers, more would be gained. ``kills`` runs a
 chief and three workers, and kills one of the four with SIGKILL at random moments; each is begun again. No trial that had
-ended may be lost or run again, and the front must be that of one process. Each trial waits for a second there, so that
-kills meet trials.
+ended may be lost or run again, and the front must be that of one process. Each trial waits for two seconds there, so
+that kills meet trials; searches are begun until the kills are done.
 """
 
 import argparse
@@ -152,7 +152,7 @@ def killer(folder: Path, count: int, seed: int, told: list[str], over: threading
     drawn = random.Random(seed)
 
     def kill() -> None:
-        while len(told) < count and not over.wait(drawn.uniform(1.0, 12.0)):
+        while len(told) < count and not over.wait(drawn.uniform(0.5, 6.0)):
             if not (folder / "log").exists():  # none is at work yet
                 continue
             name = drawn.choice(["chief", "worker0", "worker1", "worker2"])
@@ -166,26 +166,13 @@ def killer(folder: Path, count: int, seed: int, told: list[str], over: threading
 
 
 def kills(folder: Path, options: argparse.Namespace) -> None:
-    """Kill processes of a search, and look for what was lost."""
+    """Kill processes of searches until that was done often enough, and look for what was lost."""
     expected = front(alone(folder, options, 0.001))
-    made = prepared(folder, options, "killed")
-    told: list[str] = []
-    over = threading.Event()
-    thread = threading.Thread(target=killer(made, options.kills, options.seed, told, over))
-    thread.start()
-    again = run_workers(command(made, 1.0), 3, restarts=10 * options.kills, environment=environment())
-    over.set()
-    thread.join()
-    begun = trials(made)
-    oracle: dict[str, Any] = json.loads((made / "search" / "oracle.json").read_text())
-    repeated = [each for each in begun if each[3] in ("COMPLETED", "FAILED", "INVALID")]
-    twice = len(begun) - len({each[2] for each in begun})
-    rows = [
-        [
-            f"{len(told)} ({told.count('chief')} of the chief)", str(again), str(len(oracle["end_order"])), str(twice),
-            str(len(repeated)), str(front(made) == expected),
-        ]
-    ]  # fmt: skip
+    rows, count = [], 0
+    while count < options.kills and len(rows) < options.kills:
+        found = killed_search(folder, options, len(rows), options.kills - count)
+        count += int(found[0].split()[0])
+        rows.append([*found[:-1], str(found[-1] == expected)])
     header = [
         "kills",
         "processes begun again",
@@ -194,7 +181,28 @@ def kills(folder: Path, options: argparse.Namespace) -> None:
         "ended and run again",
         "same front",
     ]
-    print(markdown(f"kills: a chain of {options.layers} layers, a chief and three workers", header, rows))
+    title = (
+        f"kills: a chain of {options.layers} layers, a chief and three workers, {count} kills in {len(rows)} searches"
+    )
+    print(markdown(title, header, rows))
+
+
+def killed_search(folder: Path, options: argparse.Namespace, number: int, count: int) -> list[Any]:
+    """Run a search, kill its processes, and return what was counted, and its front."""
+    made = prepared(folder, options, f"killed{number}")
+    told: list[str] = []
+    over = threading.Event()
+    thread = threading.Thread(target=killer(made, count, options.seed + number, told, over))
+    thread.start()
+    again = run_workers(command(made, 2.0), 3, restarts=10 * options.kills, environment=environment())
+    over.set()
+    thread.join()
+    begun = trials(made)
+    oracle: dict[str, Any] = json.loads((made / "search" / "oracle.json").read_text())
+    repeated = [each for each in begun if each[3] in ("COMPLETED", "FAILED", "INVALID")]
+    twice = len(begun) - len({each[2] for each in begun})
+    killed = f"{len(told)} ({told.count('chief')} of the chief)"
+    return [killed, str(again), str(len(oracle["end_order"])), str(twice), str(len(repeated)), front(made)]
 
 
 if __name__ == "__main__":

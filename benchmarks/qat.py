@@ -94,8 +94,10 @@ def application(name: str) -> keras.Model:
 
 
 def images(model: keras.Model) -> np.ndarray:
-    """Eight samples of noise."""
-    return np.random.default_rng(0).random((8, *model.inputs[0].shape[1:])).astype("float32")
+    """Eight samples of noise, up to 255 for a net that begins by scaling pixels."""
+    scales = isinstance(model.layers[1], keras.layers.Rescaling | keras.layers.Normalization)
+    most = 255 if scales else 1
+    return (most * np.random.default_rng(0).random((8, *model.inputs[0].shape[1:]))).astype("float32")
 
 
 def covered(model: keras.Model, engine: str) -> str:

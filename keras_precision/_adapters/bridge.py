@@ -28,6 +28,9 @@ _MOST = 1e-2
 
 _ULPS = 2.0**-20
 """Eight units in the last place of float32: by so much samples are changed to see what rounding does to a model."""
+
+_ROUNDINGS = 10
+"""How much more than that counts as rounding: the samples change once, and every layer rounds."""
 _TAKES_NORM = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
@@ -148,7 +151,7 @@ class Bridge:
             return
         again = adapter_of(model).answers(model, [_rounded_otherwise(each) for each in samples])
         for number, (one, other, scale) in enumerate(zip(wanted, again, scales, strict=True)):
-            by_rounding = min(float(np.abs(one - other).max()), _MOST * scale)
+            by_rounding = min(_ROUNDINGS * float(np.abs(one - other).max()), _MOST * scale)
             if not off[number] <= max(_TOLERANCE * scale, by_rounding):
                 raise ModelError(
                     f"Expected the model rebuilt in tf_keras to answer as '{model.name}'. Received: output {number} off by {off[number]:.3g}. "

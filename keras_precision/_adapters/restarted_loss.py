@@ -90,7 +90,14 @@ class _InVariables(_Restarted):
         before = [np.array(each) for each in (total, count)]
         for each in (total, count):
             each.assign(np.zeros((), str(before[0].dtype)))
-        logs = self.inner(*arguments)
+        try:
+            logs = self.inner(*arguments)
+        except (
+            BaseException
+        ):  # the end of data whose length is unknown comes as an error, and the epoch's mean is read behind it
+            for each, value in zip((total, count), before, strict=True):
+                each.assign(value)
+            raise
         mean = self._continued(before, [np.array(each) for each in (total, count)])
         for each, value in zip((total, count), mean, strict=True):
             each.assign(value)

@@ -176,6 +176,29 @@ def test_the_mean_that_is_begun_anew_changes_nothing_of_the_training(stack, rng)
     assert profiler.result.value("skipped_steps") == 4
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras 3 says so of all data of unknown length
+def test_an_epoch_of_unknown_length_stays_nan(stack, rng):
+    """Where the data end with an error inside the step, the mean behind it is that of a fit without the profiler."""
+    x, y = nets.classes(rng, 24)
+    x[4:8] = np.nan
+
+    def batches():
+        for _ in range(2):
+            for start in range(0, 24, 4):
+                yield x[start : start + 4], y[start : start + 4]
+
+    if stack.name in ("tensorflow", "tf_keras"):
+        import tensorflow as tf
+
+        specs = tuple(tf.TensorSpec((4, *each.shape[1:]), each.dtype) for each in (x, y))
+        data, options = tf.data.Dataset.from_generator(batches, output_signature=specs), {"epochs": 2}
+    else:
+        data, options = batches(), {"epochs": 1}
+    with np.errstate(all="ignore"):
+        fitted = compiled(stack).fit(data, shuffle=False, verbose=0, callbacks=[kp.PrecisionProfiler()], **options)
+    assert np.isnan(fitted.history["loss"]).all()
+
+
 def test_missing_scaling_is_found(stack, rng):
     """Layers that were set to float16 one by one get no scaling from Keras: the profiler warns."""
     layers = stack.keras.layers

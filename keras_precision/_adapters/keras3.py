@@ -18,7 +18,7 @@ from keras_precision._adapters.data_wait import (
 )
 from keras_precision._adapters.keras import KerasAdapter, is_numbered, snake_case
 from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
-from keras_precision._adapters.restarted_loss import restarted_mean, restarted_mean_in_state
+from keras_precision._adapters.restarted_loss import restarted_mean
 from keras_precision.optional import require
 
 __all__ = ["ADAPTER"]
@@ -151,11 +151,10 @@ class Keras3Adapter(KerasAdapter):
             return nullcontext(BatchLoss()) if model.jit_compile else heard_by_tracker(tracker)
         if self.has_own_train_step(model) or model.steps_per_execution != 1:
             return nullcontext(BatchLoss())
-        if self.compute.name == "jax":
-            return restarted_mean_in_state(model, tracker)
-        if model.distribute_strategy.num_replicas_in_sync > 1:
+        on_jax = self.compute.name == "jax"
+        if not on_jax and model.distribute_strategy.num_replicas_in_sync > 1:
             return nullcontext(BatchLoss())
-        return restarted_mean(model, tracker)
+        return restarted_mean(model, tracker, in_state=on_jax)
 
     def has_own_train_step(self, model: Any) -> bool:
         """Compare with those of Keras."""

@@ -10,38 +10,22 @@ from keras_precision._adapters.around import Around, put, take_away
 from keras_precision._adapters.batch_loss import BatchLoss
 from keras_precision.optional import require
 
-__all__ = ["restarted_mean", "restarted_mean_in_state"]
+__all__ = ["restarted_mean"]
 
 
 @contextmanager
-def restarted_mean(model: Any, tracker: Any) -> Iterator[BatchLoss]:
-    """Tell the loss of each batch behind the first that is not finite: Keras on TensorFlow.
+def restarted_mean(model: Any, tracker: Any, *, in_state: bool = False) -> Iterator[BatchLoss]:
+    """Tell the loss of each batch behind the first that is not finite: Keras on TensorFlow and on JAX.
 
     Args:
         model: The model, in a ``fit`` that has begun.
         tracker: The metric that averages its loss.
+        in_state: Whether the variables travel through the step as a state, as on JAX.
 
     Yields:
         The loss of the last batch.
     """
-    yield from _put_for_a_while(model, _InVariables(model, tracker))
-
-
-@contextmanager
-def restarted_mean_in_state(model: Any, tracker: Any) -> Iterator[BatchLoss]:
-    """Tell the same where the variables travel through the step as a state: Keras 3 on JAX.
-
-    Args:
-        model: The model, in a ``fit`` that has begun.
-        tracker: The metric that averages its loss.
-
-    Yields:
-        The loss of the last batch.
-    """
-    yield from _put_for_a_while(model, _InState(model, tracker))
-
-
-def _put_for_a_while(model: Any, step: "_Restarted") -> Iterator[BatchLoss]:
+    step = _InState(model, tracker) if in_state else _InVariables(model, tracker)
     try:
         yield step
     finally:
@@ -86,22 +70,24 @@ class _InVariables(_Restarted):
     def __call__(self, *arguments: Any) -> Any:
         if not self.is_armed:
             return self.inner(*arguments)
-        total, count = self.tracker.total, self.tracker.count
-        before = [np.array(each) for each in (total, count)]
-        for each in (total, count):
-            each.assign(np.zeros((), str(before[0].dtype)))
+        before = self._mean()
+        self._put_back([np.zeros((), each.dtype) for each in before])
         try:
             logs = self.inner(*arguments)
-        except (
-            BaseException
-        ):  # the end of data whose length is unknown comes as an error, and the epoch's mean is read behind it
-            for each, value in zip((total, count), before, strict=True):
-                each.assign(value)
+        except BaseException:
+            # The end of data of unknown length comes as an error, and Keras reads the epoch's mean behind it.
+            self._put_back(before)
             raise
-        mean = self._continued(before, [np.array(each) for each in (total, count)])
-        for each, value in zip((total, count), mean, strict=True):
-            each.assign(value)
+        self._put_back(self._continued(before, self._mean()))
         return {**logs, "loss": self.tracker.result()} if isinstance(logs, dict) and "loss" in logs else logs
+
+    def _mean(self) -> list[Any]:
+        """Total and count, as they are now."""
+        return [np.array(each) for each in (self.tracker.total, self.tracker.count)]
+
+    def _put_back(self, mean: Sequence[Any]) -> None:
+        for variable, value in zip((self.tracker.total, self.tracker.count), mean, strict=True):
+            variable.assign(value)
 
 
 class _InState(_Restarted):

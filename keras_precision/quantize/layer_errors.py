@@ -16,9 +16,10 @@ from keras_precision.chatter import captured
 from keras_precision.environment import Environment
 from keras_precision.errors import FileFormatError
 from keras_precision.file_card import card
-from keras_precision.quantize.calibration import Seen, calibrate
+from keras_precision.quantize.calibration import calibrate
 from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.quantize.paired import Errors, paired_errors
+from keras_precision.quantize.seen import Seen
 from keras_precision.quantize.trace import Layers, layers_of
 from keras_precision.result import Measurement, Result
 from keras_precision.tflite_file import EdgeModel, Tensor, inspect

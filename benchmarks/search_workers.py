@@ -14,11 +14,11 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +119,10 @@ def front(folder: Path) -> list[dict[str, str]]:
     return [dict(each.plan.layers) for each in tuner.pareto_front() if each.plan is not None]
 
 
-def alone(folder: Path, options: argparse.Namespace, wait: float = 0.0) -> Path:
+def alone(folder: Path, options: argparse.Namespace, name: str) -> Path:
     """Run the search in one process."""
-    import subprocess
-
-    made = prepared(folder, options, f"alone{wait}")
-    subprocess.run(command(made, wait), env=environment(), check=True)
+    made = prepared(folder, options, name)
+    subprocess.run(command(made), env=environment(), check=True)
     return made
 
 
@@ -137,7 +135,7 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
             made = prepared(folder, options, f"workers{workers}")
             run_workers(command(made), workers, environment=environment())
         else:
-            made = alone(folder, options)
+            made = alone(folder, options, "alone")
         took = time.perf_counter() - began
         begun = trials(made)
         span = max(each.stat().st_mtime for each in made.glob("search/trial_*/evaluation.npz")) - float(begun[0][0])
@@ -147,27 +145,23 @@ def speed(folder: Path, options: argparse.Namespace) -> None:
     print(markdown(title, ["processes", "plans run", "all (s)", "of which trials (s)", "same front"], rows))
 
 
-def killer(folder: Path, count: int, seed: int, told: list[str], over: threading.Event) -> Callable[[], None]:
-    """Return what kills a random process of the search at random moments."""
+def kill(folder: Path, count: int, seed: int, told: list[str], over: threading.Event) -> None:
+    """Kill a random process of the search at random moments, and note which, until it was done often enough."""
     drawn = random.Random(seed)
-
-    def kill() -> None:
-        while len(told) < count and not over.wait(drawn.uniform(0.5, 6.0)):
-            if not (folder / "log").exists():  # none is at work yet
-                continue
-            name = drawn.choice(["chief", "worker0", "worker1", "worker2"])
-            try:
-                os.kill(int((folder / f"pid_{name}").read_text()), signal.SIGKILL)
-            except (ProcessLookupError, FileNotFoundError, ValueError):  # it is being begun again
-                continue
-            told.append(name)
-
-    return kill
+    while len(told) < count and not over.wait(drawn.uniform(0.5, 6.0)):
+        if not (folder / "log").exists():  # none is at work yet
+            continue
+        name = drawn.choice(["chief", "worker0", "worker1", "worker2"])
+        try:
+            os.kill(int((folder / f"pid_{name}").read_text()), signal.SIGKILL)
+        except (ProcessLookupError, FileNotFoundError, ValueError):  # it is being begun again
+            continue
+        told.append(name)
 
 
 def kills(folder: Path, options: argparse.Namespace) -> None:
     """Kill processes of searches until that was done often enough, and look for what was lost."""
-    expected = front(alone(folder, options, 0.001))
+    expected = front(alone(folder, options, "undisturbed"))
     rows, count = [], 0
     while count < options.kills and len(rows) < options.kills:
         found = killed_search(folder, options, len(rows), options.kills - count)
@@ -192,7 +186,7 @@ def killed_search(folder: Path, options: argparse.Namespace, number: int, count:
     made = prepared(folder, options, f"killed{number}")
     told: list[str] = []
     over = threading.Event()
-    thread = threading.Thread(target=killer(made, count, options.seed + number, told, over))
+    thread = threading.Thread(target=kill, args=(made, count, options.seed + number, told, over))
     thread.start()
     again = run_workers(command(made, 2.0), 3, restarts=10 * options.kills, environment=environment())
     over.set()

@@ -49,23 +49,21 @@ class FileLayer(keras.layers.Layer):
         return {**base, "content": text, "inputs": self._inputs, "shapes": self._shapes}
 
 
-def file_model(
-    content: bytes, inputs: list[Input], shapes: list[list[int]], like: Any = None, *, names: list[str] | None = None
-) -> Any:
+def file_model(content: bytes, inputs: list[Input], names: list[str], shapes: list[list[int]], like: Any = None) -> Any:
     """Return a Keras 3 model that answers as a file does.
 
     Args:
         content: A ``.tflite`` file for one sample at a time.
         inputs: The inputs of the model that it was made from.
+        names: What the file calls these.
         shapes: The shape of each of its outputs, without the batch axis.
         like: A compiled Keras 3 model, whose loss and metrics are taken over; None for none.
-        names: What the file calls these inputs; None where it calls them as the model does.
 
     Returns:
         The model. It runs eagerly, sample by sample, and cannot be trained.
     """
     given = [keras.Input(each.shape, dtype=each.dtype, name=each.name) for each in inputs]
-    layer = FileLayer(content, names or [each.name for each in inputs], shapes, name="file")
+    layer = FileLayer(content, names, shapes, name="file")
     model = keras.Model(given if len(given) > 1 else given[0], layer(given if len(given) > 1 else given[0]))
     settings = getattr(getattr(like, "_compile_config", None), "config", None) or {}
     taken = {key: settings.get(key) for key in ("loss", "metrics") if settings.get(key) is not None}

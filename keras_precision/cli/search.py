@@ -12,8 +12,6 @@ from keras_precision.cli.verb import Answer, Verb
 
 __all__ = ["VERB"]
 
-_CHOICES = ("int8", "int4", "int16x8", "float32")
-
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="FILE", help="a .keras, .h5 or .hdf5 file")
@@ -32,7 +30,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--samples", type=int, default=256, metavar="N", help="calibrate on the first N samples (256)")
     parser.add_argument(
-        "--choices", nargs="+", default=list(_CHOICES), metavar="NAME", help="precisions to choose from"
+        "--choices", nargs="+", metavar="NAME", help="precisions to choose from (int8 int4 int16x8 float32)"
     )
     parser.add_argument("--max-metric-drop", type=float, metavar="X", help="how much of the metric may be lost")
     parser.add_argument("--max-size", type=float, metavar="BYTES", help="how large the file may be")

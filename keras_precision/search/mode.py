@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from keras_precision.divergence import Answers
-from keras_precision.errors import InputError
+from keras_precision.errors import InputError, ModelError
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Result
 from keras_precision.search.evaluator import Evaluation
 from keras_precision.search.outcomes import Outcome
 from keras_precision.search.space import Assignment, Space
 
-__all__ = ["EVALUATION", "Given", "Mode", "Rounds", "is_finalist"]
+__all__ = ["EVALUATION", "Given", "Mode", "Rounds", "check_compiled", "is_finalist"]
 
 EVALUATION = "evaluation"
 """The hyperparameter that says how a trial is judged, where a search judges in two ways."""
@@ -69,14 +69,12 @@ class Mode(ABC):
 
     Attributes:
         name: What ``evaluation=`` calls it.
-        trains: Whether it needs training data.
         choices: The precisions that are chosen among.
         space: The plans; there once ``prepare`` has run.
         reference_figures: What the float model costs and scores.
     """
 
     name: ClassVar[str]
-    trains: ClassVar[bool]
     choices: tuple[str, ...]
     space: Space
     reference_figures: dict[str, float]
@@ -201,3 +199,19 @@ def is_finalist(values: Mapping[str, Any]) -> bool:
         Whether it is.
     """
     return values.get(EVALUATION) == "quantization_aware"
+
+
+def check_compiled(model: Any, why: str) -> None:
+    """Raise where a model cannot be trained as it is.
+
+    Args:
+        model: The model.
+        why: What it would be trained for.
+
+    Raises:
+        ModelError: It is not compiled.
+    """
+    if getattr(model, "optimizer", None) is None:
+        raise ModelError(
+            f"Expected a compiled model, {why}. Received: '{model.name}', not compiled. Call model.compile."
+        )

@@ -12,12 +12,14 @@ from keras_precision.search.quantization_aware import QuantizationAware
 from keras_precision.search.training_runs import TrainingRuns
 from keras_precision.search.wishes import Wishes
 
-__all__ = ["DEPLOYED", "mode_of"]
+__all__ = ["mode_of"]
 
-DEPLOYED = ("int8", "int4", "int16x8", "float32")
+_USUAL = {
+    PostTraining.name: ("int8", "int4", "int16x8", "float32"),
+    QuantizationAware.name: ("int8", "int4"),
+    TrainingRuns.name: TRAINING_PRECISIONS,
+}
 """What a search chooses from, where nothing is said."""
-
-_NAMES = (PostTraining.name, QuantizationAware.name, TrainingRuns.name)
 
 
 def mode_of(
@@ -48,12 +50,12 @@ def mode_of(
         InputError: There is no such mode, or an argument cannot be used.
         PrecisionError: The choices cannot be used.
     """
+    if name not in _USUAL:
+        raise InputError(
+            f"Expected evaluation to be one of {', '.join(_USUAL)}. Received: {name!r}. {nearest(str(name), _USUAL)}".rstrip()
+        )
+    given = _USUAL[name] if choices is None else choices
     if name == TrainingRuns.name:
-        return TrainingRuns(model, TRAINING_PRECISIONS if choices is None else choices, wishes, groups=groups)
-    if name == QuantizationAware.name:
-        return QuantizationAware(model, choices or ("int8", "int4"), wishes, runtime=runtime, samples=samples)
-    if name == PostTraining.name:
-        return PostTraining(model, DEPLOYED if choices is None else choices, wishes, runtime=runtime, samples=samples)
-    raise InputError(
-        f"Expected evaluation to be one of {', '.join(_NAMES)}. Received: {name!r}. {nearest(str(name), _NAMES)}".rstrip()
-    )
+        return TrainingRuns(model, given, wishes, groups=groups)
+    kind = QuantizationAware if name == QuantizationAware.name else PostTraining
+    return kind(model, given, wishes, runtime=runtime, samples=samples)

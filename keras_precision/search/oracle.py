@@ -67,9 +67,8 @@ class PrecisionOracle(_tuner.Oracle):
             ``status``, and ``values`` where there is a plan; idle while others of the round still run.
         """
         assert self.strategy is not None, "attach comes first"
-        searched = [trial for trial in self.trials.values() if not is_finalist(trial.hyperparameters.values)]
-        given = {self._assignment(trial) for trial in searched}
-        while self.max_trials is None or len(searched) < self.max_trials - self._wanted:
+        given = self._by_plan(finalists=False)
+        while self.max_trials is None or len(given) < self.max_trials - self._wanted:
             waiting = [plan for plan in self._rounds[-1] if plan not in given]
             if waiting:
                 return self._running(waiting[0], "post_training")
@@ -90,7 +89,7 @@ class PrecisionOracle(_tuner.Oracle):
                 return {"status": _tuner.engine.trial.TrialStatus.IDLE}
             self._learn()
             self._finalists = self.strategy.finalists(self._wanted)
-        last = {self._assignment(trial) for trial in self.trials.values() if is_finalist(trial.hyperparameters.values)}
+        last = self._by_plan(finalists=True)
         waiting = [plan for plan in self._finalists or [] if plan not in last]
         if waiting:
             return self._running(waiting[0], "quantization_aware")
@@ -129,11 +128,7 @@ class PrecisionOracle(_tuner.Oracle):
         """Take in the outcomes of the rounds that have not been learned, in their order, whoever ran them."""
         assert self.strategy is not None
         assert self._project is not None
-        trials = {
-            self._assignment(trial): trial
-            for trial in self.trials.values()
-            if not is_finalist(trial.hyperparameters.values)
-        }
+        trials = self._by_plan(finalists=False)
         for plans in self._rounds[self._learned :]:
             for plan in plans:
                 trial = trials.get(plan)
@@ -145,6 +140,9 @@ class PrecisionOracle(_tuner.Oracle):
                     self.strategy.learn(plan, outcome.figures, outcome.answers)
         self._learned = len(self._rounds)
 
-    def _assignment(self, trial: Any) -> Assignment:
+    def _by_plan(self, *, finalists: bool) -> dict[Assignment, Any]:
+        """The trials so far by their plans: those of the search, or those that were trained behind it."""
         assert self.strategy is not None
-        return self.strategy.space.assignment(trial.hyperparameters.values)
+        every = [(trial.hyperparameters.values, trial) for trial in self.trials.values()]
+        space = self.strategy.space
+        return {space.assignment(values): trial for values, trial in every if is_finalist(values) == finalists}

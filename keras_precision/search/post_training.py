@@ -40,7 +40,6 @@ class PostTraining(Mode):
     """
 
     name: ClassVar[str] = "post_training"
-    trains: ClassVar[bool] = False
     setting: Setting
 
     def __init__(
@@ -107,8 +106,7 @@ class PostTraining(Mode):
         shapes = [list(each.shape[1:]) for each in self.setting.evaluator.reference]
         like = self.model if isinstance(self.model, adapter_for_file().keras.Model) else None
         inputs = list(adapter_of(self.model).inputs(self.model))
-        names = self.input_names(values, folder)
-        return file_model(self.content(values, folder), inputs, shapes, like, names=names)
+        return file_model(self.content(values, folder), inputs, self.input_names(values, folder), shapes, like)
 
     def input_names(self, values: Mapping[str, str], folder: Path) -> list[str]:
         """Return what the file of a trial calls the inputs.

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 from keras_precision._adapters import adapter_for_file, adapter_of
 from keras_precision.deploy.tflite import export_tflite
-from keras_precision.errors import DataError, DestinationError, ModelError, PlanError
+from keras_precision.errors import DataError, DestinationError, PlanError
 from keras_precision.files import write_whole
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.aware.verb import quantize_aware
 from keras_precision.result import Result
 from keras_precision.search.evaluator import Evaluation
-from keras_precision.search.mode import EVALUATION, Given, is_finalist
+from keras_precision.search.mode import EVALUATION, Given, check_compiled, is_finalist
 from keras_precision.search.outcomes import Outcome
 from keras_precision.search.post_training import PostTraining
 from keras_precision.search.reachable import check_reachable
@@ -44,7 +44,6 @@ class QuantizationAware(PostTraining):
     """
 
     name: ClassVar[str] = "quantization_aware"
-    trains: ClassVar[bool] = True
 
     def __init__(
         self, model: Any, choices: Sequence[str], wishes: Wishes, *, runtime: str = "litert", samples: int | None = None
@@ -57,10 +56,7 @@ class QuantizationAware(PostTraining):
                 f"Expected choices among {', '.join(_TRAINABLE[family])}, which a model of {family} can be trained for. "
                 f"Received: {', '.join(others)}. Leave them out, or search with evaluation='post_training'."
             )
-        if getattr(model, "optimizer", None) is None:
-            raise ModelError(
-                f"Expected a compiled model, to train the finalists. Received: '{model.name}', not compiled. Call model.compile."
-            )
+        check_compiled(model, "to train the finalists")
         self._given = Given()
 
     def check_options(self, options: Mapping[str, Any]) -> None:

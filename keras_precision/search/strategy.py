@@ -116,9 +116,7 @@ class Strategy:
         Returns:
             At most ``round_size`` of them; none where no plan promises to be better by more than the tolerance.
         """
-        if self.space.start not in self._figures:
-            return []
-        candidates = Candidates.of(self.space, self._model, self._figures, self._failed)
+        candidates = self._candidates()
         if candidates is None:
             return []
         chosen = self._on_the_front(candidates) if self.goal.figure == "front" else self._towards_the_goal(candidates)
@@ -147,9 +145,7 @@ class Strategy:
     def _ladder(self, figure: str, count: int) -> list[Assignment]:
         """Plans from the best to the cheapest there is."""
         best = self.best()
-        candidates = None
-        if self.space.start in self._figures:
-            candidates = Candidates.of(self.space, self._model, self._figures, self._failed)
+        candidates = self._candidates()
         top = max(each[figure] for each in self._figures.values()) if best is None else best.figures[figure]
         found = [] if best is None else [best.assignment]
         if candidates is not None:
@@ -165,6 +161,12 @@ class Strategy:
                 if nearest is not None and nearest.assignment not in found:
                     found.append(nearest.assignment)
         return found[:count]
+
+    def _candidates(self) -> Candidates | None:
+        """Plans that were not run; None where the evidence cannot tell of any."""
+        if self.space.start not in self._figures:
+            return None
+        return Candidates.of(self.space, self._model, self._figures, self._failed)
 
     def _towards_the_goal(self, candidates: Candidates) -> list[Guess]:
         """The candidates that may be better than the best, the most promising first; sets gap and bound."""

@@ -14,22 +14,21 @@ from keras_precision.errors import (
     DataError,
     ExportError,
     InputError,
-    ModelError,
     NotMeasuredError,
     PlanError,
     SearchError,
 )
 from keras_precision.experiment.training import compare_training
-from keras_precision.plan import PrecisionPlan, check_precision
+from keras_precision.plan import PrecisionPlan
 from keras_precision.planned import apply_plan
-from keras_precision.quantize.float_file import weights_digest
 from keras_precision.result import Result
 from keras_precision.search.evaluator import Evaluation
 from keras_precision.search.groups import Grouping, grouped
-from keras_precision.search.mode import Given, Mode
+from keras_precision.search.mode import Given, Mode, check_compiled
 from keras_precision.search.neighbourhood import Neighbourhood
 from keras_precision.search.outcomes import Outcome
 from keras_precision.search.space import Space, Unit
+from keras_precision.search.units import check_choices
 from keras_precision.search.wishes import Wishes
 
 __all__ = ["TrainingRuns", "TrainingSpace"]
@@ -83,27 +82,20 @@ class TrainingRuns(Mode):
     """
 
     name: ClassVar[str] = "training"
-    trains: ClassVar[bool] = True
 
     def __init__(self, model: Any, choices: Sequence[str], wishes: Wishes, *, groups: Grouping = "block") -> None:
-        given = (choices,) if isinstance(choices, str) else tuple(choices)
-        for each in given:
-            check_precision(each, "training", "a choice")
-        if len(given) < 2 or len(set(given)) < len(given):
-            raise InputError(f"Expected two or more precisions to choose from, each once. Received: {given!r}.")
-        if getattr(model, "optimizer", None) is None:
-            raise ModelError(
-                f"Expected a compiled model, to train it. Received: '{model.name}', not compiled. Call model.compile."
-            )
-        self.model, self.wishes, self.choices = model, wishes, given
+        self.model, self.wishes, self.choices = model, wishes, check_choices(choices, "training")
+        check_compiled(model, "to train it")
         layers = layer_paths(model)
         weighs = {path for path, layer in layers.items() if getattr(layer, "weights", ())}
         units = tuple(
-            Unit(name, paths, given) for name, paths in grouped(layers, groups).items() if weighs.intersection(paths)
+            Unit(name, paths, self.choices)
+            for name, paths in grouped(layers, groups).items()
+            if weighs.intersection(paths)
         )
         if not units:
             raise PlanError(f"Expected layers with weights to choose for. Received: '{model.name}', with none.")
-        self.space = TrainingSpace(units, given[0])
+        self.space = TrainingSpace(units, self.choices[0])
         self.reference_figures = {}
         self._given = Given()
 
@@ -121,7 +113,7 @@ class TrainingRuns(Mode):
             what = "data to train with" if given.x is None else "validation data"
             raise DataError(f"Expected {what}. Received: None. Give them to search(x, y, validation_data=(x, y)).")
         self._given = given
-        return {"model": weights_digest(self.model)}
+        return {}
 
     def check_budget(self) -> None:
         """The baseline keeps every budget: it loses nothing."""

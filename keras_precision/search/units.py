@@ -7,7 +7,7 @@ from keras_precision.deploy.candidate import read_back
 from keras_precision.deploy.readback import realised_plan
 from keras_precision.edge_runtimes import check_runtime, obstacles
 from keras_precision.errors import InputError, PlanError
-from keras_precision.plan import PrecisionPlan, check_precision
+from keras_precision.plan import Kind, PrecisionPlan, check_precision
 from keras_precision.quantize.trace import Trace, layers_of
 from keras_precision.search.macs import macs
 from keras_precision.search.maker import FileMaker
@@ -17,22 +17,23 @@ from keras_precision.tflite_file import EdgeModel
 __all__ = ["check_choices", "find_space"]
 
 
-def check_choices(choices: Sequence[str]) -> tuple[str, ...]:
+def check_choices(choices: Sequence[str], kind: Kind = "deployment") -> tuple[str, ...]:
     """Return the choices, checked.
 
     Args:
-        choices: Deployment precisions.
+        choices: Precisions.
+        kind: Of plans that they are for.
 
     Returns:
         The same, as a tuple.
 
     Raises:
         InputError: There are fewer than two, or one stands there twice.
-        UnknownPrecisionError: One is no deployment precision.
+        UnknownPrecisionError: One is no precision of that kind.
     """
     given = (choices,) if isinstance(choices, str) else tuple(choices)
     for choice in given:
-        check_precision(choice, "deployment", "a choice")
+        check_precision(choice, kind, "a choice")
     if len(given) < 2 or len(set(given)) < len(given):
         raise InputError(f"Expected two or more precisions to choose from, each once. Received: {given!r}.")
     return given

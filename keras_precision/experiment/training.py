@@ -15,7 +15,7 @@ from keras_precision.files import check_destination
 from keras_precision.plan import PrecisionPlan, check_precision
 from keras_precision.progress import progress
 
-__all__ = ["check_runs", "compare_training"]
+__all__ = ["check_numbers", "check_runs", "compare_training"]
 
 
 def compare_training(
@@ -89,7 +89,7 @@ def compare_training(
     watch, runs = Watch(processes, resolution, timing_seconds), check_runs(precisions)
     checked = check_data(train_data, "training data"), check_data(validation_data, "validation data")
     task = Task(check_build(build), *checked, callbacks, batch_size, epochs, steps, metric)
-    _check_numbers(task, seeds, watch, time_limit)
+    check_numbers(task, seeds, watch, time_limit)
     series = Series(
         runs,
         packed(task, "build, data and callbacks"),
@@ -159,7 +159,18 @@ def check_runs(precisions: Any, least: int = 2) -> dict[str, str | PrecisionPlan
     return runs
 
 
-def _check_numbers(task: Task, seeds: Sequence[int], watch: Watch, time_limit: float | None) -> None:
+def check_numbers(task: Task, seeds: Sequence[int], watch: Watch, time_limit: float | None = None) -> None:
+    """Raise where a number of a comparison is none that it can have.
+
+    Args:
+        task: What every run does.
+        seeds: One training each.
+        watch: How turns are taken.
+        time_limit: Seconds for everything; None for no limit.
+
+    Raises:
+        InputError: One cannot be used.
+    """
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"Expected different seeds, and at least one. Received: {seeds!r}.")
     counts = {

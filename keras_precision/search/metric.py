@@ -1,7 +1,7 @@
 """Score: a compiled metric, or any of Keras, computed on the answers of a file."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from keras_precision.errors import InputError, nearest
 from keras_precision.metrics import metric_of
 from keras_precision.scores import SCORES
 
-__all__ = ["Direction", "Score", "score_of"]
+__all__ = ["Direction", "Score", "compile_argument", "compiled_names", "score_of"]
 
 Array = npt.NDArray[Any]
 Direction = Literal["max", "min"]
@@ -26,11 +26,18 @@ class Score:
         name: What results call it.
         direction: ``"max"`` where higher is better, else ``"min"``.
         compute: Labels and predictions, of shape (n, ...), to the figure.
+        alias: What it was compiled as, such as ``"mae"``; None where that is its name.
     """
 
     name: str
     direction: Direction
     compute: Callable[[Array, Array], float]
+    alias: str | None = None
+
+    @property
+    def logged(self) -> str:
+        """What the logs of a training call it."""
+        return self.alias or self.name
 
     def drop(self, reference: float, value: float) -> float:
         """Return how much worse a value is than another.
@@ -65,13 +72,12 @@ def score_of(model: Any, wanted: Any, direction: str | None = None, *, compiled:
     adapter = adapter_of(model)
     if not isinstance(wanted, str) or not compiled:
         return _with_direction(_made(adapter, wanted), direction)
-    name = wanted.removeprefix("val_")
-    settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
-    if name == "loss" and settings.get("loss") is not None:
-        return Score("loss", "min", _loss(adapter, settings["loss"]))
-    known = {alias: metric for metric in _flat(settings.get("metrics")) for alias in _aliases(metric)}
+    name, loss = wanted.removeprefix("val_"), compile_argument(model, "loss")
+    if name == "loss" and loss is not None:
+        return Score("loss", "min", _loss(adapter, loss))
+    known = {alias: metric for metric in _flat(compile_argument(model, "metrics")) for alias in _aliases(metric)}
     if name not in known:
-        names = sorted({_aliases(metric)[0] for metric in _flat(settings.get("metrics"))})
+        names = sorted({_aliases(metric)[0] for metric in _flat(compile_argument(model, "metrics"))})
         listed = f"it is compiled with {', '.join(names)}" if names else "it is compiled with no metrics"
         raise InputError(
             f"Expected a metric that the model '{model.name}' is compiled with. Received: '{wanted}'; {listed}. "
@@ -79,7 +85,33 @@ def score_of(model: Any, wanted: Any, direction: str | None = None, *, compiled:
                 "  ", " "
             )
         )
-    return _with_direction(_made(adapter, known[name]), direction)
+    return replace(_with_direction(_made(adapter, known[name]), direction), alias=_aliases(known[name])[-1])
+
+
+def compiled_names(model: Any) -> list[str]:
+    """Return what the logs of a training will have.
+
+    Args:
+        model: A compiled model.
+
+    Returns:
+        ``"loss"``, and each metric as Keras calls it there.
+    """
+    return ["loss", *(_aliases(metric)[-1] for metric in _flat(compile_argument(model, "metrics")))]
+
+
+def compile_argument(model: Any, argument: str) -> Any:
+    """Return what a model was compiled with.
+
+    Args:
+        model: The model.
+        argument: Of ``compile``.
+
+    Returns:
+        Its value; None where there is none.
+    """
+    settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
+    return settings.get(argument)
 
 
 def _flat(metrics: Any) -> Iterator[Any]:
@@ -94,7 +126,7 @@ def _flat(metrics: Any) -> Iterator[Any]:
 
 
 def _aliases(metric: Any) -> list[str]:
-    """What a metric is called: by the user, and in results."""
+    """What a metric is called: in results, and by the user, and so in logs."""
     given = metric if isinstance(metric, str) else str(getattr(metric, "name", getattr(metric, "__name__", metric)))
     known = SCORES.get(given)
     return list(dict.fromkeys([known.__name__ if known else given, given]))

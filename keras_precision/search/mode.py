@@ -13,7 +13,7 @@ from keras_precision.search.evaluator import Evaluation
 from keras_precision.search.outcomes import Outcome
 from keras_precision.search.space import Assignment, Space
 
-__all__ = ["EVALUATION", "Given", "Mode", "Rounds", "check_compiled", "is_finalist"]
+__all__ = ["EVALUATION", "Given", "Mode", "Rounds", "check_compiled", "described", "is_finalist"]
 
 EVALUATION = "evaluation"
 """The hyperparameter that says how a trial is judged, where a search judges in two ways."""
@@ -35,6 +35,32 @@ class Given(NamedTuple):
     x: Any = None
     y: Any = None
     options: Mapping[str, Any] = {}
+
+    def behind(self, own: "Given", used: "Given | None") -> "Given":
+        """Return what a search is given, with what is known already.
+
+        Args:
+            own: What the tuner was given, which comes first.
+            used: What a search before was given, which comes last.
+
+        Returns:
+            This, with the representative and the validation data to use.
+        """
+        order = (own, self, used or Given())
+        representative = next((each.representative for each in order if each.representative is not None), None)
+        validation = next((each.validation for each in order if each.validation is not None), None)
+        return self._replace(representative=representative, validation=validation)
+
+    def is_judged_like(self, other: "Given") -> bool:
+        """Tell whether plans are made and judged with the same data.
+
+        Args:
+            other: What was given before.
+
+        Returns:
+            Whether these are the very same objects.
+        """
+        return self.representative is other.representative and self.validation is other.validation
 
 
 class Rounds(Protocol):
@@ -94,9 +120,24 @@ class Mode(ABC):
                 "with evaluation='quantization_aware' or 'training' one is."
             )
 
+    def train_with(self, given: Given) -> dict[str, str]:
+        """Take what plans are trained with, if they are.
+
+        Args:
+            given: The data, and the options of the training.
+
+        Returns:
+            What tells this search from others, as text.
+
+        Raises:
+            DataError: There are no data, where some are needed.
+            InputError: An option cannot be used.
+        """
+        return {}
+
     @abstractmethod
     def prepare(self, given: Given) -> dict[str, str]:
-        """Check the data, and find the space.
+        """Check the data that plans are judged on, and find the space.
 
         Args:
             given: The data.
@@ -199,6 +240,21 @@ def is_finalist(values: Mapping[str, Any]) -> bool:
         Whether it is.
     """
     return values.get(EVALUATION) == "quantization_aware"
+
+
+def described(options: Mapping[str, Any]) -> str:
+    """Return the options of a training as text, to tell searches apart.
+
+    Args:
+        options: By name.
+
+    Returns:
+        Those that are numbers, texts, or lists of them, by name; nothing of others, such as callbacks.
+    """
+    plain = {
+        name: value for name, value in sorted(options.items()) if isinstance(value, str | int | float | list | tuple)
+    }
+    return ", ".join(f"{name}={value!r}" for name, value in plain.items() if name not in ("verbose", "callbacks"))
 
 
 def check_compiled(model: Any, why: str) -> None:

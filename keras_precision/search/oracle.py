@@ -49,6 +49,8 @@ class PrecisionOracle(_tuner.Oracle):
             finalists: How many plans are judged once more, by a training, when the search has ended.
         """
         self.strategy, self._project, self._learned, self._wanted = strategy, project, 0, finalists
+        if self._finalists is not None and len(self._finalists) < finalists:
+            self._finalists = None
         rounds, self._rounds = self._rounds, [strategy.first_round()]
         if self.max_trials is None:
             self.max_trials = len(self._rounds[0]) + more + finalists
@@ -71,6 +73,7 @@ class PrecisionOracle(_tuner.Oracle):
         while self.max_trials is None or len(given) < self.max_trials - self._wanted:
             waiting = [plan for plan in self._rounds[-1] if plan not in given]
             if waiting:
+                self._finalists = None  # of a search that goes on with more trials than before
                 return self._running(waiting[0], "post_training")
             if self._any_runs():
                 return {"status": _tuner.engine.trial.TrialStatus.IDLE}

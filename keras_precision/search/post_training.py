@@ -13,11 +13,12 @@ from keras_precision.files import write_whole
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Result
 from keras_precision.search.evaluator import Evaluation
+from keras_precision.search.held_out import held_out
 from keras_precision.search.mode import Given, Mode
 from keras_precision.search.outcomes import Outcome
 from keras_precision.search.project import digest_of
 from keras_precision.search.reachable import check_reachable
-from keras_precision.search.setting import Setting, held_out, ready
+from keras_precision.search.setting import Setting, ready
 from keras_precision.search.strategy import Strategy
 from keras_precision.search.units import check_choices
 from keras_precision.search.wishes import Wishes
@@ -51,14 +52,12 @@ class PostTraining(Mode):
 
     def prepare(self, given: Given) -> dict[str, str]:
         """Calibrate, and find the layers that can be chosen for."""
-        pair = isinstance(given.validation, tuple) and len(given.validation) == 2
-        x, y = given.validation if pair else (given.validation, None)
-        if given.representative is None or x is None:
+        if given.representative is None or given.validation is None:
             what = "representative data" if given.representative is None else "validation data"
             raise DataError(
                 f"Expected {what}. Received: None. Give them to kp.PrecisionTuner, or to search(x, y, validation_data=(x, y))."
             )
-        held = held_out(self.model, x, y, self.wishes.score, self._samples)
+        held = held_out(self.model, given.validation, self.wishes.score, self._samples)
         self.setting = ready(
             self.model, given.representative, held, self.choices, runtime=self._runtime, latency=self.wishes.latency
         )

@@ -52,7 +52,7 @@ class Project:
                 f"Expected an empty folder, or that of a precision search. Received: '{self.folder}', which holds other files. "
                 "Choose another project_name, or pass overwrite=True to remove them."
             )
-        known = parse_document(self._card.read_bytes(), self._card, _FORMAT, _VERSION).texts("purpose")
+        known = self._known()
         others = [name for name, value in purpose.items() if name in known and known[name] != value]
         if others:
             told = ", ".join(f"{name} ({known[name]}, now {purpose[name]})" for name in others)
@@ -62,14 +62,18 @@ class Project:
             )
 
     def sign(self, purpose: Mapping[str, str]) -> None:
-        """Write down what the search is of.
+        """Write down what the search is of, and what has become known of it since.
 
         Args:
             purpose: As for ``claim``.
         """
-        if not self._card.exists():
+        known = self._known() if self._card.exists() else {}
+        if set(purpose) - set(known):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._card, document(_FORMAT, _VERSION, {"purpose": dict(purpose)}))
+            write_whole(self._card, document(_FORMAT, _VERSION, {"purpose": {**purpose, **known}}))
+
+    def _known(self) -> Mapping[str, str]:
+        return parse_document(self._card.read_bytes(), self._card, _FORMAT, _VERSION).texts("purpose")
 
     def keep(self, trial_id: str, evaluation: Evaluation) -> None:
         """Write what a trial's file cost and answered, whole or not at all.

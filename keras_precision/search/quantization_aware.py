@@ -1,6 +1,7 @@
 """QuantizationAware: post-training trials, and then a short training for each of the best plans."""
 
 import copy
+import inspect
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,13 @@ from typing import Any, ClassVar
 
 from keras_precision._adapters import adapter_for_file, adapter_of
 from keras_precision.deploy.tflite import export_tflite
-from keras_precision.errors import DataError, DestinationError, PlanError
+from keras_precision.errors import DataError, DestinationError, InputError, PlanError, nearest
 from keras_precision.files import write_whole
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.aware.verb import quantize_aware
 from keras_precision.result import Result
 from keras_precision.search.evaluator import Evaluation
-from keras_precision.search.mode import EVALUATION, Given, check_compiled, is_finalist
+from keras_precision.search.mode import EVALUATION, Given, check_compiled, described, is_finalist
 from keras_precision.search.outcomes import Outcome
 from keras_precision.search.post_training import PostTraining
 from keras_precision.search.reachable import check_reachable
@@ -60,16 +61,21 @@ class QuantizationAware(PostTraining):
         self._given = Given()
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Take all: they go to ``fit``."""
+        """Take those of ``fit``."""
+        known = [name for name in inspect.signature(self.model.fit).parameters if name not in ("x", "y")]
+        for unknown in sorted(set(options) - set(known)):
+            raise InputError(
+                f"Expected x, y, validation_data, verbose, lease_s, or an option of fit. Received: {unknown}. {nearest(unknown, known)}".rstrip()
+            )
 
-    def prepare(self, given: Given) -> dict[str, str]:
-        """Calibrate, and keep the data to train with."""
+    def train_with(self, given: Given) -> dict[str, str]:
+        """Keep the data and options of the finalists' training."""
         if given.x is None:
             raise DataError(
                 "Expected data to train the finalists with. Received: None. Give them to search(x, y, epochs=1)."
             )
         self._given = given
-        return super().prepare(given)
+        return {"training": described(given.options)}
 
     def check_budget(self) -> None:
         """Check sizes and times; what quantization loses, a training may win back."""

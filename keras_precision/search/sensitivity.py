@@ -12,8 +12,9 @@ from keras_precision.errors import DataError
 from keras_precision.progress import progress
 from keras_precision.quantize.calibration import Calibration
 from keras_precision.result import Measurement, Result
+from keras_precision.search.held_out import held_out
 from keras_precision.search.metric import score_of
-from keras_precision.search.setting import held_out, ready
+from keras_precision.search.setting import ready
 from keras_precision.search.units import check_choices
 from keras_precision.tflite_file import runtime as installed_runtime
 
@@ -72,14 +73,13 @@ def sensitivity(
     inputs = adapter_of(model).inputs(model)
     installed_runtime()
     score = None if metric is None else score_of(model, metric)
-    x, y = _samples_and_labels(validation_data)
-    if x is None:
+    if validation_data is None:
         if isinstance(representative_dataset, Calibration):
             raise DataError(
                 "Expected samples to run the files on. Received: a calibration, which holds none. Pass validation_data=x."
             )
-        representative_dataset = x = read_samples(representative_dataset, inputs)
-    held = held_out(model, x, y, score, samples)
+        representative_dataset = validation_data = read_samples(representative_dataset, inputs)
+    held = held_out(model, validation_data, score, samples)
     setting = ready(model, representative_dataset, held, wanted, runtime=runtime, latency=latency)
     space, evaluator = setting.space, setting.evaluator
     rows: list[Measurement] = list(_rows("float model", evaluator.reference_figures))
@@ -93,13 +93,6 @@ def sensitivity(
             advance(1)
     environment = Environment.here(backend="litert", sources={"divergence": f"{held.count} samples"})
     return Result(f"sensitivity:{','.join(wanted)}", tuple(rows), environment, space.plan(space.start))
-
-
-def _samples_and_labels(validation_data: Any) -> tuple[Any, Any]:
-    """Samples and labels of ``(x, y)``; samples alone of anything else."""
-    if isinstance(validation_data, tuple) and len(validation_data) == 2:
-        return validation_data
-    return validation_data, None
 
 
 def _rows(subject: str, figures: Mapping[str, float]) -> Iterator[Measurement]:

@@ -134,6 +134,8 @@ class Strategy:
             cost the one that should diverge least. For a front: plans along it. Else the best plans within the budget.
         """
         outcomes = [Outcome("", plan, figures) for plan, figures in self._figures.items()]
+        if not outcomes:
+            return []
         if self.goal.figure == "front":
             quality = "divergence" if self.score is None else "metric_drop"
             return [each.assignment for each in evenly(front_of(outcomes, ["size_bytes", quality]), count)]

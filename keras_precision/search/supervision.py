@@ -7,7 +7,7 @@ gone, and hangs once too many trials have failed, since the error leaves its loc
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import Any
 from keras_precision.errors import SearchError
 from keras_precision.files import write_whole
 from keras_precision.optional import require
+from keras_precision.search.mode import is_finalist
 
-__all__ = ["FAILURE", "hardened", "heartbeat", "serve"]
+__all__ = ["FAILURE", "check_ended_well", "hardened", "heartbeat", "serve"]
 
 FAILURE = "failure.txt"
 """In the folder of a trial that failed: why."""
@@ -68,13 +69,45 @@ def hardened(oracle: Any) -> Any:
 
     def reload() -> None:
         kept["reload"]()
-        # A kill between the two files of a trial's end leaves a trial that is done and still to be run.
-        oracle._retry_queue = [each for each in dict.fromkeys(oracle._retry_queue) if each not in oracle.end_order]
+        _settle(oracle)
 
     oracle.save, oracle._save_trial, oracle.reload = save, save_trial, reload
     oracle.create_trial, oracle.end_trial = create_trial, end_trial
     oracle._check_consecutive_failures = check_consecutive_failures
     return oracle
+
+
+def check_ended_well(trials: Iterable[Any]) -> None:
+    """Raise where all trials of a search have failed, or all that judged its finalists.
+
+    Args:
+        trials: Of KerasTuner.
+
+    Raises:
+        SearchError: So it is; the message has the last reason.
+    """
+    every = list(trials)
+    for kind, kept, told in (
+        (every, "trials that end well", ""),
+        ([each for each in every if is_finalist(each.hyperparameters.values)], "finalists whose training ends well",
+         " What was found before is kept: see tuner.best_plan."),
+    ):  # fmt: skip
+        failed = [each for each in kind if each.status == "FAILED"]
+        if failed and len(failed) == len(kind):
+            reason = (failed[-1].message or "no reason").strip().splitlines()[-1]
+            raise SearchError(f"Expected {kept}. Received: {len(failed)} that failed, the last for: {reason}.{told}")
+
+
+def _settle(oracle: Any) -> None:
+    """Let the oracle know of what a trial's own file says: a kill may have come before the oracle's was written."""
+    for trial_id, trial in sorted(oracle.trials.items()):
+        if trial_id not in oracle.start_order:
+            oracle.start_order.append(trial_id)
+            oracle._record_values(trial)
+        if trial_id not in oracle.end_order and trial.status in ("COMPLETED", "FAILED"):
+            oracle.end_order.append(trial_id)
+    begun = dict.fromkeys([*oracle._retry_queue, *oracle.start_order])
+    oracle._retry_queue = [trial_id for trial_id in begun if trial_id not in oracle.end_order]
 
 
 @contextmanager

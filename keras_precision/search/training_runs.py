@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,13 +18,17 @@ from keras_precision.errors import (
     PlanError,
     SearchError,
 )
-from keras_precision.experiment.training import compare_training
+from keras_precision.experiment.series import Watch
+from keras_precision.experiment.task import Task, check_data
+from keras_precision.experiment.training import check_numbers, compare_training
+from keras_precision.experiment.worker import packed
 from keras_precision.plan import PrecisionPlan
 from keras_precision.planned import apply_plan
 from keras_precision.result import Result
 from keras_precision.search.evaluator import Evaluation
 from keras_precision.search.groups import Grouping, grouped
-from keras_precision.search.mode import Given, Mode, check_compiled
+from keras_precision.search.metric import compiled_names
+from keras_precision.search.mode import Given, Mode, check_compiled, described
 from keras_precision.search.neighbourhood import Neighbourhood
 from keras_precision.search.outcomes import Outcome
 from keras_precision.search.space import Space, Unit
@@ -86,6 +90,12 @@ class TrainingRuns(Mode):
     def __init__(self, model: Any, choices: Sequence[str], wishes: Wishes, *, groups: Grouping = "block") -> None:
         self.model, self.wishes, self.choices = model, wishes, check_choices(choices, "training")
         check_compiled(model, "to train it")
+        logged = compiled_names(model)
+        if wishes.score is not None and wishes.score.logged not in logged:
+            raise InputError(
+                f"Expected a metric that the model is compiled with: {', '.join(logged)}. Received: '{wishes.score.logged}', which its "
+                "trainings do not tell. Compile it with that metric."
+            )
         layers = layer_paths(model)
         weighs = {path for path, layer in layers.items() if getattr(layer, "weights", ())}
         units = tuple(
@@ -107,13 +117,25 @@ class TrainingRuns(Mode):
                 f"Expected x, y, validation_data, verbose, lease_s, {', '.join(_OPTIONS)}. Received: {', '.join(unknown)}."
             )
 
-    def prepare(self, given: Given) -> dict[str, str]:
-        """Check that there are data for runs of their own."""
+    def train_with(self, given: Given) -> dict[str, str]:
+        """Keep the data and options of the runs, checked as a comparison would check them."""
         if given.x is None or given.validation is None:
             what = "data to train with" if given.x is None else "validation data"
             raise DataError(f"Expected {what}. Received: None. Give them to search(x, y, validation_data=(x, y)).")
+        named = {field.name: given.options[field.name] for field in fields(Task) if field.name in given.options}
+        data = check_data(_pair(given), "training data"), check_data(given.validation, "validation data")
+        task = Task(_BASELINE, *data, **named)
+        options = {"resolution": 0.02, **_USUAL, **given.options}
+        check_numbers(
+            task, options["seeds"], Watch(options["processes"], options["resolution"], options["timing_seconds"])
+        )
+        packed(task, "data and callbacks")
         self._given = given
-        return {}
+        return {"training": described(given.options)}
+
+    def prepare(self, given: Given) -> dict[str, str]:
+        """Tell what is chosen for: the space is known without data."""
+        return {"groups": ", ".join(unit.name for unit in self.space.units)}
 
     def check_budget(self) -> None:
         """The baseline keeps every budget: it loses nothing."""
@@ -129,14 +151,13 @@ class TrainingRuns(Mode):
         """
         plan = self.space.plan(self.space.assignment(values))
         baseline = self.space.plan(self.space.start)
-        train = self._given.x if self._given.y is None else (self._given.x, self._given.y)
         options: dict[str, Any] = {**_USUAL, **self._given.options}
         with tempfile.TemporaryDirectory() as passing:
             saved = Path(passing) / "model.keras"
             self.model.save(saved)
             comparison = compare_training(
-                saved, train, self._given.validation, {_BASELINE: baseline, _PLAN: plan}, verbose=False, **options,
-                metric=None if self.wishes.score is None else self.wishes.score.name,
+                saved, _pair(self._given), self._given.validation, {_BASELINE: baseline, _PLAN: plan}, verbose=False, **options,
+                metric=None if self.wishes.score is None else self.wishes.score.logged,
             )  # fmt: skip
         figures = self._figures(comparison)
         if figures["diverged_share"] > 0:
@@ -179,7 +200,12 @@ class TrainingRuns(Mode):
         score = self.wishes.score
         if score is not None:
             before, after = (
-                float(comparison.result(run).value(f"val_{score.name}", "fit")) for run in (_BASELINE, _PLAN)
+                float(comparison.result(run).value(f"val_{score.logged}", "fit")) for run in (_BASELINE, _PLAN)
             )
             figures |= {score.name: after, "metric_drop": score.drop(before, after)}
         return figures
+
+
+def _pair(given: Given) -> Any:
+    """What is trained with, as a comparison takes it."""
+    return given.x if given.y is None else (given.x, given.y)

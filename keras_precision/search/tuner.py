@@ -1,5 +1,6 @@
 """PrecisionTuner: a tuner of KerasTuner that chooses a precision for each layer of a model."""
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ from keras_precision.search.oracle import PrecisionOracle
 from keras_precision.search.outcomes import Outcome, best_of, front_of
 from keras_precision.search.project import Project
 from keras_precision.search.space import Space
-from keras_precision.search.supervision import FAILURE, hardened, heartbeat, serve
+from keras_precision.search.supervision import FAILURE, check_ended_well, hardened, heartbeat, serve
 from keras_precision.search.wishes import Wishes, wishes_of
 
 __all__ = ["PrecisionTuner"]
@@ -51,7 +52,8 @@ class PrecisionTuner(_tuner.Tuner):
     Args:
         model: A built functional or sequential model.
         representative_dataset: As for ``kp.calibrate``, or what that returned; None: what ``search`` is given.
-        validation_data: ``(samples, labels)``, or samples alone, that plans are judged on; None: what ``search`` is given.
+        validation_data: ``(samples, labels)``, or a dataset of such batches, or samples alone, that plans are judged on; None:
+            what ``search`` is given.
         choices: Deployment precisions; None: int8, int4, int16x8 and float32, or, with ``evaluation="quantization_aware"``,
             int8 and int4. With ``"training"``: policies, the baseline first; None: all three.
         budget: What a plan may cost; None for no limit.
@@ -126,8 +128,9 @@ class PrecisionTuner(_tuner.Tuner):
         self._finalists = finalists if self.mode.name == "quantization_aware" else 0
         if finalists < 1 or (max_trials is not None and self._finalists >= max_trials):
             raise InputError(f"Expected finalists from 1 to below max_trials. Received: {finalists!r}.")
-        self._tolerance, self._verbose, self._is_ready = tolerance, verbose, False
-        self._given = Given(representative_dataset, validation_data)
+        self._tolerance, self._verbose = tolerance, verbose
+        self._own = Given(representative_dataset, validation_data)
+        self._used: Given | None = None
         self._project = Project(Path(directory or ".") / project_name)
         self._purpose = {
             "weights": weights_digest(model),
@@ -160,22 +163,21 @@ class PrecisionTuner(_tuner.Tuner):
 
         Raises:
             DataError: There are no data, or they do not fit the model.
-            InputError: No plan can meet the budget; the message says the nearest.
-            SearchError: Too many trials failed.
+            InputError: No plan can meet the budget; the message says the nearest. Or an option cannot be used.
+            DestinationError: The folder holds a search on other data, or with another training.
+            SearchError: Too many trials failed, or all finalists did.
         """
         fitting = {name: value for name, value in options.items() if name not in ("verbose", "lease_s")}
         self.mode.check_options(fitting)
-        data, held = self._given.representative, self._given.validation
-        self._given = Given(x if data is None else data, validation_data if held is None else held, x, y, fitting)
-        self._prepare()
+        self._prepare(Given(x, validation_data, x, y, fitting).behind(self._own, self._used))
         folder = self._project.folder
         if _is_chief():
             self.save()
             address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
             serve(self.oracle, address, folder, lease_s=float(options.get("lease_s", 60.0)))
-            return
-        with self._display.shown(self.oracle.max_trials), heartbeat(folder, self.tuner_id):
-            super().search(verbose=0)
+        else:
+            with self._display.shown(self.oracle.max_trials), heartbeat(folder, self.tuner_id):
+                super().search(verbose=0)
         if not _is_worker():
             self._conclude()
 
@@ -201,7 +203,8 @@ class PrecisionTuner(_tuner.Tuner):
         self._project.keep(trial.trial_id, outcome)
         figures = dict(outcome.figures)
         if self.wishes.score is not None:
-            figures[f"val_{self.wishes.score.name}"] = figures[self.wishes.score.name]
+            value = figures[self.wishes.score.name]
+            figures |= {f"val_{name}": value for name in (self.wishes.score.name, self.wishes.score.logged)}
         return {**figures, "score": self.wishes.goal(mode.reference_figures).score(figures)}
 
     def on_trial_end(self, trial: Any) -> None:
@@ -295,22 +298,35 @@ class PrecisionTuner(_tuner.Tuner):
         best = self._expected_best()
         return self._prepare().write(best, self._plan_of(best), self._folder(best.trial_id), destination, options)
 
-    def _prepare(self) -> Mode:
-        """Check the data, find the space, and give the oracle what it chooses with; once."""
-        if self._is_ready:
+    def _prepare(self, given: Given | None = None) -> Mode:
+        """Check the data, find the space, and give the oracle what it chooses with; what is refused changes nothing.
+
+        Args:
+            given: What ``search`` is given; None to read what a search has found.
+        """
+        if given is None and self._used is not None:
             return self.mode
-        purpose = {**self._purpose, **self.mode.prepare(self._given)}
+        wanted, mode = given or self._own, copy.copy(self.mode)
+        training = {} if given is None else mode.train_with(given)
+        is_known = self._used is not None and wanted.is_judged_like(self._used)
+        purpose = {**self._purpose, **training, **({} if is_known else mode.prepare(wanted))}
         if not _is_worker():
             self._project.claim(purpose, overwrite=False)
-            self.mode.check_budget()
+            if not is_known:
+                mode.check_budget()
             self._project.sign(purpose)
+        self.mode, self._used = mode, wanted
+        if not is_known:
+            self._attach()
+        return mode
+
+    def _attach(self) -> None:
+        """Tell the oracle what there is to choose, and what was found before."""
         is_ours, space = isinstance(self.oracle, PrecisionOracle), _tuner.HyperParameters()
         self.mode.hyperparameters(space, every=not is_ours)
         self.oracle.update_space(space)
         if is_ours:
             self.oracle.attach(self.mode.rounds(self._tolerance), self._project, finalists=self._finalists)
-        self._is_ready = True
-        return self.mode
 
     def _folder(self, trial_id: str) -> Path:
         return Path(self.get_trial_dir(trial_id))
@@ -347,6 +363,7 @@ class PrecisionTuner(_tuner.Tuner):
         """Say how the search ended: why early, and what it found."""
         if self.oracle.failure is not None:
             raise SearchError(f"Expected trials that run. Received: {self.oracle.failure.strip()}")
+        check_ended_well(self.oracle.trials.values())
         console = Console(stderr=True)
         if self._verbose or (self._verbose is None and console.is_terminal):
             console.print(front_text(self.pareto_front()), markup=False, highlight=False, soft_wrap=True)

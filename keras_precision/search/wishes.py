@@ -8,7 +8,7 @@ from keras_precision._adapters import adapter_of
 from keras_precision.errors import InputError, nearest
 from keras_precision.search.budget import Budget
 from keras_precision.search.goal import Goal
-from keras_precision.search.metric import Score, score_of
+from keras_precision.search.metric import Score, compile_argument, score_of
 
 __all__ = ["Wishes", "wishes_of"]
 
@@ -128,7 +128,7 @@ def _is_of(score: Score, name: str | None, metric: Any, own: Sequence[str]) -> b
     """Whether the name of an objective is that of the metric: the score was made from it, or is called so."""
     if name is None or name in own:
         return False
-    return metric is None or name in (score.name, metric if isinstance(metric, str) else score.name)
+    return metric is None or name in (score.name, score.logged, metric if isinstance(metric, str) else score.name)
 
 
 def _usual(budget: Budget, score: Score | None) -> str:
@@ -140,8 +140,7 @@ def _usual(budget: Budget, score: Score | None) -> str:
 
 
 def _first_compiled(model: Any, *, or_loss: bool = False) -> Any:
-    settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
-    metrics = settings.get("metrics")
+    metrics = compile_argument(model, "metrics")
     if isinstance(metrics, list | tuple) and metrics and not isinstance(metrics[0], list | tuple | dict):
         return metrics[0]
     if or_loss:

@@ -1,5 +1,7 @@
 """How plans are judged: finalists by a quantization-aware training, plans of training by compared runs."""
 
+import shutil
+import threading
 import types
 
 import keras
@@ -9,9 +11,17 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import DataError, ExportError, InputError, ModelError, PlanError
+from keras_precision.errors import (
+    DataError,
+    DestinationError,
+    ExportError,
+    InputError,
+    ModelError,
+    PlanError,
+    SearchError,
+)
 from keras_precision.report.front import front_text
-from keras_precision.search import quantization_aware
+from keras_precision.search import quantization_aware, training_runs
 from keras_precision.search.goal import Goal
 from keras_precision.search.neighbourhood import Neighbourhood
 from keras_precision.search.space import Space, Unit
@@ -105,11 +115,66 @@ def test_a_trained_finalist_is_exported_without_options(make, unsure, tmp_path):
         again.mode.write(best, again._plan_of(best), again._folder(best.trial_id), path, {"io": "float32"})
 
 
-def test_the_model_of_the_caller_is_left_as_it_is(aware, unsure):
-    """Weights, optimizer and compilation: nothing of the user's model is trained."""
-    fresh = unsure.model.predict(unsure.x_held, verbose=0)
-    assert int(unsure.model.optimizer.iterations.numpy()) == 50
-    np.testing.assert_array_equal(fresh.shape, (len(unsure.x_held), 5))
+def test_the_model_of_the_caller_is_left_as_it_is(make, unsure):
+    """Weights, optimizer, compilation and answers: nothing of the user's model is trained."""
+    model = unsure.model
+    before, answers = model.get_weights(), model.predict(unsure.x_held, verbose=0)
+    slots = [np.asarray(each) for each in model.optimizer.variables]
+    metrics = [each.name for each in model.metrics]
+    make("untouched", finalists=1).search(unsure.x, unsure.y, epochs=1)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, variable in zip(slots, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one, np.asarray(variable))
+    np.testing.assert_array_equal(model.predict(unsure.x_held, verbose=0), answers)
+    assert [each.name for each in model.metrics] == metrics
+
+
+def test_a_finished_search_is_read_without_data_to_train_with(aware, make):
+    """Its project says it all: only going on needs them."""
+    read = make("aware")
+    assert read.best_plan == aware.best_plan
+    assert len(read.results()) == len(aware.results())
+    with pytest.raises(DataError, match="Expected data to train the finalists with"):
+        read.search()
+
+
+def test_a_search_goes_on_with_more_finalists(aware, make, unsure):
+    """They are chosen anew: those that were trained are not trained again."""
+    shutil.copytree(aware._project.folder, aware._project.folder.with_name("wider"))
+    more = make("wider", finalists=5)
+    more.search(unsure.x, unsure.y, epochs=1, batch_size=32)
+    assert more.oracle.end_order[: len(aware.oracle.end_order)] == aware.oracle.end_order
+    assert len(finalists(more)[0]) > len(finalists(aware)[0])
+
+
+def test_a_search_that_goes_on_with_more_trials_chooses_its_finalists_behind_them(make, unsure):
+    """A plan that was found later may be the one to train."""
+    first = make("few", max_trials=4, finalists=1)
+    first.search(unsure.x, unsure.y, epochs=1)
+    more = make("few", max_trials=10, finalists=1)
+    more.search(unsure.x, unsure.y, epochs=1)
+    assert len(finalists(more)[1]) > len(finalists(first)[1])
+    assert more.oracle._finalists == more.oracle.strategy.finalists(1)
+
+
+def test_the_folder_of_a_search_with_another_training_is_refused(aware, make, unsure):
+    """Finalists of one epoch and of nine are not to be compared."""
+    with pytest.raises(
+        DestinationError, match=r"another training \(batch_size=32, epochs=1, now batch_size=32, epochs=9\)"
+    ):
+        make("aware").search(unsure.x, unsure.y, epochs=9, batch_size=32)
+
+
+def test_finalists_that_all_fail_are_told(make, unsure):
+    """Whoever asked for a training must know that there was none; what was found before is kept."""
+    tuner = make("weights-short", finalists=2)
+    with pytest.raises(
+        SearchError,
+        match="Expected finalists whose training ends well. Received: 2 that failed, the last for: .*tuner.best_plan",
+    ):
+        tuner.search(unsure.x, unsure.y, epochs=1, sample_weight=np.ones(3))
+    assert tuner.best_plan.kind == "deployment"
 
 
 def test_an_oracle_of_keras_tuner_has_every_trial_trained(make, unsure):
@@ -179,7 +244,17 @@ def test_training_needs_data_and_a_compiled_model(make, unsure, tmp_path):
                 plain, unsure.x[:64], unsure.x_held, evaluation=evaluation, metric=keras.metrics.SparseCategoricalAccuracy(),
                 choices=CHOICES[evaluation], directory=tmp_path,
             )  # fmt: skip
-    training = make("no-data-2", evaluation="training", choices=None)
+    with pytest.raises(InputError, match="or an option of fit. Received: epoch. Did you mean 'epochs'"):
+        make("no-data").search(unsure.x, unsure.y, epoch=1)
+    training, lock = make("no-data-2", evaluation="training", choices=None), threading.Lock()
+    for options, told in (
+        ({"steps": 0}, "Expected steps to be a whole number >= 1"),
+        ({"seeds": ()}, "Expected different seeds"),
+        ({"callbacks": lambda name: [lock]}, "that can be sent to another process"),
+    ):
+        with pytest.raises(InputError, match=told):
+            training.search(unsure.x, unsure.y, **options)
+    assert not training._project.folder.exists() or training.oracle.trials == {}
     with pytest.raises(InputError, match="Received: shuffle"):
         training.search(unsure.x, unsure.y, shuffle=False)
     with pytest.raises(DataError, match="Expected data to train with"):
@@ -243,17 +318,15 @@ def test_plans_of_training_are_judged_by_compared_runs(tmp_path, rng):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_training_that_diverges_is_a_failed_trial(tmp_path, rng, monkeypatch):
-    """Its message says so; the others are kept."""
-    from keras_precision.search import training_runs
-
-    model = nets.conv(keras)
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+@pytest.fixture
+def compared(monkeypatch):
+    """Comparisons that are made up: lower plans take half the time, and diverge where that is asked for; what each was asked."""
     asked = []
 
-    def compared(saved, train, held, runs, **options):
+    def compare(saved, train, held, runs, **options):
         asked.append({"exists": saved.exists(), "runs": runs, **options})
         low = runs["plan"].default != "float32"
+        metric = f"val_{options['metric']}"
         rows = lambda name, ms, worse: kp.Result(  # noqa: E731
             name,
             [
@@ -263,26 +336,72 @@ def test_a_training_that_diverges_is_a_failed_trial(tmp_path, rng, monkeypatch):
                     for step in range(4)
                 ),
                 kp.Measurement("fit", "diverged_share", float(worse)),
-                kp.Measurement("fit", "val_accuracy", 0.9),
+                kp.Measurement("fit", metric, 0.9),
             ],
         )
-        return kp.Comparison(
-            rows("baseline", 10.0, False), [rows("plan", 5.0 if low else 10.0, low)], metric="val_accuracy"
-        )
+        diverges = low and runs["plan"].default == "mixed_float16"
+        runs = [rows("plan", 5.0 if low else 10.0, diverges)]
+        return kp.Comparison(rows("baseline", 10.0, False), runs, metric=metric)
 
-    monkeypatch.setattr(training_runs, "compare_training", compared)
+    monkeypatch.setattr(training_runs, "compare_training", compare)
+    return asked
+
+
+def test_a_training_that_diverges_is_a_failed_trial(tmp_path, rng, compared):
+    """Its message says so; the others are kept."""
+    model = nets.conv(keras)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = nets.images(rng, 32)
     tuner = kp.PrecisionTuner(
         model, choices=("float32", "mixed_float16"), evaluation="training", directory=tmp_path, verbose=False,
         groups="model", max_consecutive_failed_trials=2,
     )  # fmt: skip
     tuner.search(x, y, validation_data=(x, y), steps=3)
-    assert asked[0]["exists"]
-    assert asked[0]["steps"] == 3
-    assert asked[0]["metric"] == "accuracy"
+    assert compared[0]["exists"]
+    assert compared[0]["steps"] == 3
+    assert compared[0]["metric"] == "accuracy"
     statuses = [tuner.oracle.trials[each].status for each in tuner.oracle.end_order]
     assert statuses == ["COMPLETED", "FAILED"]
     assert "NaN or infinity in 100% of the seeds" in tuner.oracle.trials[tuner.oracle.end_order[1]].message
     assert tuner.best_plan.default == "float32"
     shown = front_text(tuner.pareto_front())
     assert shown.splitlines()[-1] == "a  trial 00  step time 1.00x  metric drop 0  all float32"
+
+
+def test_a_metric_is_called_as_it_was_compiled(tmp_path, rng, compared):
+    """Keras's logs say mae, where results say mean_absolute_error; one that was not compiled is in no log."""
+    x, y = nets.images(rng, 32)
+    model = nets.conv(keras)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["mae"])
+    given = {
+        "choices": ("float32", "mixed_bfloat16"),
+        "evaluation": "training",
+        "directory": tmp_path,
+        "verbose": False,
+    }
+    tuner = kp.PrecisionTuner(model, groups="model", **given)
+    tuner.search(x, y, validation_data=(x, y), steps=3)
+    assert compared[0]["metric"] == "mae"
+    assert [each.value("mean_absolute_error") for each in tuner.results()] == [0.9, 0.9]
+    trial = next(iter(tuner.oracle.trials.values()))
+    assert trial.metrics.get_last_value("val_mae") == trial.metrics.get_last_value("val_mean_absolute_error") == 0.9
+    with pytest.raises(
+        InputError, match="Expected a metric that the model is compiled with: loss, mae. Received: 'top_k"
+    ):
+        kp.PrecisionTuner(model, metric=keras.metrics.SparseTopKCategoricalAccuracy(name="top_k"), **given)
+
+
+def test_the_folder_of_a_search_with_other_groups_is_refused(tmp_path, rng, compared):
+    """The message names them."""
+    x, y = nets.images(rng, 32)
+    model = nets.conv(keras)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    given = {
+        "choices": ("float32", "mixed_bfloat16"),
+        "evaluation": "training",
+        "directory": tmp_path,
+        "verbose": False,
+    }
+    kp.PrecisionTuner(model, groups="model", **given).search(x, y, validation_data=(x, y), steps=3)
+    with pytest.raises(DestinationError, match=r"another groups \(model, now stem"):
+        kp.PrecisionTuner(model, groups="layer", **given).search(x, y, validation_data=(x, y), steps=3)

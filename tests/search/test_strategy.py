@@ -151,3 +151,9 @@ def test_a_front_has_each_point_once():
     points = [(2, 2), (1, 3), (3, 1), (2, 2), (3, 3), (2, 3)]
     outcomes = [Outcome(str(number), (), {"a": a, "b": b}) for number, (a, b) in enumerate(points)]
     assert [each.trial for each in front_of(outcomes, ("a", "b"))] == ["1", "0", "2"]
+
+
+@pytest.mark.parametrize("figure", ["size_bytes", "divergence", "front"])
+def test_without_a_plan_that_ended_well_there_are_no_finalists(net, figure):
+    """All plans failed: none is worth a training."""
+    assert net.strategy(Goal(figure, "min", Budget())).finalists(3) == []

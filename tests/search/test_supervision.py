@@ -144,6 +144,46 @@ def test_files_of_an_oracle_are_written_whole(oracle, tmp_path, monkeypatch):
     assert before["ongoing_trials"] == {"one": first.trial_id}
 
 
+def reloaded(oracle, tmp_path):
+    """Another oracle over the same folder, as a new process makes it."""
+    import keras_tuner
+
+    again = keras_tuner.oracles.GridSearchOracle(
+        keras_tuner.Objective("score", "min"), max_trials=3, hyperparameters=oracle.hyperparameters.copy()
+    )
+    again.verbose = 0
+    again._set_project_dir(str(tmp_path), "project")
+    hardened(again).reload()
+    return again
+
+
+def test_a_trial_whose_own_file_alone_tells_of_its_beginning_is_run(oracle, tmp_path):
+    """A kill between the two files of a trial's beginning: nobody would run it, and the search would wait for ever."""
+    path = tmp_path / "project" / "oracle.json"
+    first = oracle.create_trial("one")
+    before = path.read_bytes()
+    second = oracle.create_trial("two")
+    path.write_bytes(before)
+    again = reloaded(oracle, tmp_path)
+    handed_out = [again.create_trial(name) for name in ("one", "two")]
+    assert {each.trial_id for each in handed_out} == {first.trial_id, second.trial_id}
+    assert again.start_order == [first.trial_id, second.trial_id]
+
+
+def test_a_trial_whose_own_file_alone_tells_of_its_end_is_not_run_again(oracle, tmp_path):
+    """A kill between the two files of a trial's end."""
+    path = tmp_path / "project" / "oracle.json"
+    first = oracle.create_trial("one")
+    before = path.read_bytes()
+    oracle.update_trial(first.trial_id, {"score": 1.0})
+    first.status = "COMPLETED"
+    oracle.end_trial(first)
+    path.write_bytes(before)
+    again = reloaded(oracle, tmp_path)
+    assert again.end_order == [first.trial_id]
+    assert again.create_trial("one").trial_id != first.trial_id
+
+
 def test_a_command_that_fails_is_begun_again_and_then_given_up(tmp_path, capfd):
     """Each restart is counted; the message names the process and its exit code."""
     with pytest.raises(SearchError, match=r"Received: exit code 3 from \w+, after 2 restarts"):

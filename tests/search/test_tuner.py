@@ -10,6 +10,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.errors import DataError, DestinationError, InputError, SearchError, UnknownPrecisionError
+from keras_precision.search.metric import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner, in its locks
 
@@ -140,6 +141,82 @@ def test_a_kill_between_two_files_loses_nothing_and_repeats_nothing(make, small)
     again.search()
     assert len(again.results()) == len(small.results())
     assert again.oracle.end_order.count(last) == 1
+
+
+def test_a_kill_between_the_files_of_a_beginning_stops_nothing(make, small, monkeypatch):
+    """A trial that only its own file tells of is run, and the plans are those of a search without a kill."""
+
+    class KilledError(Exception):
+        pass
+
+    tuner = make("begun", budget=kp.Budget(max_metric_drop=0.03))
+    save = tuner.oracle.save
+
+    def killed():
+        if len(tuner.oracle.trials) == 4 and len(tuner.oracle.end_order) == 3:
+            raise KilledError
+        save()
+
+    monkeypatch.setattr(tuner.oracle, "save", killed)
+    with pytest.raises(KilledError):
+        tuner.search()
+    resumed = make("begun", budget=kp.Budget(max_metric_drop=0.03))
+    resumed.search()
+    assert [each.plan for each in resumed.results()] == [each.plan for each in small.results()]
+
+
+def test_what_a_search_refuses_changes_nothing(small, make, unsure):
+    """Data of a failed search are forgotten; those of another search are told from those of before."""
+    tuner = kp.PrecisionTuner(
+        unsure.model, choices=CHOICES, budget=kp.Budget(max_metric_drop=0.03), verbose=False,
+        directory=small._project.folder.parent, project_name="mended",
+    )  # fmt: skip
+    held = (unsure.x_held, unsure.y_held)
+    with pytest.raises(DataError, match=r"Expected samples of shape \(n, 16\)"):
+        tuner.search(unsure.x[:64], validation_data=(unsure.x_held[:, :6], unsure.y_held))
+    tuner.search(unsure.x[:64], validation_data=held)
+    assert tuner.best_plan == small.best_plan
+    with pytest.raises(DestinationError, match="another validation data"):
+        tuner.search(unsure.x[:64], validation_data=(unsure.x_held[:20], unsure.y_held[:20]))
+    assert "160 samples" in tuner.results()[0].environment.sources["divergence"]
+    tuner.search()  # with the data that it has
+    assert tuner.best_plan == small.best_plan
+
+
+def test_validation_data_in_any_form_that_fit_takes(small, make, unsure):
+    """A dataset of batches with labels, and a tuple with weights, give what arrays give."""
+    tf = pytest.importorskip("tensorflow")
+    x, y = unsure.x_held, unsure.y_held
+    for name, held in {
+        "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(50),
+        "weighted": (x, y, np.ones(len(y))),
+    }.items():
+        tuner = kp.PrecisionTuner(
+            unsure.model, unsure.x[:64], held, CHOICES, budget=kp.Budget(max_metric_drop=0.03), verbose=False,
+            directory=small._project.folder.parent, project_name=name,
+        )  # fmt: skip
+        tuner.search()
+        assert tuner.best_plan == small.best_plan
+
+
+def test_samples_of_two_inputs_are_no_labels(rng):
+    """A tuple of one array for each input is not samples and labels, unless the first of it is itself a tuple."""
+    import keras
+
+    from keras_precision.search.held_out import held_out
+
+    inputs = [keras.Input((3,)), keras.Input((2,))]
+    model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
+    one, other = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))
+    alone = held_out(model, (one, other), None)
+    assert [len(each) for each in alone.samples.values()] == [8, 8]
+    assert alone.truth is None
+    labelled = held_out(model, ((one, other), np.arange(8)), None)
+    np.testing.assert_array_equal(labelled.truth, np.arange(8))
+    with pytest.raises(DataError, match="Expected labels for the metric 'loss'. Received: samples alone"):
+        held_out(model, (one, other), Score("loss", "min", float))
+    with pytest.raises(DataError, match="Leave the weights out"):
+        held_out(model, ((one, other), np.arange(8), np.ones(8)), Score("loss", "min", float))
 
 
 def test_a_search_by_divergence_needs_no_labels(make, unsure):

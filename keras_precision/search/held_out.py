@@ -1,0 +1,88 @@
+"""The data that plans are judged on, in any form that ``fit`` takes for its validation data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.keras import Input
+from keras_precision._adapters.labels import joined, stream_labelled
+from keras_precision._adapters.samples import at_once, read_samples
+from keras_precision.errors import DataError
+from keras_precision.search.evaluator import Held
+from keras_precision.search.metric import Score
+
+__all__ = ["held_out"]
+
+
+def held_out(model: Any, data: Any, score: Score | None, most: int | None = None) -> Held:
+    """Return the data that plans are judged on, checked.
+
+    Args:
+        model: The model.
+        data: ``(samples, labels)`` or ``(samples, labels, weights)`` of arrays; or what yields such batches; or, where
+            no metric is asked for, samples alone, in any form that ``kp.calibrate`` takes. For a model of several
+            inputs, samples with labels are one list, tuple or dict.
+        score: The metric of them; None where none is asked for, and labels are of no use.
+        most: Samples that are kept, evenly spread; None for all.
+
+    Returns:
+        The data. Weights are dropped, as Keras's metrics do.
+
+    Raises:
+        DataError: They do not fit the model, or labels are missing for a metric.
+    """
+    inputs = adapter_of(model).inputs(model)
+    if score is not None and len(model.outputs) != 1:
+        raise DataError(
+            f"Expected a model with one output for the metric '{score.name}'. Received: '{model.name}' with {len(model.outputs)}. "
+            "Search by the divergence."
+        )
+    samples, truth = _read(data, inputs, score)
+    count = len(next(iter(samples.values())))
+    if truth is not None and len(truth) != count:
+        raise DataError(
+            f"Expected as many labels as samples in validation_data. Received: {len(truth)} labels for {count} samples."
+        )
+    if most is not None and most < count:
+        kept = np.linspace(0, count - 1, most).astype(int)
+        samples = {name: values[kept] for name, values in samples.items()}
+        truth = None if truth is None else truth[kept]
+    return Held(samples, truth, score)
+
+
+def _read(
+    data: Any, inputs: Sequence[Input], score: Score | None
+) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[Any] | None]:
+    """The samples by input, and the labels where there are some."""
+    if _is_labelled(data, inputs):
+        _check_weights(score, len(data))
+        return read_samples(data[0], inputs), None if data[1] is None else np.asarray(data[1])
+    if score is None:
+        return read_samples(data, inputs), None
+    if at_once(data):
+        raise DataError(
+            f"Expected labels for the metric '{score.name}'. Received: samples alone. Pass validation_data=(x, y), or "
+            "search by the divergence from the float model, which needs none."
+        )
+    pieces = list(stream_labelled(data, inputs))
+    arrays = [[piece[number] for piece, _ in pieces] for number in range(len(inputs))]
+    samples = {each.name: np.concatenate(found) for each, found in zip(inputs, arrays, strict=True)}
+    return samples, np.asarray(joined([labels for _, labels in pieces]))
+
+
+def _is_labelled(data: Any, inputs: Sequence[Input]) -> bool:
+    """Whether a tuple is of samples and labels, and not of one array for each input."""
+    if not isinstance(data, tuple) or len(data) not in (2, 3):
+        return False
+    return len(inputs) == 1 or isinstance(data[0], Mapping | list | tuple)
+
+
+def _check_weights(score: Score | None, length: int) -> None:
+    if length > 2 and score is not None and score.name == "loss":
+        raise DataError(
+            "Expected validation_data=(x, y) for the loss, which a file has of all samples alike. Received: (x, y, weights). "
+            "Leave the weights out."
+        )

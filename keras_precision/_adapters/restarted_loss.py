@@ -58,6 +58,11 @@ class _Restarted(Around, BatchLoss):
         """Leave the steps alone until the mean turns again: Keras begins a new one."""
         self.is_armed, self.loss = False, None
 
+    def give_up(self) -> None:
+        """Leave the model as it was: a step has raised, be it at the end of data of unknown length or for good."""
+        self.rest()
+        take_away(self.model, self)
+
     def _continued(self, before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
         """Total and count as they would be; the loss of this step is noted."""
         total, count = (float(each) for each in after)
@@ -77,6 +82,7 @@ class _InVariables(_Restarted):
         except BaseException:
             # The end of data of unknown length comes as an error, and Keras reads the epoch's mean behind it.
             self._put_back(before)
+            self.give_up()
             raise
         self._put_back(self._continued(before, self._mean()))
         return {**logs, "loss": self.tracker.result()} if isinstance(logs, dict) and "loss" in logs else logs
@@ -98,9 +104,12 @@ class _InState(_Restarted):
         places = [variables.index(id(each)) for each in (self.tracker.total, self.tracker.count)]
         *others, metrics = state
         before = [metrics[place] for place in places]
-        logs, (*others, metrics) = self.inner(
-            (*others, _with(metrics, places, [0 * np.nan_to_num(np.asarray(each)) for each in before])), iterator
-        )
+        begun = _with(metrics, places, [0 * np.nan_to_num(np.asarray(each)) for each in before])
+        try:
+            logs, (*others, metrics) = self.inner((*others, begun), iterator)
+        except BaseException:
+            self.give_up()
+            raise
         mean = self._continued(before, [metrics[place] for place in places])
         if "loss" in logs:
             logs = {**logs, "loss": mean[0] / mean[1]}

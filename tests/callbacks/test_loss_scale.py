@@ -199,6 +199,32 @@ def test_an_epoch_of_unknown_length_stays_nan(stack, rng):
     assert np.isnan(fitted.history["loss"]).all()
 
 
+def test_a_step_that_raises_leaves_the_train_function_alone(stack, rng):
+    """Data that fail behind the first NaN: nothing of ours is left around the step, and the next fit is as ever."""
+    from keras_precision._adapters.restarted_loss import _Restarted
+
+    x, y = nets.classes(rng, 12)
+    x[:4] = np.nan
+    rows = [(x[start : start + 4], y[start : start + 4]) for start in range(0, 12, 4)]
+
+    class Sequence(stack.keras.utils.PyDataset if stack.name != "tf_keras" else stack.keras.utils.Sequence):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, number):
+            if number == 3:
+                raise ValueError("a row is damaged")
+            return rows[number]
+
+    model, profiler = compiled(stack), kp.PrecisionProfiler()
+    with np.errstate(all="ignore"), pytest.raises(Exception, match="a row is damaged"):
+        model.fit(Sequence(), shuffle=False, verbose=0, callbacks=[profiler])
+    function = getattr(model, "train_function", None)
+    while function is not None:
+        assert not isinstance(function, _Restarted)
+        function = getattr(function, "inner", None)
+
+
 def test_missing_scaling_is_found(stack, rng):
     """Layers that were set to float16 one by one get no scaling from Keras: the profiler warns."""
     layers = stack.keras.layers

@@ -114,21 +114,28 @@ def _chosen(job: Job, source: FloatFile) -> Candidate:
     wanted = sum(precision == "float32" for precision in job.formats)
     try:
         first = _made(job, source, "aeq")
-    except (ExportError, FileFormatError) as error:
+    except ExportError as error:
         second = _made(job, source, "converter")
         return replace(second, notes=(f"made by TFLiteConverter's quantizer, since AI Edge Quantizer failed: {error}",))
     if first.islands <= wanted:
         return first
     try:
         second = _made(job, source, "converter")
-    except (ExportError, FileFormatError):
+    except ExportError:
         return first
     return second if second.islands < first.islands else first
 
 
 def _made(job: Job, source: FloatFile, engine: str) -> Candidate:
     content = by_quantizer(job) if engine == "aeq" else by_converter(job)
-    made = plain_candidate(Converted(content, source.trace), engine)
+    try:
+        made = plain_candidate(Converted(content, source.trace), engine)
+    except FileFormatError as error:
+        raise ExportError(
+            f"Expected a quantized file that runs. Received: one that the runtime refuses ({error.__cause__ or error}). Ranges of activations that do "
+            "not go with the weights are a cause: train on with a smaller learning rate, or look for weights that have grown "
+            "beyond all measure."
+        ) from error
     foreign = len(foreign_ranges(content, job.ranges))
     return replace(made, foreign_ranges=foreign, equalized_pairs=source.equalized_pairs)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import InputError, ModelError, PlanError, UnknownPrecisionError
+from keras_precision.errors import ExportError, InputError, ModelError, PlanError, UnknownPrecisionError
 
 every_stack = pytest.mark.every_stack
 
@@ -431,3 +431,16 @@ def test_ranges_that_training_did_not_follow_need_data(keras, rng, tmp_path):
     aware.compile("adam", "sparse_categorical_crossentropy")
     aware.fit(x, y, verbose=0)
     kp.export_tflite(aware, tmp_path / "model.tflite")
+
+
+def test_ranges_that_weights_have_outgrown_are_told(keras, rng, tmp_path):
+    """No kernel multiplies by so much: the file is not called damaged, and nothing is written."""
+    x, _ = nets.classes(rng, 64)
+    aware = kp.quantize_aware(nets.mlp(keras), "int8", representative_dataset=x)
+    for variable in aware.trainable_variables:
+        if variable.path.endswith("kernel"):
+            variable.assign(variable * 1e10)
+    path = tmp_path / "huge.tflite"
+    with pytest.raises(ExportError, match="Expected a quantized file that runs.*smaller learning rate"):
+        kp.export_tflite(aware, path, "int8", x)
+    assert not path.exists()

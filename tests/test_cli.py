@@ -135,6 +135,19 @@ def test_export_writes_for_other_runtimes(files, tmp_path, capsys):
     assert "ends in '.onnx'" in capsys.readouterr().err
     assert main([*line[:-2], "--weights", "palettized"]) == 2
     assert "Core ML's format alone. Received: it with tflite" in capsys.readouterr().err
+    assert main([*line, "--no-bias-correction"]) == 2
+    assert "Expected --no-bias" not in (told := capsys.readouterr().err)
+    assert "--bias-correction with TensorFlow Lite's format alone. Received: it with onnx" in told
+
+
+def test_export_corrects_and_equalizes(files, tmp_path, capsys):
+    """--cross-layer-equalization and --no-bias-correction reach the package."""
+    common = ("export", files / "model.keras", "--data", files / "data.npz", "-o")
+    told = json_of(capsys, *common, tmp_path / "one.tflite", "--cross-layer-equalization")
+    assert "equalized_pairs" in {row[1] for row in told["measurements"]}
+    told = json_of(capsys, *common, tmp_path / "other.tflite", "--no-bias-correction")
+    assert "equalized_pairs" not in {row[1] for row in told["measurements"]}
+    assert (tmp_path / "one.tflite").read_bytes() != (tmp_path / "other.tflite").read_bytes()
 
 
 def test_export_writes_tables_of_weights(files, tmp_path, capsys):

@@ -27,6 +27,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", default="auto", metavar="METHOD", help="how ranges are chosen (auto)")
     parser.add_argument("--runtime", default="litert", metavar="NAME", help="what the file is to run on (litert)")
     parser.add_argument("--io", metavar="TYPE", help="element type of inputs and outputs (that of the activations)")
+    for name, told in (
+        ("bias-correction", "take the mean error of rounded weights out of the biases of a .tflite file (yes)"),
+        (
+            "cross-layer-equalization",
+            "scale channels between the layers of a .tflite file, for weights that reach unevenly (no)",
+        ),
+    ):
+        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None, help=told)
     parser.add_argument("--weights", metavar="WAY", help="of int8 in Core ML: linear steps, or palettized (linear)")
     parser.add_argument(
         "--validation", metavar="FILE", help="samples and labels to score the file on: an .npz file with the same names"
@@ -48,6 +56,12 @@ def _run(options: argparse.Namespace) -> Answer:
     form = options.format or _FORMATS.get(Path(options.output).suffix, "tflite")
     if options.weights and form != "coreml":
         raise InputError(f"Expected --weights with Core ML's format alone. Received: it with {form}. Leave it out.")
+    choices = {name: getattr(options, name) for name in _OF_TFLITE if getattr(options, name) is not None}
+    if choices and form != "tflite":
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
+        raise InputError(
+            f"Expected {named} with TensorFlow Lite's format alone. Received: it with {form}. Leave it out."
+        )
     if form != "tflite":
         result = _elsewhere(form, options, plan, samples, held_out)
         return Answer.of(result, kp.render(result) + "".join(f"\nNote: {note}" for note in result.notes))
@@ -62,11 +76,13 @@ def _run(options: argparse.Namespace) -> Answer:
         validation_data=held_out,
         strict=options.strict,
         overwrite=not options.no_overwrite,
+        **choices,
     )
     notes = "".join(f"\nNote: {note}" for note in result.notes)
     return Answer.of(result, kp.render(result) + notes)
 
 
+_OF_TFLITE = ("bias_correction", "cross_layer_equalization")
 _FORMATS = {".onnx": "onnx", ".xml": "openvino", ".mlpackage": "coreml"}
 
 

@@ -31,7 +31,7 @@ def export_onnx(
     target: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
     calibration: str = "auto",
     percentile: float = 99.99,
-    validation_data: tuple[Any, Any] | None = None,
+    validation_data: Any = None,
     strict: bool = False,
     overwrite: bool = True,
 ) -> Result:
@@ -53,7 +53,7 @@ def export_onnx(
         calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"``, ``"entropy"`` or
             ``"auto"``, as for ``kp.export_tflite``.
         percentile: For that method: the share of values, in percent, that each end keeps.
-        validation_data: Samples and labels, as for ``kp.evaluate``: adds the file's accuracy, and its
+        validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
         overwrite: Whether an older file at ``path`` may be replaced.

@@ -40,7 +40,7 @@ def export_openvino(
     *,
     calibration: str = "auto",
     percentile: float = 99.99,
-    validation_data: tuple[Any, Any] | None = None,
+    validation_data: Any = None,
     strict: bool = False,
     overwrite: bool = True,
 ) -> Result:
@@ -61,7 +61,7 @@ def export_openvino(
             that returned. Needed for int8.
         calibration: How ranges are chosen from a calibration; NNCF has a way of its own.
         percentile: For the method of that name.
-        validation_data: Samples and labels, as for ``kp.evaluate``: adds the file's accuracy, and its
+        validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
         overwrite: Whether older files may be replaced.

@@ -24,6 +24,7 @@ from keras_precision.quantize.trace import layers_of
 from keras_precision.result import Measurement, Result
 from keras_precision.tflite_file import EdgeModel
 from keras_precision.verify import evaluate
+from keras_precision.verify.validation import samples_and_labels
 
 __all__ = ["ship"]
 
@@ -35,7 +36,7 @@ def ship(
     order: Order,
     data: Any,
     *,
-    validation_data: tuple[Any, Any] | None = None,
+    validation_data: Any = None,
     overwrite: bool = True,
 ) -> Result:
     """Write a model as a file of a toolchain, read it back, and run it where this machine can.
@@ -46,7 +47,7 @@ def ship(
         path: Where the file, or folder, goes.
         order: What is asked for.
         data: Representative data, or a calibration; None where the plan needs none.
-        validation_data: Samples and labels to score the file on.
+        validation_data: ``(samples, labels)``, or a dataset of such batches, to score the file on.
         overwrite: Whether what is at ``path`` may be replaced.
 
     Returns:
@@ -58,6 +59,7 @@ def ship(
     began = time.perf_counter()
     adapter_of(model).inputs(model)  # refuses what cannot be exported
     order.plan.resolve(layer_paths(model))
+    held = None if validation_data is None else samples_and_labels(validation_data)
     destination = _destination(path, toolchain, overwrite=overwrite)
     toolchain.require()
     plain, order, data = _as_trained(toolchain, model, order, data)
@@ -70,8 +72,8 @@ def ship(
         realised = realised_plan(judged, order.plan, layers, list(job.source.trace.paths))
         notes = check_plan(judged, order.plan, realised, layers, strict=order.strict)
         rows = [*_how(job, destination.name), *sides(read)]
-        if validation_data is not None:
-            rows += evaluate(made, *validation_data, reference=model)
+        if held is not None:
+            rows += evaluate(made, *held, reference=model)
         unique = tuple({row.metric + row.subject: row for row in rows}.values())
         name, environment = f"{toolchain.name}:{order.plan.default}", Environment.here(backend=read.runtime)
         told = Result(name, unique, environment, realised, (*notes, *remarks))

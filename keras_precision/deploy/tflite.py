@@ -28,6 +28,7 @@ from keras_precision.ranges import AUTO
 from keras_precision.result import Measurement, Result
 from keras_precision.tflite_file import runtime as installed_runtime
 from keras_precision.verify import evaluate
+from keras_precision.verify.validation import samples_and_labels
 
 __all__ = ["export_tflite"]
 
@@ -45,7 +46,7 @@ def export_tflite(
     engine: Literal["auto", "aeq", "converter"] = "auto",
     runtime: Literal["litert", "tflite-runtime", "tflm"] = "litert",
     io: Literal["int8", "int16", "float32"] | None = None,
-    validation_data: tuple[Any, Any] | None = None,
+    validation_data: Any = None,
     strict: bool = False,
     overwrite: bool = True,
 ) -> Result:
@@ -77,7 +78,7 @@ def export_tflite(
             int8 and float32 alone), or ``"auto"``: whichever leaves less in float.
         runtime: What the file is to run on. It is run on LiteRT in any case.
         io: Element type of inputs and outputs; None: that of the plan's default activations.
-        validation_data: Samples and labels, as for ``kp.evaluate``: adds the file's accuracy, and its
+        validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result and to the card inside the file.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
         overwrite: Whether an older file at ``path`` may be replaced.
@@ -100,14 +101,15 @@ def export_tflite(
     decided.resolve(layer_paths(model))
     how = (calibration, percentile, bias_correction, cross_layer_equalization)
     request = Request(decided, side_type(io, decided), *how, engine, runtime, strict)
+    held = None if validation_data is None else samples_and_labels(validation_data)
     _check_equalizable(model, request, representative_dataset)
     destination = _destination(path, overwrite=overwrite)
     installed_runtime()
     plain, request, data = _as_trained(model, plan, request, io, representative_dataset)
     made, measured, realised, notes, request = _checked(plain, request, data)
     told = facts(destination.name, request, made, measured, realised, notes)
-    if validation_data is not None:
-        told = told.with_measurements(_scores(model, made.content, destination.name, validation_data))
+    if held is not None:
+        told = told.with_measurements(_scores(model, made.content, destination.name, held))
     size = _write(destination, made, told)
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
     return told.with_measurements([took, size, *operator_rows(made.model)])
@@ -203,9 +205,8 @@ def _calibration(model: Any, request: Request, data: Any) -> Calibration | None:
     return calibrate(model, data, cross_layer_equalization=request.cross_layer_equalization)
 
 
-def _scores(model: Any, content: bytes, name: str, validation_data: tuple[Any, Any]) -> Iterator[Measurement]:
+def _scores(model: Any, content: bytes, name: str, held: tuple[Any, Any]) -> Iterator[Measurement]:
     """What the file scores on held-out samples, and how often it answers as the model does."""
     with tempfile.TemporaryDirectory() as folder:
         path = write_whole(Path(folder) / name, content)
-        x, y = validation_data
-        yield from evaluate(path, x, y, reference=model)
+        yield from evaluate(path, *held, reference=model)

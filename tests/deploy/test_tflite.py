@@ -264,6 +264,17 @@ def test_operators_that_stay_in_float_are_named_or_refused(exporting, rng, tmp_p
     assert not (tmp_path / "strict.tflite").exists()
 
 
+def test_a_file_is_scored_on_any_form_of_validation_data(exporting, rng, tmp_path):
+    """Arrays, arrays with weights, and a dataset of batches give one figure."""
+    x, y = nets.images(rng, 24)
+    model, dataset = nets.conv(exporting), tf.data.Dataset.from_tensor_slices((x, y)).batch(7)
+    scored = {
+        kp.export_tflite(model, tmp_path / "model.tflite", "int8", x, validation_data=held).value("accuracy")
+        for held in ((x, y), (x, y, np.ones(24)), dataset)
+    }
+    assert scored == {kp.evaluate(tmp_path / "model.tflite", x, y).value("accuracy")}
+
+
 BAD = {
     "no data": ({}, DataError, r"Expected a representative dataset.*Received: None"),
     "empty": ({"representative_dataset": np.zeros((0, 12, 12, 1))}, DataError, "Expected at least one sample"),
@@ -284,6 +295,9 @@ BAD = {
     "runtime": ({"runtime": "tfml"}, InputError, "Expected runtime to be one of litert, tflite-runtime, tflm. Received: 'tfml'. Did you mean 'tflm'"),
     "folder": ({"path": "nowhere/model.tflite"}, DestinationError, "whose folder 'nowhere' does not exist"),
     "read-only": ({"path": "/proc/self/model.tflite"}, DestinationError, "refuses new files"),
+    "samples alone": ({"validation_data": np.zeros((4, 12, 12, 1))}, DataError, r"Expected validation_data=\(samples, labels\), or a dataset.*Received: ndarray"),
+    "no labels": ({"validation_data": (np.zeros((4, 12, 12, 1)), None)}, DataError, "Received: a tuple of 2, without labels"),
+    "four": ({"validation_data": ((),) * 4}, DataError, r"Received: a tuple of 4\. To score no file, leave it out"),
     "suffix": ({"path": "model.onnx"}, DestinationError, "Expected a path that ends in '.tflite'"),
 }  # fmt: skip
 

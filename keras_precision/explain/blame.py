@@ -12,14 +12,12 @@ from keras_precision.explain.judged import Judge
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Measurement
 from keras_precision.search.maker import FileMaker
-from keras_precision.search.space import Unit
+from keras_precision.search.space import Unit, beside
 from keras_precision.tflite_runner import answers
 
 __all__ = ["Bench", "Blame", "Outcome", "Step", "evenly", "order_of"]
 
 Array = npt.NDArray[Any]
-_ACTIVATIONS = {"int8": "int8", "int4": "int8", "int16x8": "int16x8"}
-"""A precision to that of the operators without weights that go with it; in the others they stay in float."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +122,8 @@ class Bench:
             The outcomes.
         """
         precision = self._plan.precision_of(unit.paths[0])
-        beside = _ACTIVATIONS.get(precision, "float32")
         layers = {
-            **dict.fromkeys(unit.followers.get(precision, ()), beside),
+            **dict.fromkeys(unit.followers.get(precision, ()), beside(precision)),
             **dict.fromkeys(unit.paths, precision),
         }
         alone = PrecisionPlan.deployment("float32", layers=layers)
@@ -142,8 +139,7 @@ class Bench:
         Returns:
             The plan.
         """
-        beside = _ACTIVATIONS.get(self._keep, "float32")
-        kept = {path: beside for unit in units for path in unit.followers.get(self._keep, ())}
+        kept = {path: beside(self._keep) for unit in units for path in unit.followers.get(self._keep, ())}
         kept |= {path: self._keep for unit in units for path in self._together(unit)}
         wanted = {**self._plan.layers, **kept}
         layers = {path: precision for path, precision in wanted.items() if precision != self._plan.default}

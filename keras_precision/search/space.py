@@ -6,14 +6,25 @@ from functools import cached_property
 
 from keras_precision.plan import PrecisionPlan
 
-__all__ = ["Assignment", "Space", "Unit"]
+__all__ = ["Assignment", "Space", "Unit", "beside"]
 
 Assignment = tuple[str, ...]
 """A precision for each unit, in the order of the space."""
 
-_FLOAT = ("float32", "float16", "int8_dynamic")
-_ACTIVATIONS = {"int8": "int8", "int4": "int8", "int16x8": "int16x8", **dict.fromkeys(_FLOAT, "float32")}
-"""A precision to that of an operator without weights beside it."""
+_ACTIVATIONS = {"int8": "int8", "int4": "int8", "int16x8": "int16x8"}
+"""A precision to that of an operator without weights beside it; beside the others it stays in float."""
+
+
+def beside(precision: str) -> str:
+    """Return what operators without weights compute in, that go with a layer.
+
+    Args:
+        precision: That of the layer.
+
+    Returns:
+        ``"int8"``, ``"int16x8"`` or ``"float32"``.
+    """
+    return _ACTIVATIONS.get(precision, "float32")
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Space:
     @property
     def default(self) -> str:
         """The precision of all that is no unit."""
-        return _ACTIVATIONS[self.baseline] if self.baseline == "int4" else self.baseline
+        return beside(self.baseline) if self.baseline == "int4" else self.baseline
 
     @cached_property
     def start(self) -> Assignment:
@@ -105,9 +116,8 @@ class Space:
         for unit, choice in zip(self.units, assignment, strict=True):
             if choice != self.default:
                 layers.update(dict.fromkeys(unit.paths, choice))
-            beside = _ACTIVATIONS[choice]
-            if beside != _ACTIVATIONS[self.default]:
-                layers.update(dict.fromkeys(unit.followers.get(choice, ()), beside))
+            if beside(choice) != beside(self.default):
+                layers.update(dict.fromkeys(unit.followers.get(choice, ()), beside(choice)))
         return PrecisionPlan.deployment(self.default, layers=layers, reasons=reasons)
 
     def assignment(self, values: Mapping[str, str]) -> Assignment:

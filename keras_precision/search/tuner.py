@@ -334,7 +334,7 @@ class PrecisionTuner(_tuner.Tuner):
     def _outcomes(self) -> list[Outcome]:
         """Every trial that ended well, from the files in the project: whichever oracle, and whichever worker."""
         space, found = self._prepare().space, []
-        for trial_id in sorted(self.oracle.trials):
+        for trial_id in sorted(self.oracle.trials, key=_number):
             trial = self.oracle.trials[trial_id]
             if trial.status == _tuner.engine.trial.TrialStatus.COMPLETED:
                 kept = self._project.kept(trial_id)
@@ -378,6 +378,12 @@ def _none_within(outcomes: Sequence[Outcome], budget: Budget) -> NoReturn:
         f"Expected a plan within {budget}. Received: none among {len(outcomes)}; the nearest has {told}. "
         "Widen the budget, or give more choices."
     )
+
+
+def _number(trial_id: str) -> tuple[int, str]:
+    """What sorts trials: KerasTuner pads their numbers to as many digits as max_trials has, which may have grown."""
+    digits = trial_id.lstrip("0")
+    return len(digits), digits
 
 
 def _is_chief() -> bool:

@@ -156,6 +156,7 @@ def test_a_search_that_goes_on_with_more_trials_chooses_its_finalists_behind_the
     more.search(unsure.x, unsure.y, epochs=1)
     assert len(finalists(more)[1]) > len(finalists(first)[1])
     assert more.oracle._finalists == more.oracle.strategy.finalists(1)
+    assert [each.name for each in more.results()] == [f"trial {each}" for each in more.oracle.start_order]
 
 
 def test_the_folder_of_a_search_with_another_training_is_refused(aware, make, unsure):

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rich.console import Console
+
 from keras_precision.report.table import formatted
 
 __all__ = ["Display", "described"]
@@ -14,11 +16,13 @@ class Display:
 
     Args:
         figure: What the search makes as good as possible.
-        verbose: Whether to show it; None: on a terminal.
+        verbose: Whether to show it, as KerasTuner has it; None or ``"auto"``: on a terminal.
     """
 
-    def __init__(self, figure: str, verbose: bool | None = None) -> None:
-        self._figure, self._verbose = figure, verbose
+    def __init__(self, figure: str, verbose: bool | int | str | None = None) -> None:
+        on_terminal = verbose is None or verbose == "auto"
+        self.is_wanted = Console(stderr=True).is_terminal if on_terminal else bool(verbose)
+        self._figure = figure
         self._bar: Any = None
         self._task: Any = None
 
@@ -37,17 +41,15 @@ class Display:
         Yields:
             Nothing.
         """
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        console = Console(stderr=True)
-        if self._verbose is False or (self._verbose is None and not console.is_terminal):
+        if not self.is_wanted:
             yield
             return
         told = TextColumn("{task.description}")
         trials = TextColumn("trial {task.completed:.0f} of at most {task.total}")
         columns = (trials, BarColumn(bar_width=20), told, TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as self._bar:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as self._bar:
             self._task = self._bar.add_task("lowering layers alone", total=total)
             yield
         self._bar = None

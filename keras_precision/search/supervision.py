@@ -7,7 +7,7 @@ gone, and hangs once too many trials have failed, since the error leaves its loc
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -140,7 +140,15 @@ def heartbeat(folder: Path, tuner_id: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def serve(oracle: Any, address: str, folder: Path, *, lease_s: float = 60.0, patience_s: float = 3600.0) -> None:
+def serve(
+    oracle: Any,
+    address: str,
+    folder: Path,
+    *,
+    lease_s: float = 60.0,
+    patience_s: float = 3600.0,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
     """Answer the workers of a search until it ends, with KerasTuner's own service.
 
     A worker holds a lease on its trial as long as its heartbeat goes on. When that has stopped for ``lease_s``, the
@@ -152,6 +160,7 @@ def serve(oracle: Any, address: str, folder: Path, *, lease_s: float = 60.0, pat
         folder: The folder of the search, in which workers show that they are alive.
         lease_s: Seconds after which a silent worker is taken for dead.
         patience_s: Seconds without any worker after which the chief ends.
+        tell: Called when a trial has ended.
 
     Raises:
         SearchError: Too many trials failed, or no worker came.
@@ -167,7 +176,8 @@ def serve(oracle: Any, address: str, folder: Path, *, lease_s: float = 60.0, pat
     leases = _Leases(oracle, folder, lease_s, synchronized)
     server.start()
     try:
-        leases.watch(servicer, patience_s)
+        leases.watch(servicer, patience_s, tell)
+        tell()
     finally:
         server.stop(grace=1.0).wait()
     if oracle.failure is not None:
@@ -182,11 +192,15 @@ class _Leases:
         self._heard: dict[str, tuple[float, float]] = {}  # the file's own time, and when it was seen to change
         self._expire: Any = synchronized(_expire)
 
-    def watch(self, servicer: Any, patience_s: float) -> None:
+    def watch(self, servicer: Any, patience_s: float, tell: Callable[[], None]) -> None:
         """Return when the search has ended and every worker knows, or is gone."""
-        lonely = time.monotonic()
+        lonely, known = time.monotonic(), 0
         while True:
             time.sleep(_LOOK_S)  # the server works in a thread of its own
+            ended = len(self._oracle.end_order)
+            if ended != known:
+                known = ended
+                tell()
             for tuner_id in list(self._oracle.tuner_ids):
                 if self._silent_s(tuner_id) > self._lease_s:
                     self._expire(self._oracle, tuner_id)

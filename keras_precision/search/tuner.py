@@ -170,11 +170,14 @@ class PrecisionTuner(_tuner.Tuner):
         fitting = {name: value for name, value in options.items() if name not in ("verbose", "lease_s")}
         self.mode.check_options(fitting)
         self._prepare(Given(x, validation_data, x, y, fitting).behind(self._own, self._used))
+        self._display = Display(self.wishes.figure, options.get("verbose", self._verbose))
         folder = self._project.folder
         if _is_chief():
             self.save()
+            self.oracle.verbose = 0
             address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
-            serve(self.oracle, address, folder, lease_s=float(options.get("lease_s", 60.0)))
+            with self._display.shown(self.oracle.max_trials):
+                serve(self.oracle, address, folder, lease_s=float(options.get("lease_s", 60.0)), tell=self._tell)
         else:
             with self._display.shown(self.oracle.max_trials), heartbeat(folder, self.tuner_id):
                 super().search(verbose=0)
@@ -213,7 +216,11 @@ class PrecisionTuner(_tuner.Tuner):
             write_whole(Path(self.get_trial_dir(trial.trial_id)) / FAILURE, trial.message)
         super().on_trial_end(trial)
         if not _is_worker():
-            best = self._best() if self._display.is_shown else None
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._display.is_shown:
+            best = self._best()
             self._display.tell(len(self.oracle.end_order), best and best.figures, self.gap)
 
     def save(self) -> None:
@@ -364,9 +371,8 @@ class PrecisionTuner(_tuner.Tuner):
         if self.oracle.failure is not None:
             raise SearchError(f"Expected trials that run. Received: {self.oracle.failure.strip()}")
         check_ended_well(self.oracle.trials.values())
-        console = Console(stderr=True)
-        if self._verbose or (self._verbose is None and console.is_terminal):
-            console.print(front_text(self.pareto_front()), markup=False, highlight=False, soft_wrap=True)
+        if self._display.is_wanted:
+            Console(stderr=True).print(front_text(self.pareto_front()), markup=False, highlight=False, soft_wrap=True)
 
 
 def _none_within(outcomes: Sequence[Outcome], budget: Budget) -> NoReturn:

@@ -42,7 +42,7 @@ def chief(oracle, tmp_path):
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         port = opened.getsockname()[1]
-    problems = []
+    problems, told = [], []
 
     def connect():
         with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +53,13 @@ def chief(oracle, tmp_path):
 
     def run():
         try:
-            serve(oracle, f"127.0.0.1:{port}", tmp_path / "project", lease_s=1.5)
+            serve(
+                oracle,
+                f"127.0.0.1:{port}",
+                tmp_path / "project",
+                lease_s=1.5,
+                tell=lambda: told.append(len(oracle.end_order)),
+            )
         except SearchError as error:
             problems.append(error)
 
@@ -63,6 +69,7 @@ def chief(oracle, tmp_path):
     def wait():
         thread.join(timeout=60)
         assert not thread.is_alive()
+        assert told[-1] == len(oracle.end_order)  # whoever looks at the chief sees how far it is
         return problems
 
     yield connect, wait
@@ -223,7 +230,7 @@ tuner.search(lease_s=60)
 
 
 @pytest.mark.slow
-def test_a_chief_and_workers_end_with_the_front_of_one_process(unsure, tmp_path):
+def test_a_chief_and_workers_end_with_the_front_of_one_process(unsure, tmp_path, capfd):
     """Two workers, one of which is killed in its first trial and begun again, find what one process finds."""
     unsure.model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "data.npz", x=unsure.x[:64], x_held=unsure.x_held, y_held=unsure.y_held)
@@ -232,6 +239,7 @@ def test_a_chief_and_workers_end_with_the_front_of_one_process(unsure, tmp_path)
     paths = os.pathsep.join(filter(None, sys.path))
     again = run_workers(command, 2, environment={**os.environ, "PYTHONPATH": paths}, restarts=1)
     assert again == 1
+    assert "Running Trial" not in capfd.readouterr().out  # KerasTuner's chief would print a table of each
     assert (tmp_path / "killed").exists()
     alone, together = (
         kp.PrecisionTuner(

@@ -418,8 +418,10 @@ def test_overwrite_removes_an_older_search(small, make):
 
 def test_what_is_shown_while_it_runs(make, capsys):
     """Trials, the best so far and the gap while it runs; at the end, the front with the layers of each plan."""
-    tuner = make("shown", budget=kp.Budget(max_metric_drop=0.03), verbose=True)
+    tuner = make("shown", budget=kp.Budget(max_metric_drop=0.03), verbose=None)
     tuner.search()
+    assert capsys.readouterr().err == ""  # no terminal
+    tuner.search(verbose=1)
     told = capsys.readouterr().err
     assert "metric drop" in told
     assert re.search(r"^a  trial \d+  [\d.]+ kB  metric drop \S+  (all int8|int8, but int4: )", told, re.MULTILINE)

@@ -175,7 +175,8 @@ def accuracy(options: argparse.Namespace) -> None:
             ("PTQ int4", "int4", base),
         ]
         for plan, engine in (("int8", "tfmot"), ("int8", "keras"), ("int4", "keras")):
-            aware = kp.quantize_aware(model, plan, engine, representative_dataset=x[:500])
+            begun = base if options.on_top else model
+            aware = kp.quantize_aware(begun, plan, engine, representative_dataset=x[:500])
             _fit(aware, x, y, options.rate, options.more)
             arms.append((f"QAT {plan}, {engine}", plan, aware))
         for name, plan, each in arms:
@@ -256,6 +257,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--more", type=int, default=4)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--on-top", action="store_true", help="begin where FP32 ends, with as many epochs more")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--nets", default="kinds")

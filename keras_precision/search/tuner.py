@@ -33,6 +33,7 @@ from keras_precision.search.modes import mode_of
 from keras_precision.search.oracle import PrecisionOracle
 from keras_precision.search.outcomes import Outcome, best_of, front_of
 from keras_precision.search.project import Project
+from keras_precision.search.role import chief_address, is_chief, is_worker
 from keras_precision.search.space import Space
 from keras_precision.search.supervision import FAILURE, check_ended_well, hardened, heartbeat, serve
 from keras_precision.search.wishes import Wishes, wishes_of
@@ -138,7 +139,7 @@ class PrecisionTuner(_tuner.Tuner):
             "evaluation": self.mode.name,
             **self.wishes.described(),
         }
-        if not _is_worker():
+        if not is_worker():
             self._project.claim(self._purpose, overwrite=overwrite)
         if oracle is None:
             oracle = PrecisionOracle(max_trials, max_retries_per_trial, max_consecutive_failed_trials)
@@ -172,16 +173,17 @@ class PrecisionTuner(_tuner.Tuner):
         self._prepare(Given(x, validation_data, x, y, fitting).behind(self._own, self._used))
         self._display = Display(self.wishes.figure, options.get("verbose", self._verbose))
         folder = self._project.folder
-        if _is_chief():
+        if is_chief():
             self.save()
             self.oracle.verbose = 0
-            address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
             with self._display.shown(self.oracle.max_trials):
-                serve(self.oracle, address, folder, lease_s=float(options.get("lease_s", 60.0)), tell=self._tell)
+                serve(
+                    self.oracle, chief_address(), folder, lease_s=float(options.get("lease_s", 60.0)), tell=self._tell
+                )
         else:
             with self._display.shown(self.oracle.max_trials), heartbeat(folder, self.tuner_id):
                 super().search(verbose=0)
-        if not _is_worker():
+        if not is_worker():
             self._conclude()
 
     def run_trial(self, trial: Any, *args: Any, **options: Any) -> dict[str, float]:
@@ -215,7 +217,7 @@ class PrecisionTuner(_tuner.Tuner):
         if trial.message:
             write_whole(Path(self.get_trial_dir(trial.trial_id)) / FAILURE, trial.message)
         super().on_trial_end(trial)
-        if not _is_worker():
+        if not is_worker():
             self._tell()
 
     def _tell(self) -> None:
@@ -231,7 +233,7 @@ class PrecisionTuner(_tuner.Tuner):
 
     def _get_tuner_fname(self) -> str:
         """One name for a chief and for a process alone: either takes up what the other began."""
-        name = self.tuner_id if _is_worker() else "tuner0"
+        name = self.tuner_id if is_worker() else "tuner0"
         return os.path.join(str(self.project_dir), f"{name}.json")
 
     def load_model(self, trial: Any) -> Any:
@@ -317,7 +319,7 @@ class PrecisionTuner(_tuner.Tuner):
         training = {} if given is None else mode.train_with(given)
         is_known = self._used is not None and wanted.is_judged_like(self._used)
         purpose = {**self._purpose, **training, **({} if is_known else mode.prepare(wanted))}
-        if not _is_worker():
+        if not is_worker():
             self._project.claim(purpose, overwrite=False)
             if not is_known:
                 mode.check_budget()
@@ -390,11 +392,3 @@ def _number(trial_id: str) -> tuple[int, str]:
     """What sorts trials: KerasTuner pads their numbers to as many digits as max_trials has, which may have grown."""
     digits = trial_id.lstrip("0")
     return len(digits), digits
-
-
-def _is_chief() -> bool:
-    return "KERASTUNER_ORACLE_IP" in os.environ and "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
-
-
-def _is_worker() -> bool:
-    return "KERASTUNER_ORACLE_IP" in os.environ and not _is_chief()

@@ -18,6 +18,8 @@ __all__ = ["EVALUATION", "Given", "Mode", "Rounds", "check_compiled", "described
 EVALUATION = "evaluation"
 """The hyperparameter that says how a trial is judged, where a search judges in two ways."""
 
+_MOST = 16  # numbers of a list, such as seeds, that tell one search from another
+
 
 class Given(NamedTuple):
     """What a search is given.
@@ -249,12 +251,15 @@ def described(options: Mapping[str, Any]) -> str:
         options: By name.
 
     Returns:
-        Those that are numbers, texts, or lists of them, by name; nothing of others, such as callbacks.
+        Those that are numbers, texts, or short lists of them, by name; nothing of others, such as callbacks or weights.
     """
-    plain = {
-        name: value for name, value in sorted(options.items()) if isinstance(value, str | int | float | list | tuple)
-    }
-    return ", ".join(f"{name}={value!r}" for name, value in plain.items() if name not in ("verbose", "callbacks"))
+    return ", ".join(f"{name}={value!r}" for name, value in sorted(options.items()) if _is_short(value))
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) <= _MOST and all(isinstance(each, str | int | float) for each in value)
+    return isinstance(value, str | int | float)
 
 
 def check_compiled(model: Any, why: str) -> None:

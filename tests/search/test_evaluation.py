@@ -23,6 +23,7 @@ from keras_precision.errors import (
 from keras_precision.report.front import front_text
 from keras_precision.search import quantization_aware, training_runs
 from keras_precision.search.goal import Goal
+from keras_precision.search.mode import described
 from keras_precision.search.neighbourhood import Neighbourhood
 from keras_precision.search.space import Space, Unit
 
@@ -165,6 +166,12 @@ def test_the_folder_of_a_search_with_another_training_is_refused(aware, make, un
         DestinationError, match=r"another training \(batch_size=32, epochs=1, now batch_size=32, epochs=9\)"
     ):
         make("aware").search(unsure.x, unsure.y, epochs=9, batch_size=32)
+
+
+def test_options_of_a_training_are_told_in_a_few_words():
+    """Numbers, texts and seeds; no weights of samples, and no callbacks."""
+    options = {"seeds": (0, 1), "epochs": 2, "sample_weight": [1.0] * 99, "callbacks": [object()], "class_weight": None}
+    assert described(options) == "epochs=2, seeds=(0, 1)"
 
 
 def test_finalists_that_all_fail_are_told(make, unsure):

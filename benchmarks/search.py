@@ -27,7 +27,8 @@ from search_nets import NETS, Task, chain, settle, task
 from side_by_side import machine, markdown
 
 import keras_precision as kp
-from keras_precision.search.setting import Setting, held_out, ready
+from keras_precision.search.held_out import held_out
+from keras_precision.search.setting import Setting, ready
 
 SHARES = (0.75, 0.7, 0.65, 0.6)  # of the size of the all-int8 file
 SAMPLES, CALIBRATION = 256, 256
@@ -113,7 +114,7 @@ def truth(name: str, given: Task, trials: int, keep: Path) -> None:
 
 def everything(name: str, given: Task, keep: Path) -> Truth:
     """Run the file of every plan, or read what an earlier run kept of the same weights and samples."""
-    held = held_out(given.model, given.x_test[:SAMPLES], None, None)
+    held = held_out(given.model, given.x_test[:SAMPLES], None)
     setting = ready(given.model, given.x[:CALIBRATION], held, ("int8", "int4"))
     plans = list(itertools.product(*(unit.choices for unit in setting.space.units)))
     weights = hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in given.model.get_weights()))

@@ -27,14 +27,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration", default="auto", metavar="METHOD", help="how ranges are chosen (auto)")
     parser.add_argument("--runtime", default="litert", metavar="NAME", help="what the file is to run on (litert)")
     parser.add_argument("--io", metavar="TYPE", help="element type of inputs and outputs (that of the activations)")
-    for name, told in (
-        ("bias-correction", "take the mean error of rounded weights out of the biases of a .tflite file (yes)"),
-        (
-            "cross-layer-equalization",
-            "scale channels between the layers of a .tflite file, for weights that reach unevenly (no)",
-        ),
-    ):
-        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None, help=told)
+    either: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
+    told = "take the mean error of rounded weights out of the biases of a .tflite file (yes)"
+    parser.add_argument("--bias-correction", help=told, **either)
+    told = "scale channels between the layers of a .tflite file, for weights that reach unevenly (no)"
+    parser.add_argument("--cross-layer-equalization", help=told, **either)
     parser.add_argument("--weights", metavar="WAY", help="of int8 in Core ML: linear steps, or palettized (linear)")
     parser.add_argument(
         "--validation", metavar="FILE", help="samples and labels to score the file on: an .npz file with the same names"
@@ -57,12 +54,12 @@ def _run(options: argparse.Namespace) -> Answer:
     if options.weights and form != "coreml":
         raise InputError(f"Expected --weights with Core ML's format alone. Received: it with {form}. Leave it out.")
     choices = {name: getattr(options, name) for name in _OF_TFLITE if getattr(options, name) is not None}
-    if choices and form != "tflite":
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
-        raise InputError(
-            f"Expected {named} with TensorFlow Lite's format alone. Received: it with {form}. Leave it out."
-        )
     if form != "tflite":
+        if choices:
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
+            raise InputError(
+                f"Expected {named} with TensorFlow Lite's format alone. Received: it with {form}. Leave it out."
+            )
         result = _elsewhere(form, options, plan, samples, held_out)
         return Answer.of(result, kp.render(result) + "".join(f"\nNote: {note}" for note in result.notes))
     result = kp.export_tflite(

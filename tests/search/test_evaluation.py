@@ -376,17 +376,18 @@ def test_a_training_that_diverges_is_a_failed_trial(tmp_path, rng, compared):
     assert shown.splitlines()[-1] == "a  trial 00  step time 1.00x  metric drop 0  all float32"
 
 
+def judged_by_training(metric, folder):
+    """A model that is compiled with a metric, and what a tuner of its plans of training is given."""
+    model = nets.conv(keras)
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=[metric])
+    choices = ("float32", "mixed_bfloat16")
+    return model, {"choices": choices, "evaluation": "training", "directory": folder, "verbose": False}
+
+
 def test_a_metric_is_called_as_it_was_compiled(tmp_path, rng, compared):
     """Keras's logs say mae, where results say mean_absolute_error; one that was not compiled is in no log."""
     x, y = nets.images(rng, 32)
-    model = nets.conv(keras)
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["mae"])
-    given = {
-        "choices": ("float32", "mixed_bfloat16"),
-        "evaluation": "training",
-        "directory": tmp_path,
-        "verbose": False,
-    }
+    model, given = judged_by_training("mae", tmp_path)
     tuner = kp.PrecisionTuner(model, groups="model", **given)
     tuner.search(x, y, validation_data=(x, y), steps=3)
     assert compared[0]["metric"] == "mae"
@@ -402,14 +403,7 @@ def test_a_metric_is_called_as_it_was_compiled(tmp_path, rng, compared):
 def test_the_folder_of_a_search_with_other_groups_is_refused(tmp_path, rng, compared):
     """The message names them."""
     x, y = nets.images(rng, 32)
-    model = nets.conv(keras)
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    given = {
-        "choices": ("float32", "mixed_bfloat16"),
-        "evaluation": "training",
-        "directory": tmp_path,
-        "verbose": False,
-    }
+    model, given = judged_by_training("accuracy", tmp_path)
     kp.PrecisionTuner(model, groups="model", **given).search(x, y, validation_data=(x, y), steps=3)
     with pytest.raises(DestinationError, match=r"another groups \(model, now stem"):
         kp.PrecisionTuner(model, groups="layer", **given).search(x, y, validation_data=(x, y), steps=3)

@@ -32,6 +32,7 @@ def export_onnx(
     calibration: str = "auto",
     percentile: float = 99.99,
     validation_data: Any = None,
+    reduce_range: bool = True,
     strict: bool = False,
     overwrite: bool = True,
 ) -> Result:
@@ -55,6 +56,9 @@ def export_onnx(
         percentile: For that method: the share of values, in percent, that each end keeps.
         validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result.
+        reduce_range: Whether int8 weights have 7 bits, so that answers are right on every processor: on x86 without VNNI,
+            ONNX Runtime adds products of 8 bits in 16, where they saturate. False, for all 8 bits, is for processors
+            with VNNI or ARM's dot products (``kp.hardware()``). TensorRT's files have all 8.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
         overwrite: Whether an older file at ``path`` may be replaced.
 
@@ -82,7 +86,10 @@ def export_onnx(
             f"Expected target to be one of {', '.join(TARGETS)}. Received: {target!r}. {nearest(str(target), TARGETS)}".rstrip()
         )
     toolchain = OnnxToolchain()
-    order = Order(toolchain.decided(plan or "int8"), calibration, percentile, strict, target, plan is not None)
+    order = Order(
+        toolchain.decided(plan or "int8"), calibration, percentile, strict, target, plan is not None,
+        reduce_range and target == "onnxruntime",
+    )  # fmt: skip
     return ship(
         toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )

@@ -33,4 +33,4 @@ def quantized_graph(graph: Any, job: Job) -> Any:
     chosen = job.measured.ranges(job.order.calibration, percentile=job.order.percentile)
     ranges = onnx_ranges(graph, job.measured, chosen)
     nodes = integer_nodes(graph, ranges, formats, layers, job.order.target)
-    return in_integers(graph, ranges, nodes, job.order.target)
+    return in_integers(graph, ranges, nodes, job.order.target, reduce_range=job.order.reduce_range)

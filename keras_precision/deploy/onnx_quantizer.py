@@ -59,7 +59,9 @@ def integer_nodes(
     return {name for name, yes in able.items() if yes}
 
 
-def in_integers(model: Any, ranges: Mapping[str, Range], nodes: Collection[str], target: str) -> Any:
+def in_integers(
+    model: Any, ranges: Mapping[str, Range], nodes: Collection[str], target: str, *, reduce_range: bool = False
+) -> Any:
     """Return a graph that notes, by QuantizeLinear and DequantizeLinear, which nodes compute in integers.
 
     Weights are int8, symmetric, with a scale for each output channel. For ONNX Runtime, activations
@@ -71,6 +73,7 @@ def in_integers(model: Any, ranges: Mapping[str, Range], nodes: Collection[str],
         ranges: Range of each tensor that has one.
         nodes: Names of the nodes.
         target: One of ``TARGETS``.
+        reduce_range: Whether weights have 7 bits.
 
     Returns:
         Another model.
@@ -89,7 +92,7 @@ def in_integers(model: Any, ranges: Mapping[str, Range], nodes: Collection[str],
         made = quantizer(
             onnx.shape_inference.infer_shapes(model),
             True,  # a scale for each channel
-            False,  # all 8 bits
+            reduce_range,
             kinds.QInt8,
             kinds.QInt8 if strict else kinds.QUInt8,  # twice as fast on x86, where products are of u8 and s8
             data.TensorsData(data.CalibrationMethod.MinMax, ends),

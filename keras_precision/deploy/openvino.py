@@ -41,6 +41,7 @@ def export_openvino(
     calibration: str = "auto",
     percentile: float = 99.99,
     validation_data: Any = None,
+    reduce_range: bool = True,
     strict: bool = False,
     overwrite: bool = True,
 ) -> Result:
@@ -63,6 +64,7 @@ def export_openvino(
         percentile: For the method of that name.
         validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result.
+        reduce_range: Whether int8 weights have 7 bits, as for ``kp.export_onnx``.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
         overwrite: Whether older files may be replaced.
 
@@ -77,7 +79,15 @@ def export_openvino(
         'float32'
     """
     toolchain = OpenvinoToolchain()
-    order = Order(toolchain.decided(plan or "int8"), calibration, percentile, strict, "onnxruntime", plan is not None)
+    order = Order(
+        toolchain.decided(plan or "int8"),
+        calibration,
+        percentile,
+        strict,
+        "onnxruntime",
+        plan is not None,
+        reduce_range,
+    )
     return ship(
         toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )
@@ -200,6 +210,7 @@ def _by_nncf(model: Any, job: Job) -> Any:
     with _untold():
         nncf = require("nncf", extra="openvino")
         samples = list(_samples(job))
+        fix = nncf.OverflowFix.ENABLE if job.order.reduce_range else nncf.OverflowFix.DISABLE
         left = [
             node.get_friendly_name()
             for node in model.get_ordered_ops()
@@ -210,6 +221,7 @@ def _by_nncf(model: Any, job: Job) -> Any:
             nncf.Dataset(samples),
             subset_size=len(samples),
             ignored_scope=nncf.IgnoredScope(names=left) if left else None,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=fix),
         )
 
 

@@ -45,6 +45,7 @@ class Order:
         strict: Whether operators under the plan's default must be honoured, too.
         target: What the file is to run on, where the toolchain knows several.
         asked: Whether the plan was asked for; else a quantization-aware model is exported as it was trained.
+        reduce_range: Whether int8 weights have 7 bits.
     """
 
     plan: PrecisionPlan
@@ -53,6 +54,7 @@ class Order:
     strict: bool = False
     target: str = ""
     asked: bool = True
+    reduce_range: bool = False
 
     def __post_init__(self) -> None:
         """Check what the type of each field cannot say."""

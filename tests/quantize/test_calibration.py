@@ -105,19 +105,19 @@ def test_one_pass_and_any_form_of_data(measured):
 
 
 def test_memory_does_not_grow_with_the_samples(keras):
-    """Ten times the samples, made as they are asked for, take no more memory at the peak."""
-    model = nets.mlp(keras)
+    """Five times the samples, made as they are asked for, take no more memory at the peak: kept, they would take 6 MB."""
+    model = keras.Sequential([keras.Input((1250,)), keras.layers.Dense(2)])
     rng = np.random.default_rng(0)
 
     def peak_of(pieces):
         tracemalloc.start()
-        kp.calibrate(model, (rng.normal(size=(500, 8)).astype("float32") for _ in range(pieces)), verbose=False)
+        kp.calibrate(model, (rng.normal(size=(32, 1250)).astype("float32") for _ in range(pieces)), verbose=False)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return peak
 
     peak_of(1)  # what is imported and kept the first time
-    assert peak_of(20) < 1.1 * peak_of(2)
+    assert peak_of(50) < peak_of(10) + 1e6  # what other threads of the process do meanwhile is less
 
 
 def test_a_calibration_saves_and_loads(measured, tmp_path):

@@ -10,11 +10,30 @@ from keras_precision._adapters import adapter_of
 from keras_precision._adapters.keras import Input
 from keras_precision._adapters.labels import joined, stream_labelled
 from keras_precision._adapters.samples import at_once, read_samples
-from keras_precision.errors import DataError
+from keras_precision.errors import DataError, InputError
 from keras_precision.search.evaluator import Held
 from keras_precision.search.metric import Score
 
-__all__ = ["held_out"]
+__all__ = ["check_count", "held_out"]
+
+Array = npt.NDArray[Any]
+
+
+def check_count(samples: int | None) -> int | None:
+    """Return how many samples are used at most, if that can be.
+
+    Args:
+        samples: The number; None for all.
+
+    Returns:
+        The same.
+
+    Raises:
+        InputError: It is no positive number.
+    """
+    if samples is not None and samples < 1:
+        raise InputError(f"Expected samples >= 1, or None for all. Received: {samples!r}.")
+    return samples
 
 
 def held_out(model: Any, data: Any, score: Score | None, most: int | None = None) -> Held:
@@ -53,13 +72,11 @@ def held_out(model: Any, data: Any, score: Score | None, most: int | None = None
     return Held(samples, truth, score)
 
 
-def _read(
-    data: Any, inputs: Sequence[Input], score: Score | None
-) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[Any] | None]:
-    """The samples by input, and the labels where there are some."""
+def _read(data: Any, inputs: Sequence[Input], score: Score | None) -> tuple[dict[str, Array], Array | None]:
+    """The samples by input, and the labels where a metric needs them."""
     if _is_labelled(data, inputs):
         _check_weights(score, len(data))
-        return read_samples(data[0], inputs), None if data[1] is None else np.asarray(data[1])
+        return read_samples(data[0], inputs), _labels(data[1], score)
     if score is None:
         return read_samples(data, inputs), None
     if at_once(data):
@@ -70,7 +87,22 @@ def _read(
     pieces = list(stream_labelled(data, inputs))
     arrays = [[piece[number] for piece, _ in pieces] for number in range(len(inputs))]
     samples = {each.name: np.concatenate(found) for each, found in zip(inputs, arrays, strict=True)}
-    return samples, np.asarray(joined([labels for _, labels in pieces]))
+    return samples, _labels(joined([labels for _, labels in pieces]), score)
+
+
+def _labels(given: Any, score: Score | None) -> Array | None:
+    """The labels of the one output, which may come as a dict or a list of one."""
+    if given is None or score is None:
+        return None
+    parts = list(given.values()) if isinstance(given, Mapping) else given
+    if isinstance(parts, list | tuple) and parts and (isinstance(given, Mapping) or hasattr(parts[0], "shape")):
+        if len(parts) != 1:
+            raise DataError(
+                f"Expected the labels of one output for the metric '{score.name}'. Received: those of {len(parts)}. "
+                "Search by the divergence."
+            )
+        return np.asarray(parts[0])
+    return np.asarray(given)
 
 
 def _is_labelled(data: Any, inputs: Sequence[Input]) -> bool:

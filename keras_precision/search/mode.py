@@ -53,6 +53,14 @@ class Given(NamedTuple):
         validation = next((each.validation for each in order if each.validation is not None), None)
         return self._replace(representative=representative, validation=validation)
 
+    def pair(self) -> Any:
+        """Return what is trained with.
+
+        Returns:
+            ``(x, y)``, or ``x`` where that has its labels.
+        """
+        return self.x if self.y is None else (self.x, self.y)
+
     def is_judged_like(self, other: "Given") -> bool:
         """Tell whether plans are made and judged with the same data.
 
@@ -136,6 +144,17 @@ class Mode(ABC):
             InputError: An option cannot be used.
         """
         return {}
+
+    def trains(self, values: Mapping[str, Any]) -> bool:
+        """Tell whether a trial is judged by a training.
+
+        Args:
+            values: Its hyperparameters.
+
+        Returns:
+            Whether it is.
+        """
+        return False
 
     @abstractmethod
     def prepare(self, given: Given) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from keras_precision.errors import InputError
 from keras_precision.optional import require
 from keras_precision.search.mode import EVALUATION, Rounds, is_finalist
 from keras_precision.search.project import Project
@@ -36,8 +37,26 @@ class PrecisionOracle(_tuner.Oracle):
         self._project: Project | None = None
         self._rounds: list[list[Assignment]] = []
         self._learned = 0  # rounds
+        self._is_exhausted = False
+        self._gap: float | None = None
         self._wanted = 0
         self._finalists: list[Assignment] | None = None
+
+    def check_room(self, finalists: int) -> None:
+        """Raise where there are too many trials to train more finalists than before.
+
+        Args:
+            finalists: How many are wanted.
+
+        Raises:
+            InputError: ``max_trials`` is too small.
+        """
+        needed = len(self.trials) + finalists
+        if self.trials and len(self._finalists or []) < finalists and needed > (self.max_trials or needed):
+            raise InputError(
+                f"Expected max_trials >= {needed}, for {finalists} finalists behind the {len(self.trials)} trials that there are. "
+                f"Received: {self.max_trials}."
+            )
 
     def attach(self, strategy: Rounds, project: Project, more: int = 30, finalists: int = 0) -> None:
         """Give the oracle what it chooses with, and let it learn from the trials that there are already.
@@ -49,6 +68,7 @@ class PrecisionOracle(_tuner.Oracle):
             finalists: How many plans are judged once more, by a training, when the search has ended.
         """
         self.strategy, self._project, self._learned, self._wanted = strategy, project, 0, finalists
+        self._is_exhausted = False
         if self._finalists is not None and len(self._finalists) < finalists:
             self._finalists = None
         rounds, self._rounds = self._rounds, [strategy.first_round()]
@@ -58,6 +78,8 @@ class PrecisionOracle(_tuner.Oracle):
             self._learn()
             strategy.next_round()
             self._rounds.append(known)
+        if self._gap is not None:  # that of a last round which promised nothing, and so is not among the rounds
+            strategy.gap = self._gap
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Return the next plan of the round.
@@ -70,7 +92,8 @@ class PrecisionOracle(_tuner.Oracle):
         """
         assert self.strategy is not None, "attach comes first"
         given = self._by_plan(finalists=False)
-        while self.max_trials is None or len(given) < self.max_trials - self._wanted:
+        # Finalists of before that are not chosen again take room as well.
+        while not self._is_exhausted and (self.max_trials is None or len(self.trials) < self.max_trials - self._wanted):
             waiting = [plan for plan in self._rounds[-1] if plan not in given]
             if waiting:
                 self._finalists = None  # of a search that goes on with more trials than before
@@ -79,9 +102,10 @@ class PrecisionOracle(_tuner.Oracle):
                 return {"status": _tuner.engine.trial.TrialStatus.IDLE}
             self._learn()
             following = self.strategy.next_round()
-            if not following:
-                break
-            self._rounds.append(following)
+            if following:
+                self._rounds.append(following)
+            else:
+                self._is_exhausted = True
         return self._next_finalist()
 
     def _next_finalist(self) -> dict[str, Any]:
@@ -110,11 +134,12 @@ class PrecisionOracle(_tuner.Oracle):
         """Return what resuming needs.
 
         Returns:
-            The state of KerasTuner's oracles, and the rounds and finalists so far.
+            The state of KerasTuner's oracles, and the rounds, the finalists and the gap so far.
         """
         rounds = [[list(plan) for plan in each] for each in self._rounds]
         finalists = None if self._finalists is None else [list(plan) for plan in self._finalists]
-        return {**super().get_state(), "rounds": rounds, "finalists": finalists}
+        gap = self._gap if self.strategy is None else self.strategy.gap
+        return {**super().get_state(), "rounds": rounds, "finalists": finalists, "gap": gap}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over what ``get_state`` returned.
@@ -124,6 +149,7 @@ class PrecisionOracle(_tuner.Oracle):
         """
         super().set_state(state)
         self._rounds = [[tuple(plan) for plan in each] for each in state["rounds"]]
+        self._gap = state.get("gap")
         finalists = state.get("finalists")
         self._finalists = None if finalists is None else [tuple(plan) for plan in finalists]
 

@@ -1,15 +1,17 @@
 """Outcomes: the trials of a search that ended well, and which of them are the best."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from keras_precision.environment import Environment
+from keras_precision.errors import SearchError
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Measurement, Result
+from keras_precision.search.budget import Budget
 from keras_precision.search.goal import Goal
 from keras_precision.search.space import Assignment
 
-__all__ = ["Outcome", "best_of", "evenly", "front_of"]
+__all__ = ["Outcome", "best_of", "evenly", "front_of", "none_within"]
 
 
 class Outcome(NamedTuple):
@@ -64,6 +66,26 @@ def best_of(outcomes: Sequence[Outcome], goal: Goal) -> Outcome | None:
     """
     kept = [each for each in outcomes if goal.budget.is_satisfied_by(each.figures)]
     return min(kept, key=lambda each: (goal.cost(each.figures), each.figures.get("divergence", 0.0)), default=None)
+
+
+def none_within(outcomes: Sequence[Outcome], budget: Budget) -> NoReturn:
+    """Say that no trial keeps a budget, and which is the nearest.
+
+    Args:
+        outcomes: All trials.
+        budget: The budget.
+
+    Raises:
+        SearchError: Always.
+    """
+    if not outcomes:
+        raise SearchError("Expected trials that ended well. Received: none. Call search first.")
+    nearest = min(outcomes, key=lambda each: budget.excess(each.figures))
+    told = ", ".join(f"{name} {nearest.figures[name]:.6g}" for name in budget.limits())
+    raise SearchError(
+        f"Expected a plan within {budget}. Received: none among {len(outcomes)}; the nearest has {told}. "
+        "Widen the budget, or give more choices."
+    )
 
 
 def front_of(outcomes: Sequence[Outcome], axes: Sequence[str]) -> list[Outcome]:

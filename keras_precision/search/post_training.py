@@ -13,7 +13,7 @@ from keras_precision.files import write_whole
 from keras_precision.plan import PrecisionPlan
 from keras_precision.result import Result
 from keras_precision.search.evaluator import Evaluation
-from keras_precision.search.held_out import held_out
+from keras_precision.search.held_out import check_count, held_out
 from keras_precision.search.mode import Given, Mode
 from keras_precision.search.outcomes import Outcome
 from keras_precision.search.project import digest_of
@@ -47,7 +47,7 @@ class PostTraining(Mode):
         self, model: Any, choices: Sequence[str], wishes: Wishes, *, runtime: str = "litert", samples: int | None = None
     ) -> None:
         self.model, self.wishes, self.choices = model, wishes, check_choices(choices)
-        self._runtime, self._samples = runtime, samples
+        self._runtime, self._samples = runtime, check_count(samples)
         self._asked: dict[str, Any] = {"runtime": runtime}  # of each export
 
     def prepare(self, given: Given) -> dict[str, str]:

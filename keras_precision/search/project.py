@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,10 @@ class Project:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as content:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
                 figures = json.loads(content["figures"].tobytes())
                 answers = [content[f"answers_{number}"] for number in range(len(content.files) - 1)]
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise FileFormatError(
                 f"{path}: expected the outcome of a trial. Received: a damaged file ({error}). Remove it, and search again."
             ) from error

@@ -4,7 +4,7 @@ import copy
 import inspect
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from keras_precision._adapters import adapter_for_file, adapter_of
 from keras_precision.deploy.tflite import export_tflite
 from keras_precision.errors import DataError, DestinationError, InputError, PlanError, nearest
+from keras_precision.experiment.task import check_data
 from keras_precision.files import write_whole
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.aware.verb import quantize_aware
@@ -74,8 +75,18 @@ class QuantizationAware(PostTraining):
             raise DataError(
                 "Expected data to train the finalists with. Received: None. Give them to search(x, y, epochs=1)."
             )
+        if isinstance(given.x, Iterator):
+            raise DataError(
+                f"Expected data that can be read again, for each finalist. Received: a {type(given.x).__name__}, which is used up "
+                "by the first. Give arrays, a tf.data.Dataset, a PyDataset or a DataLoader."
+            )
+        check_data(given.pair(), "training data")
         self._given = given
         return {"training": described(given.options)}
+
+    def trains(self, values: Mapping[str, Any]) -> bool:
+        """Finalists are."""
+        return is_finalist(values)
 
     def check_budget(self) -> None:
         """Check sizes and times; what quantization loses, a training may win back."""

@@ -12,7 +12,7 @@ from keras_precision.errors import DataError
 from keras_precision.progress import progress
 from keras_precision.quantize.calibration import Calibration
 from keras_precision.result import Measurement, Result
-from keras_precision.search.held_out import held_out
+from keras_precision.search.held_out import check_count, held_out
 from keras_precision.search.metric import score_of
 from keras_precision.search.setting import ready
 from keras_precision.search.units import check_choices
@@ -79,7 +79,7 @@ def sensitivity(
                 "Expected samples to run the files on. Received: a calibration, which holds none. Pass validation_data=x."
             )
         representative_dataset = validation_data = read_samples(representative_dataset, inputs)
-    held = held_out(model, validation_data, score, samples)
+    held = held_out(model, validation_data, score, check_count(samples))
     setting = ready(model, representative_dataset, held, wanted, runtime=runtime, latency=latency)
     space, evaluator = setting.space, setting.evaluator
     rows: list[Measurement] = list(_rows("float model", evaluator.reference_figures))

@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cmp_to_key
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from keras_precision.files import write_whole
 from keras_precision.optional import require
 from keras_precision.search.mode import is_finalist
 
-__all__ = ["FAILURE", "check_ended_well", "hardened", "heartbeat", "serve"]
+__all__ = ["FAILURE", "check_ended_well", "hardened", "heartbeat", "put_back", "serve"]
 
 FAILURE = "failure.txt"
 """In the folder of a trial that failed: why."""
@@ -77,6 +79,28 @@ def hardened(oracle: Any) -> Any:
     return oracle
 
 
+def put_back(oracle: Any) -> None:
+    """Let a new search try again what failed: finalists, and the failures in a row that ended a search before.
+
+    Args:
+        oracle: A hardened oracle.
+    """
+    failed = {each for each in oracle.end_order if oracle.trials[each].status == "FAILED"}
+    rows = (list(row) for ill, row in groupby(oracle.end_order, failed.__contains__) if ill)
+    again = {each for row in rows if len(row) >= oracle.max_consecutive_failed_trials for each in row}
+    again |= {each for each in failed if is_finalist(oracle.trials[each].hyperparameters.values)}
+    for trial_id in sorted(again):
+        trial = oracle.trials[trial_id]
+        trial.status, trial.message = "RUNNING", None
+        oracle._run_times[trial_id] = 0
+        oracle._save_trial(trial)
+        (Path(oracle._get_trial_dir(trial_id)) / FAILURE).unlink(missing_ok=True)
+    oracle.failure = None
+    oracle.end_order = [each for each in oracle.end_order if each not in again]
+    oracle._retry_queue = [*sorted(again, reverse=True), *oracle._retry_queue]  # whose last is the next
+    oracle.save()
+
+
 def check_ended_well(trials: Iterable[Any]) -> None:
     """Raise where all trials of a search have failed, or all that judged its finalists.
 
@@ -90,7 +114,7 @@ def check_ended_well(trials: Iterable[Any]) -> None:
     for kind, kept, told in (
         (every, "trials that end well", ""),
         ([each for each in every if is_finalist(each.hyperparameters.values)], "finalists whose training ends well",
-         " What was found before is kept: see tuner.best_plan."),
+         " What was found before is kept: see tuner.best_plan. Another search tries them again."),
     ):  # fmt: skip
         failed = [each for each in kind if each.status == "FAILED"]
         if failed and len(failed) == len(kind):
@@ -108,6 +132,20 @@ def _settle(oracle: Any) -> None:
             oracle.end_order.append(trial_id)
     begun = dict.fromkeys([*oracle._retry_queue, *oracle.start_order])
     oracle._retry_queue = [trial_id for trial_id in begun if trial_id not in oracle.end_order]
+    if isinstance(oracle, require("keras_tuner", extra="search").oracles.GridSearchOracle):
+        _order_grid(oracle)
+
+
+def _order_grid(oracle: Any) -> None:
+    """Let a grid know how far it is, which it keeps in no file: its trials in their order, each with a next one to look for."""
+
+    def compare(one: Any, other: Any) -> int:
+        return int(oracle._compare(one.hyperparameters.values, other.hyperparameters.values))
+
+    oracle._ordered_ids = type(oracle._ordered_ids)()
+    for trial in sorted(oracle.trials.values(), key=cmp_to_key(compare)):
+        oracle._ordered_ids.insert(trial.trial_id)
+    oracle._populate_next = list(oracle.start_order)
 
 
 @contextmanager
@@ -126,7 +164,8 @@ def heartbeat(folder: Path, tuner_id: str) -> Iterator[None]:
 
     def beat() -> None:
         while True:
-            path.write_text(str(time.time()), encoding="ascii")
+            with suppress(OSError):  # of a shared folder, for a moment: the next beat may come through
+                path.write_text(str(time.time()), encoding="ascii")
             if ended.wait(_BEAT_S):
                 return
 

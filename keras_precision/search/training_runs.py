@@ -1,6 +1,8 @@
 """TrainingRuns: plans of training are judged by short trainings, compared with one in the first choice."""
 
 import contextlib
+import hashlib
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -123,7 +125,7 @@ class TrainingRuns(Mode):
             what = "data to train with" if given.x is None else "validation data"
             raise DataError(f"Expected {what}. Received: None. Give them to search(x, y, validation_data=(x, y)).")
         named = {field.name: given.options[field.name] for field in fields(Task) if field.name in given.options}
-        data = check_data(_pair(given), "training data"), check_data(given.validation, "validation data")
+        data = check_data(given.pair(), "training data"), check_data(given.validation, "validation data")
         task = Task(_BASELINE, *data, **named)
         options = {"resolution": 0.02, **_USUAL, **given.options}
         check_numbers(
@@ -133,9 +135,14 @@ class TrainingRuns(Mode):
         self._given = given
         return {"training": described(given.options)}
 
+    def trains(self, values: Mapping[str, Any]) -> bool:
+        """Every plan is."""
+        return True
+
     def prepare(self, given: Given) -> dict[str, str]:
         """Tell what is chosen for: the space is known without data."""
-        return {"groups": ", ".join(unit.name for unit in self.space.units)}
+        layers = hashlib.blake2b(json.dumps([unit.paths for unit in self.space.units]).encode(), digest_size=8)
+        return {"groups": ", ".join(unit.name for unit in self.space.units), "layers of groups": layers.hexdigest()}
 
     def check_budget(self) -> None:
         """The baseline keeps every budget: it loses nothing."""
@@ -156,7 +163,7 @@ class TrainingRuns(Mode):
             saved = Path(passing) / "model.keras"
             self.model.save(saved)
             comparison = compare_training(
-                saved, _pair(self._given), self._given.validation, {_BASELINE: baseline, _PLAN: plan}, verbose=False, **options,
+                saved, self._given.pair(), self._given.validation, {_BASELINE: baseline, _PLAN: plan}, verbose=False, **options,
                 metric=None if self.wishes.score is None else self.wishes.score.logged,
             )  # fmt: skip
         figures = self._figures(comparison)
@@ -204,8 +211,3 @@ class TrainingRuns(Mode):
             )
             figures |= {score.name: after, "metric_drop": score.drop(before, after)}
         return figures
-
-
-def _pair(given: Given) -> Any:
-    """What is trained with, as a comparison takes it."""
-    return given.x if given.y is None else (given.x, given.y)

@@ -4,7 +4,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -31,11 +31,11 @@ from keras_precision.search.groups import Grouping
 from keras_precision.search.mode import Given, Mode, Rounds, is_finalist
 from keras_precision.search.modes import mode_of
 from keras_precision.search.oracle import PrecisionOracle
-from keras_precision.search.outcomes import Outcome, best_of, front_of
+from keras_precision.search.outcomes import Outcome, best_of, front_of, none_within
 from keras_precision.search.project import Project
-from keras_precision.search.role import chief_address, is_chief, is_worker
+from keras_precision.search.role import chief_address, is_chief, is_first, is_worker
 from keras_precision.search.space import Space
-from keras_precision.search.supervision import FAILURE, check_ended_well, hardened, heartbeat, serve
+from keras_precision.search.supervision import FAILURE, check_ended_well, hardened, heartbeat, put_back, serve
 from keras_precision.search.wishes import Wishes, wishes_of
 
 __all__ = ["PrecisionTuner"]
@@ -75,7 +75,7 @@ class PrecisionTuner(_tuner.Tuner):
         runtime: What files are to run on.
         directory: Where projects lie.
         project_name: The folder of this search, there.
-        overwrite: Whether a project of that name may be removed; if not, the search goes on where it was.
+        overwrite: Whether a project of that name may be removed; if not, or in a worker, the search goes on where it was.
         max_retries_per_trial: As in KerasTuner; of our oracle.
         max_consecutive_failed_trials: As in KerasTuner; of our oracle.
         verbose: Whether to show progress and results; None: on a terminal.
@@ -132,6 +132,7 @@ class PrecisionTuner(_tuner.Tuner):
         self._tolerance, self._verbose = tolerance, verbose
         self._own = Given(representative_dataset, validation_data)
         self._used: Given | None = None
+        self._training: dict[str, str] = {}
         self._project = Project(Path(directory or ".") / project_name)
         self._purpose = {
             "weights": weights_digest(model),
@@ -139,6 +140,7 @@ class PrecisionTuner(_tuner.Tuner):
             "evaluation": self.mode.name,
             **self.wishes.described(),
         }
+        overwrite = overwrite and is_first()
         if not is_worker():
             self._project.claim(self._purpose, overwrite=overwrite)
         if oracle is None:
@@ -147,6 +149,8 @@ class PrecisionTuner(_tuner.Tuner):
             super().__init__(
                 hardened(oracle), directory=str(directory or "."), project_name=project_name, overwrite=overwrite
             )
+        if isinstance(oracle, PrecisionOracle) and not is_worker():
+            oracle.check_room(self._finalists)
         self._display = Display(self.wishes.figure, verbose)
 
     def search(self, x: Any = None, y: Any = None, *, validation_data: Any = None, **options: Any) -> None:
@@ -172,6 +176,8 @@ class PrecisionTuner(_tuner.Tuner):
         self.mode.check_options(fitting)
         self._prepare(Given(x, validation_data, x, y, fitting).behind(self._own, self._used))
         self._display = Display(self.wishes.figure, options.get("verbose", self._verbose))
+        if not is_worker():
+            put_back(self.oracle)
         folder = self._project.folder
         if is_chief():
             self.save()
@@ -206,6 +212,8 @@ class PrecisionTuner(_tuner.Tuner):
         except (ExportError, FileFormatError, PlanError, SearchError, WorkerError) as error:
             raise _tuner.errors.FailedTrialError(str(error)) from error
         self._project.keep(trial.trial_id, outcome)
+        if mode.trains(trial.hyperparameters.values):
+            self._project.sign(self._training)  # not before: a training that cannot be is no reason to refuse another
         figures = dict(outcome.figures)
         if self.wishes.score is not None:
             value = figures[self.wishes.score.name]
@@ -323,8 +331,8 @@ class PrecisionTuner(_tuner.Tuner):
             self._project.claim(purpose, overwrite=False)
             if not is_known:
                 mode.check_budget()
-            self._project.sign(purpose)
-        self.mode, self._used = mode, wanted
+            self._project.sign({name: value for name, value in purpose.items() if name not in training})
+        self.mode, self._used, self._training = mode, wanted, training
         if not is_known:
             self._attach()
         return mode
@@ -358,7 +366,7 @@ class PrecisionTuner(_tuner.Tuner):
 
     def _expected_best(self) -> Outcome:
         found = self._best()
-        return found if found is not None else _none_within(self._outcomes(), self.wishes.budget)
+        return found if found is not None else none_within(self._outcomes(), self.wishes.budget)
 
     def _plan_of(self, outcome: Outcome) -> PrecisionPlan:
         trained = ", by a training" if outcome.is_finalist else ""
@@ -370,22 +378,12 @@ class PrecisionTuner(_tuner.Tuner):
 
     def _conclude(self) -> None:
         """Say how the search ended: why early, and what it found."""
+        self.save()
         if self.oracle.failure is not None:
             raise SearchError(f"Expected trials that run. Received: {self.oracle.failure.strip()}")
         check_ended_well(self.oracle.trials.values())
         if self._display.is_wanted:
             Console(stderr=True).print(front_text(self.pareto_front()), markup=False, highlight=False, soft_wrap=True)
-
-
-def _none_within(outcomes: Sequence[Outcome], budget: Budget) -> NoReturn:
-    if not outcomes:
-        raise SearchError("Expected trials that ended well. Received: none. Call search first.")
-    nearest = min(outcomes, key=lambda each: budget.excess(each.figures))
-    told = ", ".join(f"{name} {nearest.figures[name]:.6g}" for name in budget.limits())
-    raise SearchError(
-        f"Expected a plan within {budget}. Received: none among {len(outcomes)}; the nearest has {told}. "
-        "Widen the budget, or give more choices."
-    )
 
 
 def _number(trial_id: str) -> tuple[int, str]:

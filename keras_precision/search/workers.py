@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from keras_precision.errors import InputError, SearchError
+from keras_precision.search.role import BEGUN_AGAIN
 
 __all__ = ["main", "run_workers"]
 
@@ -76,7 +77,7 @@ def run_workers(
                             f"Expected processes that run to their end. Received: exit code {code} from {name}, after {again - 1} "
                             "restarts. Run the command by itself to see what is wrong."
                         )
-                    running[name] = _started(command, shared, name)
+                    running[name] = _started(command, {**shared, BEGUN_AGAIN: "1"}, name)
     finally:
         for process in running.values():
             process.kill()

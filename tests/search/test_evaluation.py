@@ -147,16 +147,23 @@ def test_a_search_goes_on_with_more_finalists(aware, make, unsure):
     more.search(unsure.x, unsure.y, epochs=1, batch_size=32)
     assert more.oracle.end_order[: len(aware.oracle.end_order)] == aware.oracle.end_order
     assert len(finalists(more)[0]) > len(finalists(aware)[0])
+    with pytest.raises(
+        InputError, match=r"Expected max_trials >= \d+, for 9 finalists behind the \d+ trials that there are"
+    ):
+        make("wider", finalists=9, max_trials=len(more.oracle.trials) + 1)
 
 
 def test_a_search_that_goes_on_with_more_trials_chooses_its_finalists_behind_them(make, unsure):
     """A plan that was found later may be the one to train."""
-    first = make("few", max_trials=4, finalists=1)
+    first = make("few", max_trials=5, finalists=2)
     first.search(unsure.x, unsure.y, epochs=1)
-    more = make("few", max_trials=10, finalists=1)
+    more = make("few", max_trials=8, finalists=2)
     more.search(unsure.x, unsure.y, epochs=1)
     assert len(finalists(more)[1]) > len(finalists(first)[1])
-    assert more.oracle._finalists == more.oracle.strategy.finalists(1)
+    assert more.oracle._finalists == more.oracle.strategy.finalists(2)
+    trained = [more.space.assignment(each.hyperparameters.values) for each in finalists(more)[0]]
+    assert set(more.oracle._finalists) <= set(trained)
+    assert len(more.oracle.trials) <= 8
     assert [each.name for each in more.results()] == [f"trial {each}" for each in more.oracle.start_order]
 
 
@@ -181,8 +188,12 @@ def test_finalists_that_all_fail_are_told(make, unsure):
         SearchError,
         match="Expected finalists whose training ends well. Received: 2 that failed, the last for: .*tuner.best_plan",
     ):
-        tuner.search(unsure.x, unsure.y, epochs=1, sample_weight=np.ones(3))
+        tuner.search(unsure.x, unsure.y, epochs=3, sample_weight=np.ones(3))
     assert tuner.best_plan.kind == "deployment"
+    count = len(tuner.oracle.trials)
+    tuner.search(unsure.x, unsure.y, epochs=1)  # another training, since none has come of the first
+    assert [each.status for each in finalists(tuner)[0]] == ["COMPLETED"] * 2
+    assert len(tuner.oracle.trials) == count
 
 
 def test_an_oracle_of_keras_tuner_has_every_trial_trained(make, unsure):
@@ -200,6 +211,7 @@ def test_an_oracle_of_keras_tuner_has_every_trial_trained(make, unsure):
     [
         ({"evaluation": "trained"}, InputError, "Expected evaluation to be one of post_training, quantization_aware, training"),
         ({"choices": ("int8", "int16x8")}, PlanError, "Expected choices among int8, int4, float32.*Received: int16x8"),
+        ({"samples": 0}, InputError, "Expected samples >= 1, or None for all. Received: 0"),
         ({"finalists": 0}, InputError, "Expected finalists from 1 to below max_trials. Received: 0"),
         ({"finalists": 4, "max_trials": 4}, InputError, "Expected finalists from 1 to below max_trials. Received: 4"),
         ({"evaluation": "training", "choices": ("float32", "int8")}, PlanError, "training precisions"),
@@ -252,6 +264,10 @@ def test_training_needs_data_and_a_compiled_model(make, unsure, tmp_path):
                 plain, unsure.x[:64], unsure.x_held, evaluation=evaluation, metric=keras.metrics.SparseCategoricalAccuracy(),
                 choices=CHOICES[evaluation], directory=tmp_path,
             )  # fmt: skip
+    with pytest.raises(DataError, match="Expected training data with as many labels as samples"):
+        make("no-data").search(unsure.x, unsure.y[:9])
+    with pytest.raises(DataError, match="Expected data that can be read again.*Received: a generator"):
+        make("no-data").search((unsure.x[:8], unsure.y[:8]) for _ in range(2))
     with pytest.raises(InputError, match="or an option of fit. Received: epoch. Did you mean 'epochs'"):
         make("no-data").search(unsure.x, unsure.y, epoch=1)
     training, lock = make("no-data-2", evaluation="training", choices=None), threading.Lock()
@@ -407,3 +423,6 @@ def test_the_folder_of_a_search_with_other_groups_is_refused(tmp_path, rng, comp
     kp.PrecisionTuner(model, groups="model", **given).search(x, y, validation_data=(x, y), steps=3)
     with pytest.raises(DestinationError, match=r"another groups \(model, now stem"):
         kp.PrecisionTuner(model, groups="layer", **given).search(x, y, validation_data=(x, y), steps=3)
+    last = list(kp.layer_paths(model))[-1]
+    with pytest.raises(DestinationError, match=r"another layers of groups"):
+        kp.PrecisionTuner(model, groups={"model": last}, **given).search(x, y, validation_data=(x, y), steps=3)

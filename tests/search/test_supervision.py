@@ -11,7 +11,9 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.errors import InputError, SearchError
-from keras_precision.search.supervision import hardened, heartbeat, serve
+from keras_precision.search import supervision
+from keras_precision.search.role import is_first
+from keras_precision.search.supervision import hardened, heartbeat, put_back, serve
 from keras_precision.search.workers import main, run_workers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner's locks, and protobuf
@@ -191,6 +193,74 @@ def test_a_trial_whose_own_file_alone_tells_of_its_end_is_not_run_again(oracle, 
     assert again.create_trial("one").trial_id != first.trial_id
 
 
+def test_a_grid_goes_on_where_it_was(oracle, tmp_path):
+    """KerasTuner keeps the order of a grid in no file: after each trial a new process goes on, up to the last plan."""
+    seen = []
+    while (trial := oracle.create_trial("one")).status == "RUNNING":
+        seen.append(trial.hyperparameters.values["layer"])
+        oracle.update_trial(trial.trial_id, {"score": 1.0})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+        oracle = reloaded(oracle, tmp_path)
+    assert sorted(seen) == ["float32", "int4", "int8"]
+
+
+def test_a_search_that_failed_too_often_is_tried_again(oracle, tmp_path):
+    """What made it fail may be mended: the failures in a row are run once more, and nothing that ended well."""
+    for status in ("COMPLETED", "FAILED", "FAILED"):
+        trial = oracle.create_trial("one")
+        if status == "COMPLETED":
+            oracle.update_trial(trial.trial_id, {"score": 1.0})
+        trial.status = status
+        oracle.end_trial(trial)
+    assert "limit of 2" in oracle.failure
+    first, *failed = oracle.end_order
+    again = reloaded(oracle, tmp_path)
+    assert again.end_order == oracle.end_order
+    again.max_consecutive_failed_trials = 2
+    put_back(again)
+    assert again.failure is None
+    assert again.end_order == [first]
+    again = reloaded(again, tmp_path)
+    assert [again.create_trial(name).trial_id for name in ("one", "two")] == failed
+
+
+def test_a_heartbeat_goes_on_where_a_folder_is_gone_for_a_while(tmp_path, monkeypatch):
+    """A shared folder may refuse a write; the worker is alive all the same."""
+    beats, several = [], threading.Event()
+
+    def write(path, text, **_):
+        beats.append(path)
+        if len(beats) == 3:
+            several.set()
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr(supervision, "_BEAT_S", 0.01)
+    monkeypatch.setattr("pathlib.Path.write_text", write)
+    with heartbeat(tmp_path, "worker"):
+        assert several.wait(timeout=30)
+
+
+def test_a_process_that_goes_on_for_one_that_died_begins_nothing_afresh(tmp_path):
+    """A worker never does, nor what is begun again; the first chief, and a process alone, may."""
+    assert is_first()
+    mark = tmp_path / "begun"
+    code = f"import os; open({str(mark)!r}, 'a').write(os.environ.get('KERAS_PRECISION_BEGUN_AGAIN', 'first') + ' '); raise SystemExit(3)"
+    with pytest.raises(SearchError):
+        run_workers([sys.executable, "-c", code], 1, restarts=2)
+    assert {"first", "1"} == set(mark.read_text().split())
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1"}
+    for variables, begins in (
+        ({"KERAS_PRECISION_BEGUN_AGAIN": "1"}, False),
+        ({**address, "KERASTUNER_TUNER_ID": "chief"}, True),
+        ({**address, "KERASTUNER_TUNER_ID": "worker0"}, False),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            assert is_first() is begins
+
+
 def test_a_command_that_fails_is_begun_again_and_then_given_up(tmp_path, capfd):
     """Each restart is counted; the message names the process and its exit code."""
     with pytest.raises(SearchError, match=r"Received: exit code 3 from \w+, after 2 restarts"):
@@ -214,7 +284,7 @@ data = np.load(folder + "/data.npz")
 model = keras.models.load_model(folder + "/model.keras")
 tuner = kp.PrecisionTuner(
     model, data["x"], (data["x_held"], data["y_held"]), ("int8", "int4"), objective="front", metric="accuracy",
-    directory=folder, project_name="shared", verbose=False,
+    directory=folder, project_name="shared", verbose=False, overwrite=True,
 )
 name, mark = os.environ["KERASTUNER_TUNER_ID"], folder + "/killed"
 if name != "chief":

@@ -99,6 +99,8 @@ def test_a_search_that_has_ended_is_taken_up_where_it_was(small, make, capfd):
     """The same project gives the same plan without a single new trial, and in KerasTuner's words."""
     again = make("small", budget=kp.Budget(max_metric_drop=0.03))
     before = len(again.oracle.trials)
+    assert again.best_plan == small.best_plan  # which is read without a search
+    assert again.gap == small.gap
     again.search()
     assert len(again.oracle.trials) == before == len(small.results())
     assert again.best_plan == small.best_plan
@@ -211,8 +213,16 @@ def test_samples_of_two_inputs_are_no_labels(rng):
     alone = held_out(model, (one, other), None)
     assert [len(each) for each in alone.samples.values()] == [8, 8]
     assert alone.truth is None
-    labelled = held_out(model, ((one, other), np.arange(8)), None)
-    np.testing.assert_array_equal(labelled.truth, np.arange(8))
+    loss = Score("loss", "min", float)
+    for labels in (np.arange(8), list(range(8)), [np.arange(8)], {"head": np.arange(8)}):
+        np.testing.assert_array_equal(held_out(model, ((one, other), labels), loss).truth, np.arange(8))
+    several = [np.arange(8), np.arange(8)]
+    assert held_out(model, ((one, other), several), None).truth is None  # nothing is scored on them
+    for labels in (several, dict(zip("ab", several, strict=True))):
+        with pytest.raises(
+            DataError, match="Expected the labels of one output for the metric 'loss'. Received: those of 2"
+        ):
+            held_out(model, ((one, other), labels), loss)
     with pytest.raises(DataError, match="Expected labels for the metric 'loss'. Received: samples alone"):
         held_out(model, (one, other), Score("loss", "min", float))
     with pytest.raises(DataError, match="Leave the weights out"):
@@ -408,6 +418,15 @@ def test_the_folder_of_another_search_is_refused_unless_it_may_be_removed(small,
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_chief_that_is_begun_again_overwrites_nothing(small, make):
+    """It goes on with the search that it took for an older one at its first start."""
+    shutil.copytree(small._project.folder, small._project.folder.with_name("begun_again"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_PRECISION_BEGUN_AGAIN", "1")
+        again = make("begun_again", budget=kp.Budget(max_metric_drop=0.03), overwrite=True)
+    assert again.oracle.end_order == small.oracle.end_order
+
+
 def test_overwrite_removes_an_older_search(small, make):
     """With overwrite=True the search begins anew, with another budget."""
     shutil.copytree(small._project.folder, small._project.folder.with_name("older"))
@@ -433,9 +452,11 @@ def test_a_damaged_outcome_is_told(small, make):
 
     shutil.copytree(small._project.folder, small._project.folder.with_name("damaged"))
     tuner = make("damaged", budget=kp.Budget(max_metric_drop=0.03))
-    next(tuner._project.folder.glob("trial_*/evaluation.npz")).write_bytes(b"PK nothing")
-    with pytest.raises(FileFormatError, match="expected the outcome of a trial. Received: a damaged file"):
-        tuner.search()
+    path = next(tuner._project.folder.glob("trial_*/evaluation.npz"))
+    for content in (b"PK nothing", path.read_bytes()[:-40]):
+        path.write_bytes(content)
+        with pytest.raises(FileFormatError, match="expected the outcome of a trial. Received: a damaged file"):
+            tuner.search()
 
 
 def test_results_and_front_make_a_report(small, tmp_path):

@@ -148,7 +148,7 @@ def _made(adapter: KerasAdapter, metric: Any) -> tuple[str, Any, Callable[[Array
 
     def compute(truth: Array, predictions: Array) -> float:
         fresh.reset_state()
-        fresh.update_state(truth, predictions)
+        fresh.update_state(truth, _as_keras_has(predictions))
         return float(np.asarray(_numpy(keras, fresh.result())))
 
     return str(fresh.name), fresh, compute
@@ -168,8 +168,24 @@ def _with_direction(made: tuple[str, Any, Callable[[Array, Array], float]], dire
 
 
 def _loss(adapter: KerasAdapter, loss: Any) -> Callable[[Array, Array], float]:
-    function = adapter.keras.losses.get(loss)
-    return lambda truth, predictions: float(np.mean(_numpy(adapter.keras, function(truth, predictions))))
+    several = list(_flat(loss))
+    if len(several) != 1:
+        raise InputError(
+            f"Expected a model that is compiled with one loss, to search by it. Received: {len(several)}. Search by the divergence."
+        )
+    function = adapter.keras.losses.get(several[0])
+
+    def compute(truth: Array, predictions: Array) -> float:
+        if truth.ndim == predictions.ndim - 1 and predictions.shape[-1] == 1:
+            truth = truth[..., np.newaxis]  # as fit does: (n,) against (n, 1) would give (n, n)
+        return float(np.mean(_numpy(adapter.keras, function(truth, _as_keras_has(predictions)))))
+
+    return compute
+
+
+def _as_keras_has(predictions: Array) -> Array:
+    """Predictions as a model gives them: those of the model of errors are float64, which not every metric takes."""
+    return predictions.astype(np.float32) if predictions.dtype == np.float64 else predictions
 
 
 def _numpy(keras: Any, value: Any) -> Array:

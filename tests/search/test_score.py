@@ -31,6 +31,38 @@ def test_metrics_of_a_regression(regression, name, direction, value):
     assert score.drop(1.0, 1.5) == 0.5
 
 
+def test_labels_without_the_axis_of_predictions_are_scored_as_fit_scores_them():
+    """Labels of shape (n,) against predictions of shape (n, 1): broadcast, tf_keras's loss would be over all pairs."""
+    tf_keras = pytest.importorskip("tf_keras")
+    model = tf_keras.Sequential([tf_keras.Input((2,)), tf_keras.layers.Dense(1)])
+    truth, predictions = np.array([1.0, 2.0, 6.0]), np.array([[1.0], [2.0], [5.0]])
+    for loss in ("mse", ["mse"], {model.output_names[0]: "mse"}):
+        model.compile("adam", loss)
+        assert score_of(model, "loss").compute(truth, predictions) == pytest.approx(1 / 3)
+
+
+def test_a_loss_of_several_parts_is_no_score(regression):
+    """One is told."""
+    import keras
+
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, [keras.layers.Dense(1)(inputs), keras.layers.Dense(1)(inputs)])
+    model.compile("adam", ["mse", "mae"])
+    with pytest.raises(InputError, match="Expected a model that is compiled with one loss.*Received: 2"):
+        score_of(model, "loss")
+
+
+@pytest.mark.parametrize("name", ["SparseTopKCategoricalAccuracy", "SparseCategoricalAccuracy"])
+def test_predictions_of_the_model_of_errors_are_scored(trained, name):
+    """They are float64, which top-k does not take."""
+    import keras
+
+    metric = getattr(keras.metrics, name)()
+    predictions = trained.model.predict(trained.x_held, verbose=0)
+    score = score_of(trained.model, metric)
+    assert score.compute(trained.y_held, predictions.astype("float64")) == score.compute(trained.y_held, predictions)
+
+
 def test_a_metric_object_is_not_changed(regression):
     """A metric that is passed in computes in a copy, and keeps the state that it has."""
     import keras

@@ -41,12 +41,17 @@ def run(job: Job) -> bool:
     return done.returncode == 0
 
 
-def jobs(chosen: Sequence[str], options: Sequence[str]) -> Iterator[Job]:
-    """Yield the jobs of the stacks that are chosen, the longest first."""
+def jobs(chosen: Sequence[str], options: Sequence[str], cache: str) -> Iterator[Job]:
+    """Yield the jobs of the stacks that are chosen, the longest first; what JAX compiles for one test serves the others."""
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     for stack in STACKS:
         if stack not in chosen:
             continue
-        variables = {"KERAS_PRECISION_STACK": stack}
+        variables = {"KERAS_PRECISION_STACK": stack, **compiled}
         if stack == STACKS[0]:  # runs every test; the others those that concern a stack
             for mark in ("not slow", "slow"):
                 yield Job(f"tests on {stack}, {mark}", ("pytest", "-m", mark, *options), variables)
@@ -59,8 +64,8 @@ def main(arguments: list[str]) -> int:
     options = [argument for argument in arguments if argument.startswith("-")]
     chosen = [argument for argument in arguments if not argument.startswith("-")] or ["check", *STACKS]
     checked = [run(Job(" ".join(check), check, {})) for check in CHECKS] if "check" in chosen else []
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        tested = list(pool.map(run, jobs(chosen, options)))
+    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        tested = list(pool.map(run, jobs(chosen, options, cache)))
     return 0 if all(checked + tested) else 1
 
 

@@ -98,7 +98,7 @@ class PrecisionOracle(_tuner.Oracle):
             if waiting:
                 self._finalists = None  # of a search that goes on with more trials than before
                 return self._running(waiting[0], "post_training")
-            if self._any_runs():
+            if any(trial.trial_id not in self.end_order for trial in given.values()):
                 return {"status": _tuner.engine.trial.TrialStatus.IDLE}
             self._learn()
             following = self.strategy.next_round()
@@ -112,7 +112,7 @@ class PrecisionOracle(_tuner.Oracle):
         """The next plan that is judged by a training; idle while trials run that say which these are."""
         assert self.strategy is not None
         if self._wanted and self._finalists is None:
-            if self._any_runs():
+            if any(trial_id not in self.end_order for trial_id in self.trials):
                 return {"status": _tuner.engine.trial.TrialStatus.IDLE}
             self._learn()
             self._finalists = self.strategy.finalists(self._wanted)
@@ -121,9 +121,6 @@ class PrecisionOracle(_tuner.Oracle):
         if waiting:
             return self._running(waiting[0], "quantization_aware")
         return {"status": _tuner.engine.trial.TrialStatus.STOPPED}
-
-    def _any_runs(self) -> bool:
-        return any(trial.trial_id not in self.end_order for trial in self.trials.values())
 
     def _running(self, plan: Assignment, evaluation: str) -> dict[str, Any]:
         assert self.strategy is not None

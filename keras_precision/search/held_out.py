@@ -19,7 +19,7 @@ __all__ = ["check_count", "held_out"]
 Array = npt.NDArray[Any]
 
 
-def check_count(samples: int | None) -> int | None:
+def check_count(samples: Any) -> int | None:
     """Return how many samples are used at most, if that can be.
 
     Args:
@@ -31,9 +31,9 @@ def check_count(samples: int | None) -> int | None:
     Raises:
         InputError: It is no positive number.
     """
-    if samples is not None and samples < 1:
+    if samples is not None and (not isinstance(samples, int | np.integer) or samples < 1):
         raise InputError(f"Expected samples >= 1, or None for all. Received: {samples!r}.")
-    return samples
+    return None if samples is None else int(samples)
 
 
 def held_out(model: Any, data: Any, score: Score | None, most: int | None = None) -> Held:
@@ -76,33 +76,50 @@ def _read(data: Any, inputs: Sequence[Input], score: Score | None) -> tuple[dict
     """The samples by input, and the labels where a metric needs them."""
     if _is_labelled(data, inputs):
         _check_weights(score, len(data))
-        return read_samples(data[0], inputs), _labels(data[1], score)
+        samples = read_samples(data[0], inputs)
+        return samples, _labels(data[1], score, len(next(iter(samples.values()))))
     if score is None:
         return read_samples(data, inputs), None
     if at_once(data):
-        raise DataError(
-            f"Expected labels for the metric '{score.name}'. Received: samples alone. Pass validation_data=(x, y), or "
-            "search by the divergence from the float model, which needs none."
-        )
+        raise _unlabelled(score, "samples alone")
     pieces = list(stream_labelled(data, inputs))
     arrays = [[piece[number] for piece, _ in pieces] for number in range(len(inputs))]
     samples = {each.name: np.concatenate(found) for each, found in zip(inputs, arrays, strict=True)}
-    return samples, _labels(joined([labels for _, labels in pieces]), score)
+    return samples, _labels(joined([labels for _, labels in pieces]), score, len(next(iter(samples.values()))))
 
 
-def _labels(given: Any, score: Score | None) -> Array | None:
+def _labels(given: Any, score: Score | None, count: int) -> Array | None:
     """The labels of the one output, which may come as a dict or a list of one."""
-    if given is None or score is None:
+    if score is None:
         return None
+    if given is None:
+        raise _unlabelled(score, "None for labels")
     parts = list(given.values()) if isinstance(given, Mapping) else given
-    if isinstance(parts, list | tuple) and parts and (isinstance(given, Mapping) or hasattr(parts[0], "shape")):
+    if isinstance(given, Mapping) or _is_of_outputs(parts, count):
         if len(parts) != 1:
             raise DataError(
                 f"Expected the labels of one output for the metric '{score.name}'. Received: those of {len(parts)}. "
                 "Search by the divergence."
             )
-        return np.asarray(parts[0])
-    return np.asarray(given)
+        given = parts[0]
+    labels = np.asarray(given)
+    if labels.ndim == 0:
+        raise DataError(f"Expected labels of shape ({count}, ...). Received: {given!r}.")
+    return labels
+
+
+def _is_of_outputs(parts: Any, count: int) -> bool:
+    """Whether a list has an array for each output, and not a label for each sample."""
+    if not isinstance(parts, list | tuple) or len(parts) == count:
+        return False
+    return all(len(getattr(each, "shape", ())) >= 1 and len(each) == count for each in parts)
+
+
+def _unlabelled(score: Score, received: str) -> DataError:
+    return DataError(
+        f"Expected labels for the metric '{score.name}'. Received: {received}. Pass validation_data=(x, y), or "
+        "search by the divergence from the float model, which needs none."
+    )
 
 
 def _is_labelled(data: Any, inputs: Sequence[Input]) -> bool:

@@ -36,10 +36,11 @@ class PrecisionOracle(_tuner.Oracle):
         self.strategy: Rounds | None = None
         self._project: Project | None = None
         self._rounds: list[list[Assignment]] = []
-        self._learned = 0  # rounds
+        self._learned: set[Assignment] = set()
         self._is_exhausted = False
         self._gap: float | None = None
         self._wanted = 0
+        self._chosen_of = 0  # how many were wanted when the finalists were chosen
         self._finalists: list[Assignment] | None = None
 
     def check_room(self, finalists: int) -> None:
@@ -52,7 +53,7 @@ class PrecisionOracle(_tuner.Oracle):
             InputError: ``max_trials`` is too small.
         """
         needed = len(self.trials) + finalists
-        if self.trials and len(self._finalists or []) < finalists and needed > (self.max_trials or needed):
+        if self.trials and self._chosen_of < finalists and needed > (self.max_trials or needed):
             raise InputError(
                 f"Expected max_trials >= {needed}, for {finalists} finalists behind the {len(self.trials)} trials that there are. "
                 f"Received: {self.max_trials}."
@@ -67,9 +68,9 @@ class PrecisionOracle(_tuner.Oracle):
             more: Trials after the first round, where no number was given.
             finalists: How many plans are judged once more, by a training, when the search has ended.
         """
-        self.strategy, self._project, self._learned, self._wanted = strategy, project, 0, finalists
+        self.strategy, self._project, self._learned, self._wanted = strategy, project, set(), finalists
         self._is_exhausted = False
-        if self._finalists is not None and len(self._finalists) < finalists:
+        if self._chosen_of < finalists:
             self._finalists = None
         rounds, self._rounds = self._rounds, [strategy.first_round()]
         if self.max_trials is None:
@@ -115,7 +116,7 @@ class PrecisionOracle(_tuner.Oracle):
             if any(trial_id not in self.end_order for trial_id in self.trials):
                 return {"status": _tuner.engine.trial.TrialStatus.IDLE}
             self._learn()
-            self._finalists = self.strategy.finalists(self._wanted)
+            self._finalists, self._chosen_of = self.strategy.finalists(self._wanted), self._wanted
         last = self._by_plan(finalists=True)
         waiting = [plan for plan in self._finalists or [] if plan not in last]
         if waiting:
@@ -136,7 +137,8 @@ class PrecisionOracle(_tuner.Oracle):
         rounds = [[list(plan) for plan in each] for each in self._rounds]
         finalists = None if self._finalists is None else [list(plan) for plan in self._finalists]
         gap = self._gap if self.strategy is None else self.strategy.gap
-        return {**super().get_state(), "rounds": rounds, "finalists": finalists, "gap": gap}
+        own = {"rounds": rounds, "finalists": finalists, "finalists_wanted": self._chosen_of, "gap": gap}
+        return {**super().get_state(), **own}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over what ``get_state`` returned.
@@ -149,22 +151,25 @@ class PrecisionOracle(_tuner.Oracle):
         self._gap = state.get("gap")
         finalists = state.get("finalists")
         self._finalists = None if finalists is None else [tuple(plan) for plan in finalists]
+        self._chosen_of = state.get("finalists_wanted", len(finalists or []))
 
     def _learn(self) -> None:
-        """Take in the outcomes of the rounds that have not been learned, in their order, whoever ran them."""
+        """Take in the outcomes of the rounds that have not been learned, in their order, whoever ran them.
+
+        What failed, or is being tried again, is looked at another time, too.
+        """
         assert self.strategy is not None
         assert self._project is not None
         trials = self._by_plan(finalists=False)
-        for plans in self._rounds[self._learned :]:
-            for plan in plans:
-                trial = trials.get(plan)
-                ended_well = trial is not None and trial.status == _tuner.engine.trial.TrialStatus.COMPLETED
-                outcome = self._project.kept(trial.trial_id) if trial is not None and ended_well else None
-                if outcome is None:
-                    self.strategy.fail(plan)
-                else:
-                    self.strategy.learn(plan, outcome.figures, outcome.answers)
-        self._learned = len(self._rounds)
+        for plan in (plan for plans in self._rounds for plan in plans if plan not in self._learned):
+            trial = trials.get(plan)
+            ended_well = trial is not None and trial.status == _tuner.engine.trial.TrialStatus.COMPLETED
+            outcome = self._project.kept(trial.trial_id) if trial is not None and ended_well else None
+            if outcome is None:
+                self.strategy.fail(plan)
+            else:
+                self.strategy.learn(plan, outcome.figures, outcome.answers)
+                self._learned.add(plan)
 
     def _by_plan(self, *, finalists: bool) -> dict[Assignment, Any]:
         """The trials so far by their plans: those of the search, or those that were trained behind it."""

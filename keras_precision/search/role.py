@@ -1,11 +1,19 @@
 """Role: what the environment variables of KerasTuner, and one of ours, make of this process."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["BEGUN_AGAIN", "chief_address", "is_chief", "is_first", "is_worker"]
+from keras_precision.errors import SearchError
+from keras_precision.files import write_whole
+
+__all__ = ["BEGUN_AGAIN", "VERDICT", "chief_address", "is_chief", "is_first", "is_worker", "verdict"]
 
 BEGUN_AGAIN = "KERAS_PRECISION_BEGUN_AGAIN"
 """Set for a process that takes the place of one that died."""
+
+VERDICT = "KERAS_PRECISION_VERDICT"
+"""The file in which a chief says that its search has ended with an error: it is not to be begun again."""
 
 
 def is_chief() -> bool:
@@ -21,6 +29,21 @@ def is_worker() -> bool:
 def is_first() -> bool:
     """Tell whether this process may begin a search afresh: not a worker, and not one that goes on for one that died."""
     return not is_worker() and BEGUN_AGAIN not in os.environ
+
+
+@contextmanager
+def verdict() -> Iterator[None]:
+    """Tell whoever began a chief that its search has ended, where that is with an error.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except SearchError as error:
+        if VERDICT in os.environ and is_chief():
+            write_whole(os.environ[VERDICT], str(error))
+        raise
 
 
 def chief_address() -> str:

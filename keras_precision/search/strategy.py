@@ -87,6 +87,7 @@ class Strategy:
             figures: Its figures.
             answers: One array per output.
         """
+        self._failed.discard(assignment)  # it was tried again
         self._model.learn(assignment, answers)
         self._figures[assignment] = dict(figures)
         guess = self._guesses.get(assignment)
@@ -133,7 +134,7 @@ class Strategy:
             Where a cost is minimised: plans in even steps from the cost of the best one down to the least there is, of each
             cost the one that should diverge least. For a front: plans along it. Else the best plans within the budget.
         """
-        outcomes = [Outcome("", plan, figures) for plan, figures in self._figures.items()]
+        outcomes = [Outcome("", plan, figures) for plan, figures in self._figures.items() if _quantizes(plan)]
         if not outcomes:
             return []
         if self.goal.figure == "front":
@@ -149,7 +150,7 @@ class Strategy:
         best = self.best()
         candidates = self._candidates()
         top = max(each[figure] for each in self._figures.values()) if best is None else best.figures[figure]
-        found = [] if best is None else [best.assignment]
+        found = [] if best is None or not _quantizes(best.assignment) else [best.assignment]
         if candidates is not None:
             lowest = candidates.steps(figure, self._figures.values())[0] * (1 + _TINY)
             for limit in np.linspace(top, lowest, count)[len(found) :]:
@@ -159,7 +160,8 @@ class Strategy:
                     if figures[figure] <= limit and plan not in self._failed
                 ]
                 hoped = self._guessed(candidates.within({figure: float(limit)}, 1))
-                nearest = min([*known, *hoped], key=lambda each: each.figures["divergence"], default=None)
+                able = [each for each in (*known, *hoped) if _quantizes(each.assignment)]
+                nearest = min(able, key=lambda each: each.figures["divergence"], default=None)
                 if nearest is not None and nearest.assignment not in found:
                     found.append(nearest.assignment)
         return found[:count]
@@ -247,3 +249,8 @@ class Strategy:
         self.gap = None
         if self.bound is not None:
             self.gap = (here - self.bound) / abs(here) if here else here - self.bound
+
+
+def _quantizes(plan: Assignment) -> bool:
+    """Whether there is anything in a plan that could be trained for."""
+    return set(plan) != {"float32"}

@@ -7,10 +7,10 @@ gone, and hangs once too many trials have failed, since the error leaves its loc
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager, suppress
-from functools import cmp_to_key
+from functools import cmp_to_key, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ def hardened(oracle: Any) -> Any:
         name: getattr(oracle, name) for name in ("create_trial", "end_trial", "reload", "_check_consecutive_failures")
     }
     oracle.failure = None
+    tuners: Any = require("keras_tuner", extra="search")
 
     def save() -> None:
         write_whole(oracle._get_oracle_fname(), json.dumps(oracle.get_state()))
@@ -57,60 +58,75 @@ def hardened(oracle: Any) -> Any:
             told = Path(oracle._get_trial_dir(oracle.end_order[-1])) / FAILURE  # KerasTuner's service does not send it
             oracle.failure = str(error) + (told.read_text(encoding="utf-8") if told.exists() else "")
 
-    def create_trial(tuner_id: str) -> Any:
+    def create_trial(oracle: Any, tuner_id: str) -> Any:
         if oracle.failure is None:
             return kept["create_trial"](tuner_id)
         oracle.tuner_ids.discard(tuner_id)
-        trials = require("keras_tuner", extra="search").engine.trial
+        trials = tuners.engine.trial
         return trials.Trial(hyperparameters=oracle.get_space(), trial_id="", status=trials.TrialStatus.STOPPED)
 
-    def end_trial(trial: Any) -> None:
-        # A worker that was taken for dead may come back with a trial that another has run meanwhile.
+    def end_trial(oracle: Any, trial: Any) -> None:
+        # A worker that was taken for dead may come back with a trial that waits for another, or that another has run.
+        holders = [name for name, each in oracle.ongoing_trials.items() if each.trial_id == trial.trial_id]
         if trial.trial_id not in oracle.end_order:
+            oracle._retry_queue = [each for each in oracle._retry_queue if each != trial.trial_id]
             kept["end_trial"](trial)
+        for name in holders:
+            oracle.ongoing_trials.pop(name, None)
 
     def reload() -> None:
         kept["reload"]()
         _settle(oracle)
 
     oracle.save, oracle._save_trial, oracle.reload = save, save_trial, reload
-    oracle.create_trial, oracle.end_trial = create_trial, end_trial
+    oracle.create_trial = partial(tuners.synchronized(create_trial), oracle)
+    oracle.end_trial = partial(tuners.synchronized(end_trial), oracle)
     oracle._check_consecutive_failures = check_consecutive_failures
     return oracle
 
 
-def put_back(oracle: Any) -> None:
-    """Let a new search try again what failed: finalists, and the failures in a row that ended a search before.
+def put_back(oracle: Any) -> bool:
+    """Let a new search try again what failed and what the others hang on.
+
+    These are finalists; the failures in a row that ended a search before; the first trial, which others are held
+    against; and all, where nothing ended well.
 
     Args:
         oracle: A hardened oracle.
+
+    Returns:
+        Whether there are any.
     """
     failed = {each for each in oracle.end_order if oracle.trials[each].status == "FAILED"}
     rows = (list(row) for ill, row in groupby(oracle.end_order, failed.__contains__) if ill)
     again = {each for row in rows if len(row) >= oracle.max_consecutive_failed_trials for each in row}
     again |= {each for each in failed if is_finalist(oracle.trials[each].hyperparameters.values)}
+    again |= failed if len(failed) == len(oracle.end_order) else failed.intersection(oracle.start_order[:1])
+    oracle.failure = None
+    if not again:
+        return False
+    oracle.end_order = [each for each in oracle.end_order if each not in again]
+    oracle._retry_queue = [*sorted(again, reverse=True), *oracle._retry_queue]  # whose last is the next
+    oracle._run_times.update(dict.fromkeys(again, 0))
+    oracle.save()  # first: a kill now leaves trials that failed, which are put back another time
     for trial_id in sorted(again):
         trial = oracle.trials[trial_id]
         trial.status, trial.message = "RUNNING", None
-        oracle._run_times[trial_id] = 0
         oracle._save_trial(trial)
         (Path(oracle._get_trial_dir(trial_id)) / FAILURE).unlink(missing_ok=True)
-    oracle.failure = None
-    oracle.end_order = [each for each in oracle.end_order if each not in again]
-    oracle._retry_queue = [*sorted(again, reverse=True), *oracle._retry_queue]  # whose last is the next
-    oracle.save()
+    return True
 
 
-def check_ended_well(trials: Iterable[Any]) -> None:
+def check_ended_well(oracle: Any) -> None:
     """Raise where all trials of a search have failed, or all that judged its finalists.
 
     Args:
-        trials: Of KerasTuner.
+        oracle: Of KerasTuner.
 
     Raises:
         SearchError: So it is; the message has the last reason.
     """
-    every = list(trials)
+    every = list(oracle.trials.values())
     for kind, kept, told in (
         (every, "trials that end well", ""),
         ([each for each in every if is_finalist(each.hyperparameters.values)], "finalists whose training ends well",
@@ -118,7 +134,9 @@ def check_ended_well(trials: Iterable[Any]) -> None:
     ):  # fmt: skip
         failed = [each for each in kind if each.status == "FAILED"]
         if failed and len(failed) == len(kind):
-            reason = (failed[-1].message or "no reason").strip().splitlines()[-1]
+            written = Path(oracle._get_trial_dir(failed[-1].trial_id)) / FAILURE  # which a worker has written
+            message = failed[-1].message or (written.read_text(encoding="utf-8") if written.exists() else "")
+            reason = (message.strip() or "no reason").splitlines()[-1]
             raise SearchError(f"Expected {kept}. Received: {len(failed)} that failed, the last for: {reason}.{told}")
 
 

@@ -33,7 +33,7 @@ from keras_precision.search.modes import mode_of
 from keras_precision.search.oracle import PrecisionOracle
 from keras_precision.search.outcomes import Outcome, best_of, front_of, none_within
 from keras_precision.search.project import Project
-from keras_precision.search.role import chief_address, is_chief, is_first, is_worker
+from keras_precision.search.role import chief_address, is_chief, is_first, is_worker, verdict
 from keras_precision.search.space import Space
 from keras_precision.search.supervision import FAILURE, check_ended_well, hardened, heartbeat, put_back, serve
 from keras_precision.search.wishes import Wishes, wishes_of
@@ -149,8 +149,6 @@ class PrecisionTuner(_tuner.Tuner):
             super().__init__(
                 hardened(oracle), directory=str(directory or "."), project_name=project_name, overwrite=overwrite
             )
-        if isinstance(oracle, PrecisionOracle) and not is_worker():
-            oracle.check_room(self._finalists)
         self._display = Display(self.wishes.figure, verbose)
 
     def search(self, x: Any = None, y: Any = None, *, validation_data: Any = None, **options: Any) -> None:
@@ -175,22 +173,21 @@ class PrecisionTuner(_tuner.Tuner):
         fitting = {name: value for name, value in options.items() if name not in ("verbose", "lease_s")}
         self.mode.check_options(fitting)
         self._prepare(Given(x, validation_data, x, y, fitting).behind(self._own, self._used))
+        if is_first() and put_back(self.oracle):
+            self._attach()
         self._display = Display(self.wishes.figure, options.get("verbose", self._verbose))
-        if not is_worker():
-            put_back(self.oracle)
         folder = self._project.folder
-        if is_chief():
-            self.save()
-            self.oracle.verbose = 0
-            with self._display.shown(self.oracle.max_trials):
-                serve(
-                    self.oracle, chief_address(), folder, lease_s=float(options.get("lease_s", 60.0)), tell=self._tell
-                )
-        else:
-            with self._display.shown(self.oracle.max_trials), heartbeat(folder, self.tuner_id):
-                super().search(verbose=0)
-        if not is_worker():
-            self._conclude()
+        with verdict():
+            if is_chief():
+                self.save()
+                self.oracle.verbose, lease_s = 0, float(options.get("lease_s", 60.0))
+                with self._display.shown(self.oracle.max_trials):
+                    serve(self.oracle, chief_address(), folder, lease_s=lease_s, tell=self._tell)
+            else:
+                with self._display.shown(self.oracle.max_trials), heartbeat(folder, self.tuner_id):
+                    super().search(verbose=0)
+            if not is_worker():
+                self._conclude()
 
     def run_trial(self, trial: Any, *args: Any, **options: Any) -> dict[str, float]:
         """Make, run and score the file of a trial's plan.
@@ -212,8 +209,6 @@ class PrecisionTuner(_tuner.Tuner):
         except (ExportError, FileFormatError, PlanError, SearchError, WorkerError) as error:
             raise _tuner.errors.FailedTrialError(str(error)) from error
         self._project.keep(trial.trial_id, outcome)
-        if mode.trains(trial.hyperparameters.values):
-            self._project.sign(self._training)  # not before: a training that cannot be is no reason to refuse another
         figures = dict(outcome.figures)
         if self.wishes.score is not None:
             value = figures[self.wishes.score.name]
@@ -225,6 +220,9 @@ class PrecisionTuner(_tuner.Tuner):
         if trial.message:
             write_whole(Path(self.get_trial_dir(trial.trial_id)) / FAILURE, trial.message)
         super().on_trial_end(trial)
+        ended_well = trial.status == _tuner.engine.trial.TrialStatus.COMPLETED
+        if ended_well and self.mode.trains(trial.hyperparameters.values):
+            self._project.sign(self._training)  # not before: a training that cannot be is no reason to refuse another
         if not is_worker():
             self._tell()
 
@@ -251,7 +249,7 @@ class PrecisionTuner(_tuner.Tuner):
             trial: The trial.
 
         Returns:
-            A Keras 3 model, compiled with the loss and metrics of the model; it cannot be trained.
+            A Keras 3 model, compiled with the loss and metrics of the model if that is of Keras 3; it cannot be trained.
         """
         return self._prepare().model_of(trial.hyperparameters.values, self._folder(trial.trial_id))
 
@@ -329,6 +327,8 @@ class PrecisionTuner(_tuner.Tuner):
         purpose = {**self._purpose, **training, **({} if is_known else mode.prepare(wanted))}
         if not is_worker():
             self._project.claim(purpose, overwrite=False)
+            if given is not None and isinstance(self.oracle, PrecisionOracle):
+                self.oracle.check_room(self._finalists)
             if not is_known:
                 mode.check_budget()
             self._project.sign({name: value for name, value in purpose.items() if name not in training})
@@ -381,7 +381,7 @@ class PrecisionTuner(_tuner.Tuner):
         self.save()
         if self.oracle.failure is not None:
             raise SearchError(f"Expected trials that run. Received: {self.oracle.failure.strip()}")
-        check_ended_well(self.oracle.trials.values())
+        check_ended_well(self.oracle)
         if self._display.is_wanted:
             Console(stderr=True).print(front_text(self.pareto_front()), markup=False, highlight=False, soft_wrap=True)
 

@@ -13,11 +13,13 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from keras_precision.errors import InputError, SearchError
-from keras_precision.search.role import BEGUN_AGAIN
+from keras_precision.search.role import BEGUN_AGAIN, VERDICT
 
 __all__ = ["main", "run_workers"]
 
@@ -49,7 +51,7 @@ def run_workers(
 
     Raises:
         InputError: ``workers`` is not positive.
-        SearchError: Processes died more often than ``restarts`` allows.
+        SearchError: The search has ended with an error, or processes died more often than ``restarts`` allows.
     """
     if workers < 1:
         raise InputError(f"Expected workers >= 1. Received: {workers}.")
@@ -58,6 +60,9 @@ def run_workers(
         "KERASTUNER_ORACLE_IP": "127.0.0.1",
         "KERASTUNER_ORACLE_PORT": str(port or _free_port()),
     }
+    passing = tempfile.TemporaryDirectory()
+    ended = Path(passing.name) / "verdict.txt"
+    shared[VERDICT] = str(ended)
     names = ["chief", *(f"worker{number}" for number in range(workers))]
     running: dict[str, subprocess.Popen[bytes]] = {}
     again = 0
@@ -70,6 +75,8 @@ def run_workers(
                 code = process.poll()
                 if code == 0:
                     del running[name]
+                elif name == "chief" and ended.exists():
+                    raise SearchError(ended.read_text(encoding="utf-8"))
                 elif code is not None:
                     again += 1
                     if again > restarts or "chief" not in running:
@@ -82,6 +89,7 @@ def run_workers(
         for process in running.values():
             process.kill()
             process.wait()
+        passing.cleanup()
     return again
 
 

@@ -20,6 +20,7 @@ from keras_precision.errors import (
     PlanError,
     SearchError,
 )
+from keras_precision.optional import available
 from keras_precision.report.front import front_text
 from keras_precision.search import quantization_aware, training_runs
 from keras_precision.search.goal import Goal
@@ -150,7 +151,63 @@ def test_a_search_goes_on_with_more_finalists(aware, make, unsure):
     with pytest.raises(
         InputError, match=r"Expected max_trials >= \d+, for 9 finalists behind the \d+ trials that there are"
     ):
-        make("wider", finalists=9, max_trials=len(more.oracle.trials) + 1)
+        make("wider", finalists=9, max_trials=len(more.oracle.trials) + 1).search(
+            unsure.x, unsure.y, epochs=1, batch_size=32
+        )
+
+
+def test_a_search_that_found_fewer_finalists_than_asked_for_is_taken_up(make, unsure):
+    """There are not always as many; the number that was asked for is what tells whether more are wanted."""
+    given = {"finalists": 5, "max_trials": 12, "budget": kp.Budget(max_metric_drop=0.02)}
+    first = make("scarce", **given)
+    first.search(unsure.x, unsure.y, epochs=1)
+    assert 1 <= len(finalists(first)[0]) < 5
+    assert len(first.oracle.trials) > 12 - 5
+    again = make("scarce", **given)
+    assert again.best_plan == first.best_plan
+    again.search(unsure.x, unsure.y, epochs=1)
+    assert again.oracle.end_order == first.oracle.end_order
+
+
+def test_a_training_is_signed_when_the_first_has_ended(make, unsure, monkeypatch):
+    """One that was killed before may be another the next time."""
+    tuner = make("signed", finalists=1)
+    ended = tuner.oracle.end_trial
+
+    def end_trial(trial):
+        if trial.hyperparameters.values["evaluation"] == "quantization_aware":
+            raise KeyboardInterrupt
+        ended(trial)
+
+    monkeypatch.setattr(tuner.oracle, "end_trial", end_trial)
+    with pytest.raises(KeyboardInterrupt):
+        tuner.search(unsure.x, unsure.y, epochs=2)
+    again = make("signed", finalists=1)
+    again.search(unsure.x, unsure.y, epochs=1)
+    assert [each.status for each in finalists(again)[0]] == ["COMPLETED"]
+    with pytest.raises(DestinationError, match=r"another training \(epochs=1, now epochs=2\)"):
+        make("signed", finalists=1).search(unsure.x, unsure.y, epochs=2)
+
+
+def test_finalists_of_a_model_of_tf_keras_are_trained(tmp_path, unsure):
+    """By TFMOT, whose copies are compiled as the model is."""
+    tf_keras = pytest.importorskip("tf_keras")
+    if not available("tensorflow_model_optimization"):
+        pytest.skip('pip install "keras-precision[qat]"')
+    tf_keras.utils.set_random_seed(0)
+    layers = [tf_keras.layers.Dense(16, "relu", name="wide"), tf_keras.layers.Dense(5, "softmax", name="head")]
+    model = tf_keras.Sequential([tf_keras.Input((16,)), *layers])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(unsure.x, unsure.y, verbose=0)
+    tuner = kp.PrecisionTuner(
+        model, unsure.x[:64], (unsure.x_held, unsure.y_held), ("int8", "float32"), evaluation="quantization_aware",
+        budget=kp.Budget(max_metric_drop=0.5), objective="front", directory=tmp_path, verbose=False,
+    )  # fmt: skip
+    tuner.search(unsure.x, unsure.y, epochs=1)
+    last = finalists(tuner)[0]
+    assert last
+    assert {each.status for each in last} == {"COMPLETED"}
+    assert len(tuner.get_best_models()) == 1
 
 
 def test_a_search_that_goes_on_with_more_trials_chooses_its_finalists_behind_them(make, unsure):

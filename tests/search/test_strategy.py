@@ -157,3 +157,18 @@ def test_a_front_has_each_point_once():
 def test_without_a_plan_that_ended_well_there_are_no_finalists(net, figure):
     """All plans failed: none is worth a training."""
     assert net.strategy(Goal(figure, "min", Budget())).finalists(3) == []
+
+
+@pytest.mark.parametrize(
+    ("figure", "budget"), [("divergence", Budget()), ("size_bytes", Budget()), ("front", Budget())]
+)
+def test_a_plan_that_quantizes_nothing_is_no_finalist(net, figure, budget):
+    """It may be the best of all, and there is nothing in it to train for."""
+    names = {"int8": "float32", "int4": "int8"}
+    space = Space(tuple(Unit(each.name, each.paths, ("float32", "int8")) for each in net.space.units), "float32")
+    strategy = Strategy(space, Goal(figure, "min", budget), net.reference)
+    for plan in [net.plans[0], *net.space.single()]:
+        strategy.learn(tuple(names[each] for each in plan), net.figures[plan], net.answers[plan])
+    found = strategy.finalists(4)
+    assert found
+    assert ("float32",) * UNITS not in found

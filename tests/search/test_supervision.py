@@ -13,7 +13,7 @@ import keras_precision as kp
 from keras_precision.errors import InputError, SearchError
 from keras_precision.search import supervision
 from keras_precision.search.role import is_first
-from keras_precision.search.supervision import hardened, heartbeat, put_back, serve
+from keras_precision.search.supervision import _expire, check_ended_well, hardened, heartbeat, put_back, serve
 from keras_precision.search.workers import main, run_workers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner's locks, and protobuf
@@ -120,6 +120,25 @@ def test_a_worker_that_comes_back_late_changes_nothing(oracle):
     assert oracle.trials[trial.trial_id].status == "COMPLETED"
 
 
+@pytest.mark.parametrize("lost", ["its lease", "its chief"])
+def test_a_trial_that_a_worker_ends_while_it_waits_for_another_is_not_run_again(oracle, tmp_path, lost):
+    """The worker's lease ran out, or the chief was begun again: the worker goes on, and ends the trial all the same."""
+    held = copy.deepcopy(oracle.create_trial("one"))
+    if lost == "its lease":
+        _expire(oracle, "one")
+    else:
+        oracle = reloaded(oracle, tmp_path)
+    assert held.trial_id in oracle._retry_queue
+    oracle.update_trial(held.trial_id, {"score": 1.0})
+    held.status = "COMPLETED"
+    oracle.end_trial(held)
+    following = oracle.create_trial("one")
+    assert following.trial_id != held.trial_id
+    assert oracle.trials[held.trial_id].status == "COMPLETED"
+    oracle.end_trial(copy.deepcopy(held))  # as if two had run it
+    assert oracle.ongoing_trials == {"one": following}
+
+
 def test_a_search_that_fails_too_often_ends_with_the_reason(chief, tmp_path):
     """KerasTuner's chief would hang with its lock taken: ours stops its workers, and says why."""
     connect, wait = chief
@@ -223,6 +242,61 @@ def test_a_search_that_failed_too_often_is_tried_again(oracle, tmp_path):
     assert again.end_order == [first]
     again = reloaded(again, tmp_path)
     assert [again.create_trial(name).trial_id for name in ("one", "two")] == failed
+
+
+def test_a_kill_while_failures_are_put_back_loses_none(oracle, tmp_path, monkeypatch):
+    """What was not put back yet has still failed, and is put back another time."""
+    for _ in range(2):
+        trial = oracle.create_trial("one")
+        trial.status = "FAILED"
+        oracle.end_trial(trial)
+    monkeypatch.setattr(oracle, "_save_trial", lambda trial: (_ for _ in ()).throw(KeyboardInterrupt))
+    failed = list(oracle.end_order)
+    with pytest.raises(KeyboardInterrupt):
+        put_back(oracle)
+    again = reloaded(oracle, tmp_path)
+    assert again.end_order == failed
+    assert put_back(again)
+    assert again._retry_queue == failed[::-1]
+
+
+@pytest.mark.parametrize(("statuses", "again"), [("F", [0]), ("FC", [0]), ("CF", []), ("CC", [])])
+def test_what_others_hang_on_is_tried_again(oracle, statuses, again):
+    """The first trial, with which the others are compared, and all, where none ended well; not a single failure."""
+    for letter in statuses:
+        trial = oracle.create_trial("one")
+        if letter == "C":
+            oracle.update_trial(trial.trial_id, {"score": 1.0})
+        trial.status = {"C": "COMPLETED", "F": "FAILED"}[letter]
+        oracle.end_trial(trial)
+    order = list(oracle.end_order)
+    assert put_back(oracle) is bool(again)
+    assert oracle._retry_queue == [order[each] for each in again]
+
+
+def test_the_reason_of_a_failure_is_read_from_the_worker_s_file(oracle, tmp_path):
+    """KerasTuner's service does not send it."""
+    trial = oracle.create_trial("one")
+    (tmp_path / "project" / f"trial_{trial.trial_id}" / "failure.txt").write_text("Traceback\nout of luck\n")
+    trial.status = "FAILED"
+    oracle.end_trial(trial)
+    with pytest.raises(SearchError, match="the last for: out of luck"):
+        check_ended_well(oracle)
+
+
+def test_a_chief_whose_search_has_ended_with_an_error_is_not_begun_again(tmp_path):
+    """Its workers have gone home: a new chief would wait for them."""
+    begun = tmp_path / "begun"
+    code = (
+        f"import os; name = os.environ['KERASTUNER_TUNER_ID']; open({str(begun)!r}, 'a').write(name + ' ')\n"
+        "from keras_precision.errors import SearchError\nfrom keras_precision.search.role import verdict\n"
+        "with verdict():\n    if name == 'chief': raise SearchError('Expected luck. Received: none.')\n"
+    )
+    with pytest.raises(SearchError, match=r"^Expected luck. Received: none.$"):
+        run_workers(
+            [sys.executable, "-c", code], 1, environment={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        )
+    assert begun.read_text().split().count("chief") == 1
 
 
 def test_a_heartbeat_goes_on_where_a_folder_is_gone_for_a_while(tmp_path, monkeypatch):

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import DataError, DestinationError, InputError, SearchError, UnknownPrecisionError
+from keras_precision.errors import (
+    DataError,
+    DestinationError,
+    ExportError,
+    InputError,
+    SearchError,
+    UnknownPrecisionError,
+)
 from keras_precision.search.metric import Score
+from keras_precision.search.post_training import PostTraining
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner, in its locks
 
@@ -216,6 +224,15 @@ def test_samples_of_two_inputs_are_no_labels(rng):
     loss = Score("loss", "min", float)
     for labels in (np.arange(8), list(range(8)), [np.arange(8)], {"head": np.arange(8)}):
         np.testing.assert_array_equal(held_out(model, ((one, other), labels), loss).truth, np.arange(8))
+    rows = list(np.eye(3)[np.arange(8) % 3])
+    np.testing.assert_array_equal(held_out(model, ((one, other), rows), loss).truth, rows)  # a label for each sample
+    np.testing.assert_array_equal(held_out(model, ((one, other), list(np.arange(8))), loss).truth, np.arange(8))
+    with pytest.raises(DataError, match="Expected labels for the metric 'loss'. Received: None for labels"):
+        held_out(model, ((one, other), None), loss)
+    with pytest.raises(DataError, match=r"Expected labels of shape \(8, ...\). Received: 3"):
+        held_out(model, ((one, other), 3), loss)
+    with pytest.raises(DataError, match="Received: those of 0"):
+        held_out(model, ((one, other), {}), loss)
     several = [np.arange(8), np.arange(8)]
     assert held_out(model, ((one, other), several), None).truth is None  # nothing is scored on them
     for labels in (several, dict(zip("ab", several, strict=True))):
@@ -297,6 +314,28 @@ def test_a_file_that_cannot_be_made_is_a_failed_trial(make, monkeypatch):
         broken_tuner.search()
     with pytest.raises(SearchError, match="Received: none. Call search first"):
         _ = broken_tuner.best_plan
+
+
+def test_failures_that_are_tried_again_are_learned(make, small, monkeypatch):
+    """Three in a row, over the end of a round, end a search; the next one ends as if there had been none."""
+    judge, calls = PostTraining.judge, []
+
+    def failing(self, *args):
+        calls.append(args)
+        if len(calls) in (4, 5, 6):
+            raise ExportError("Expected luck. Received: none.")
+        return judge(self, *args)
+
+    monkeypatch.setattr(PostTraining, "judge", failing)
+    tuner = make("unlucky", budget=kp.Budget(max_metric_drop=0.03))
+    with pytest.raises(SearchError, match="Expected luck"):
+        tuner.search()
+    shutil.copytree(tuner._project.folder, tuner._project.folder.with_name("unlucky_again"))
+    for again in (tuner, make("unlucky_again", budget=kp.Budget(max_metric_drop=0.03))):
+        again.search()
+        assert again.best_plan == small.best_plan
+        assert again.gap <= 0.02
+        assert {each.status for each in again.oracle.trials.values()} == {"COMPLETED"}
 
 
 def test_any_metric_of_keras_a_regression_included(tmp_path, rng):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from keras_precision.errors import SearchError
+from keras_precision.errors import PrecisionError
 from keras_precision.files import write_whole
 
 __all__ = ["BEGUN_AGAIN", "VERDICT", "chief_address", "is_chief", "is_first", "is_worker", "verdict"]
@@ -40,7 +40,7 @@ def verdict() -> Iterator[None]:
     """
     try:
         yield
-    except SearchError as error:
+    except PrecisionError as error:
         if VERDICT in os.environ and is_chief():
             write_whole(os.environ[VERDICT], str(error))
         raise

@@ -136,7 +136,11 @@ def check_ended_well(oracle: Any) -> None:
         if failed and len(failed) == len(kind):
             written = Path(oracle._get_trial_dir(failed[-1].trial_id)) / FAILURE  # which a worker has written
             message = failed[-1].message or (written.read_text(encoding="utf-8") if written.exists() else "")
-            reason = (message.strip() or "no reason").splitlines()[-1]
+            reason = (
+                (message.strip() or "no reason")
+                .splitlines()[-1]
+                .removeprefix("keras_tuner.src.errors.FailedTrialError: ")
+            )
             raise SearchError(f"Expected {kept}. Received: {len(failed)} that failed, the last for: {reason}.{told}")
 
 

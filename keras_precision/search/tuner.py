@@ -151,6 +151,7 @@ class PrecisionTuner(_tuner.Tuner):
             )
         self._display = Display(self.wishes.figure, verbose)
 
+    @verdict()
     def search(self, x: Any = None, y: Any = None, *, validation_data: Any = None, **options: Any) -> None:
         """Search, or go on with a search that was interrupted.
 
@@ -177,17 +178,16 @@ class PrecisionTuner(_tuner.Tuner):
             self._attach()
         self._display = Display(self.wishes.figure, options.get("verbose", self._verbose))
         folder = self._project.folder
-        with verdict():
-            if is_chief():
-                self.save()
-                self.oracle.verbose, lease_s = 0, float(options.get("lease_s", 60.0))
-                with self._display.shown(self.oracle.max_trials):
-                    serve(self.oracle, chief_address(), folder, lease_s=lease_s, tell=self._tell)
-            else:
-                with self._display.shown(self.oracle.max_trials), heartbeat(folder, self.tuner_id):
-                    super().search(verbose=0)
-            if not is_worker():
-                self._conclude()
+        if is_chief():
+            self.save()
+            self.oracle.verbose, lease_s = 0, float(options.get("lease_s", 60.0))
+            with self._display.shown(self.oracle.max_trials):
+                serve(self.oracle, chief_address(), folder, lease_s=lease_s, tell=self._tell)
+        else:
+            with self._display.shown(self.oracle.max_trials), heartbeat(folder, self.tuner_id):
+                super().search(verbose=0)
+        if not is_worker():
+            self._conclude()
 
     def run_trial(self, trial: Any, *args: Any, **options: Any) -> dict[str, float]:
         """Make, run and score the file of a trial's plan.

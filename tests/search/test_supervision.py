@@ -277,7 +277,9 @@ def test_what_others_hang_on_is_tried_again(oracle, statuses, again):
 def test_the_reason_of_a_failure_is_read_from_the_worker_s_file(oracle, tmp_path):
     """KerasTuner's service does not send it."""
     trial = oracle.create_trial("one")
-    (tmp_path / "project" / f"trial_{trial.trial_id}" / "failure.txt").write_text("Traceback\nout of luck\n")
+    (tmp_path / "project" / f"trial_{trial.trial_id}" / "failure.txt").write_text(
+        "Traceback\nkeras_tuner.src.errors.FailedTrialError: out of luck\n"
+    )
     trial.status = "FAILED"
     oracle.end_trial(trial)
     with pytest.raises(SearchError, match="the last for: out of luck"):

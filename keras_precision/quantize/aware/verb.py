@@ -32,8 +32,7 @@ def quantize_aware(
     Weights and activations are rounded to integer grids in the forward pass, exactly where the file
     rounds them, and gradients pass the rounding. The copy is a normal Keras model: compile and fit it
     with any callback, save and load it, then give it to ``kp.export_tflite``, which keeps its
-    ranges. A compiled model gives a compiled copy, with a new optimizer of the same settings; with
-    ``engine="tfmot"``, where it is of tf_keras, and its losses and metrics are not told by output names.
+    ranges. A compiled model gives a compiled copy with a new optimizer (``"tfmot"``: one of tf_keras does).
 
     Args:
         model: A built functional or sequential model. It is left as it is.

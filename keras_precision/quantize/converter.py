@@ -1,5 +1,6 @@
 """A Keras model as a float ``.tflite`` file of one sample, with the layers that its operators come from."""
 
+import gc
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -70,13 +71,31 @@ def convert(model: Any, precision: FloatFormat = "float32") -> Converted:
                 converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
                 side = tensorflow.int8 if precision == "trained" else tensorflow.float32
                 converter.inference_input_type = converter.inference_output_type = side
-            return Converted(bytes(converter.convert()), trace)
+            with _older_objects_left_alone():
+                return Converted(bytes(converter.convert()), trace)
         except PrecisionError:
             raise
         except Exception as error:  # Keras, TensorFlow and its C++ code raise what they like; the cause is kept
             raise ExportError(
                 f"Expected TFLiteConverter to convert '{model.name}' to {precision}. Received: {_reason(error, trace)}"
             ) from error
+
+
+@contextmanager
+def _older_objects_left_alone() -> Iterator[None]:
+    """Let a collection of garbage look at newer objects alone.
+
+    The converter collects in each conversion. In a process that holds much, as notebooks and test runs do, that takes
+    a second, and the conversion itself a tenth of one.
+    """
+    if gc.get_freeze_count():  # whoever froze objects will thaw them
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def serving_function(model: Any) -> tuple[Any, Any]:

@@ -40,8 +40,9 @@ def test_storm_without_bounds_ruins_the_model(stack, rng):
     model, profiler = compiled(stack), kp.PrecisionProfiler()
     storm(model, rng, profiler, bad=180, good=3)
     assert has_nan(model)
-    assert [finding.code for finding in profiler.findings] == ["loss-scale-collapsed"]
-    assert profiler.findings[0].severity == "error"
+    found = [each for each in profiler.findings if each.code != "input-bound"]  # as a machine in use may be
+    assert [each.code for each in found] == ["loss-scale-collapsed"]
+    assert found[0].severity == "error"
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["single", "grouped"])

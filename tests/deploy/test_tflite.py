@@ -1,5 +1,6 @@
 """export_tflite, on every stack: those that cannot export say so."""
 
+import gc
 import os
 import re
 
@@ -355,3 +356,23 @@ def test_nothing_is_printed(exporting, tmp_path, capfd):
     kp.export_tflite(nets.mlp(exporting), tmp_path / "model.tflite", "float16")
     heard = capfd.readouterr()
     assert (heard.out, heard.err) == ("", "")
+
+
+def test_a_conversion_collects_no_garbage_of_before(tmp_path):
+    """The converter collects each time: where a process holds much, that would take longer than the conversion."""
+    import keras
+
+    model = nets.mlp(keras)
+    frozen = []
+
+    def note(phase, about):
+        if phase == "start" and about["generation"] == 2:
+            frozen.append(gc.get_freeze_count())
+
+    gc.callbacks.append(note)
+    try:
+        kp.export_tflite(model, tmp_path / "model.tflite", "float32")
+    finally:
+        gc.callbacks.remove(note)
+    assert max(frozen) > 0
+    assert gc.get_freeze_count() == 0

@@ -358,11 +358,9 @@ def test_nothing_is_printed(exporting, tmp_path, capfd):
     assert (heard.out, heard.err) == ("", "")
 
 
-def test_a_conversion_collects_no_garbage_of_before(tmp_path):
+def test_a_conversion_collects_no_garbage_of_before(exporting, tmp_path):
     """The converter collects each time: where a process holds much, that would take longer than the conversion."""
-    import keras
-
-    model = nets.mlp(keras)
+    model = nets.mlp(exporting)
     frozen = []
 
     def note(phase, about):

@@ -251,7 +251,7 @@ def main() -> None:
     """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("accuracy", "coverage", "steps"))
-    parser.add_argument("--fashion-mnist", default="../shared/data/fashion_mnist.npz")
+    parser.add_argument("--fashion-mnist", default="fashion_mnist.npz")
     parser.add_argument("--samples", type=int, default=12000)
     parser.add_argument("--tests", type=int, default=10000)
     parser.add_argument("--epochs", type=int, default=8)

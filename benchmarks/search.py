@@ -1,6 +1,6 @@
 """How good the precision search is: against every plan there is, against KerasTuner's oracles, and as layers grow.
 
-Run: python benchmarks/search.py --data ../shared/data --keep /tmp/search-nets
+Run: python benchmarks/search.py --data DATA --keep NETS
 
 ``truth`` runs the file of every plan of two nets (1,024 and 256), int8 or int4 for each layer, and compares what each
 method finds within four budgets of size: divergence reached, as a ratio to the best of all plans, plans run, and time.
@@ -59,7 +59,7 @@ class Truth(NamedTuple):
 def main() -> None:
     """Run what is asked for, and print a table of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()), help="where trained nets are kept")
     parser.add_argument("--parts", nargs="+", default=["truth", "growth", "promise", "aware"])
     parser.add_argument("--nets", nargs="+", default=list(NETS))

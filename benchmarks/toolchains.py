@@ -1,6 +1,6 @@
 """The toolchains side by side: three real models, each as float32 and int8 on each runtime, timed by turns.
 
-    python benchmarks/toolchains.py --data ../shared/data --models ../shared/models
+    python benchmarks/toolchains.py --data DATA --models MODELS
 
 A convolutional net (Fashion-MNIST), a one-dimensional one and a small Transformer (spoken digits; both are
 trained here first). All run on one thread; a round times each file once, so that what slows the machine

@@ -40,13 +40,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each precision")
     parser.add_argument("--processes", type=int, default=8, help="of each precision, that take turns")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long they take turns, at most")
     parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16", "mixed_float16"])
     options = parser.parse_args()
     images, y = load_digits(return_X_y=True)
     x = np.kron(images.reshape(-1, 8, 8) / 16, np.ones((2, 2))).astype("float32")[..., np.newaxis]
     comparison = kp.compare_training(
         build, (x[:1400], y[:1400]), (x[1400:], y[1400:]), options.precisions, seeds=range(options.seeds),
-        epochs=options.epochs, batch_size=64, margin=0.02, processes=options.processes, path="comparison.json",
+        epochs=options.epochs, batch_size=64, margin=0.02, processes=options.processes,
+        timing_seconds=options.seconds, path="comparison.json",
     )  # fmt: skip
     print(kp.render(comparison))
     for run in options.precisions[1:]:

@@ -54,7 +54,8 @@ def test_quickstart(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_compare_training(tmp_path: Path) -> None:
     """Two runs stand against each other, the recommendation has a reason, and the file is the comparison."""
-    sizes = ("--epochs", "1", "--seeds", "1", "--processes", "1", "--precisions", "float32", "mixed_bfloat16")
+    once = ("--epochs", "1", "--seeds", "1", "--processes", "1", "--seconds", "2")
+    sizes = (*once, "--precisions", "float32", "mixed_bfloat16")
     output = output_of("compare_training.py", *sizes, folder=tmp_path, backend="jax")
     assert list(table(output)) == ["float32", "mixed_bfloat16"]
     assert "Recommended: " in output

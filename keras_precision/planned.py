@@ -5,7 +5,7 @@ from typing import Any
 
 from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision._adapters.paths import layer_paths
-from keras_precision._adapters.rebuild import compile_like, forget_compiled, rebuilt
+from keras_precision._adapters.rebuild import compile_like, forget_compiled, is_compiled, rebuilt
 from keras_precision.errors import ModelError, PlanNotHonouredError
 from keras_precision.plan import PrecisionPlan
 
@@ -59,13 +59,9 @@ def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
     _verify(adapter, layer_paths(planned), wanted, "loses it when the model is saved and loaded")
     if model.built:
         planned.set_weights(model.get_weights())
-    if _is_compiled(model):
+    if is_compiled(model):
         compile_like(adapter, planned, model, scale_loss=_is_due(plan, wanted))
     return planned
-
-
-def _is_compiled(model: Any) -> bool:
-    return getattr(model, "optimizer", None) is not None and hasattr(model, "_compile_config")
 
 
 def _is_due(plan: PrecisionPlan, wanted: Mapping[str, str]) -> bool:

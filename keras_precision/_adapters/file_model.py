@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_precision._adapters.keras import Input
+from keras_precision._adapters.rebuild import compile_argument
 from keras_precision.chatter import captured
 from keras_precision.tflite_runner import Runner
 
@@ -65,8 +66,8 @@ def file_model(content: bytes, inputs: list[Input], names: list[str], shapes: li
     given = [keras.Input(each.shape, dtype=each.dtype, name=each.name) for each in inputs]
     layer = FileLayer(content, names, shapes, name="file")
     model = keras.Model(given if len(given) > 1 else given[0], layer(given if len(given) > 1 else given[0]))
-    settings = getattr(getattr(like, "_compile_config", None), "config", None) or {}
-    taken = {key: settings.get(key) for key in ("loss", "metrics") if settings.get(key) is not None}
+    settings = {key: compile_argument(like, key) for key in ("loss", "metrics")}
+    taken = {key: value for key, value in settings.items() if value is not None}
     model.compile(run_eagerly=True, **_fresh(taken))
     return model
 

@@ -7,7 +7,7 @@ from typing import Any
 from keras_precision._adapters.keras import KerasAdapter
 from keras_precision.errors import ModelError
 
-__all__ = ["compile_like", "forget_compiled", "rebuilt", "remade"]
+__all__ = ["compile_argument", "compile_like", "forget_compiled", "is_compiled", "rebuilt", "remade"]
 
 
 def rebuilt(adapter: KerasAdapter, model: Any) -> Any:
@@ -66,6 +66,32 @@ def _own_classes(adapter: KerasAdapter, model: Any) -> Iterator[None]:
     safe = adapter.keras.src.saving.serialization_lib.SafeModeScope
     with adapter.keras.utils.custom_object_scope(classes), safe(safe_mode=False):  # it is the caller's own code
         yield
+
+
+def is_compiled(model: Any) -> bool:
+    """Tell whether a model can be compiled anew as it is.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Whether it has an optimizer, and what it was compiled with is known.
+    """
+    return getattr(model, "optimizer", None) is not None and hasattr(model, "_compile_config")
+
+
+def compile_argument(model: Any, argument: str) -> Any:
+    """Return what a model was compiled with.
+
+    Args:
+        model: The model.
+        argument: Of ``compile``.
+
+    Returns:
+        Its value; None where there is none.
+    """
+    settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
+    return settings.get(argument)
 
 
 def compile_like(adapter: KerasAdapter, model: Any, other: Any, *, scale_loss: bool) -> None:

@@ -87,8 +87,8 @@ def export_onnx(
         )
     toolchain = OnnxToolchain()
     order = Order(
-        toolchain.decided(plan or "int8"), calibration, percentile, strict, target, plan is not None,
-        reduce_range and target == "onnxruntime",
+        toolchain.decided(plan or "int8"), calibration, percentile, strict, target, asked=plan is not None,
+        reduce_range=reduce_range and target == "onnxruntime",
     )  # fmt: skip
     return ship(
         toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite

@@ -80,14 +80,9 @@ def export_openvino(
     """
     toolchain = OpenvinoToolchain()
     order = Order(
-        toolchain.decided(plan or "int8"),
-        calibration,
-        percentile,
-        strict,
-        "onnxruntime",
-        plan is not None,
-        reduce_range,
-    )
+        toolchain.decided(plan or "int8"), calibration, percentile, strict, "onnxruntime", asked=plan is not None,
+        reduce_range=reduce_range,
+    )  # fmt: skip
     return ship(
         toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )

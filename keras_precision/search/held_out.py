@@ -59,8 +59,9 @@ def held_out(model: Any, data: Any, score: Score | None, most: int | None = None
             f"Expected a model with one output for the metric '{score.name}'. Received: '{model.name}' with {len(model.outputs)}. "
             "Search by the divergence."
         )
-    samples, truth = _read(data, inputs, score)
+    samples, labels = _read(data, inputs, score)
     count = len(next(iter(samples.values())))
+    truth = _labels(labels, score, count)
     if truth is not None and len(truth) != count:
         raise DataError(
             f"Expected as many labels as samples in validation_data. Received: {len(truth)} labels for {count} samples."
@@ -72,12 +73,11 @@ def held_out(model: Any, data: Any, score: Score | None, most: int | None = None
     return Held(samples, truth, score)
 
 
-def _read(data: Any, inputs: Sequence[Input], score: Score | None) -> tuple[dict[str, Array], Array | None]:
-    """The samples by input, and the labels where a metric needs them."""
+def _read(data: Any, inputs: Sequence[Input], score: Score | None) -> tuple[dict[str, Array], Any]:
+    """The samples by input, and the labels as they are given."""
     if _is_labelled(data, inputs):
         _check_weights(score, len(data))
-        samples = read_samples(data[0], inputs)
-        return samples, _labels(data[1], score, len(next(iter(samples.values()))))
+        return read_samples(data[0], inputs), data[1]
     if score is None:
         return read_samples(data, inputs), None
     if at_once(data):
@@ -85,7 +85,7 @@ def _read(data: Any, inputs: Sequence[Input], score: Score | None) -> tuple[dict
     pieces = list(stream_labelled(data, inputs))
     arrays = [[piece[number] for piece, _ in pieces] for number in range(len(inputs))]
     samples = {each.name: np.concatenate(found) for each, found in zip(inputs, arrays, strict=True)}
-    return samples, _labels(joined([labels for _, labels in pieces]), score, len(next(iter(samples.values()))))
+    return samples, joined([labels for _, labels in pieces])
 
 
 def _labels(given: Any, score: Score | None, count: int) -> Array | None:

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import KerasAdapter, adapter_of
+from keras_precision._adapters.rebuild import compile_argument
 from keras_precision.errors import InputError, nearest
 from keras_precision.metrics import metric_of
 from keras_precision.scores import SCORES
 
-__all__ = ["Direction", "Score", "compile_argument", "compiled_names", "score_of"]
+__all__ = ["Direction", "Score", "compiled_names", "score_of"]
 
 Array = npt.NDArray[Any]
 Direction = Literal["max", "min"]
@@ -98,20 +99,6 @@ def compiled_names(model: Any) -> list[str]:
         ``"loss"``, and each metric as Keras calls it there.
     """
     return ["loss", *(_aliases(metric)[-1] for metric in _flat(compile_argument(model, "metrics")))]
-
-
-def compile_argument(model: Any, argument: str) -> Any:
-    """Return what a model was compiled with.
-
-    Args:
-        model: The model.
-        argument: Of ``compile``.
-
-    Returns:
-        Its value; None where there is none.
-    """
-    settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
-    return settings.get(argument)
 
 
 def _flat(metrics: Any) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """PrecisionOracle: the strategy as an oracle of KerasTuner."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from keras_precision.errors import InputError
@@ -99,7 +100,7 @@ class PrecisionOracle(_tuner.Oracle):
             if waiting:
                 self._finalists = None  # of a search that goes on with more trials than before
                 return self._running(waiting[0], "post_training")
-            if any(trial.trial_id not in self.end_order for trial in given.values()):
+            if self._any_runs(given.values()):
                 return {"status": _tuner.engine.trial.TrialStatus.IDLE}
             self._learn()
             following = self.strategy.next_round()
@@ -113,7 +114,7 @@ class PrecisionOracle(_tuner.Oracle):
         """The next plan that is judged by a training; idle while trials run that say which these are."""
         assert self.strategy is not None
         if self._wanted and self._finalists is None:
-            if any(trial_id not in self.end_order for trial_id in self.trials):
+            if self._any_runs(self.trials.values()):
                 return {"status": _tuner.engine.trial.TrialStatus.IDLE}
             self._learn()
             self._finalists, self._chosen_of = self.strategy.finalists(self._wanted), self._wanted
@@ -122,6 +123,9 @@ class PrecisionOracle(_tuner.Oracle):
         if waiting:
             return self._running(waiting[0], "quantization_aware")
         return {"status": _tuner.engine.trial.TrialStatus.STOPPED}
+
+    def _any_runs(self, trials: Iterable[Any]) -> bool:
+        return any(trial.trial_id not in self.end_order for trial in trials)
 
     def _running(self, plan: Assignment, evaluation: str) -> dict[str, Any]:
         assert self.strategy is not None

@@ -1,4 +1,4 @@
-"""Role: what the environment variables of KerasTuner, and one of ours, make of this process."""
+"""Role: what the environment variables of KerasTuner, and two of ours, make of this process."""
 
 import os
 from collections.abc import Iterator

@@ -55,8 +55,7 @@ def hardened(oracle: Any) -> Any:
         try:
             kept["_check_consecutive_failures"]()
         except RuntimeError as error:
-            told = Path(oracle._get_trial_dir(oracle.end_order[-1])) / FAILURE  # KerasTuner's service does not send it
-            oracle.failure = str(error) + (told.read_text(encoding="utf-8") if told.exists() else "")
+            oracle.failure = str(error) + _written(oracle, oracle.end_order[-1])
 
     def create_trial(oracle: Any, tuner_id: str) -> Any:
         if oracle.failure is None:
@@ -134,14 +133,15 @@ def check_ended_well(oracle: Any) -> None:
     ):  # fmt: skip
         failed = [each for each in kind if each.status == "FAILED"]
         if failed and len(failed) == len(kind):
-            written = Path(oracle._get_trial_dir(failed[-1].trial_id)) / FAILURE  # which a worker has written
-            message = failed[-1].message or (written.read_text(encoding="utf-8") if written.exists() else "")
-            reason = (
-                (message.strip() or "no reason")
-                .splitlines()[-1]
-                .removeprefix("keras_tuner.src.errors.FailedTrialError: ")
-            )
+            message = (failed[-1].message or _written(oracle, failed[-1].trial_id)).strip() or "no reason"
+            reason = message.splitlines()[-1].removeprefix("keras_tuner.src.errors.FailedTrialError: ")
             raise SearchError(f"Expected {kept}. Received: {len(failed)} that failed, the last for: {reason}.{told}")
+
+
+def _written(oracle: Any, trial_id: str) -> str:
+    """Why a trial failed, as its worker has written it down: KerasTuner's service does not send it."""
+    path = Path(oracle._get_trial_dir(trial_id)) / FAILURE
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _settle(oracle: Any) -> None:

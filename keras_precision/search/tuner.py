@@ -324,14 +324,14 @@ class PrecisionTuner(_tuner.Tuner):
         wanted, mode = given or self._own, copy.copy(self.mode)
         training = {} if given is None else mode.train_with(given)
         is_known = self._used is not None and wanted.is_judged_like(self._used)
-        purpose = {**self._purpose, **training, **({} if is_known else mode.prepare(wanted))}
+        purpose = {**self._purpose, **({} if is_known else mode.prepare(wanted))}
         if not is_worker():
-            self._project.claim(purpose, overwrite=False)
+            self._project.claim({**purpose, **training}, overwrite=False)
             if given is not None and isinstance(self.oracle, PrecisionOracle):
                 self.oracle.check_room(self._finalists)
             if not is_known:
                 mode.check_budget()
-            self._project.sign({name: value for name, value in purpose.items() if name not in training})
+            self._project.sign(purpose)
         self.mode, self._used, self._training = mode, wanted, training
         if not is_known:
             self._attach()

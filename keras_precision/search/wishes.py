@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_precision._adapters import adapter_of
+from keras_precision._adapters.rebuild import compile_argument
 from keras_precision.errors import InputError, nearest
 from keras_precision.search.budget import Budget
 from keras_precision.search.goal import Goal
-from keras_precision.search.metric import Score, compile_argument, score_of
+from keras_precision.search.metric import Score, score_of
 
 __all__ = ["Wishes", "wishes_of"]
 

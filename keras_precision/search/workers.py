@@ -60,10 +60,14 @@ def run_workers(
         "KERASTUNER_ORACLE_IP": "127.0.0.1",
         "KERASTUNER_ORACLE_PORT": str(port or _free_port()),
     }
-    passing = tempfile.TemporaryDirectory()
-    ended = Path(passing.name) / "verdict.txt"
-    shared[VERDICT] = str(ended)
     names = ["chief", *(f"worker{number}" for number in range(workers))]
+    with tempfile.TemporaryDirectory() as passing:
+        return _watched(command, names, {**shared, VERDICT: str(Path(passing) / "verdict.txt")}, restarts)
+
+
+def _watched(command: Sequence[str], names: Sequence[str], shared: Mapping[str, str], restarts: int) -> int:
+    """Run the processes until all have ended; how many were begun again."""
+    verdict = Path(shared[VERDICT])
     running: dict[str, subprocess.Popen[bytes]] = {}
     again = 0
     try:
@@ -75,8 +79,8 @@ def run_workers(
                 code = process.poll()
                 if code == 0:
                     del running[name]
-                elif name == "chief" and ended.exists():
-                    raise SearchError(ended.read_text(encoding="utf-8"))
+                elif name == "chief" and verdict.exists():
+                    raise SearchError(verdict.read_text(encoding="utf-8"))
                 elif code is not None:
                     again += 1
                     if again > restarts or "chief" not in running:
@@ -89,7 +93,6 @@ def run_workers(
         for process in running.values():
             process.kill()
             process.wait()
-        passing.cleanup()
     return again
 
 

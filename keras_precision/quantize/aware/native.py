@@ -8,7 +8,7 @@ from keras_precision._adapters.aware.graph import Graph
 from keras_precision._adapters.aware.rule import rule_of
 from keras_precision._adapters.aware.surgery import wrapped, wrappers
 from keras_precision._adapters.paths import layer_paths
-from keras_precision._adapters.rebuild import compile_like
+from keras_precision._adapters.rebuild import compile_like, is_compiled
 from keras_precision.errors import ModelError, PlanError
 from keras_precision.plan import PrecisionPlan
 from keras_precision.quantize.aware.placement import Placement, placements
@@ -63,7 +63,7 @@ def quantized_natively(model: Any, plan: PrecisionPlan, data: Any, settings: Set
     made = wrapped(adapter, model, options)
     if calibration is not None and (settings.ranges == "fixed" or not _is_unsettled(layers)):
         _start(made, found, calibration, settings.calibration)
-    if getattr(model, "optimizer", None) is not None and hasattr(model, "_compile_config"):
+    if is_compiled(model):
         compile_like(adapter, made, model, scale_loss=adapter.is_loss_scaling(model.optimizer))
     return made
 

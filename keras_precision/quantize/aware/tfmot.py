@@ -9,7 +9,7 @@ import numpy as np
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.bridge import Bridge
 from keras_precision._adapters.paths import layer_paths
-from keras_precision._adapters.rebuild import compile_like, rebuilt
+from keras_precision._adapters.rebuild import compile_argument, compile_like, is_compiled, rebuilt
 from keras_precision._adapters.samples import stream_samples
 from keras_precision._adapters.tfmot import is_tfmot, prepared
 from keras_precision.errors import ModelError, PlanError
@@ -61,16 +61,11 @@ def quantized_by_tfmot(model: Any, plan: PrecisionPlan, data: Any) -> Any:
     if not any(is_tfmot(layer) for layer in made.layers):
         raise PlanError("Expected a plan that quantizes something. Received: one of which nothing can be.")
     _ORIGINS[made] = (model, bridge)
-    if bridge is None and _is_compiled_by_place(model):
+    # What is told by names of outputs cannot be taken over: TFMOT gives them others.
+    named = any(isinstance(compile_argument(model, each), Mapping) for each in ("loss", "loss_weights", "metrics"))
+    if bridge is None and is_compiled(model) and not named:
         compile_like(adapter_of(model), made, model, scale_loss=adapter_of(model).is_loss_scaling(model.optimizer))
     return made
-
-
-def _is_compiled_by_place(model: Any) -> bool:
-    """Whether losses and metrics are not told by names of outputs, which are others in what TFMOT returns."""
-    settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
-    named = any(isinstance(settings.get(each), Mapping) for each in ("loss", "loss_weights", "metrics"))
-    return getattr(model, "optimizer", None) is not None and bool(settings) and not named
 
 
 def without_tfmot(model: Any) -> Any:

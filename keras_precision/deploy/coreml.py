@@ -4,18 +4,19 @@ import os
 import platform
 import shutil
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_precision._adapters import adapter_of
 from keras_precision.chatter import captured
 from keras_precision.coreml_file import CoremlSession, coremltools, inspect_coreml, open_coreml
 from keras_precision.deploy.shipping import ship
 from keras_precision.deploy.toolchain import Job, Order, Toolchain, check_session
-from keras_precision.errors import ExportError, InputError, ModelError, nearest
+from keras_precision.errors import ExportError, InputError, nearest
 from keras_precision.optional import require
-from keras_precision.quantize.converter import serving_function
+from keras_precision.quantize.converter import input_names, serving_function
+from keras_precision.quantize.tensorflow_process import on_tensorflow
 from keras_precision.result import Result
 from keras_precision.runtime_session import RuntimeSession
 from keras_precision.tflite_file import CARD, EdgeModel
@@ -40,7 +41,7 @@ def export_coreml(
     elsewhere its structure and size are told, and a note says that it was not run.
 
     Args:
-        model: A built functional or sequential model of tf_keras, or of Keras 3 on TensorFlow.
+        model: A built functional or sequential model.
         path: Where the package goes, ending in ``.mlpackage``; its folder must exist. Nothing is
             written unless all checks pass.
         plan: ``"float32"``, ``"float16"``, or ``"int8"``: weights of one byte each, which are widened
@@ -59,7 +60,7 @@ def export_coreml(
     Raises:
         InputError: ``weights`` is unknown, or palettized under another plan than int8.
         UnknownPrecisionError: The format does not have the precision.
-        ModelError: The model is of another backend, subclassed or not built, or an input has a free size.
+        ModelError: The model is subclassed or not built, or an input has a free size.
         DestinationError: The path cannot be written.
         ExportError: coremltools cannot convert the model.
         MissingExtraError: ``coremltools`` is not installed.
@@ -74,12 +75,6 @@ def export_coreml(
         raise InputError(
             f"Expected the plan int8 for palettized weights. Received: {order.plan.default}. "
             "Export with plan='int8', or with weights='linear'."
-        )
-    adapter = adapter_of(model)
-    if adapter.compute.name != "tensorflow":
-        raise ModelError(
-            f"Expected a model of the TensorFlow backend, which coremltools reads. Received: '{model.name}' of {adapter.compute.name}. "
-            "Save it as .keras, and export it from a process with KERAS_BACKEND=tensorflow."
         )
     return ship(toolchain, model, path, order, None, overwrite=overwrite)
 
@@ -108,28 +103,8 @@ class CoremlToolchain(Toolchain):
 
     def export(self, job: Job, path: Path) -> tuple[str, ...]:
         """Write the package; weights are quantized after the conversion to float16."""
-        tools = coremltools()
-        plan = job.order.plan.default
-        serving, _alive = serving_function(job.model)
-        precision = tools.precision.FLOAT32 if plan == "float32" else tools.precision.FLOAT16
-        with captured("coremltools"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of conversions inside
-            try:
-                made = tools.convert(
-                    [serving],
-                    source="tensorflow",
-                    convert_to="mlprogram",
-                    compute_precision=precision,
-                    skip_model_load=not _on_mac(),
-                )
-                if plan == "int8":
-                    made = _lowered(made, self._weights)
-                made.save(os.fspath(path))
-            except Exception as error:  # coremltools raises what it likes; the cause is kept
-                raise ExportError(
-                    f"Expected coremltools to convert '{job.model.name}'. Received: {type(error).__name__}: {error}. "
-                    "It reads no loops: build recurrent layers with unroll=True, or export to another format."
-                ) from error
+        plan, names = job.order.plan.default, input_names(job.model)
+        on_tensorflow(_write_package, job.model, names, plan, self._weights, os.fspath(path))
         if not _on_mac():
             return ("Core ML runs on Apple's systems alone: the package was not run.",)
         if plan != "int8":
@@ -160,6 +135,31 @@ class CoremlToolchain(Toolchain):
     def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> RuntimeSession | None:
         """Open the package where there is macOS."""
         return CoremlSession(path) if _on_mac() else None
+
+
+def _write_package(model: Any, names: Sequence[str], plan: str, weights: str, path: str) -> None:
+    """Convert a model of the TensorFlow backend, whose functions coremltools reads, and save the package."""
+    tools = coremltools()
+    serving, _alive = serving_function(model, names)
+    precision = tools.precision.FLOAT32 if plan == "float32" else tools.precision.FLOAT16
+    with captured("coremltools"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of conversions inside
+        try:
+            package = tools.convert(
+                [serving],
+                source="tensorflow",
+                convert_to="mlprogram",
+                compute_precision=precision,
+                skip_model_load=not _on_mac(),
+            )
+            if plan == "int8":
+                package = _lowered(package, weights)
+            package.save(path)
+        except Exception as error:  # coremltools raises what it likes; the cause is kept
+            raise ExportError(
+                f"Expected coremltools to convert '{model.name}'. Received: {type(error).__name__}: {error}. "
+                "It reads no loops: build recurrent layers with unroll=True, or export to another format."
+            ) from error
 
 
 def _on_mac() -> bool:

@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from keras_precision._adapters import KerasAdapter, adapter_of
@@ -16,7 +16,7 @@ from keras_precision.errors import ExportError, ModelError, PrecisionError
 from keras_precision.optional import require
 from keras_precision.quantize.trace import Trace
 
-__all__ = ["Converted", "FloatFormat", "convert", "serving_function", "static_shape"]
+__all__ = ["Converted", "FloatFormat", "convert", "input_names", "serving_function", "static_shape"]
 
 FloatFormat = Literal["float32", "float16", "trained", "trained_float_io"]
 
@@ -34,7 +34,7 @@ class Converted:
     trace: Trace
 
 
-def convert(model: Any, precision: FloatFormat = "float32") -> Converted:
+def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str] | None = None) -> Converted:
     """Convert a model of the TensorFlow backend for one sample at a time.
 
     A free batch axis costs shape arithmetic at run time. A model in mixed precision is converted
@@ -45,6 +45,7 @@ def convert(model: Any, precision: FloatFormat = "float32") -> Converted:
         precision: ``"float32"``, ``"float16"`` for weights of half the size, or, for a model that
             TensorFlow Model Optimization has prepared, ``"trained"`` for the integers that it was
             trained for, or ``"trained_float_io"`` with floats at both ends.
+        names: What the file calls the inputs, in the model's order; None for the model's own names.
 
     Returns:
         The file, and the graph that it was made from.
@@ -59,7 +60,7 @@ def convert(model: Any, precision: FloatFormat = "float32") -> Converted:
     with tempfile.TemporaryDirectory() as folder, captured("TFLiteConverter"):
         try:
             exported = adapter.in_float32(model)
-            serving, trace = _traced(tensorflow, adapter, exported, adapter.inputs(model))
+            serving, trace = _traced(tensorflow, adapter, exported, _named_inputs(adapter, model, names))
             holder = tensorflow.Module()
             holder.variables_of_model = adapter.tensorflow_variables(exported)
             tensorflow.saved_model.save(holder, folder, signatures={"serving_default": serving})
@@ -98,11 +99,12 @@ def _older_objects_left_alone() -> Iterator[None]:
         gc.unfreeze()
 
 
-def serving_function(model: Any) -> tuple[Any, Any]:
+def serving_function(model: Any, names: Sequence[str] | None = None) -> tuple[Any, Any]:
     """Return a model as a concrete function of TensorFlow for one sample.
 
     Args:
         model: A built model of the TensorFlow backend.
+        names: As for ``convert``.
 
     Returns:
         The function, and the model in float32 whose variables it reads, which must outlive it.
@@ -110,8 +112,34 @@ def serving_function(model: Any) -> tuple[Any, Any]:
     tensorflow = require("tensorflow", extra="tensorflow")
     adapter = adapter_of(model)
     exported = adapter.in_float32(model)
-    serving, _ = _traced(tensorflow, adapter, exported, adapter.inputs(model))
+    serving, _ = _traced(tensorflow, adapter, exported, _named_inputs(adapter, model, names))
     return serving, exported
+
+
+def input_names(model: Any) -> list[str]:
+    """Return what files call the inputs of a model, in its order.
+
+    Args:
+        model: A built functional or sequential model of any backend.
+
+    Returns:
+        The names.
+
+    Raises:
+        ModelError: The model is subclassed or not built, or an input has a size that is not fixed.
+    """
+    inputs = adapter_of(model).inputs(model)
+    for model_input in inputs:
+        static_shape(model_input)
+    return [model_input.name for model_input in inputs]
+
+
+def _named_inputs(adapter: KerasAdapter, model: Any, names: Sequence[str] | None) -> tuple[Input, ...]:
+    """The inputs of a model, by position under the names that another process knows them by."""
+    inputs = adapter.inputs(model)
+    if names is None:
+        return inputs
+    return tuple(replace(model_input, name=name) for model_input, name in zip(inputs, names, strict=True))
 
 
 def static_shape(wanted: Input) -> tuple[int, ...]:

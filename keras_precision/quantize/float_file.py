@@ -1,24 +1,16 @@
 """FloatFile: the float ``.tflite`` file of a model, from any backend, that ranges are measured on."""
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
-from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision.chatter import captured
-from keras_precision.errors import ExportError, MissingExtraError
+from keras_precision.errors import MissingExtraError
 from keras_precision.optional import available
-from keras_precision.quantize.converter import Converted, FloatFormat, convert, static_shape
+from keras_precision.quantize.converter import Converted, FloatFormat, convert, input_names
 from keras_precision.quantize.equalization import equalized
+from keras_precision.quantize.tensorflow_process import on_tensorflow
 from keras_precision.quantize.trace import Trace
 
 __all__ = ["FloatFile", "convert_anywhere", "float_file", "weights_digest"]
@@ -77,16 +69,12 @@ def convert_anywhere(model: Any, precision: FloatFormat = "float32") -> Converte
         MissingExtraError: TensorFlow is not installed.
         ExportError: The conversion failed.
     """
-    adapter = adapter_of(model)
-    for each in adapter.inputs(model):
-        static_shape(each)
+    names = input_names(model)
     if not available("tensorflow"):
         raise MissingExtraError(
             "Expected the package 'tensorflow', whose converter writes .tflite files of any backend. Install it with: pip install \"keras-precision[tensorflow]\""
         )
-    if adapter.compute.name == "tensorflow":
-        return convert(model, precision)
-    return _in_a_child(adapter, model, precision)
+    return on_tensorflow(convert, model, precision, names)
 
 
 def weights_digest(model: Any) -> str:
@@ -104,65 +92,3 @@ def weights_digest(model: Any) -> str:
         digest.update(f"{values.shape}{values.dtype}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
-
-
-_CHILD = "import sys; from keras_precision.quantize.float_file import main; main(sys.argv[1])"
-_CHILD_S = 1800.0
-
-
-def _in_a_child(adapter: KerasAdapter, model: Any, precision: FloatFormat) -> Converted:
-    """Hand a model of JAX or PyTorch to a process with the TensorFlow backend, through its ``.keras`` file."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with captured("Keras"):
-            model.save(folder / "model.keras")
-        classes = {type(layer).__name__: type(layer) for layer in adapter.walk(model)}
-        own = {key: value for key, value in classes.items() if not value.__module__.startswith("keras.")}
-        (folder / "job").write_bytes(cloudpickle.dumps({"precision": precision, "custom_objects": own}))
-        environment = {
-            **os.environ,
-            "KERAS_BACKEND": "tensorflow",
-            "CUDA_VISIBLE_DEVICES": "-1",  # the accelerator is the parent's
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
-        _run([sys.executable, "-c", _CHILD, name], environment, model.name)
-        trace = Trace.from_json(json.loads((folder / "trace.json").read_text(encoding="utf-8")))
-        return Converted((folder / "model.tflite").read_bytes(), trace)
-
-
-def _run(command: list[str], environment: dict[str, str], name: str) -> None:
-    try:
-        child = subprocess.run(  # noqa: S603 - this Python, on this package
-            command, env=environment, capture_output=True, text=True, errors="replace", check=False, timeout=_CHILD_S
-        )
-        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-    except subprocess.TimeoutExpired as error:
-        raise ExportError(
-            f"Expected the model '{name}' to be converted within {_CHILD_S:g} s. Received: no end of it. "
-            "Save it, and export it from a process with KERAS_BACKEND=tensorflow."
-        ) from error
-    if child.returncode != 0:
-        raise ExportError(
-            f"Expected the model '{name}' to be converted in a process with the TensorFlow backend. Received: {last}"
-        )
-
-
-def main(folder: str) -> None:
-    """Convert the model that lies in a folder; called in a child with the TensorFlow backend.
-
-    Args:
-        folder: Holds ``model.keras`` and the job, and receives ``model.tflite`` and ``trace.json``.
-    """
-    place = Path(folder)
-    job = cloudpickle.loads((place / "job").read_bytes())
-    from keras_precision._adapters import adapter_for_file
-
-    with captured("Keras"):
-        keras = adapter_for_file().keras
-        # Its own file, written a moment ago: a Lambda in it is the user's own, too.
-        model = keras.models.load_model(
-            place / "model.keras", compile=False, safe_mode=False, custom_objects=job["custom_objects"]
-        )
-    converted = convert(model, job["precision"])
-    (place / "model.tflite").write_bytes(converted.content)
-    (place / "trace.json").write_text(json.dumps(converted.trace.to_json()), encoding="utf-8")

@@ -73,13 +73,30 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
                 side = tensorflow.int8 if precision == "trained" else tensorflow.float32
                 converter.inference_input_type = converter.inference_output_type = side
             with _older_objects_left_alone():
-                return Converted(bytes(converter.convert()), trace)
+                content = bytearray(converter.convert())
+            _order_inputs(content, serving)
+            return Converted(bytes(content), trace)
         except PrecisionError:
             raise
         except Exception as error:  # Keras, TensorFlow and its C++ code raise what they like; the cause is kept
             raise ExportError(
                 f"Expected TFLiteConverter to convert '{model.name}' to {precision}. Received: {_reason(error, trace)}"
             ) from error
+
+
+def _order_inputs(content: bytearray, serving: Any) -> None:
+    """Give a file its inputs in the order of the function that it was made from, which is the model's.
+
+    The converter orders them by a hash of their names: https://github.com/tensorflow/tensorflow/issues/55424.
+    """
+    schema = require("tensorflow.lite.python.schema_py_generated", extra="tensorflow")
+    names = list(serving.structured_input_signature[1])
+    model = schema.Model.GetRootAs(content)
+    signature = model.SignatureDefs(0)
+    entries = [signature.Inputs(number) for number in range(signature.InputsLength())]
+    tensors = {entry.Name().decode(): entry.TensorIndex() for entry in entries}
+    order = sorted(tensors, key=names.index)
+    model.Subgraphs(0).InputsAsNumpy()[:] = [tensors[name] for name in order]  # a view of the content
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def quantized_natively(model: Any, plan: PrecisionPlan, data: Any, settings: Set
             "Give some layers int8 or int4."
         )
     made = wrapped(adapter, model, options)
+    _check_wrapped(made, options)
     if calibration is not None and (settings.ranges == "fixed" or not _is_unsettled(layers)):
         _start(made, found, calibration, settings.calibration)
     if is_compiled(model):
@@ -111,6 +112,17 @@ def _check(adapter: KerasAdapter, layers: Mapping[str, Any], plan: PrecisionPlan
     for path, layer in layers.items():
         if wanted[path] != "float32":
             rule_of(layer)
+
+
+def _check_wrapped(model: Any, options: Mapping[str, Any]) -> None:
+    """Raise where layers stayed in float: those inside a subclassed model are made by its own code."""
+    missing = sorted(options.keys() - wrappers(model).keys())
+    if missing:
+        raise ModelError(
+            f"Expected layers of functional and sequential models. Received: {', '.join(map(repr, missing))}, inside a "
+            "subclassed model, whose layers cannot be replaced from outside. Build that part as a functional model, or "
+            "put kp.QuantizeWrapper around its layers where the class makes them."
+        )
 
 
 def _options(layer: Any, place: Placement, uses: int) -> dict[str, Any]:

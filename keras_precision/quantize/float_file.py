@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +12,9 @@ import numpy as np
 
 from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision.chatter import captured
+from keras_precision.child_process import run_python
 from keras_precision.errors import ExportError, MissingExtraError
+from keras_precision.files import write_private
 from keras_precision.optional import available
 from keras_precision.quantize.converter import Converted, FloatFormat, convert, static_shape
 from keras_precision.quantize.equalization import equalized
@@ -118,30 +117,24 @@ def _in_a_child(adapter: KerasAdapter, model: Any, precision: FloatFormat) -> Co
             model.save(folder / "model.keras")
         classes = {type(layer).__name__: type(layer) for layer in adapter.walk(model)}
         own = {key: value for key, value in classes.items() if not value.__module__.startswith("keras.")}
-        (folder / "job").write_bytes(cloudpickle.dumps({"precision": precision, "custom_objects": own}))
-        environment = {
-            **os.environ,
-            "KERAS_BACKEND": "tensorflow",
-            "CUDA_VISIBLE_DEVICES": "-1",  # the accelerator is the parent's
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
-        _run([sys.executable, "-c", _CHILD, name], environment, model.name)
+        write_private(folder / "job", cloudpickle.dumps({"precision": precision, "custom_objects": own}))
+        _run(name, model.name)
         trace = Trace.from_json(json.loads((folder / "trace.json").read_text(encoding="utf-8")))
         return Converted((folder / "model.tflite").read_bytes(), trace)
 
 
-def _run(command: list[str], environment: dict[str, str], name: str) -> None:
-    try:
-        child = subprocess.run(  # noqa: S603 - this Python, on this package
-            command, env=environment, capture_output=True, text=True, errors="replace", check=False, timeout=_CHILD_S
-        )
-        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-    except subprocess.TimeoutExpired as error:
+def _run(folder: str, name: str) -> None:
+    """Run the child to its end, on the model that lies in a folder."""
+    # The accelerator is the parent's.
+    variables = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    outcome = run_python(["-c", _CHILD, folder], timeout_s=_CHILD_S, variables=variables)
+    if outcome.code is None:
         raise ExportError(
             f"Expected the model '{name}' to be converted within {_CHILD_S:g} s. Received: no end of it. "
             "Save it, and export it from a process with KERAS_BACKEND=tensorflow."
-        ) from error
-    if child.returncode != 0:
+        )
+    if outcome.code != 0:
+        last = (outcome.errors.strip().splitlines() or [f"exit code {outcome.code}"])[-1]
         raise ExportError(
             f"Expected the model '{name}' to be converted in a process with the TensorFlow backend. Received: {last}"
         )

@@ -66,8 +66,8 @@ def verdict() -> Iterator[None]:
 def chief_address() -> str:
     """Return where the chief answers: host and port.
 
-    Without an address this is 127.0.0.1, which no other machine reaches: KerasTuner's service is neither encrypted nor
-    authenticated, and gRPC would take an empty address for every address of the machine.
+    Without an address, or with an empty one, this is 127.0.0.1, which no other machine reaches: KerasTuner's service is
+    neither encrypted nor authenticated.
 
     Returns:
         The two, with a colon between them.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keras_precision.errors import DestinationError, nearest
 
-__all__ = ["check_destination", "check_exists", "write_whole"]
+__all__ = ["check_destination", "check_exists", "write_private", "write_whole"]
 
 
 def check_exists(path: str | os.PathLike[str], what: str) -> Path:
@@ -105,6 +105,22 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return destination
+
+
+def write_private(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a new file that no other user can read or replace; its folder must be private as well.
+
+    A pickle runs code where it is read: whoever could write one would run theirs.
+
+    Args:
+        path: Where the file is to go.
+        content: What it is to hold.
+
+    Raises:
+        FileExistsError: There is something at the path already.
+    """
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(content)
 
 
 def _open_beside(destination: Path) -> tuple[int, Path]:

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import IO, Any
 
+from keras_precision.child_process import child_environment, python_command
+
 __all__ = ["Child", "ChildError", "serve"]
 
 
@@ -98,11 +100,12 @@ class Child:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
             self.close()
-            # The child imports what this process imports, however it came by it.
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            command = [sys.executable, "-c", self._program]
             self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                python_command("-c", self._program),
+                env=child_environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
             self._owner = os.getpid()
         return self._process

@@ -10,22 +10,34 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.cli import main
-from keras_precision.cli.named import Part
+from keras_precision.cli.named import WHERE, Part, modules_importable
 from keras_precision.errors import DataError
 from keras_precision.experiment.task import made
 
 
-def test_compare_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a module ``m`` in it and a planted ``select``; nothing imports them."""
+    for name in ("m", "select"):
+        (tmp_path / f"{name}.py").write_text(
+            "raise ImportError('the command imports no module that only children need')"
+        )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_compare_passes_on_what_it_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Model, data and numbers reach kp.compare_training; the answer is the table, or the comparison as JSON."""
     asked: dict[str, Any] = {}
     comparison = kp.Comparison(kp.Result("float32", (kp.Measurement("fit", "step_time_ms", 2.0),)))
 
     def compare(build: Any, train: Any, validation: Any, **options: Any) -> kp.Comparison:
-        asked.update(options, data=(build, train, validation))
+        asked.update(options, data=(build, train, validation), path=list(sys.path))
         return comparison
 
     monkeypatch.setattr(kp, "compare_training", compare)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     line = [
         "compare",
         "--model",
@@ -46,7 +58,7 @@ def test_compare_passes_on_what_it_is_told(monkeypatch: pytest.MonkeyPatch, caps
     assert {name: asked[name] for name in ("seeds", "steps", "metric", "time_limit")} == {
         "seeds": [3, 4], "steps": 7, "metric": "auc", "time_limit": None,
     }  # fmt: skip
-    assert str(Path.cwd()) in sys.path
+    assert asked["path"] == [*sys.path, str(folder)]
     assert main([*line, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(comparison.to_bytes())
     assert asked["data"][1:] == (Part("m:train", rest=False), Part("m:train", rest=True))
@@ -65,18 +77,17 @@ def test_a_fifth_of_the_arrays_is_held_out(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_max_batch_passes_on_what_it_is_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Megabytes become bytes, and the table has a row for each precision."""
     asked: dict[str, Any] = {}
 
     def find(build: Any, make_batch: Any, precisions: Any, **options: Any) -> kp.Result:
-        asked.update(options, given=(build, make_batch, precisions))
+        asked.update(options, given=(build, make_batch, precisions), path=list(sys.path))
         rows = [kp.Measurement(name, "largest_batch", 64) for name in ("float32", "mixed_bfloat16")]
         return kp.Result("largest batch", tuple(rows))
 
     monkeypatch.setattr(kp, "find_max_batch_size", find)
-    monkeypatch.setattr(sys, "path", list(sys.path))
     assert (
         main(
             [
@@ -95,17 +106,94 @@ def test_max_batch_passes_on_what_it_is_told(
     )
     assert asked["given"] == ("m:build", "m:batch", ["float32"])
     assert asked["memory_limit"] == 1_500_000_000
+    assert asked["path"] == [*sys.path, str(folder)]
     told = capsys.readouterr().out
     assert "mixed_bfloat16" in told
     assert "64" in told
 
 
-def test_what_cannot_be_done_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_done_ends_with_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line on standard error says why."""
-    assert main(["compare", "--model", "gone.keras", "--data", "json:loads"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "keras-precision: Expected a model file. Received: 'gone.keras', which does not exist.\n"
-    )
+    assert main(["compare", "--model", "gone.keras", "--data", "m:train"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"keras-precision: importing 'm' from {folder / 'm.py'}",
+        "keras-precision: Expected a model file. Received: 'gone.keras', which does not exist.",
+    ]
     assert main(["max-batch", "--model", "m:build", "--data", "m:batch", "--precisions", "int8"]) == 2
     assert "the precision of 'int8'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["gone:build", "__main__:build"])
+def test_a_module_that_is_nowhere_is_told_with_the_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The message has the folder that was searched, before any process is started, and the module path is as it was."""
+    before = list(sys.path)
+    assert main(["compare", "--model", name, "--data", "m:train"]) == 2
+    module = name.partition(":")[0]
+    told = f"Received: '{module}', but there is no '{module}' in {folder}, and none is installed. Run the command"
+    assert told in capsys.readouterr().err
+    assert sys.path == before
+
+
+def test_a_module_of_python_is_not_taken_from_the_current_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A planted file is passed over, and the command says which file it imports."""
+    (folder / "json").mkdir()
+    (folder / "json" / "__init__.py").write_text("")
+    with modules_importable("json:loads", "select:select", "json.decoder:JSONDecoder"):
+        pass
+    said = capsys.readouterr().err
+    assert f"importing 'json' from {json.__file__}\n" in said
+    assert f"importing 'json.decoder' from {json.decoder.__file__}\n" in said
+    assert "importing 'select' from " in said
+    assert str(folder) not in said
+
+
+def test_packages_of_the_current_folder_are_told_by_their_files(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A module inside a package, a package without a file, and a module that the package must find itself."""
+    (folder / "theirs" / "deep").mkdir(parents=True)
+    (folder / "theirs" / "__init__.py").write_text("raise ImportError('nothing is imported to look for it')")
+    (folder / "theirs" / "nets.py").write_text("")
+    with modules_importable("theirs.nets:build", "theirs.deep:build", "theirs.gone:build", "m.gone:build"):
+        pass
+    assert capsys.readouterr().err.splitlines() == [
+        f"keras-precision: importing 'theirs.nets' from {folder / 'theirs' / 'nets.py'}",
+        f"keras-precision: importing 'theirs.deep' from {folder / 'theirs' / 'deep'}",
+        f"keras-precision: importing 'theirs.gone' from {folder / 'theirs' / '__init__.py'}",
+        f"keras-precision: importing 'm.gone' from {folder / 'm.py'}",
+    ]
+
+
+@pytest.mark.parametrize("names", [("model.keras",), (None,), ("m.py",), ("m:build:more",)])
+def test_without_a_named_module_the_current_folder_is_not_searched(
+    folder: Path, capsys: pytest.CaptureFixture[str], names: tuple[str | None, ...]
+) -> None:
+    """A path, or nothing, leaves the module path as it is, and nothing is said."""
+    before = list(sys.path)
+    with modules_importable(*names):
+        assert sys.path == before
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("entry", ["", None])
+def test_a_current_folder_that_is_searched_already_stays_where_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, entry: str | None
+) -> None:
+    """As under ``python -m``: neither twice on the module path, nor taken from it."""
+    path = [str(folder) if entry is None else entry, *sys.path]
+    monkeypatch.setattr(sys, "path", list(path))
+    with modules_importable("m:build"):
+        assert sys.path == path
+    assert sys.path == path
+
+
+@pytest.mark.parametrize("verb", ["compare", "max-batch", "search"])
+def test_help_says_where_modules_are_imported_from(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    """Whoever names a module knows which one is meant."""
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    assert WHERE in " ".join(capsys.readouterr().out.split())

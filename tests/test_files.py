@@ -11,7 +11,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.errors import DestinationError
-from keras_precision.files import check_destination, check_exists, write_whole
+from keras_precision.files import check_destination, check_exists, write_private, write_whole
 
 
 @pytest.fixture
@@ -168,3 +168,15 @@ def test_missing_results_and_plans_are_answered_alike(tmp_path: Path) -> None:
     for load in (kp.Result.load, kp.PrecisionPlan.load, kp.render):
         with pytest.raises(FileNotFoundError, match="Did you mean 'float32.json'"):
             load(tmp_path / "flaot32.json")
+
+
+def test_a_private_file_is_for_its_owner_alone(tmp_path: Path, umask: Callable[[int], int]) -> None:
+    """Whatever the user's mask lets others do; and it takes no other file's place."""
+    umask(0)
+    path = tmp_path / "job"
+    write_private(path, b"content")
+    assert path.read_bytes() == b"content"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        write_private(path, b"other")
+    assert path.read_bytes() == b"content"

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from keras_precision.cli.named import Part, add_model, find_modules_here
+from keras_precision.cli.named import WHERE, Part, add_model, modules_importable
 from keras_precision.cli.verb import Answer, Verb
 
 __all__ = ["VERB"]
@@ -13,7 +13,9 @@ __all__ = ["VERB"]
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "training data")
     parser.add_argument(
-        "--validation", metavar="NAME", help="module:function that returns validation data (a fifth of the arrays)"
+        "--validation",
+        metavar="NAME",
+        help=f"module:function that returns validation data, {WHERE} (a fifth of the arrays)",
     )
     parser.add_argument(
         "--precisions", nargs="+", default=["float32", "mixed_bfloat16", "mixed_float16"], metavar="NAME",
@@ -39,24 +41,24 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> Answer:
     import keras_precision as kp
 
-    find_modules_here()
     data: tuple[Any, Any] = options.data, options.validation
     if options.validation is None:
         data = Part(options.data, rest=False), Part(options.data, rest=True)
-    comparison = kp.compare_training(
-        options.model,
-        *data,
-        precisions=options.precisions,
-        seeds=options.seeds,
-        epochs=options.epochs,
-        steps=options.steps,
-        batch_size=options.batch_size,
-        metric=options.metric,
-        processes=options.processes,
-        timing_seconds=options.timing_seconds,
-        time_limit=options.time_limit,
-        path=options.output,
-    )
+    with modules_importable(options.model, options.data, options.validation):
+        comparison = kp.compare_training(
+            options.model,
+            *data,
+            precisions=options.precisions,
+            seeds=options.seeds,
+            epochs=options.epochs,
+            steps=options.steps,
+            batch_size=options.batch_size,
+            metric=options.metric,
+            processes=options.processes,
+            timing_seconds=options.timing_seconds,
+            time_limit=options.time_limit,
+            path=options.output,
+        )
     return Answer(kp.render(comparison), json.loads(comparison.to_bytes()))
 
 

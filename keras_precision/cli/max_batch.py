@@ -2,7 +2,7 @@
 
 import argparse
 
-from keras_precision.cli.named import add_model, find_modules_here
+from keras_precision.cli.named import add_model, modules_importable
 from keras_precision.cli.verb import Answer, Verb
 
 __all__ = ["VERB"]
@@ -26,15 +26,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> Answer:
     import keras_precision as kp
 
-    find_modules_here()
-    result = kp.find_max_batch_size(
-        options.model,
-        options.data,
-        options.precisions,
-        memory_limit=None if options.memory_limit is None else int(options.memory_limit * 1e6),
-        margin=options.margin,
-        max_batch=options.max_batch,
-    )
+    with modules_importable(options.model, options.data):
+        result = kp.find_max_batch_size(
+            options.model,
+            options.data,
+            options.precisions,
+            memory_limit=None if options.memory_limit is None else int(options.memory_limit * 1e6),
+            margin=options.margin,
+            max_batch=options.max_batch,
+        )
     return Answer.of(result, kp.render(result))
 
 

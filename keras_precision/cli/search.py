@@ -1,14 +1,13 @@
 """``keras-precision search``."""
 
 import argparse
-import importlib
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from keras_precision.cli.data import add_data, read_data
+from keras_precision.cli.named import WHERE, is_named, modules_importable
 from keras_precision.cli.verb import Answer, Verb
+from keras_precision.experiment.task import found
 
 __all__ = ["VERB"]
 
@@ -23,7 +22,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         labels=True,
         required=True,
         help="samples to choose the ranges of activations from, and to judge plans on where --validation is not given "
-        "(module:function: what that returns, samples or samples and labels)",
+        f"(module:function: what that returns, samples or samples and labels; {WHERE})",
     )
     parser.add_argument(
         "--validation", metavar="FILE", help="samples and labels to judge plans on, with the same names"
@@ -90,15 +89,11 @@ def _run(options: argparse.Namespace) -> Answer:
 
 def _data(source: str, x: list[str], y: list[str] | None) -> tuple[Any, Any]:
     """Samples and labels from a file, or from a function that is named."""
-    if Path(source).exists() or not re.fullmatch(r"[\w.]+:\w+", source):
+    if not is_named(source):
         return read_data(source, x, y)
-    module, _, name = source.partition(":")
-    sys.path.insert(0, "")  # as ``python -m`` has it
-    try:
-        given = getattr(importlib.import_module(module), name)()
-    finally:
-        sys.path.remove("")
-    return given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+    with modules_importable(source):
+        data = found(source)()
+    return data if isinstance(data, tuple) and len(data) == 2 else (data, None)
 
 
 VERB = Verb(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_precision.deploy.child import Outcome, run_python
+from keras_precision.child_process import Outcome, run_python
 from keras_precision.deploy.operator_layers import layers_told, origin
 from keras_precision.environment import Environment
 from keras_precision.errors import InputError, MissingExtraError, nearest

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision.deploy.child import Outcome, run_python
+from keras_precision.child_process import Outcome, run_python
 from keras_precision.deploy.operator_layers import layers_told, origin
 from keras_precision.environment import Environment
 from keras_precision.errors import MissingExtraError

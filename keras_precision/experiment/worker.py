@@ -6,7 +6,6 @@ import pickle
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 import cloudpickle
 
+from keras_precision.child_process import child_environment, python_command
 from keras_precision.errors import InputError, WorkerError
 from keras_precision.experiment.channel import raised
 
@@ -80,12 +80,10 @@ class Worker:
     ) -> None:
         self.name = name
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
-        # The child imports what this process imports, however it came by it.
-        paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         backends = {} if backend is None else {"KERAS_BACKEND": backend}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            env={**_QUIET, **os.environ, **paths, **backends, **(environment or {})},
+            python_command("-c", _PROGRAM),
+            env={**_QUIET, **child_environment(), **backends, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

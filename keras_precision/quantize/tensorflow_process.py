@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +11,11 @@ import cloudpickle
 
 from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of
 from keras_precision.chatter import captured
+from keras_precision.child_process import run_python
 from keras_precision.errors import ExportError, PrecisionError
+from keras_precision.files import write_private
 
-__all__ = ["on_tensorflow"]
+__all__ = ["call_in_process", "on_tensorflow"]
 
 Value = TypeVar("Value")
 
@@ -41,12 +41,16 @@ def on_tensorflow(function: Callable[..., Value], model: Any, *arguments: Any) -
         PrecisionError: The function raised it.
         ExportError: The model cannot be saved or loaded, or the process ended early.
     """
-    adapter = adapter_of(model)
-    if adapter.compute.name == "tensorflow":
+    if adapter_of(model).compute.name == "tensorflow":
         return function(model, *arguments)
+    return call_in_process(function, model, *arguments)
+
+
+def call_in_process(function: Callable[..., Value], model: Any, *arguments: Any) -> Value:
+    """Call a function of a model as ``on_tensorflow`` does, in a process of its own whatever the backend."""
     with tempfile.TemporaryDirectory() as name:  # nobody but this user can look into it
         folder = Path(name)
-        _save(adapter, model, folder, (function, arguments))
+        _save(adapter_of(model), model, folder, (function, arguments))
         _run(folder, model.name)
         outcome: Value | PrecisionError = pickle.loads((folder / "outcome").read_bytes())  # noqa: S301 - of that child
     if isinstance(outcome, PrecisionError):
@@ -67,34 +71,20 @@ def _save(adapter: KerasAdapter, model: Any, folder: Path, call: tuple[Callable[
             f"of which saving failed ({type(error).__name__}: {error}). Give layers of your own a get_config() that "
             "returns the arguments of their __init__."
         ) from error
-    with os.fdopen(os.open(folder / "call", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(packed)
+    write_private(folder / "call", packed)
 
 
 def _run(folder: Path, name: str) -> None:
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "tensorflow",
-        "CUDA_VISIBLE_DEVICES": "-1",  # the accelerator is the parent's
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
-    try:
-        child = subprocess.run(  # noqa: S603 - this Python, on this package
-            [sys.executable, "-c", _PROGRAM, os.fspath(folder)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=_TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired as error:
+    # The accelerator is the parent's.
+    variables = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    outcome = run_python(["-c", _PROGRAM, os.fspath(folder)], timeout_s=_TIMEOUT_S, variables=variables)
+    if outcome.code is None:
         raise ExportError(
             f"Expected the model '{name}' to be converted within {_TIMEOUT_S:g} s. Received: a conversion that takes longer. "
             "Save it, and export it from a process with KERAS_BACKEND=tensorflow."
-        ) from error
-    if child.returncode != 0:
-        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        )
+    if outcome.code != 0:
+        last = (outcome.errors.strip().splitlines() or [f"exit code {outcome.code}"])[-1]
         raise ExportError(
             f"Expected the model '{name}' to be converted in a process with the TensorFlow backend. Received: {last}"
         )
@@ -113,4 +103,4 @@ def main(folder: str) -> None:
         outcome = function(model, *arguments)
     except PrecisionError as error:
         outcome = error
-    (place / "outcome").write_bytes(pickle.dumps(outcome))
+    write_private(place / "outcome", pickle.dumps(outcome))

@@ -33,7 +33,7 @@ from keras_precision.search.modes import mode_of
 from keras_precision.search.oracle import PrecisionOracle
 from keras_precision.search.outcomes import Outcome, best_of, front_of, none_within
 from keras_precision.search.project import Project
-from keras_precision.search.role import chief_address, is_chief, is_first, is_worker, verdict
+from keras_precision.search.role import chief_address, is_chief, is_first, is_worker, loopback_by_default, verdict
 from keras_precision.search.space import Space
 from keras_precision.search.supervision import FAILURE, check_ended_well, hardened, heartbeat, put_back, serve
 from keras_precision.search.wishes import Wishes, wishes_of
@@ -145,7 +145,7 @@ class PrecisionTuner(_tuner.Tuner):
             self._project.claim(self._purpose, overwrite=overwrite)
         if oracle is None:
             oracle = PrecisionOracle(max_trials, max_retries_per_trial, max_consecutive_failed_trials)
-        with captured("KerasTuner"):
+        with captured("KerasTuner"), loopback_by_default():
             super().__init__(
                 hardened(oracle), directory=str(directory or "."), project_name=project_name, overwrite=overwrite
             )
@@ -236,6 +236,10 @@ class PrecisionTuner(_tuner.Tuner):
         if not self._is_worker():
             self.oracle.save()
         write_whole(self._get_tuner_fname(), "{}")
+
+    def _is_worker(self) -> bool:
+        """KerasTuner's own asks for an address alone, which need not be set."""
+        return is_worker()
 
     def _get_tuner_fname(self) -> str:
         """One name for a chief and for a process alone: either takes up what the other began."""

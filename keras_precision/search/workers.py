@@ -124,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _started(command: Sequence[str], shared: Mapping[str, str], name: str) -> "subprocess.Popen[bytes]":
+    # The user's own script: it imports as Python lets every script, from its own folder first.
     return subprocess.Popen(list(command), env={**shared, "KERASTUNER_TUNER_ID": name})
 
 

@@ -11,7 +11,6 @@ import pytest
 
 import keras_precision as kp
 from keras_precision import optional
-from keras_precision.deploy import child
 from keras_precision.errors import FileFormatError, InputError, MissingExtraError
 from keras_precision.quantize.flatbuffer import Flatbuffer
 from keras_precision.tflite_file import CARD
@@ -169,13 +168,3 @@ def test_a_missing_extra_is_named(
     monkeypatch.setattr(target, lambda name: name != module and optional.available(name))
     with pytest.raises(MissingExtraError, match=rf"'{package}'.*pip install \"keras-precision\[micro\]\""):
         getattr(kp, f"check_{check}")(files["int8"])
-
-
-def test_a_child_that_does_not_answer_is_ended(tmp_path: Path) -> None:
-    """A process that runs on past its time is an outcome as well."""
-    program = "import threading; threading.Event().wait()"
-    ended = child.run_python(["-c", program], folder=str(tmp_path), timeout_s=0.5)
-    assert ended.code is None
-    assert ended.ended_by == "gave no answer in time"
-    assert child.run_python(["-c", "raise SystemExit(3)"], folder=str(tmp_path)).ended_by == "ended with exit code 3"
-    assert child.run_python(["-c", ""], folder=str(tmp_path)).ended_by == ""

@@ -48,7 +48,9 @@ def test_data_of_a_function_and_a_project_that_is_kept(files, tmp_path, capsys, 
     before = list(sys.path)
     assert main(arguments) == 0
     assert sys.path == before
-    document = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert f"importing 'my_samples' from {files / 'my_samples.py'}\n" in printed.err
+    document = json.loads(printed.out)
     assert document["name"].startswith("tflite")
     assert (tmp_path / "best.tflite").stat().st_size <= 12500
     assert list((tmp_path / "kept").glob("trial_*/evaluation.npz"))
@@ -60,3 +62,14 @@ def test_what_cannot_be_searched_for_ends_with_2(files, tmp_path, capsys):
     assert main([*arguments, "-o", str(tmp_path / "best.tflite")]) == 2
     assert "Expected max_size_bytes of at least" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [("gone:load", "there is no 'gone' in "), ("my_samples:lode", "has no attribute 'lode'")],
+)
+def test_a_function_that_is_nowhere_ends_with_2(files, tmp_path, capsys, monkeypatch, data, message):
+    """The message says what is missing, and where it was looked for."""
+    monkeypatch.chdir(files)
+    assert main(["search", "model.keras", "--data", data, "-o", str(tmp_path / "best.tflite")]) == 2
+    assert message in capsys.readouterr().err

@@ -3,16 +3,19 @@
 import copy
 import json
 import os
+import socket
 import sys
 import threading
+from unittest.mock import MagicMock
 
 import numpy as np
+import psutil
 import pytest
 
 import keras_precision as kp
 from keras_precision.errors import InputError, SearchError
 from keras_precision.search import supervision
-from keras_precision.search.role import is_first
+from keras_precision.search.role import chief_address, is_chief, is_first, is_worker, loopback_by_default
 from keras_precision.search.supervision import _expire, check_ended_well, hardened, heartbeat, put_back, serve
 from keras_precision.search.workers import main, run_workers
 
@@ -34,16 +37,19 @@ def oracle(tmp_path):
     return hardened(made)
 
 
+def free_port():
+    """Return a port that nobody listens at."""
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
+
+
 @pytest.fixture
 def chief(oracle, tmp_path):
     """A chief in a thread; returns a function that makes a client, and one that waits for the chief's end."""
-    import socket
-
     from keras_tuner.src.distribute.oracle_client import OracleClient
 
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port = opened.getsockname()[1]
+    port = free_port()
     problems, told = [], []
 
     def connect():
@@ -335,6 +341,90 @@ def test_a_process_that_goes_on_for_one_that_died_begins_nothing_afresh(tmp_path
             for name, value in variables.items():
                 patch.setenv(name, value)
             assert is_first() is begins
+
+
+def addresses(port):
+    """Return where this process listens at a port."""
+    listening = [each for each in psutil.Process().net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    # gRPC has sockets of IPv6, on which an address of IPv4 has this prefix.
+    return {each.laddr.ip.removeprefix("::ffff:") for each in listening if each.laddr.port == port}
+
+
+def set_role(patch, name, address=None, port="1234"):
+    """Set KerasTuner's variables: an address of None is none."""
+    patch.setenv("KERASTUNER_TUNER_ID", name)
+    patch.setenv("KERASTUNER_ORACLE_PORT", port)
+    patch.delenv("KERASTUNER_ORACLE_IP", raising=False)
+    if address is not None:
+        patch.setenv("KERASTUNER_ORACLE_IP", address)
+
+
+@pytest.mark.parametrize("address", [None, "", "127.0.0.1"])
+def test_a_chief_listens_on_this_machine_alone_unless_an_address_is_set(oracle, tmp_path, address):
+    """No other machine reaches it where the variable is not set, or is empty."""
+    port, seen = free_port(), []
+    trial = oracle.create_trial("worker")
+    trial.status = "FAILED"
+    oracle.end_trial(trial)  # of which the chief tells as soon as it listens
+
+    def tell():
+        seen.append(addresses(port))
+        oracle.failure = "the test is over"
+        oracle.tuner_ids.clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        set_role(patch, "chief", address, str(port))
+        assert (is_chief(), is_worker()) == (True, False)
+        with pytest.raises(SearchError, match="Expected trials that run. Received: the test is over"):
+            serve(oracle, chief_address(), tmp_path / "project", tell=tell)
+    assert seen[0] == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "[::]", "192.0.2.1"])
+def test_a_chief_listens_where_it_is_told(address):
+    """Every address of a machine, or another one, is the user's own choice."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_role(patch, "chief", address)
+        assert chief_address() == f"{address}:1234"
+
+
+@pytest.mark.parametrize("address", [None, "", "192.0.2.1"])
+def test_a_worker_asks_a_chief_on_this_machine_unless_an_address_is_set(unsure, tmp_path, address):
+    """KerasTuner's client gets the address of the chief's own default, and the variables stay as they are."""
+    from keras_tuner.src.distribute.oracle_client import OracleClient
+
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        set_role(patch, "worker0", address)
+        patch.setattr("grpc.insecure_channel", lambda target: asked.append(target) or MagicMock())
+        before = dict(os.environ)
+        assert (is_chief(), is_worker()) == (False, True)
+        tuner = kp.PrecisionTuner(unsure.model, unsure.x[:8], unsure.x_held, ("int8", "int4"), directory=tmp_path)
+        assert isinstance(tuner.oracle, OracleClient)
+        tuner.save()  # the oracle's files are the chief's business
+        assert not list(tmp_path.glob("**/oracle.json"))
+        assert dict(os.environ) == before
+    assert asked == [f"{address or '127.0.0.1'}:1234"]
+
+
+@pytest.mark.parametrize("name", ["KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"])
+def test_a_port_alone_or_a_name_alone_makes_no_search_in_several_processes(name):
+    """Either may be left over from another search."""
+    with pytest.MonkeyPatch.context() as patch:
+        set_role(patch, "chief")
+        patch.delenv(name)
+        assert (is_chief(), is_worker(), is_first()) == (False, False, True)
+        with loopback_by_default():
+            assert "KERASTUNER_ORACLE_IP" not in os.environ
+
+
+def test_processes_of_one_machine_get_its_own_address(tmp_path):
+    """Whatever the environment says, a chief and workers that are started together talk over 127.0.0.1."""
+    told = tmp_path / "told"
+    code = f"import os; open({str(told)!r}, 'a').write(os.environ['KERASTUNER_ORACLE_IP'] + ' ')"
+    environment = {**os.environ, "KERASTUNER_ORACLE_IP": "0.0.0.0"}
+    assert run_workers([sys.executable, "-c", code], 1, environment=environment) == 0
+    assert told.read_text().split() == ["127.0.0.1", "127.0.0.1"]
 
 
 def test_a_command_that_fails_is_begun_again_and_then_given_up(tmp_path, capfd):

@@ -68,7 +68,7 @@ def _save(adapter: KerasAdapter, model: Any, folder: Path, call: tuple[Callable[
     except Exception as error:  # layers and functions of the user's own raise what they like; the cause is kept
         raise ExportError(
             f"Expected a model that can be saved: TensorFlow converts it in a process of its own. Received: '{model.name}', "
-            f"of which saving failed ({type(error).__name__}: {error}). Give layers of your own a get_config() that "
+            f"of which saving failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Give layers of your own a get_config() that "
             "returns the arguments of their __init__."
         ) from error
     write_private(folder / "call", packed)

@@ -1,0 +1,101 @@
+"""Hdf5File: what an HDF5 file declares, checked before any of it is read into memory."""
+
+import math
+from typing import Any
+
+from keras_precision.errors import FileFormatError
+from keras_precision.optional import require
+
+__all__ = ["check_hdf5", "config_text"]
+
+_CONFIG_BYTES = 64 << 20  # a model of 10,000 layers has 10 MB of JSON
+_UNSTORED_BYTES = 64 << 20  # what a dataset may declare without storing it
+_EXPANSION = 1100  # DEFLATE packs at most 1032 bytes into one: https://zlib.net/zlib_tech.html
+
+
+def check_hdf5(opened: Any, name: str, size: int, memory: int) -> None:
+    """Check the links, the storage and the sizes of everything in an HDF5 file.
+
+    Keras 3 checks the datasets that it reads (CVE-2026-0897, CVE-2026-1669); tf_keras checks none.
+
+    Args:
+        opened: The ``h5py.File``.
+        name: What messages call it.
+        size: Its bytes.
+        memory: Bytes of memory that this machine has.
+
+    Raises:
+        FileFormatError: It leads out of itself, or declares more than it holds.
+    """
+    h5py = require("h5py", extra="tensorflow")
+    declared = contiguous = 0
+
+    def visit_link(path: bytes, link: Any) -> None:
+        if link.type != h5py.h5l.TYPE_HARD:  # Keras 3 takes soft links for harmful, too, and writes none
+            kind = "a soft link" if link.type == h5py.h5l.TYPE_SOFT else "a link to another file"
+            raise _refusal(name, f"{kind}, '{path.decode(errors='replace')}'")
+
+    def visit_object(path: bytes, found: Any) -> None:
+        nonlocal declared, contiguous
+        _check_attributes(opened.id, path, name, size)
+        if found.type == h5py.h5o.TYPE_DATASET:
+            count, stored = _dataset_bytes(h5py.h5d, opened.id, path, name)
+            declared, contiguous = declared + count, contiguous + stored
+
+    opened.id.links.visit(visit_link, info=True)
+    h5py.h5o.visit(opened.id, visit_object, info=True)
+    if declared > memory or contiguous > size:
+        raise _refusal(name, f"arrays of {declared:,} bytes in a file of {size:,} bytes")
+
+
+def config_text(opened: Any, key: str, name: str) -> str | bytes | None:
+    """Return an attribute of an HDF5 file that holds JSON; None where there is none.
+
+    Args:
+        opened: The ``h5py.File``.
+        key: The name of the attribute.
+        name: What messages call the file.
+
+    Raises:
+        FileFormatError: It is longer than any configuration.
+    """
+    text = opened.attrs.get(key)
+    if not isinstance(text, str | bytes):
+        return None
+    if len(text) > _CONFIG_BYTES:
+        raise _refusal(name, f"a configuration of {len(text):,} bytes")
+    return text
+
+
+def _check_attributes(file: Any, path: bytes, name: str, size: int) -> None:
+    """Check that the attributes of an object fit into the file."""
+    h5py = require("h5py", extra="tensorflow")
+    owner = h5py.h5o.open(file, path)
+    for index in range(h5py.h5a.get_num_attrs(owner)):
+        attribute = h5py.h5a.open(owner, index=index)
+        count = attribute.get_space().get_simple_extent_npoints() * attribute.get_type().get_size()
+        if count > min(size, _CONFIG_BYTES):
+            raise _refusal(name, f"an attribute of {count:,} bytes")
+
+
+def _dataset_bytes(h5d: Any, file: Any, path: bytes, name: str) -> tuple[int, int]:
+    """Return the bytes that a dataset declares, and those that it stores in one piece."""
+    dataset = h5d.open(file, path)
+    label = path.decode(errors="replace")
+    created = dataset.get_create_plist()
+    layout = created.get_layout()
+    if layout == h5d.VIRTUAL or created.get_external_count():
+        raise _refusal(name, f"the dataset '{label}', whose values are in another file")
+    count = math.prod(dataset.get_space().get_simple_extent_dims()) * dataset.get_type().get_size()
+    stored = dataset.get_storage_size()
+    allowed = stored * (_EXPANSION if layout == h5d.CHUNKED else 1)
+    if count > max(allowed, _UNSTORED_BYTES):
+        raise _refusal(name, f"the dataset '{label}', which declares {count:,} bytes and stores {stored:,}")
+    return count, 0 if layout == h5d.CHUNKED else stored
+
+
+def _refusal(name: str, what: str) -> FileFormatError:
+    return FileFormatError(
+        f"{name}: expected an HDF5 file that holds what it declares. Received: {what}. It was damaged or made to do "
+        "harm: get it again from whoever saved it."
+    )

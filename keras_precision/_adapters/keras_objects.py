@@ -29,6 +29,8 @@ def _within(packages: str) -> re.Pattern[str]:
 
 
 _CLASSES_FROM, _FUNCTIONS_FROM = _within(_PACKAGES), _within(_FUNCTION_PACKAGES)
+# Initializers of TensorFlow, which tf_keras has as its own: EfficientNetV2 of tf_keras has one.
+_INITIALIZERS_FROM = ("tensorflow.python.ops.init_ops", "tensorflow.python.ops.init_ops_v2")
 
 # A class must descend from one of these, of whichever package.
 _KINDS = frozenset(
@@ -68,12 +70,12 @@ _BUILTIN = ("activations", "constraints", "initializers", "losses", "metrics", "
 
 def is_modeling_module(module: str) -> bool:
     """Tell whether Keras may import a module that a file names."""
-    return module in ("keras", "tf_keras") or _CLASSES_FROM.fullmatch(module) is not None
+    return module in ("keras", "tf_keras", *_INITIALIZERS_FROM) or _CLASSES_FROM.fullmatch(module) is not None
 
 
 def is_model_class(candidate: Any) -> bool:
     """Tell whether an object is a class of Keras that models consist of."""
-    if not isinstance(candidate, type) or _CLASSES_FROM.fullmatch(candidate.__module__) is None:
+    if not isinstance(candidate, type) or not is_modeling_module(candidate.__module__):
         return False
     return not _KINDS.isdisjoint(base.__name__ for base in candidate.__mro__)
 

@@ -11,6 +11,8 @@ import re
 __all__ = ["INSTANCE_METHODS", "INSTANCE_PROPERTIES", "OPERATIONS", "RAGGED_CONSTRUCTORS", "is_tensor_function"]
 
 _NAMESPACES = r"__operators__|bitwise|linalg|math|nn|quantization|signal"
+# The samplers draw by a file (vocab_file of nn.fixed_unigram_candidate_sampler), the loops of RNNs take functions.
+_EXCEPT = r"nn\.(\w+_sampler|\w*rnn|with_space_to_batch)"
 
 _TOP_LEVEL = """
 argsort bitcast boolean_mask broadcast_to cast clip_by_global_norm clip_by_norm clip_by_value concat constant
@@ -57,7 +59,7 @@ def _set_of(names: str) -> frozenset[str]:
 
 
 _ALLOWED = re.compile(
-    rf"(compat\.v1\.)?((({_NAMESPACES})\.[a-z_][a-z0-9_]*)|({_any_of(_TOP_LEVEL)})|dtypes\.({_any_of(_DTYPES)})"
+    rf"(compat\.v1\.)?(((?!{_EXCEPT})({_NAMESPACES})\.[a-z_][a-z0-9_]*)|({_any_of(_TOP_LEVEL)})|dtypes\.({_any_of(_DTYPES)})"
     rf"|image\.({_any_of(_IMAGE)})|random\.({_any_of(_RANDOM)})|sparse\.({_any_of(_SPARSE)}))"
     rf"|keras\.(backend\.({_any_of(_KERAS_BACKEND)})"
     r"|(activations|losses|metrics)\.(?!get$|serialize$|deserialize$)[a-z_][a-z0-9_]*)"

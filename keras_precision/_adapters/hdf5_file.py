@@ -30,20 +30,27 @@ def check_hdf5(opened: Any, name: str, size: int, memory: int) -> None:
     h5py = require("h5py", extra="tensorflow")
     declared = contiguous = 0
 
-    def visit_link(path: bytes, link: Any) -> None:
+    # What a visitor returns ends the visit; what it raises would get lost in h5py.
+    def visit_link(path: bytes, link: Any) -> FileFormatError | None:
         if link.type != h5py.h5l.TYPE_HARD:  # Keras 3 takes soft links for harmful, too, and writes none
             kind = "a soft link" if link.type == h5py.h5l.TYPE_SOFT else "a link to another file"
-            raise _refusal(name, f"{kind}, '{path.decode(errors='replace')}'")
+            return _refusal(name, f"{kind}, '{path.decode(errors='replace')}'")
+        return None
 
-    def visit_object(path: bytes, found: Any) -> None:
+    def visit_object(path: bytes, found: Any) -> Exception | None:
         nonlocal declared, contiguous
-        _check_attributes(opened.id, path, name, size)
-        if found.type == h5py.h5o.TYPE_DATASET:
-            count, stored = _dataset_bytes(h5py.h5d, opened.id, path, name)
-            declared, contiguous = declared + count, contiguous + stored
+        try:
+            _check_attributes(opened.id, path, name, size)
+            if found.type == h5py.h5o.TYPE_DATASET:
+                count, stored = _dataset_bytes(h5py.h5d, opened.id, path, name)
+                declared, contiguous = declared + count, contiguous + stored
+        except (FileFormatError, OSError, ValueError, RuntimeError) as error:
+            return error
+        return None
 
-    opened.id.links.visit(visit_link, info=True)
-    h5py.h5o.visit(opened.id, visit_object, info=True)
+    refusal = opened.id.links.visit(visit_link, info=True) or h5py.h5o.visit(opened.id, visit_object, info=True)
+    if refusal is not None:
+        raise refusal
     if declared > memory or contiguous > size:
         raise _refusal(name, f"arrays of {declared:,} bytes in a file of {size:,} bytes")
 

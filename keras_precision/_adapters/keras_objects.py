@@ -1,6 +1,7 @@
 """KerasObjects: what the names in a model file stand for in one Keras, looked up without importing anything."""
 
 import functools
+import importlib
 import inspect
 import re
 import sys
@@ -90,6 +91,13 @@ def is_model_function(candidate: Any) -> bool:
     return module.startswith("tensorflow.") and is_tensor_function(_tensorflow_name(candidate))
 
 
+# Where the classes of this package are registered, for files that have them: a plain import of it loads no Keras.
+_OURS = {
+    "keras": ("keras3_wrapper", "loss_scale_optimizer", "aware.wrapper", "aware.activation_range"),
+    "tf_keras": ("legacy_wrapper",),
+}
+
+
 class KerasObjects:
     """What names in files stand for in one Keras.
 
@@ -107,6 +115,9 @@ class KerasObjects:
         """Tell whether the caller registered something by a name, or passed it."""
         if not isinstance(name, str):
             return False
+        if name.startswith("keras_precision>"):
+            for module in _OURS[self.package]:
+                importlib.import_module(f"keras_precision._adapters.{module}")
         return self._keras.saving.get_registered_object(name, custom_objects=self.custom_objects) is not None
 
     def is_registered_function(self, name: str) -> bool:

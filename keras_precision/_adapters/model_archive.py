@@ -81,6 +81,8 @@ def _of_hdf5_file(file: Path) -> ModelConfig:
             check_hdf5(opened, str(file), file.stat().st_size, _memory())
             texts = [config_text(opened, key, str(file)) for key in ("model_config", "training_config")]
         return ModelConfig(*(None if text is None else json.loads(text) for text in texts))
+    except RecursionError:
+        raise
     except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         if isinstance(error, FileFormatError):
             raise

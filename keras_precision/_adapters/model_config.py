@@ -115,12 +115,14 @@ def _reference(value: dict[str, Any], layer: str, objects: KerasObjects) -> Iter
     elif name == "__typespec__":
         if not _is_type_spec(value):
             yield Finding(f"the type '{value.get('module')}.{value.get('spec_name')}' in layer '{layer}'")
-    elif "config" not in value or (name in _VALUES and value.get("module") is None):
-        return  # both packages take it for a plain value
+    elif "config" not in value:
+        return  # a dictionary like any other, to both packages
     elif not all(
         isinstance(text, str) for text in (name, value.get("module") or "", value.get("registered_name") or "")
     ):
         yield Finding(f"a class whose name is no text in layer '{layer}'")
+    elif name in _VALUES and value.get("module") is None:
+        return
     elif name == "function":
         yield from _function(value, layer, objects)
     else:
@@ -130,7 +132,7 @@ def _reference(value: dict[str, Any], layer: str, objects: KerasObjects) -> Iter
 def _is_type_spec(value: Mapping[str, Any]) -> bool:
     module, name = value.get("module"), value.get("spec_name")
     return (
-        name in _TYPE_SPECS
+        str(name) in _TYPE_SPECS
         and isinstance(module, str)
         and module.startswith("tensorflow.python.")
         and module in sys.modules
@@ -147,8 +149,9 @@ def _function(value: Mapping[str, Any], layer: str, objects: KerasObjects) -> It
         return
     called = name if module in (None, "builtins") else f"{module}.{name}"
     candidates = objects.candidates(name, module)
-    if value.get("registered_name") not in (None, name):  # tf_keras looks that up instead, in some places
-        candidates += objects.candidates(value["registered_name"], module) or (None,)
+    second = value.get("registered_name")
+    if module != "builtins" and second not in (None, name):  # tf_keras looks that up instead, in some places
+        candidates += objects.candidates(second, module) or (None,)
     if not candidates and module in (None, "builtins"):
         yield Finding(f"the function '{name}' in layer '{layer}'", kind="unknown")
     elif not candidates or not all(map(is_model_function, candidates)):
@@ -198,14 +201,14 @@ def _settings(value: Mapping[str, Any], layer: str) -> Iterator[Finding]:
         if not is_tensor_function(symbol):
             yield Finding(f"a call of 'tf.{symbol}' in layer '{layer}'")
     elif name == "ClassMethod":
-        if config.get("cls_symbol") != "RaggedTensor" or config.get("method_name") not in RAGGED_CONSTRUCTORS:
+        if config.get("cls_symbol") != "RaggedTensor" or str(config.get("method_name")) not in RAGGED_CONSTRUCTORS:
             yield Finding(f"a call of 'tf.{config.get('cls_symbol')}.{config.get('method_name')}' in layer '{layer}'")
     elif name in ("InstanceMethod", "InstanceProperty"):
-        if config.get("attr_name") not in (INSTANCE_METHODS if name == "InstanceMethod" else INSTANCE_PROPERTIES):
+        if str(config.get("attr_name")) not in (INSTANCE_METHODS if name == "InstanceMethod" else INSTANCE_PROPERTIES):
             yield Finding(f"a call of the method '{config.get('attr_name')}' in layer '{layer}'")
     elif name == "TensorFlowOpLayer":
         node = config.get("node_def")
-        operation = node.get("op") if isinstance(node, dict) else "?"
+        operation = str(node.get("op")) if isinstance(node, dict) else "?"
         if operation not in OPERATIONS:
             yield Finding(f"a call of the operation '{operation}' in layer '{layer}'")
     if any(_has_text(constant) for constant in _constants(value.get("inbound_nodes"), symbol)):

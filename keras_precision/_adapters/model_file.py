@@ -77,23 +77,25 @@ def _load(path: str | os.PathLike[str], *, unsafe: bool, custom_objects: Mapping
     with captured("Keras"):  # TensorFlow talks while it is imported
         adapters = list(_adapters())
     refusals: list[str] = []
-    cause, refused = None, False
+    running: list[Finding] = []
+    cause: Exception | None = None
     for adapter in adapters:
+        label = f"{adapter.keras.__name__} {adapter.keras.__version__}"
         objects = KerasObjects(adapter.keras, custom_objects)
         findings = [] if unsafe else config.findings(objects, compiled=compiled)
-        if any(finding.kind != "unknown" for finding in findings) and cause is None:
-            raise _unsafe_file(file, findings)
-        refused = refused or bool(findings)
+        if findings:  # this Keras must not look for them: tf_keras imports whatever module a file names
+            running += [finding for finding in findings if finding.kind != "unknown" and finding not in running]
+            refusals.append(f"{label} does not know {_listed(findings)}")
+            continue
         try:
-            if findings:  # a Keras must not look for them: tf_keras imports whatever module a file names
-                raise _unknown(findings)
             with captured("Keras"):
                 return adapter.load(str(file), unsafe=unsafe, custom_objects=custom_objects, compiled=compiled)
         except Exception as error:  # noqa: BLE001 - layers may raise anything, and the other Keras is still to be asked
-            text = " ".join(str(error).split())[:300]
-            refusals.append(f"{adapter.keras.__name__} {adapter.keras.__version__}: {type(error).__name__}: {text}")
-            cause = error if not findings else cause
-    raise _unloadable(file, refusals, hint=refused) from cause
+            refusals.append(f"{label}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            cause = error
+    if running and cause is None:
+        raise _unsafe_file(file, running)
+    raise _unloadable(file, refusals) from cause
 
 
 def _adapters() -> Iterator[KerasAdapter]:
@@ -108,28 +110,22 @@ def _listed(findings: Sequence[Finding]) -> str:
 
 
 def _unsafe_file(file: Path, findings: Sequence[Finding]) -> FileFormatError:
-    running = [finding for finding in findings if finding.kind != "unknown"]
     return FileFormatError(
-        f"{file}: expected a model without Python code inside. Received: {_listed(running)}, which loading would run. "
+        f"{file}: expected a model without Python code inside. Received: {_listed(findings)}, which loading would run. "
         "If you trust the file: unsafe=True, or --unsafe on the command line. If these are classes or functions of your "
         "own: register them (@keras.saving.register_keras_serializable()) and import them first, or pass custom_objects."
     )
 
 
-def _unknown(findings: Sequence[Finding]) -> LookupError:
-    return LookupError(f"{_listed(findings)}: neither of this Keras nor registered")
-
-
-def _unloadable(file: Path, refusals: Sequence[str], *, hint: bool) -> FileFormatError:
+def _unloadable(file: Path, refusals: Sequence[str]) -> FileFormatError:
     missing = (
         []
         if available("tf_keras")
         else ['tf_keras, which reads what Keras 2 wrote, is not installed: pip install "keras-precision[tensorflow]"']
     )
-    trusted = "; if you trust the file: unsafe=True, or --unsafe on the command line" if hint else ""
     return FileFormatError(
         f"{file}: expected a model that Keras loads. Received: {'; '.join([*refusals, *missing])}. If it needs classes of "
         "your own, register them (@keras.saving.register_keras_serializable()) and import them first, or pass "
-        f"custom_objects{trusted}; if it holds weights alone, build the model and call model.load_weights; else load it "
+        "custom_objects (or, if you trust the file: unsafe=True, --unsafe on the command line); if it holds weights alone, build the model and call model.load_weights; else load it "
         "with the Keras that wrote it, and save it as .keras."
     )

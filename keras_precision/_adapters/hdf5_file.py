@@ -28,27 +28,25 @@ def check_hdf5(opened: Any, name: str, size: int, memory: int) -> None:
         FileFormatError: It leads out of itself, or declares more than it holds.
     """
     h5py = require("h5py", extra="tensorflow")
+    hard, soft, open_object = h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT, h5py.h5o.open
     declared = contiguous = 0
 
     # What a visitor returns ends the visit; what it raises would get lost in h5py.
-    def visit_link(path: bytes, link: Any) -> FileFormatError | None:
-        if link.type != h5py.h5l.TYPE_HARD:  # Keras 3 takes soft links for harmful, too, and writes none
-            kind = "a soft link" if link.type == h5py.h5l.TYPE_SOFT else "a link to another file"
-            return _refusal(name, f"{kind}, '{path.decode(errors='replace')}'")
-        return None
-
-    def visit_object(path: bytes, found: Any) -> Exception | None:
+    def visit(path: bytes, link: Any) -> Exception | None:
         nonlocal declared, contiguous
         try:
-            _check_attributes(opened.id, path, name, size)
-            if found.type == h5py.h5o.TYPE_DATASET:
-                count, stored = _dataset_bytes(h5py.h5d, opened.id, path, name)
+            if link.type != hard:  # Keras 3 takes soft links for harmful, too, and writes none
+                kind = "a soft link" if link.type == soft else "a link to another file"
+                return _refusal(name, f"{kind}, '{path.decode(errors='replace')}'")
+            found = open_object(opened.id, path)
+            if isinstance(found, h5py.h5d.DatasetID):
+                count, stored = _dataset_bytes(h5py.h5d, found, path, name)
                 declared, contiguous = declared + count, contiguous + stored
-        except (FileFormatError, OSError, ValueError, RuntimeError) as error:
+        except (FileFormatError, OSError, ValueError, RuntimeError, KeyError) as error:
             return error
         return None
 
-    refusal = opened.id.links.visit(visit_link, info=True) or h5py.h5o.visit(opened.id, visit_object, info=True)
+    refusal = opened.id.links.visit(visit, info=True)
     if refusal is not None:
         raise refusal
     if declared > memory or contiguous > size:
@@ -66,7 +64,7 @@ def config_text(opened: Any, key: str, name: str) -> str | bytes | None:
     Raises:
         FileFormatError: It is longer than any configuration.
     """
-    text = opened.attrs.get(key)
+    text = opened.attrs.get(key)  # no attribute can be longer than the file: HDF5 stores each in full
     if not isinstance(text, str | bytes):
         return None
     if len(text) > _CONFIG_BYTES:
@@ -74,29 +72,16 @@ def config_text(opened: Any, key: str, name: str) -> str | bytes | None:
     return text
 
 
-def _check_attributes(file: Any, path: bytes, name: str, size: int) -> None:
-    """Check that the attributes of an object fit into the file."""
-    h5py = require("h5py", extra="tensorflow")
-    owner = h5py.h5o.open(file, path)
-    for index in range(h5py.h5a.get_num_attrs(owner)):
-        attribute = h5py.h5a.open(owner, index=index)
-        count = attribute.get_space().get_simple_extent_npoints() * attribute.get_type().get_size()
-        if count > min(size, _CONFIG_BYTES):
-            raise _refusal(name, f"an attribute of {count:,} bytes")
-
-
-def _dataset_bytes(h5d: Any, file: Any, path: bytes, name: str) -> tuple[int, int]:
+def _dataset_bytes(h5d: Any, dataset: Any, path: bytes, name: str) -> tuple[int, int]:
     """Return the bytes that a dataset declares, and those that it stores in one piece."""
-    dataset = h5d.open(file, path)
-    label = path.decode(errors="replace")
     created = dataset.get_create_plist()
     layout = created.get_layout()
     if layout == h5d.VIRTUAL or created.get_external_count():
-        raise _refusal(name, f"the dataset '{label}', whose values are in another file")
-    count = math.prod(dataset.get_space().get_simple_extent_dims()) * dataset.get_type().get_size()
+        raise _refusal(name, f"the dataset '{path.decode(errors='replace')}', whose values are in another file")
+    count = math.prod(dataset.shape) * dataset.get_type().get_size()
     stored = dataset.get_storage_size()
-    allowed = stored * (_EXPANSION if layout == h5d.CHUNKED else 1)
-    if count > max(allowed, _UNSTORED_BYTES):
+    if count > max(stored * (_EXPANSION if layout == h5d.CHUNKED else 1), _UNSTORED_BYTES):
+        label = path.decode(errors="replace")
         raise _refusal(name, f"the dataset '{label}', which declares {count:,} bytes and stores {stored:,}")
     return count, 0 if layout == h5d.CHUNKED else stored
 

@@ -7,11 +7,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from keras_precision._adapters.tensor_functions import is_tensor_function
 
-__all__ = ["KerasObjects", "is_model_class", "is_model_function", "is_modeling_module"]
+__all__ = ["KerasObjects", "Verdict", "is_model_function"]
+
+Verdict = Literal["registered", "of Keras", "lambda", "refused", "unknown"]
 
 # To be of Keras is not enough: keras.utils.get_file downloads (CVE-2025-8747), keras.config switches the safe mode off
 # (CVE-2025-9906), layers of keras.src.export, keras.src.utils and tf_keras.src.export load a SavedModel, a pickle or
@@ -69,16 +71,20 @@ activations initializers regularizers constraints losses metrics optimizers mixe
 _BUILTIN = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 
 
-def is_modeling_module(module: str) -> bool:
+def _is_modeling_module(module: str) -> bool:
     """Tell whether Keras may import a module that a file names."""
     return module in ("keras", "tf_keras", *_INITIALIZERS_FROM) or _CLASSES_FROM.fullmatch(module) is not None
 
 
-def is_model_class(candidate: Any) -> bool:
+def _is_model_class(candidate: Any) -> bool:
     """Tell whether an object is a class of Keras that models consist of."""
-    if not isinstance(candidate, type) or not is_modeling_module(candidate.__module__):
+    if not isinstance(candidate, type) or not _is_modeling_module(candidate.__module__):
         return False
     return not _KINDS.isdisjoint(base.__name__ for base in candidate.__mro__)
+
+
+def _is_lambda(candidate: Any) -> bool:
+    return isinstance(candidate, type) and any(base.__name__ == "Lambda" for base in candidate.__mro__)
 
 
 def is_model_function(candidate: Any) -> bool:
@@ -110,6 +116,7 @@ class KerasObjects:
         self.package = keras.__name__
         self.custom_objects = custom_objects
         self._keras: Any = keras
+        self._verdicts: dict[tuple[str, str | None, str | None], Verdict] = {}
 
     def is_registered(self, name: object) -> bool:
         """Tell whether the caller registered something by a name, or passed it."""
@@ -128,9 +135,32 @@ class KerasObjects:
         # Keras 3 looks them up by the end of the name, too: _retrieve_class_or_fn in serialization_lib.py.
         return self.package == "keras" and any(key.endswith(f">{name}") for key in registered)
 
-    def exported(self, module: str, name: str) -> Any:
-        """Return what Keras exports under a name of its public interface; None where there is nothing."""
-        return _exported(self.package, f"{module}.{name}")
+    def verdict(self, name: str, module: str | None, registered: str | None) -> Verdict:
+        """Return what there is to say about a class.
+
+        Args:
+            name: Of the class.
+            module: Where the file says that it is; None where it does not say.
+            registered: The name that it was registered by.
+        """
+        key = (name, module, registered)
+        if key not in self._verdicts:
+            self._verdicts[key] = self._judged(*key)
+        return self._verdicts[key]
+
+    def _judged(self, name: str, module: str | None, registered: str | None) -> Verdict:
+        if self.is_registered(registered) or (module is None and self.is_registered(name)):
+            return "registered"
+        candidates = self.candidates(name, module)
+        if any(map(_is_lambda, candidates)):
+            return "lambda"
+        if not all(map(_is_model_class, candidates)):
+            return "refused"
+        if not candidates or registered not in (None, name):
+            return "unknown"
+        if module is None or _exported(self.package, f"{module}.{name}") is not None or _is_modeling_module(module):
+            return "of Keras"
+        return "unknown"  # tf_keras would import the module
 
     def candidates(self, name: str, module: str | None) -> tuple[Any, ...]:
         """Return everything that Keras may take a name for; it looks at the module in some places, and not in others.

@@ -1,8 +1,10 @@
 """ModelArchive: a model file as it lies on the disk, checked before Keras reads it, and its configuration."""
 
 import contextlib
+import functools
 import io
 import json
+import mmap
 import posixpath
 import re
 import stat
@@ -74,10 +76,12 @@ def _of_keras_file(file: Path) -> ModelConfig:
 
 def _of_hdf5_file(file: Path) -> ModelConfig:
     h5py = require("h5py", extra="tensorflow")
-    if not h5py.is_hdf5(file):
-        return ModelConfig(None)
     try:
-        with h5py.File(file, "r") as opened:
+        opened = h5py.File(file, "r")
+    except OSError:
+        return ModelConfig(None)  # both packages open it in the same way, and say why they cannot
+    try:
+        with opened:
             check_hdf5(opened, str(file), file.stat().st_size, _memory())
             texts = [config_text(opened, key, str(file)) for key in ("model_config", "training_config")]
         return ModelConfig(*(None if text is None else json.loads(text) for text in texts))
@@ -137,15 +141,17 @@ def _opened(archive: zipfile.ZipFile, raw: BinaryIO, entry: zipfile.ZipInfo) -> 
         return
     raw.seek(entry.header_offset + 26)
     name, extra = struct.unpack("<HH", raw.read(4))  # the header in front of the content, 4.3.7 of APPNOTE.TXT
-    yield _Window(raw, entry.header_offset + 30 + name + extra, entry.file_size)
+    start = entry.header_offset + 30 + name + extra
+    with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield _Window(content, start, min(entry.file_size, len(content) - start))
 
 
 class _Window(io.RawIOBase):
     """A part of a file, as a file: ``ZipExtFile`` reads all that lies before the place that it is sent to."""
 
-    def __init__(self, raw: BinaryIO, start: int, size: int) -> None:
+    def __init__(self, content: mmap.mmap, start: int, size: int) -> None:
         super().__init__()
-        self._raw, self._start, self._size, self._at = raw, start, size, 0
+        self._content, self._start, self._size, self._at = content, start, size, 0
 
     def readable(self) -> bool:
         return True
@@ -162,13 +168,13 @@ class _Window(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         count = max(0, min(len(buffer), self._size - self._at))
-        self._raw.seek(self._start + self._at)
-        content = self._raw.read(count)
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
+        begin = self._start + self._at
+        buffer[:count] = self._content[begin : begin + count]
+        self._at += count
+        return count
 
 
+@functools.cache
 def _memory() -> int:
     return int(psutil.virtual_memory().total)
 

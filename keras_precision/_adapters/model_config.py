@@ -5,12 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from keras_precision._adapters.keras_objects import (
-    KerasObjects,
-    is_model_class,
-    is_model_function,
-    is_modeling_module,
-)
+from keras_precision._adapters.keras_objects import KerasObjects, is_model_function
 from keras_precision._adapters.tensor_functions import (
     INSTANCE_METHODS,
     INSTANCE_PROPERTIES,
@@ -93,10 +88,10 @@ def _layer_name(value: Mapping[str, Any], outer: str) -> str:
 def _has_code(value: Mapping[str, Any]) -> bool:
     """Tell whether a dictionary has marshalled code itself, or in its configuration (CVE-2024-3660, CVE-2025-9905)."""
     inner = value.get("config")
-    marks = (*value.items(), *(inner.items() if isinstance(inner, dict) else ()))
     # Lambda and the wrappers of RNN cells of tf_keras: function_type, output_shape_type, mask_type, residual_fn_type.
+    marked = [part for part in (value, inner) if isinstance(part, dict) and "lambda" in part.values()]
     if value.get("class_name") == "__lambda__" or any(
-        kind == "lambda" and key.endswith("_type") for key, kind in marks
+        kind == "lambda" and key.endswith("_type") for part in marked for key, kind in part.items()
     ):
         return True
     if value.get("class_name") != "Lambda" or not isinstance(inner, dict):
@@ -160,26 +155,16 @@ def _function(value: Mapping[str, Any], layer: str, objects: KerasObjects) -> It
 
 def _class(value: Mapping[str, Any], layer: str, objects: KerasObjects) -> Iterator[Finding]:
     name, module = value["class_name"], value.get("module")
-    registered = value.get("registered_name", name)
-    if objects.is_registered(registered) or (module is None and objects.is_registered(name)):
-        return
-    candidates = objects.candidates(name, module)
-    refused = [candidate for candidate in candidates if not is_model_class(candidate)]
+    verdict = objects.verdict(name, module, value.get("registered_name", name))
     called = f"'{name}'" if module is None else f"'{name}' of '{module}'"
-    if any(_is_lambda(candidate) for candidate in candidates):
+    if verdict == "lambda":
         yield Finding(f"a call of '{_function_of(value['config'])}' in layer '{layer}'")
-    elif refused:
+    elif verdict == "refused":
         yield Finding(f"the class {called} in layer '{layer}'")
-    elif not candidates or registered not in (None, name):
+    elif verdict == "unknown":
         yield Finding(f"the class {called} in layer '{layer}'", kind="unknown")
-    elif module is not None and objects.exported(module, name) is None and not is_modeling_module(module):
-        yield Finding(f"the class {called} in layer '{layer}'", kind="unknown")  # which tf_keras would import
-    else:
+    elif verdict == "of Keras":
         yield from _settings(value, layer)
-
-
-def _is_lambda(candidate: Any) -> bool:
-    return isinstance(candidate, type) and any(base.__name__ == "Lambda" for base in candidate.__mro__)
 
 
 def _function_of(config: Any) -> str:
@@ -211,7 +196,8 @@ def _settings(value: Mapping[str, Any], layer: str) -> Iterator[Finding]:
         operation = str(node.get("op")) if isinstance(node, dict) else "?"
         if operation not in OPERATIONS:
             yield Finding(f"a call of the operation '{operation}' in layer '{layer}'")
-    if any(_has_text(constant) for constant in _constants(value.get("inbound_nodes"), symbol)):
+    nodes = value.get("inbound_nodes")
+    if nodes and any(_has_text(constant) for constant in _constants(nodes, symbol)):
         yield Finding(f"a call with a text in layer '{layer}'")
 
 

@@ -638,6 +638,13 @@ def test_an_hdf5_file_holds_what_it_declares(
     victim.refuses(path, TRICKS[trick])
 
 
+def test_large_weights_are_checked_in_place(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are too large to be copied are read where they lie in the archive, and checked alike."""
+    monkeypatch.setattr(model_archive, "_COPIED_BYTES", 0)
+    test_an_hdf5_file_holds_what_it_declares(external_link, "keras.keras", victim, monkeypatch)
+    assert kp.load_model(victim.with_config("keras.keras", lambda config: None)).name == "sound"
+
+
 def test_a_folder_is_no_file(victim: Victim) -> None:
     """A folder that is called like a file is not opened: Keras 3 would take it for an unpacked model."""
     folder = victim.folder / "model.h5"

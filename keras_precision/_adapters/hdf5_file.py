@@ -74,12 +74,14 @@ def config_text(opened: Any, key: str, name: str) -> str | bytes | None:
 
 def _dataset_bytes(h5d: Any, dataset: Any, path: bytes, name: str) -> tuple[int, int]:
     """Return the bytes that a dataset declares, and those that it stores in one piece."""
+    count = math.prod(dataset.shape) * dataset.get_type().get_size()
+    stored = dataset.get_storage_size()
+    if dataset.get_offset() is not None and count <= stored:
+        return count, stored  # in one piece and in this file, as Keras writes all
     created = dataset.get_create_plist()
     layout = created.get_layout()
     if layout == h5d.VIRTUAL or created.get_external_count():
         raise _refusal(name, f"the dataset '{path.decode(errors='replace')}', whose values are in another file")
-    count = math.prod(dataset.shape) * dataset.get_type().get_size()
-    stored = dataset.get_storage_size()
     if count > max(stored * (_EXPANSION if layout == h5d.CHUNKED else 1), _UNSTORED_BYTES):
         label = path.decode(errors="replace")
         raise _refusal(name, f"the dataset '{label}', which declares {count:,} bytes and stores {stored:,}")

@@ -26,6 +26,7 @@ __all__ = ["check_archive"]
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _CONFIG_BYTES = 64 << 20  # a model of 10,000 layers has 10 MB of JSON
 _UNPACKED_BYTES = 64 << 20  # what an entry may declare, however little it stores
+_COPIED_BYTES = 32 << 20  # so much is copied sooner than read here and there through Python
 _EXPANSION = 100  # Keras stores its entries as they are, and weights pack to a third at best
 
 
@@ -143,7 +144,8 @@ def _opened(archive: zipfile.ZipFile, raw: BinaryIO, entry: zipfile.ZipInfo) -> 
     name, extra = struct.unpack("<HH", raw.read(4))  # the header in front of the content, 4.3.7 of APPNOTE.TXT
     start = entry.header_offset + 30 + name + extra
     with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        yield _Window(content, start, min(entry.file_size, len(content) - start))
+        size = min(entry.file_size, len(content) - start)
+        yield io.BytesIO(content[start : start + size]) if size < _COPIED_BYTES else _Window(content, start, size)
 
 
 class _Window(io.RawIOBase):

@@ -19,6 +19,7 @@ __all__ = ["Finding", "ModelConfig"]
 # What Keras makes plain values of, where no module is named.
 _VALUES = frozenset({"__bytes__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__"})
 _TYPE_SPECS = frozenset({"TensorSpec", "RaggedTensorSpec", "SparseTensorSpec", "IndexedSlicesSpec"})
+_NESTED = (list, dict)
 _EINSUM = ("einsum", "linalg.einsum")  # their first argument is an equation
 
 
@@ -67,7 +68,7 @@ def _walked(config: Any, objects: KerasObjects) -> Iterator[Finding]:
     while pending:
         value, layer = pending.pop()
         if isinstance(value, list):
-            pending += [(item, layer) for item in reversed(value)]
+            pending += [(item, layer) for item in reversed(value) if isinstance(item, _NESTED)]
         elif isinstance(value, dict):
             layer = _layer_name(value, layer)
             code = _has_code(value)
@@ -76,7 +77,7 @@ def _walked(config: Any, objects: KerasObjects) -> Iterator[Finding]:
             elif "class_name" in value:
                 yield from _reference(value, layer, objects)
             if not code:
-                pending += [(item, layer) for item in reversed(value.values())]
+                pending += [(item, layer) for item in reversed(value.values()) if isinstance(item, _NESTED)]
 
 
 def _layer_name(value: Mapping[str, Any], outer: str) -> str:

@@ -113,8 +113,8 @@ def _reference(value: dict[str, Any], layer: str, objects: KerasObjects) -> Iter
             yield Finding(f"the type '{value.get('module')}.{value.get('spec_name')}' in layer '{layer}'")
     elif "config" not in value:
         return  # a dictionary like any other, to both packages
-    elif not all(
-        isinstance(text, str) for text in (name, value.get("module") or "", value.get("registered_name") or "")
+    elif not isinstance(name, str) or not all(
+        value.get(key) is None or isinstance(value[key], str) for key in ("module", "registered_name")
     ):
         yield Finding(f"a class whose name is no text in layer '{layer}'")
     elif name in _VALUES and value.get("module") is None:

@@ -29,6 +29,7 @@ def check_hdf5(opened: Any, name: str, size: int, memory: int) -> None:
     """
     h5py = require("h5py", extra="tensorflow")
     hard, soft, open_object = h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT, h5py.h5o.open
+    file, dataset_type = opened.id, h5py.h5d.DatasetID
     declared = contiguous = 0
 
     # What a visitor returns ends the visit; what it raises would get lost in h5py.
@@ -38,15 +39,15 @@ def check_hdf5(opened: Any, name: str, size: int, memory: int) -> None:
             if link.type != hard:  # Keras 3 takes soft links for harmful, too, and writes none
                 kind = "a soft link" if link.type == soft else "a link to another file"
                 return _refusal(name, f"{kind}, '{path.decode(errors='replace')}'")
-            found = open_object(opened.id, path)
-            if isinstance(found, h5py.h5d.DatasetID):
+            found = open_object(file, path)
+            if isinstance(found, dataset_type):
                 count, stored = _dataset_bytes(h5py.h5d, found, path, name)
                 declared, contiguous = declared + count, contiguous + stored
         except (FileFormatError, OSError, ValueError, RuntimeError, KeyError) as error:
             return error
         return None
 
-    refusal = opened.id.links.visit(visit, info=True)
+    refusal = file.links.visit(visit, info=True)
     if refusal is not None:
         raise refusal
     if declared > memory or contiguous > size:

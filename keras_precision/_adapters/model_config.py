@@ -82,24 +82,28 @@ def _walked(config: Any, objects: KerasObjects) -> Iterator[Finding]:
 
 def _layer_name(value: Mapping[str, Any], outer: str) -> str:
     inner = value.get("config")
-    names = (inner.get("name") if isinstance(inner, dict) else None, value.get("name"))
-    return next((name for name in names if isinstance(name, str)), outer)
+    name = inner.get("name") if isinstance(inner, dict) else None
+    if not isinstance(name, str):
+        name = value.get("name", outer)
+    return name if isinstance(name, str) else outer
 
 
 def _has_code(value: Mapping[str, Any]) -> bool:
     """Tell whether a dictionary has marshalled code itself, or in its configuration (CVE-2024-3660, CVE-2025-9905)."""
     inner = value.get("config")
-    # Lambda and the wrappers of RNN cells of tf_keras: function_type, output_shape_type, mask_type, residual_fn_type.
-    marked = [part for part in (value, inner) if isinstance(part, dict) and "lambda" in part.values()]
-    if value.get("class_name") == "__lambda__" or any(
-        kind == "lambda" and key.endswith("_type") for part in marked for key, kind in part.items()
-    ):
+    if value.get("class_name") == "__lambda__" or _is_marked(value) or (isinstance(inner, dict) and _is_marked(inner)):
         return True
     if value.get("class_name") != "Lambda" or not isinstance(inner, dict):
         return False
     functions = [inner.get(key) for key in ("function", "output_shape", "mask")]
     dumped = [item.get("class_name") == "__lambda__" for item in functions if isinstance(item, dict)]
     return any(dumped) or isinstance(functions[0], list)
+
+
+def _is_marked(value: Mapping[str, Any]) -> bool:
+    """Tell whether a function is marked as marshalled, as by Lambda and the wrappers of RNN cells of tf_keras."""
+    # function_type, output_shape_type, mask_type, residual_fn_type, dropout_fn_type
+    return "lambda" in value.values() and any(kind == "lambda" and key.endswith("_type") for key, kind in value.items())
 
 
 def _reference(value: dict[str, Any], layer: str, objects: KerasObjects) -> Iterator[Finding]:

@@ -134,6 +134,16 @@ def test_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_load_model(tmp_path: Path) -> None:
+    """Each form of a net has a row with the time of a load, that of the checks and their ratio."""
+    output = output_of("load_model.py", "--nets", "mlp", "--rounds", "2", folder=tmp_path)
+    rows = tables(output)["Loading"]
+    assert [row[0] for row in rows] == ["mlp.keras", "mlp.h5"]
+    assert all(float(row[2].split()[0]) > float(row[3].split()[0]) > 0 for row in rows)
+    assert len(re.findall(r"^Aim: .*: (?:NOT )?met\.$", output, re.MULTILINE)) == 1
+
+
+@pytest.mark.slow
 def test_compare_trust(tmp_path: Path) -> None:
     """At its smallest, verdicts in earnest, drawn and plain stand side by side, and each aim gets a verdict."""
     sizes = ("--comparisons", "1", "--processes", "2", "--draws", "20", "--seconds", "1", "--what", "verdicts")

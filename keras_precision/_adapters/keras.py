@@ -298,14 +298,25 @@ class KerasAdapter(ABC):
         """Return a model's answers to one batch, through its compiled function, as ``predict`` does."""
         return _as_arrays(model.predict_on_batch(inputs))
 
-    def load(self, path: str, *, unsafe: bool = False) -> Any:
-        """Load a model from a file.
+    def load(
+        self,
+        path: str,
+        *,
+        unsafe: bool = False,
+        custom_objects: Mapping[str, Any] | None = None,
+        compiled: bool = False,
+    ) -> Any:
+        """Load a model from a file, which the caller has checked.
 
         Args:
             path: The file.
             unsafe: Whether code that it carries may run.
+            custom_objects: Classes and functions that it names.
+            compiled: Whether to compile it as it was.
         """
-        return self.keras.models.load_model(path, compile=False, safe_mode=not unsafe)
+        return self.keras.models.load_model(
+            path, custom_objects=dict(custom_objects or {}), compile=compiled, safe_mode=not unsafe
+        )
 
 
 def snake_case(name: str, words: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of, adapters_in_use
+from keras_precision._adapters import KerasAdapter, adapter_of, adapters_in_use
 from keras_precision._adapters.backend_trace import traced
 from keras_precision._adapters.callback import Callback, Logs
+from keras_precision._adapters.model_file import load_compiled_model
 from keras_precision._adapters.trace_times import computing_ms
 from keras_precision.callbacks.profiler import PrecisionProfiler
 from keras_precision.errors import DataError, InputError, ModelError, nearest
@@ -293,7 +294,7 @@ def built(build: Any, precision: str | PrecisionPlan, seed: int) -> Any:
     """
     if isinstance(build, Path):
         plan = precision if isinstance(precision, PrecisionPlan) else PrecisionPlan.training(precision)
-        return _compiled(apply_plan(adapter_for_file().keras.models.load_model(str(build)), plan, in_place=True))
+        return _compiled(apply_plan(load_compiled_model(build), plan, in_place=True))
     function = found(build) if isinstance(build, str) else build
     policy = "float32" if isinstance(precision, PrecisionPlan) else precision
     model = _in_policy(function, policy, seed)

@@ -1,0 +1,107 @@
+"""What the checks of kp.load_model cost: its time against that of the same load without them.
+
+    python benchmarks/load_model.py              # a small net and MobileNetV2, as .keras and .h5
+    python benchmarks/load_model.py --rounds 5   # quicker
+
+Both ways load each file in turn, ABBA: with the checks, without, without, with. A round gives one ratio; what is
+printed is the median of the ratios, and their 5th and 95th percentile. The checks alone are timed as well, because on
+a small net the rest of a load varies by more than they take.
+"""
+
+import argparse
+import logging
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import keras_precision as kp
+from keras_precision._adapters import adapter_for_file
+from keras_precision._adapters.keras_objects import KerasObjects
+from keras_precision._adapters.model_archive import check_archive
+from keras_precision.chatter import captured
+
+AIM = 1.02
+
+
+def models(names: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the nets that are asked for, untrained."""
+    import keras
+
+    layers = keras.layers
+    for name in names:
+        if name == "mlp":
+            stack = [layers.Dense(64, activation="relu"), layers.Dense(64, activation="relu"), layers.Dense(10)]
+            yield name, keras.Sequential([layers.Input((32,)), *stack])
+        else:
+            yield name, getattr(keras.applications, name)(weights=None)
+
+
+def unchecked(path: Path) -> Any:
+    """Load a file as kp.load_model does, but for the checks."""
+    with captured("Keras"):
+        return adapter_for_file().load(str(path))
+
+
+def checks(path: Path) -> Any:
+    """Make the checks of kp.load_model alone."""
+    return check_archive(path).findings(KerasObjects(adapter_for_file().keras, {}), compiled=False)
+
+
+def seconds(function: Callable[[Path], Any], path: Path) -> float:
+    """Return how long a call takes."""
+    began = time.perf_counter()
+    function(path)
+    return time.perf_counter() - began
+
+
+def row(label: str, path: Path, rounds: int) -> tuple[str, float]:
+    """Measure a file; return its row of the table, and the median of the ratios."""
+    for function in (kp.load_model, unchecked, checks):
+        function(path)
+    ratios, times, alone = [], [], []
+    for _ in range(rounds):
+        first, second = seconds(kp.load_model, path), seconds(unchecked, path)
+        third, fourth = seconds(unchecked, path), seconds(kp.load_model, path)
+        ratios.append((first + fourth) / (second + third))
+        times += [second, third]
+        alone.append(seconds(checks, path))
+    low, middle, high = np.percentile(ratios, (5, 50, 95))
+    base, cost = statistics.median(times) * 1e3, statistics.median(alone) * 1e3
+    cells = [label, f"{path.stat().st_size / 1e6:.2f} MB", f"{base:.1f} ms", f"{cost:.2f} ms", f"{cost / base:.2%}"]
+    return f"| {' | '.join([*cells, f'{middle:.3f}x', f'{low:.3f} to {high:.3f}'])} |", 1 + cost / base
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--nets", nargs="+", default=["mlp", "MobileNetV2"])
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Keras calls .h5 legacy, each time
+    print(
+        "### Loading\n\n| File | Size | Without checks | Checks | Share | With / without | 5 % to 95 % |\n"
+        + "| --: " * 7
+        + "|"
+    )
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in models(options.nets):
+            for suffix in (".keras", ".h5"):
+                path = Path(folder) / f"{name}{suffix}"
+                model.save(path)
+                line, ratio = row(path.name, path, options.rounds)
+                worst = max(worst, ratio)
+                print(line, flush=True)
+    print(f"\nAim: the checks take at most 2 % of a load: {'met' if worst <= AIM else 'NOT met'}.")
+    here = kp.Environment.here()
+    print(f"Machine: {here.processor}, {here.cores} cores, Python {platform.python_version()}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -24,7 +24,7 @@ import numpy as np
 from side_by_side import answer, arguments_of, chosen, in_child, machine, markdown
 
 import keras_precision as kp
-from keras_precision._adapters.callback import Callback
+from keras_precision._adapters.training.callback import Callback
 
 PARTS = ("verdicts", "recommendation", "batch", "kernels")
 BACKENDS = ("tensorflow", "jax", "torch")

@@ -22,8 +22,8 @@ import numpy as np
 from side_by_side import arguments_of, machine, markdown
 
 import keras_precision as kp
-from keras_precision.environment import usable_cores
-from keras_precision.timing import spread
+from keras_precision.core.environment import usable_cores
+from keras_precision.core.system.timing import spread
 
 SIZES = {"tiny": (32, 8, 4), "small": (64, 24, 6), "middle": (96, 40, 8), "large": (160, 48, 8)}
 """A net to its image size, channels and blocks: from under 0.1 to about 10 ms a sample."""

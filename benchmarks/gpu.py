@@ -18,9 +18,9 @@ import numpy as np
 from side_by_side import Clock, answer, arguments_of, chosen, in_child, machine, markdown
 
 import keras_precision as kp
-from keras_precision.report.table import formatted
-from keras_precision.saved import Fields
-from keras_precision.timing import spread
+from keras_precision.core.system.json_documents import Fields
+from keras_precision.core.system.timing import spread
+from keras_precision.report.tables.runs import formatted
 
 PRECISIONS = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
 NETS = ("conv", "transformer")

@@ -22,9 +22,9 @@ import numpy as np
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_for_file
-from keras_precision._adapters.keras_objects import KerasObjects
-from keras_precision._adapters.model_archive import check_archive
-from keras_precision.chatter import captured
+from keras_precision._adapters.model_file.archive import check_archive
+from keras_precision._adapters.model_file.keras_objects import KerasObjects
+from keras_precision.core.system.captured_output import captured
 
 AIM = 1.02
 

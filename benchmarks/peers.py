@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_precision.chatter import captured
-from keras_precision.quantize.flatbuffer import Flatbuffer
-from keras_precision.quantize.float_file import float_file
+from keras_precision.core.system.captured_output import captured
+from keras_precision.quantization.float_model import float_file
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 
 def by_converter(model: Any, samples: np.ndarray) -> bytes:

@@ -18,7 +18,7 @@ import psutil
 from side_by_side import STACKS, Clock, answer, arguments_of, chosen, in_child, keras_of, machine, markdown
 
 import keras_precision as kp
-from keras_precision.timing import spread
+from keras_precision.core.system.timing import spread
 
 BATCH = 8
 WARMUP = 10  # steps of each fit that are left out

@@ -21,7 +21,7 @@ import numpy as np
 from search_nets import settle
 
 import keras_precision as kp
-from keras_precision.errors import PrecisionError
+from keras_precision.core.errors import PrecisionError
 
 warnings.filterwarnings("ignore", message="The structure of `inputs`")
 
@@ -138,8 +138,8 @@ def _small_step(model: Any) -> Any:
 
 def tfmot_alone(model: keras.Model) -> Any:
     """What TFMOT makes of the rebuilt model without our configurations."""
-    from keras_precision._adapters.bridge import Bridge
-    from keras_precision._adapters.tfmot import _tools
+    from keras_precision.quantization.qat.tfmot.bridge import Bridge
+    from keras_precision.quantization.qat.tfmot.registry import _tools
 
     tools = _tools()
     return tools.quantize_model(Bridge(model, plain=True).model)
@@ -215,7 +215,7 @@ def steps(options: argparse.Namespace) -> None:
     """Print the time of a training step against the float step of the same Keras, interleaved."""
     import tf_keras
 
-    from keras_precision._adapters.bridge import Bridge
+    from keras_precision.quantization.qat.tfmot.bridge import Bridge
 
     x = np.random.default_rng(0).random((64, 28, 28, 1)).astype("float32")
     y = np.zeros(64, "int32")

@@ -27,8 +27,8 @@ from search_nets import NETS, Task, chain, settle, task
 from side_by_side import machine, markdown
 
 import keras_precision as kp
-from keras_precision.search.held_out import held_out
-from keras_precision.search.setting import Setting, ready
+from keras_precision.search.evaluation.setting import Setting, ready
+from keras_precision.search.evaluation.validation_set import held_out
 
 SHARES = (0.75, 0.7, 0.65, 0.6)  # of the size of the all-int8 file
 SAMPLES, CALIBRATION = 256, 256

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 import keras_precision as kp
-from keras_precision._adapters.callback import Callback
+from keras_precision._adapters.training.callback import Callback
 from keras_precision.report.markdown import draw
-from keras_precision.report.table import Table
+from keras_precision.report.tables.runs import Table
 
 STACKS = ("tensorflow", "jax", "torch", "tf_keras")
 

@@ -20,8 +20,8 @@ from trained_nets import nets as at_hand
 
 import keras_precision as kp
 from keras_precision.edge import Session
-from keras_precision.openvino_file import OpenvinoSession
-from keras_precision.runtimes import open_runtime
+from keras_precision.runtimes.openvino import OpenvinoSession
+from keras_precision.runtimes.registry import open_runtime
 
 
 def one_dimensional(shape: tuple[int, ...]) -> Any:

@@ -7,121 +7,125 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_precision import edge, formats
-    from keras_precision._adapters.aware.rule import QuantizeRule, register_quantize_rule
-    from keras_precision._adapters.aware.wrapper import QuantizeWrapper
-    from keras_precision._adapters.loss_scale_optimizer import LossScaleOptimizer
-    from keras_precision._adapters.model_file import load_model
-    from keras_precision._adapters.paths import layer_paths, plan_of
+    from keras_precision import edge
+    from keras_precision._adapters.layer_paths import layer_paths, plan_of
+    from keras_precision._adapters.model_file.load_model import load_model
     from keras_precision._adapters.precision_wrapper import PrecisionWrapper
-    from keras_precision._adapters.tfmot import register_tfmot_config
+    from keras_precision._adapters.training.loss_scale_optimizer import LossScaleOptimizer
     from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
-    from keras_precision.callbacks.numerics import NumericsProbe
-    from keras_precision.callbacks.probe import Probe
+    from keras_precision.callbacks.probes.numerics import NumericsProbe
+    from keras_precision.callbacks.probes.probe import Probe
     from keras_precision.callbacks.profiler import PrecisionProfiler
     from keras_precision.callbacks.scheduler import PrecisionScheduler
-    from keras_precision.comparison import Comparison
-    from keras_precision.deploy.coreml import export_coreml
-    from keras_precision.deploy.ethos_u import check_ethos_u
-    from keras_precision.deploy.micro import check_micro
-    from keras_precision.deploy.onnx import export_onnx
-    from keras_precision.deploy.openvino import export_openvino
-    from keras_precision.deploy.tensorrt import check_tensorrt
-    from keras_precision.deploy.tflite import export_tflite
-    from keras_precision.diagnosis.diagnosing import diagnose
-    from keras_precision.diagnosis.linting import lint
-    from keras_precision.environment import Environment
-    from keras_precision.errors import PrecisionError, PrecisionWarning
-    from keras_precision.experiment.batch_size import find_max_batch_size
-    from keras_precision.experiment.computing_paths import compare_paths
-    from keras_precision.experiment.exports import compare_exports
-    from keras_precision.experiment.training import compare_training
-    from keras_precision.experiment.unstable import find_unstable_layers
+    from keras_precision.comparison.comparison import Comparison
+    from keras_precision.comparison.regression_gate import check_results
+    from keras_precision.core.environment import Environment
+    from keras_precision.core.errors import PrecisionError, PrecisionWarning
+    from keras_precision.core.formats import fit as formats
+    from keras_precision.core.metrics import METRICS
+    from keras_precision.core.plan import PrecisionPlan
+    from keras_precision.core.result import Measurement, Result
+    from keras_precision.diagnosis.diagnose import diagnose
+    from keras_precision.diagnosis.lint import lint
+    from keras_precision.experiments.batch_size import find_max_batch_size
+    from keras_precision.experiments.compare_exports import compare_exports
+    from keras_precision.experiments.compare_paths import compare_paths
+    from keras_precision.experiments.compare_training import compare_training
+    from keras_precision.experiments.unstable_layers import find_unstable_layers
     from keras_precision.explain.drop import explain_drop
-    from keras_precision.findings import Finding
-    from keras_precision.gate import check_results
-    from keras_precision.machine import hardware
-    from keras_precision.metrics import METRICS
-    from keras_precision.plan import PrecisionPlan
-    from keras_precision.planned import apply_plan
-    from keras_precision.policy import precision, set_precision
-    from keras_precision.quantize.aware.verb import from_quantize_aware, quantize_aware
-    from keras_precision.quantize.calibration import Calibration, calibrate
-    from keras_precision.quantize.layer_errors import quantization_report
+    from keras_precision.export.checks.ethos_u import check_ethos_u
+    from keras_precision.export.checks.tensorrt import check_tensorrt
+    from keras_precision.export.checks.tflm import check_micro
+    from keras_precision.export.coreml import export_coreml
+    from keras_precision.export.onnx.export import export_onnx
+    from keras_precision.export.openvino import export_openvino
+    from keras_precision.export.tflite import export_tflite
+    from keras_precision.findings.finding import Finding
+    from keras_precision.findings.suggest_plan import suggest_plan
+    from keras_precision.mixed_precision.apply_plan import apply_plan
+    from keras_precision.mixed_precision.hardware import hardware
+    from keras_precision.mixed_precision.policy import precision, set_precision
+    from keras_precision.quantization.calibration import Calibration, calibrate
+    from keras_precision.quantization.layer_errors import quantization_report
+    from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule, register_quantize_rule
+    from keras_precision.quantization.qat.layers.quantize_wrapper import QuantizeWrapper
+    from keras_precision.quantization.qat.quantize_aware import from_quantize_aware, quantize_aware
+    from keras_precision.quantization.qat.tfmot.registry import register_tfmot_config
     from keras_precision.report.render import render
-    from keras_precision.report.saving import save_report
-    from keras_precision.result import Measurement, Result
-    from keras_precision.search.budget import Budget
+    from keras_precision.report.save import save_report
     from keras_precision.search.hypermodel import PrecisionHyperModel
+    from keras_precision.search.objective.budget import Budget
     from keras_precision.search.sensitivity import sensitivity
     from keras_precision.search.tuner import PrecisionTuner
-    from keras_precision.suggestion import suggest_plan
-    from keras_precision.verify import benchmark, evaluate
+    from keras_precision.verify.benchmark import benchmark
+    from keras_precision.verify.evaluate import evaluate
 
 __version__ = "0.1.0"
 
 # In the order of the workflow: look, decide, act, verify, tell.
 _WHERE = {
-    "formats": "formats",
-    "hardware": "machine",
-    "load_model": "_adapters.model_file",
-    "layer_paths": "_adapters.paths",
-    "plan_of": "_adapters.paths",
+    "formats": "core.formats.fit",
+    "hardware": "mixed_precision.hardware",
+    "load_model": "_adapters.model_file.load_model",
+    "layer_paths": "_adapters.layer_paths",
+    "plan_of": "_adapters.layer_paths",
     "PrecisionProfiler": "callbacks.profiler",
-    "NumericsProbe": "callbacks.numerics",
-    "Probe": "callbacks.probe",
-    "compare_training": "experiment.training",
-    "find_max_batch_size": "experiment.batch_size",
-    "PrecisionPlan": "plan",
-    "diagnose": "diagnosis.diagnosing",
-    "lint": "diagnosis.linting",
-    "suggest_plan": "suggestion",
-    "precision": "policy",
-    "apply_plan": "planned",
+    "NumericsProbe": "callbacks.probes.numerics",
+    "Probe": "callbacks.probes.probe",
+    "compare_training": "experiments.compare_training",
+    "find_max_batch_size": "experiments.batch_size",
+    "PrecisionPlan": "core.plan",
+    "diagnose": "diagnosis.diagnose",
+    "lint": "diagnosis.lint",
+    "suggest_plan": "findings.suggest_plan",
+    "precision": "mixed_precision.policy",
+    "apply_plan": "mixed_precision.apply_plan",
     "PrecisionScheduler": "callbacks.scheduler",
-    "find_unstable_layers": "experiment.unstable",
-    "compare_paths": "experiment.computing_paths",
+    "find_unstable_layers": "experiments.unstable_layers",
+    "compare_paths": "experiments.compare_paths",
     "PrecisionWrapper": "_adapters.precision_wrapper",
-    "set_precision": "policy",
-    "LossScaleOptimizer": "_adapters.loss_scale_optimizer",
+    "set_precision": "mixed_precision.policy",
+    "LossScaleOptimizer": "_adapters.training.loss_scale_optimizer",
     "LossScaleGuard": "callbacks.loss_scale_guard",
     "sensitivity": "search.sensitivity",
-    "Budget": "search.budget",
+    "Budget": "search.objective.budget",
     "PrecisionTuner": "search.tuner",
     "PrecisionHyperModel": "search.hypermodel",
-    "calibrate": "quantize.calibration",
-    "Calibration": "quantize.calibration",
-    "quantize_aware": "quantize.aware.verb",
-    "from_quantize_aware": "quantize.aware.verb",
-    "QuantizeWrapper": "_adapters.aware.wrapper",
-    "QuantizeRule": "_adapters.aware.rule",
-    "register_quantize_rule": "_adapters.aware.rule",
-    "register_tfmot_config": "_adapters.tfmot",
-    "export_tflite": "deploy.tflite",
-    "export_onnx": "deploy.onnx",
-    "export_openvino": "deploy.openvino",
-    "compare_exports": "experiment.exports",
-    "export_coreml": "deploy.coreml",
-    "evaluate": "verify",
-    "benchmark": "verify",
-    "quantization_report": "quantize.layer_errors",
+    "calibrate": "quantization.calibration",
+    "Calibration": "quantization.calibration",
+    "quantize_aware": "quantization.qat.quantize_aware",
+    "from_quantize_aware": "quantization.qat.quantize_aware",
+    "QuantizeWrapper": "quantization.qat.layers.quantize_wrapper",
+    "QuantizeRule": "quantization.qat.layers.quantize_rule",
+    "register_quantize_rule": "quantization.qat.layers.quantize_rule",
+    "register_tfmot_config": "quantization.qat.tfmot.registry",
+    "export_tflite": "export.tflite",
+    "export_onnx": "export.onnx.export",
+    "export_openvino": "export.openvino",
+    "compare_exports": "experiments.compare_exports",
+    "export_coreml": "export.coreml",
+    "evaluate": "verify.evaluate",
+    "benchmark": "verify.benchmark",
+    "quantization_report": "quantization.layer_errors",
     "explain_drop": "explain.drop",
     "edge": "edge",
-    "check_tensorrt": "deploy.tensorrt",
-    "check_micro": "deploy.micro",
-    "check_ethos_u": "deploy.ethos_u",
+    "check_tensorrt": "export.checks.tensorrt",
+    "check_micro": "export.checks.tflm",
+    "check_ethos_u": "export.checks.ethos_u",
     "render": "report.render",
-    "save_report": "report.saving",
-    "check_results": "gate",
-    "METRICS": "metrics",
-    "Measurement": "result",
-    "Result": "result",
-    "Comparison": "comparison",
-    "Environment": "environment",
-    "Finding": "findings",
-    "PrecisionError": "errors",
-    "PrecisionWarning": "errors",
+    "save_report": "report.save",
+    "check_results": "comparison.regression_gate",
+    "METRICS": "core.metrics",
+    "Measurement": "core.result",
+    "Result": "core.result",
+    "Comparison": "comparison.comparison",
+    "Environment": "core.environment",
+    "Finding": "findings.finding",
+    "PrecisionError": "core.errors",
+    "PrecisionWarning": "core.errors",
 }
+
+_MODULES = ("edge", "formats")  # the names that stand for a whole module
 
 __all__ = [
     "METRICS",
@@ -191,7 +195,7 @@ def __getattr__(name: str) -> Any:
     if where is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{where}")
-    value = module if where == name else getattr(module, name)
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy.typing as npt
 
-from keras_precision.environment import Environment
-from keras_precision.errors import DataError, FileFormatError, InputError, MissingExtraError
-from keras_precision.latency import latency_rows, latency_source
-from keras_precision.operator_times import OPERATOR_SOURCE, operator_times
-from keras_precision.result import Measurement, Result
-from keras_precision.scores import SCORES, agreement
-from keras_precision.tflite_file import EdgeModel, Operator, Tensor, inspect, zeros
-from keras_precision.tflite_session import Inputs, Session
-from keras_precision.timing import time_calls
+from keras_precision.core.environment import Environment
+from keras_precision.core.errors import DataError, FileFormatError, InputError, MissingExtraError
+from keras_precision.core.result import Measurement, Result
+from keras_precision.core.system.timing import time_calls
+from keras_precision.runtimes.tflite.file import EdgeModel, Operator, Tensor, inspect, zeros
+from keras_precision.runtimes.tflite.operator_times import OPERATOR_SOURCE, operator_times
+from keras_precision.runtimes.tflite.session import Inputs, Session
+from keras_precision.scoring.latency import latency_rows, latency_source
+from keras_precision.scoring.scores import SCORES, agreement
 
 __all__ = ["EdgeModel", "Operator", "Session", "Tensor", "benchmark", "evaluate", "inspect", "main", "predict"]
 
@@ -68,7 +68,7 @@ def evaluate(
         path: The file.
         x: Samples, as for ``predict``.
         y: Labels.
-        metrics: Names in ``keras_precision.scores.SCORES``.
+        metrics: Names in ``keras_precision.scoring.scores.SCORES``.
         reference: Predictions of the model that the file was made from; adds ``agreement``.
         threads: As for ``predict``.
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from keras_precision.gate import Check, check_results
-from keras_precision.result import Result
+from keras_precision.comparison.regression_gate import Check, check_results
+from keras_precision.core.result import Result
 
 __all__ = ["precision_gate"]
 

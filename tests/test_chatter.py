@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from keras_precision.chatter import captured
+from keras_precision.core.system.captured_output import captured
 
 LOGGER = "keras_precision"
 

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import pytest
 
 import keras_precision as kp
-from keras_precision import child_process
-from keras_precision.child_process import Outcome, child_environment, run_python
-from keras_precision.errors import ExportError, InputError
-from keras_precision.experiment.worker import Worker, packed
-from keras_precision.quantize import tensorflow_process
-from keras_precision.quantize.converter import convert
-from keras_precision.quantize.tensorflow_process import call_in_process
-from keras_precision.tflite_child import Child
+from keras_precision.core.errors import ExportError, InputError
+from keras_precision.core.system import child_process
+from keras_precision.core.system.child_process import Outcome, child_environment, run_python
+from keras_precision.experiments.worker import Worker, packed
+from keras_precision.quantization import tensorflow_process
+from keras_precision.quantization.conversion import convert
+from keras_precision.quantization.tensorflow_process import call_in_process
+from keras_precision.runtimes.tflite.sandbox import Child
 
 PRINT = "import importlib, sys; print(*(importlib.import_module(name).__file__ for name in sys.argv[1:]), sep='\\n')"
 
@@ -100,7 +100,7 @@ def files_of(outcome: Outcome) -> list[str]:
 def test_the_child_that_reads_tflite_files_imports_from_the_parents_path_alone(folders: Folders) -> None:
     """It finds a module of the parent's path, and Python's own select."""
     program = (
-        "import importlib; from keras_precision.tflite_child import serve\n"
+        "import importlib; from keras_precision.runtimes.tflite.sandbox import serve\n"
         "serve(lambda name: importlib.import_module(name).__file__)"
     )
     child = Child(program, 60)
@@ -138,7 +138,7 @@ def test_a_python_that_runs_to_its_end_imports_from_the_parents_path_alone(
 def test_the_child_of_a_child_imports_from_the_same_path(folders: Folders) -> None:
     """What a child starts has the module path of the first parent, too."""
     inner = f"run_python(['-c', {PRINT!r}, 'on_the_path', 'select'])"
-    program = f"from keras_precision.child_process import run_python; print({inner}.output)"
+    program = f"from keras_precision.core.system.child_process import run_python; print({inner}.output)"
     mine, standard, *_ = files_of(run_python(["-c", program]))
     assert mine == str(folders.path / "on_the_path.py")
     assert Path(standard).parent != folders.current

@@ -10,9 +10,9 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.cli import main
+from keras_precision.cli.demo_run import TimeLimit
 from keras_precision.cli.verb import Answer
 from keras_precision.cli.verbs import VERBS
-from keras_precision.demo import TimeLimit
 
 
 def run(*arguments, **options):

@@ -11,8 +11,8 @@ import pytest
 import keras_precision as kp
 from keras_precision.cli import main
 from keras_precision.cli.named import WHERE, Part, modules_importable
-from keras_precision.errors import DataError
-from keras_precision.experiment.task import made
+from keras_precision.core.errors import DataError
+from keras_precision.experiments.task import made
 
 
 @pytest.fixture

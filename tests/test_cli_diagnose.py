@@ -7,7 +7,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.cli import main
-from keras_precision.result import Measurement, Result
+from keras_precision.core.result import Measurement, Result
 
 
 @pytest.fixture

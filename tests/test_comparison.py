@@ -9,18 +9,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from keras_precision.comparison import Comparison
-from keras_precision.contrast import effect, pack_answers, unpack_answers
-from keras_precision.environment import Environment
-from keras_precision.errors import (
+from keras_precision.comparison.comparison import Comparison
+from keras_precision.comparison.effect import effect, pack_answers, unpack_answers
+from keras_precision.core.environment import Environment
+from keras_precision.core.errors import (
     FileFormatError,
     InputError,
     NotComparableError,
     NotMeasuredError,
     PrecisionWarning,
 )
+from keras_precision.core.result import Measurement, Result
 from keras_precision.report.render import render
-from keras_precision.result import Measurement, Result
 
 HERE = Environment(system="Linux", processor="One", cores=2, device="One", sources={"peak_memory_mb": "allocator"})
 THERE = dataclasses.replace(HERE, processor="Another", device="Another")

@@ -16,7 +16,7 @@ from test_architecture import FLOOR, ROOMS
 import keras_precision as kp
 from keras_precision.cli.verbs import VERBS
 from keras_precision.report import markdown
-from keras_precision.report.cheat_sheet import formats_table
+from keras_precision.report.tables.formats import formats_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]

@@ -12,8 +12,8 @@ import pytest
 
 import keras_precision as kp
 from keras_precision import edge
-from keras_precision.errors import DataError, FileFormatError, InputError, MissingExtraError
-from keras_precision.tflite_child import Child
+from keras_precision.core.errors import DataError, FileFormatError, InputError, MissingExtraError
+from keras_precision.runtimes.tflite.sandbox import Child
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_each_operator_is_timed_alone(files):
 def test_an_operator_that_does_not_run_alone_is_unknown(files, monkeypatch):
     """Where a file of one operator is refused, its time is unknown, and the others are measured."""
     monkeypatch.setattr(
-        "keras_precision.operator_times.cut_operators",
+        "keras_precision.runtimes.tflite.operator_times.cut_operators",
         lambda content: (b"TFL3" * 9 if number == 1 else content for number in range(3)),
     )
     rows = edge.benchmark(files[0] / "int8.tflite", warmup=0, min_calls=1, min_seconds=0, per_operator=True).select(
@@ -195,7 +195,7 @@ def test_bytes_that_were_changed_never_crash_this_process(files, tmp_path):
 def test_file_that_ends_the_process_is_named(files, tmp_path, monkeypatch):
     """A file that kills the interpreter kills a child, and the signal is told."""
     fatal = Child("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", timeout_s=60)
-    monkeypatch.setattr("keras_precision.tflite_file._CHILD", fatal)
+    monkeypatch.setattr("keras_precision.runtimes.tflite.file._CHILD", fatal)
     path = tmp_path / "fatal.tflite"
     path.write_bytes((files[0] / "int8.tflite").read_bytes())
     with pytest.raises(FileFormatError, match="it ended the process with signal 11"):
@@ -242,7 +242,7 @@ def test_bad_arguments(files):
 
 def test_missing_interpreter_names_the_pip_line(files, monkeypatch):
     """Without any interpreter, the message says how to get one."""
-    monkeypatch.setattr("keras_precision.tflite_file.available", lambda module: False)
+    monkeypatch.setattr("keras_precision.runtimes.tflite.file.available", lambda module: False)
     with pytest.raises(MissingExtraError, match=r'pip install "keras-precision\[edge\]"'):
         edge.inspect(files[0] / "int8.tflite")
 

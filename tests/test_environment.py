@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from keras_precision import environment
-from keras_precision.environment import Environment
-from keras_precision.errors import FileFormatError
-from keras_precision.saved import Fields
+from keras_precision.core import environment
+from keras_precision.core.environment import Environment
+from keras_precision.core.errors import FileFormatError
+from keras_precision.core.system.json_documents import Fields
 
 FULL = Environment(
     python="3.11.7",

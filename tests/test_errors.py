@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from keras_precision import errors
-from keras_precision.errors import nearest
+from keras_precision.core import errors
+from keras_precision.core.errors import nearest
 
 _DRAWN = re.compile(r"^(?P<indent>[│├└─ ]*)(?P<name>\w+)(?: \((?P<built_in>\w+)\))?(?:\s{2,}.+)?$")
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import DestinationError
-from keras_precision.files import check_destination, check_exists, write_private, write_whole
+from keras_precision.core.errors import DestinationError
+from keras_precision.core.system.files import check_destination, check_exists, write_private, write_whole
 
 
 @pytest.fixture

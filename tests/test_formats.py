@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from keras_precision import formats
-from keras_precision.environment import _PRECISION_FLAGS
-from keras_precision.errors import DataError, InputError, UnknownPrecisionError
-from keras_precision.report.cheat_sheet import cheat_sheet
+from keras_precision.core.environment import _PRECISION_FLAGS
+from keras_precision.core.errors import DataError, InputError, UnknownPrecisionError
+from keras_precision.report.tables.formats import cheat_sheet
 
 TYPES = {
     "float16": np.float16,

@@ -11,9 +11,9 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.cli import main
-from keras_precision.comparison import Comparison
-from keras_precision.contrast import pack_answers
-from keras_precision.errors import InputError
+from keras_precision.comparison.comparison import Comparison
+from keras_precision.comparison.effect import pack_answers
+from keras_precision.core.errors import InputError
 
 HERE = kp.Environment(processor="One", cores=2)
 

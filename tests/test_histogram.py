@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from keras_precision.errors import DataError
-from keras_precision.histogram import BINS, Histogram
+from keras_precision.core.errors import DataError
+from keras_precision.quantization.histogram import BINS, Histogram
 
 
 def counted(*parts):

@@ -15,10 +15,11 @@ import h5py
 import pytest
 
 import keras_precision as kp
-from keras_precision._adapters import hdf5_file, model_archive
-from keras_precision._adapters.model_file import load_compiled_model
-from keras_precision._adapters.tensor_functions import is_tensor_function
-from keras_precision.errors import FileFormatError
+from keras_precision._adapters.model_file import archive as model_archive
+from keras_precision._adapters.model_file import hdf5
+from keras_precision._adapters.model_file.load_model import load_compiled_model
+from keras_precision._adapters.model_file.tensor_functions import is_tensor_function
+from keras_precision.core.errors import FileFormatError
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 
@@ -563,7 +564,7 @@ def test_a_configuration_is_not_nested_for_ever(suffix: str, victim: Victim) -> 
 
 def test_a_configuration_has_a_size(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
     """A configuration that is longer than any is not parsed."""
-    monkeypatch.setattr(hdf5_file, "_CONFIG_BYTES", 1000)
+    monkeypatch.setattr(hdf5, "_CONFIG_BYTES", 1000)
     victim.refuses(victim.with_config("keras.h5", lambda config: None), "a configuration of [0-9,]+ bytes")
 
 

@@ -5,17 +5,17 @@ import importlib
 import pytest
 
 import keras_precision as kp
-from keras_precision import machine
 from keras_precision._adapters import adapter_for_file
-from keras_precision.environment import Environment
+from keras_precision.core.environment import Environment
+from keras_precision.mixed_precision import hardware
 
 
 @pytest.fixture(scope="module")
 def measured():
     """This machine, measured with matrices and images that are small."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "_SMALL", {"matmul": 32, "image": 8, "batch": 2, "channels": 4})
-        patch.setattr(machine, "_ROUNDS", 2)
+        patch.setattr(hardware, "_SMALL", {"matmul": 32, "image": 8, "batch": 2, "channels": 4})
+        patch.setattr(hardware, "_ROUNDS", 2)
         return kp.hardware(measure=True)
 
 
@@ -75,14 +75,14 @@ CPU = Environment(cpu_flags=("f16c", "avx512_bf16", "avx512_vnni"))
 )  # fmt: skip
 def test_what_the_flags_promise(compute, environment, expected):
     """A format is accelerated if the flags, or the compute capability, say so."""
-    found = {name for name, each in kp.formats.FORMATS.items() if machine._accelerated(each, compute, environment)}
+    found = {name for name, each in kp.formats.FORMATS.items() if hardware._accelerated(each, compute, environment)}
     assert found == expected
 
 
 def test_a_turing_card_may_have_no_tensor_cores(monkeypatch):
     """Compute capability 7.5 promises more than the GTX 16 series holds, and the notes say so."""
-    notes = list(machine._reasons(Device("NVIDIA GeForce", (7, 5)), CPU))
+    notes = list(hardware._reasons(Device("NVIDIA GeForce", (7, 5)), CPU))
     assert notes[0] == "NVIDIA GeForce: compute capability 7.5."
     assert "no tensor cores" in notes[1]
-    assert list(machine._reasons(Device("Apple GPU"), CPU)) == ["Apple GPU: compute capability unknown."]
-    assert len(list(machine._reasons(adapter_for_file().compute, CPU))) == 1
+    assert list(hardware._reasons(Device("Apple GPU"), CPU)) == ["Apple GPU: compute capability unknown."]
+    assert len(list(hardware._reasons(adapter_for_file().compute, CPU))) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import keras_precision
-from keras_precision.metrics import METRICS, Metric, metric_of
+from keras_precision.core.metrics import METRICS, Metric, metric_of
 
 SOURCES = {
     str(path.relative_to(Path(keras_precision.__file__).parent)): path

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision._adapters import model_file
-from keras_precision.errors import FileFormatError, InputError
+from keras_precision._adapters.model_file import load_model
+from keras_precision.core.errors import FileFormatError, InputError
 
 
 def same_answers(model, loaded, x):
@@ -81,7 +81,7 @@ def test_when_neither_can_both_are_heard(tmp_path, rng):
 def test_without_tf_keras_the_message_says_how_to_get_it(tmp_path, monkeypatch):
     """Where tf_keras is missing, the pip line is in the message."""
     (tmp_path / "old.h5").write_bytes(b"")
-    monkeypatch.setattr(model_file, "available", lambda name: False)
+    monkeypatch.setattr(load_model, "available", lambda name: False)
     with pytest.raises(
         FileFormatError, match=r'tf_keras, which reads what Keras 2 wrote, is not installed: pip install "keras'
     ):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import keras_precision
-from keras_precision.errors import MissingExtraError
-from keras_precision.optional import available, require
+from keras_precision.core.errors import MissingExtraError
+from keras_precision.core.system.optional import available, require
 
 ROOT = Path(keras_precision.__file__).parent
 SETTINGS = Path(__file__).parent.parent / "pyproject.toml"

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from keras_precision.errors import (
+from keras_precision.core.errors import (
     FileFormatError,
     PlanError,
     PlanKindError,
     UnknownLayerError,
     UnknownPrecisionError,
 )
-from keras_precision.plan import DEPLOYMENT_PRECISIONS, TRAINING_PRECISIONS, PrecisionPlan
-from keras_precision.saved import Fields
+from keras_precision.core.plan import DEPLOYMENT_PRECISIONS, TRAINING_PRECISIONS, PrecisionPlan
+from keras_precision.core.system.json_documents import Fields
 
 PATHS = ["stem", "block_1/conv", "block_1/norm", "block_2/conv", "head"]
 PLANS = {

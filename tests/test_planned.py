@@ -6,7 +6,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
-from keras_precision.errors import (
+from keras_precision.core.errors import (
     ModelError,
     PlanKindError,
     PlanNotHonouredError,

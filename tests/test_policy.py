@@ -7,7 +7,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
-from keras_precision.errors import InputError, UnknownPrecisionError
+from keras_precision.core.errors import InputError, UnknownPrecisionError
 
 pytestmark = pytest.mark.every_stack
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from keras_precision.errors import InputError
-from keras_precision.histogram import Histogram
-from keras_precision.ranges import METHODS, check_method, range_of
+from keras_precision.core.errors import InputError
+from keras_precision.quantization.histogram import Histogram
+from keras_precision.quantization.range_estimators import METHODS, check_method, range_of
 
 KINDS = {
     "both sides": lambda rng: rng.normal(size=20_000) * [1.0],

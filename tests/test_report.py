@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from keras_precision.environment import Environment
-from keras_precision.errors import InputError
+from keras_precision.core.environment import Environment
+from keras_precision.core.errors import InputError
+from keras_precision.core.result import Measurement, Result, Value
 from keras_precision.report import markdown, text
 from keras_precision.report.render import render
-from keras_precision.report.table import Table, export_table, formatted, run_table
-from keras_precision.result import Measurement, Result, Value
+from keras_precision.report.tables.runs import Table, export_table, formatted, run_table
 
 GOLDEN = Path(__file__).parent / "golden"
 UNKNOWN = "-"

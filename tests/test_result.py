@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_precision.environment import Environment
-from keras_precision.errors import FileFormatError, NotMeasuredError
-from keras_precision.plan import PrecisionPlan
-from keras_precision.result import Measurement, Result, Value
+from keras_precision.core.environment import Environment
+from keras_precision.core.errors import FileFormatError, NotMeasuredError
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.result import Measurement, Result, Value
 
 RESULT = Result(
     "run",

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from keras_precision.errors import DataError
-from keras_precision.scores import SCORES, accuracy, agreement, answers, mean_absolute_error, mean_squared_error
+from keras_precision.core.errors import DataError
+from keras_precision.scoring.scores import SCORES, accuracy, agreement, answers, mean_absolute_error, mean_squared_error
 
 PROBABILITIES = [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [0.6, 0.3, 0.1]]  # classes 0, 2, 1, 0
 TIMES = [[[0.9, 0.1], [0.2, 0.8]], [[0.4, 0.6], [0.7, 0.3]]]  # two samples of two steps: classes 0 1 and 1 0

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision._adapters.model_file import load_compiled_model
-from keras_precision.errors import FileFormatError
+from keras_precision._adapters.model_file.load_model import load_compiled_model
+from keras_precision.core.errors import FileFormatError
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 

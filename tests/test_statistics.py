@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from keras_precision.errors import DataError, InputError
-from keras_precision.statistics import (
+from keras_precision.comparison.intervals import (
     difference_interval,
     folded,
     mcnemar,
     mean_interval,
     ratio_interval,
 )
+from keras_precision.core.errors import DataError, InputError
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])

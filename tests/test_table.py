@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from keras_precision.table import Table
+from keras_precision.core.table import Table
 
 TABLE = Table("A <title>", ("Run", "Time"), (("[bold]a[/bold]", "1 ms"), ("b & c", "-")), ("a note",))
 

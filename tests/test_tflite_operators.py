@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_precision.tflite_operators import precision_of
+from keras_precision.runtimes.tflite.operators import precision_of
 
 CASES = {
     "float": ("CONV_2D", {"float32"}, {"float32"}, ["float32"], "float32"),

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 
-from keras_precision import timing
-from keras_precision.errors import DataError, InputError
-from keras_precision.timing import Spread, spread, time_calls
+from keras_precision.core.errors import DataError, InputError
+from keras_precision.core.system import timing
+from keras_precision.core.system.timing import Spread, spread, time_calls
 
 
 class Clock:

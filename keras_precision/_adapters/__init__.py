@@ -8,8 +8,8 @@ came from it is passed in.
 import sys
 from typing import Any
 
-from keras_precision._adapters.keras import KerasAdapter
-from keras_precision.errors import ModelError
+from keras_precision._adapters.adapter import KerasAdapter
+from keras_precision.core.errors import ModelError
 
 __all__ = ["KerasAdapter", "adapter_for_file", "adapter_of", "adapters_in_use", "legacy_adapter"]
 
@@ -65,12 +65,12 @@ def adapters_in_use() -> list[KerasAdapter]:
 
 
 def _keras3() -> KerasAdapter:
-    from keras_precision._adapters.keras3 import ADAPTER
+    from keras_precision._adapters.keras3.adapter import ADAPTER
 
     return ADAPTER
 
 
 def _legacy() -> KerasAdapter:
-    from keras_precision._adapters.legacy import ADAPTER
+    from keras_precision._adapters.tf_keras.adapter import ADAPTER
 
     return ADAPTER

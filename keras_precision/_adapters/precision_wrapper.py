@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from keras_precision._adapters import adapter_of
-from keras_precision.plan import check_precision
+from keras_precision.core.plan import check_precision
 
 __all__ = ["PrecisionWrapper", "Wrapping"]
 
@@ -28,7 +28,7 @@ class PrecisionWrapper:
 
     Example:
         >>> import keras
-        >>> from keras_precision.policy import precision
+        >>> from keras_precision.mixed_precision.policy import precision
         >>> with precision("mixed_float16"):
         ...     layer = PrecisionWrapper(keras.layers.Softmax(), "float32")
         >>> layer.compute_dtype
@@ -39,10 +39,10 @@ class PrecisionWrapper:
         """Make the wrapper of the Keras that the layer is of."""
         check_precision(precision, "training", "the precision of a wrapper")
         if adapter_of(layer).keras.__name__ == "tf_keras":
-            from keras_precision._adapters.legacy_wrapper import PrecisionWrapper as Legacy
+            from keras_precision._adapters.tf_keras.wrapper import PrecisionWrapper as Legacy
 
             return Legacy(layer, precision, **kwargs)
-        from keras_precision._adapters.keras3_wrapper import PrecisionWrapper as Current
+        from keras_precision._adapters.keras3.wrapper import PrecisionWrapper as Current
 
         return Current(layer, precision, **kwargs)
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from keras_precision._adapters.keras import KerasAdapter
-from keras_precision.errors import ModelError
+from keras_precision._adapters.adapter import KerasAdapter
+from keras_precision.core.errors import ModelError
 
 __all__ = ["compile_argument", "compile_like", "forget_compiled", "is_compiled", "rebuilt", "remade"]
 

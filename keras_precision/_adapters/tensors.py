@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_precision._adapters.keras import KerasAdapter
-from keras_precision.observed import SCALE, Statistics
-from keras_precision.optional import require
+from keras_precision._adapters.adapter import KerasAdapter
+from keras_precision.core.observation import SCALE, Statistics
+from keras_precision.core.system.optional import require
 
 __all__ = ["COUNT", "Tensors", "tensors_of"]
 

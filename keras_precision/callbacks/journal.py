@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from keras_precision.callbacks.probe import Probe
-from keras_precision.result import Measurement, Result
+from keras_precision.callbacks.probes.probe import Probe
+from keras_precision.core.result import Measurement, Result
 
 __all__ = ["Journal"]
 

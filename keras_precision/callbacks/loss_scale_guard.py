@@ -1,9 +1,9 @@
 """LossScaleGuard: keeps the loss scale of a compiled model within bounds, and ends a training that it cannot save."""
 
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.callback import Callback, Logs
-from keras_precision._adapters.loss_scaling import LossScaling, NoLossScaling
-from keras_precision.errors import InputError, LossScaleCollapse
+from keras_precision._adapters.training.callback import Callback, Logs
+from keras_precision._adapters.training.loss_scaling import LossScaling, NoLossScaling
+from keras_precision.core.errors import InputError, LossScaleCollapse
 
 __all__ = ["LossScaleGuard"]
 

@@ -9,21 +9,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.callback import Callback, Logs
-from keras_precision.callbacks.caller import Caller
-from keras_precision.callbacks.loss_scale import LossScaleProbe
-from keras_precision.callbacks.memory import MemoryProbe
-from keras_precision.callbacks.numerics import NumericsProbe
-from keras_precision.callbacks.probe import Probe, Step
+from keras_precision._adapters.training.callback import Callback, Logs
+from keras_precision.callbacks.fit_frame import Caller
+from keras_precision.callbacks.probes.loss_scale import LossScaleProbe
+from keras_precision.callbacks.probes.memory import MemoryProbe
+from keras_precision.callbacks.probes.numerics import NumericsProbe
+from keras_precision.callbacks.probes.probe import Probe, Step
+from keras_precision.callbacks.probes.step_time import StepTimeProbe
 from keras_precision.callbacks.recording import Recording, Subject
-from keras_precision.callbacks.remarks import remarks
-from keras_precision.callbacks.step_time import StepTimeProbe
-from keras_precision.errors import InputError, NotMeasuredError, PrecisionWarning
-from keras_precision.files import check_destination
-from keras_precision.findings import Finding, in_order, judge, training_findings
-from keras_precision.layer_findings import LAYER_RULES
+from keras_precision.callbacks.summary_notes import remarks
+from keras_precision.core.errors import InputError, NotMeasuredError, PrecisionWarning
+from keras_precision.core.result import Result
+from keras_precision.core.system.files import check_destination
+from keras_precision.findings.finding import Finding, in_order, judge, training_findings
+from keras_precision.findings.layer_rules import LAYER_RULES
 from keras_precision.report.text import show, summary
-from keras_precision.result import Result
 
 __all__ = ["PrecisionProfiler"]
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.callback import Logs
-from keras_precision._adapters.paths import plan_of
-from keras_precision.callbacks.caller import Caller
+from keras_precision._adapters.layer_paths import plan_of
+from keras_precision._adapters.training.callback import Logs
+from keras_precision.callbacks.fit_frame import Caller
 from keras_precision.callbacks.journal import Journal
-from keras_precision.callbacks.probe import Fit, Probe
-from keras_precision.callbacks.probe_set import ProbeSet
-from keras_precision.environment import Environment
-from keras_precision.errors import PlanError, PrecisionWarning
-from keras_precision.plan import PrecisionPlan
-from keras_precision.result import Measurement, Result, Value
+from keras_precision.callbacks.probes.probe import Fit, Probe
+from keras_precision.callbacks.probes.probe_set import ProbeSet
+from keras_precision.core.environment import Environment
+from keras_precision.core.errors import PlanError, PrecisionWarning
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.result import Measurement, Result, Value
 
 __all__ = ["Recording", "Subject"]
 

@@ -5,18 +5,18 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.callback import Callback, Logs
-from keras_precision._adapters.capture import Capture, capture_of
-from keras_precision._adapters.inside import inside_of
-from keras_precision._adapters.observer import Observer
-from keras_precision._adapters.paths import layer_paths, plan_of
-from keras_precision._adapters.retracing import trained_anew
-from keras_precision.callbacks.search import Broken, find_break
-from keras_precision.errors import InputError, ModelError, NotMeasuredError
-from keras_precision.observed import origin_rows
-from keras_precision.plan import PrecisionPlan
-from keras_precision.planned import apply_plan
-from keras_precision.result import Measurement, Result
+from keras_precision._adapters.layer_paths import layer_paths, plan_of
+from keras_precision._adapters.tracing.step_observer import Observer
+from keras_precision._adapters.training.callback import Callback, Logs
+from keras_precision._adapters.training.retracing import trained_anew
+from keras_precision._adapters.training.step_replay import Capture, capture_of
+from keras_precision._adapters.training.training_state import inside_of
+from keras_precision.callbacks.first_failure import Broken, find_break
+from keras_precision.core.errors import InputError, ModelError, NotMeasuredError
+from keras_precision.core.observation import origin_rows
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.result import Measurement, Result
+from keras_precision.mixed_precision.apply_plan import apply_plan
 
 __all__ = ["PrecisionScheduler"]
 

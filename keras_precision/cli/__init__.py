@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from keras_precision import __version__
 from keras_precision.cli.verb import Answer
 from keras_precision.cli.verbs import VERBS
-from keras_precision.errors import PrecisionError
+from keras_precision.core.errors import PrecisionError
 from keras_precision.report.text import show
 
 __all__ = ["build_parser", "main"]

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 
 from keras_precision.cli.verb import Answer, Verb
-from keras_precision.findings import Finding
+from keras_precision.findings.finding import Finding
 
 __all__ = ["VERB"]
 
@@ -24,9 +24,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> Answer:
-    from keras_precision.errors import InputError
-    from keras_precision.gate import check_results
-    from keras_precision.report.gathered import gather
+    from keras_precision.comparison.regression_gate import check_results
+    from keras_precision.core.errors import InputError
+    from keras_precision.report.loading import gather
 
     found = gather([path for path in (options.old, options.new) if path is not None]).results
     if len(found) < 2 or (options.new is not None and len(found) != 2):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_precision.errors import DataError, FileFormatError, nearest
-from keras_precision.files import check_exists
+from keras_precision.core.errors import DataError, FileFormatError, nearest
+from keras_precision.core.system.files import check_exists
 
 __all__ = ["add_data", "read_data"]
 

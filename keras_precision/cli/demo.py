@@ -15,7 +15,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> Answer:
-    from keras_precision.demo import run
+    from keras_precision.cli.demo_run import run
 
     run(options.output, epochs=options.epochs)
     return Answer()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_precision.cli.data import add_data, read_data
 from keras_precision.cli.verb import Answer, Verb
-from keras_precision.findings import Finding
+from keras_precision.findings.finding import Finding
 
 __all__ = ["VERB", "answer_of"]
 

@@ -24,7 +24,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Answer:
     import keras_precision as kp
-    from keras_precision.report.figures import figures_table
+    from keras_precision.report.tables.figures import figures_table
     from keras_precision.report.text import draw
 
     x, y = read_data(options.data, options.x, options.y)

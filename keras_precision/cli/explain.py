@@ -23,8 +23,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Answer:
     import keras_precision as kp
-    from keras_precision.files import check_destination
-    from keras_precision.quantization_findings import drop_findings
+    from keras_precision.core.system.files import check_destination
+    from keras_precision.findings.quantization_rules import drop_findings
 
     if options.output:
         check_destination(options.output)

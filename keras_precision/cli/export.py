@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_precision.cli.data import add_data, read_data
 from keras_precision.cli.verb import Answer, Verb
-from keras_precision.errors import InputError
+from keras_precision.core.errors import InputError
 
 __all__ = ["VERB"]
 

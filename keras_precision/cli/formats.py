@@ -13,8 +13,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> Answer:
-    from keras_precision.formats import FORMATS
-    from keras_precision.report.cheat_sheet import cheat_sheet
+    from keras_precision.core.formats.fit import FORMATS
+    from keras_precision.report.tables.formats import cheat_sheet
 
     return Answer(cheat_sheet(), [asdict(each) for each in FORMATS.values()])
 

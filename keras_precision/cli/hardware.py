@@ -15,7 +15,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> Answer:
     import keras_precision as kp
-    from keras_precision.chatter import captured
+    from keras_precision.core.system.captured_output import captured
 
     with captured("hardware"):  # what TensorFlow says when it is imported
         found = kp.hardware(measure=options.measure)

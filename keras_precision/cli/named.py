@@ -12,8 +12,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from keras_precision.errors import DataError, InputError
-from keras_precision.experiment.task import found, is_arrays, mapped
+from keras_precision.core.errors import DataError, InputError
+from keras_precision.experiments.task import found, is_arrays, mapped
 
 __all__ = ["WHERE", "Part", "add_model", "is_named", "modules_importable"]
 

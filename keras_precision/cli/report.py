@@ -22,8 +22,8 @@ def _run(options: argparse.Namespace) -> Answer:
     import warnings
 
     import keras_precision as kp
-    from keras_precision.report.gathered import gather
-    from keras_precision.report.judged import judged
+    from keras_precision.report.findings import judged
+    from keras_precision.report.loading import gather
 
     gathered = gather(options.results)
     findings = judged(gathered.results)

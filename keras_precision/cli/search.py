@@ -7,7 +7,7 @@ from typing import Any
 from keras_precision.cli.data import add_data, read_data
 from keras_precision.cli.named import WHERE, is_named, modules_importable
 from keras_precision.cli.verb import Answer, Verb
-from keras_precision.experiment.task import found
+from keras_precision.experiments.task import found
 
 __all__ = ["VERB"]
 
@@ -50,8 +50,8 @@ def _run(options: argparse.Namespace) -> Answer:
     import tempfile
 
     import keras_precision as kp
-    from keras_precision.report.front import front_text
-    from keras_precision.search.metric import score_of
+    from keras_precision.report.tables.pareto_front import front_text
+    from keras_precision.search.objective.score import score_of
 
     budget = kp.Budget(options.max_size, options.max_metric_drop, options.max_latency, options.max_divergence)
     labelled = budget.max_metric_drop is not None or options.objective not in (

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from keras_precision.findings import Finding
-from keras_precision.result import Result
+from keras_precision.core.result import Result
+from keras_precision.findings.finding import Finding
 
 __all__ = ["Answer", "Verb"]
 

@@ -10,23 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.labels import joined, stream_labelled
-from keras_precision._adapters.paths import layer_paths
-from keras_precision._adapters.samples import at_once, read_samples
-from keras_precision.environment import Environment, usable_cores
-from keras_precision.errors import DataError, FileFormatError, InputError, PlanError
-from keras_precision.explain.blame import Bench, Blame, Outcome, Step, evenly, order_of
-from keras_precision.explain.judged import Judge
-from keras_precision.file_card import card
-from keras_precision.plan import PrecisionPlan, check_precision
-from keras_precision.progress import progress
-from keras_precision.quantize.calibration import Calibration, calibrate
-from keras_precision.result import Measurement, Result
-from keras_precision.search.maker import FileMaker
-from keras_precision.search.space import Unit
-from keras_precision.search.units import find_space
-from keras_precision.tflite_file import inspect
-from keras_precision.tflite_runner import answers, relative_latency
+from keras_precision._adapters.data.labels import joined, stream_labelled
+from keras_precision._adapters.data.samples import at_once, read_samples
+from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision.core.environment import Environment, usable_cores
+from keras_precision.core.errors import DataError, FileFormatError, InputError, PlanError
+from keras_precision.core.plan import PrecisionPlan, check_precision
+from keras_precision.core.result import Measurement, Result
+from keras_precision.core.system.progress import progress
+from keras_precision.explain.answer_changes import Judge
+from keras_precision.explain.layer_blame import Bench, Blame, Outcome, Step, evenly, order_of
+from keras_precision.export.plan_compiler import FileMaker
+from keras_precision.export.plan_space import Unit
+from keras_precision.export.units import find_space
+from keras_precision.quantization.calibration import Calibration, calibrate
+from keras_precision.runtimes.card import card
+from keras_precision.runtimes.tflite.file import inspect
+from keras_precision.runtimes.tflite.in_memory import answers, relative_latency
 
 __all__ = ["explain_drop"]
 

@@ -1,6 +1,6 @@
 """Results as Markdown, for a pull request."""
 
-from keras_precision.report.table import Table
+from keras_precision.report.tables.runs import Table
 
 __all__ = ["draw"]
 

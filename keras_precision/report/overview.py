@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from keras_precision.choice import speedup
-from keras_precision.comparison import Comparison
-from keras_precision.findings import Finding
-from keras_precision.report.figure import figure
-from keras_precision.report.table import UNKNOWN, formatted
-from keras_precision.result import Result
+from keras_precision.comparison.comparison import Comparison
+from keras_precision.comparison.recommendation import speedup
+from keras_precision.core.result import Result
+from keras_precision.findings.finding import Finding
+from keras_precision.report.tables.runs import UNKNOWN, formatted
+from keras_precision.report.values import figure
 
 __all__ = ["Overview", "Tile", "overview"]
 

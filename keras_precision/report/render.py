@@ -3,18 +3,18 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from keras_precision.errors import InputError
+from keras_precision.core.errors import InputError
+from keras_precision.core.result import Result
+from keras_precision.core.table import Table
 from keras_precision.report import markdown, text
-from keras_precision.report.drop_tables import drop_tables, is_drop
-from keras_precision.report.figure import shown
-from keras_precision.report.gathered import Source, gather
-from keras_precision.report.hardware_table import hardware_table
-from keras_precision.report.hosts import Host, by_host
-from keras_precision.report.sensitivity_table import is_sensitivity, sensitivity_table
-from keras_precision.report.subject_table import subject_table
-from keras_precision.report.table import export_table, run_table
-from keras_precision.result import Result
-from keras_precision.table import Table
+from keras_precision.report.by_machine import Host, by_host
+from keras_precision.report.loading import Source, gather
+from keras_precision.report.tables.drop import drop_tables, is_drop
+from keras_precision.report.tables.hardware import hardware_table
+from keras_precision.report.tables.runs import export_table, run_table
+from keras_precision.report.tables.sensitivity import is_sensitivity, sensitivity_table
+from keras_precision.report.tables.subjects import subject_table
+from keras_precision.report.values import shown
 
 __all__ = ["render", "tables"]
 
@@ -40,7 +40,7 @@ def render(results: Source | Sequence[Source], format: str = "text") -> str:  # 
         InputError: There is no result, or the format is unknown.
 
     Example:
-        >>> from keras_precision.result import Measurement
+        >>> from keras_precision.core.result import Measurement
         >>> print(render(Result("int8", (Measurement("m.tflite", "size_bytes", 52000),)), format="markdown").splitlines()[4])
         | int8 | 52.0 kB | - | - | - | - | - |
     """

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from keras_precision.findings import Finding
-from keras_precision.report.table import formatted, run_table
-from keras_precision.result import Result
-from keras_precision.table import Table
+from keras_precision.core.result import Result
+from keras_precision.core.table import Table
+from keras_precision.findings.finding import Finding
+from keras_precision.report.tables.runs import formatted, run_table
 
 __all__ = ["draw", "show", "summary"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from keras_precision.report.table import formatted
+from keras_precision.report.tables.runs import formatted
 
 __all__ = ["Display", "described"]
 

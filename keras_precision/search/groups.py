@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_precision.errors import InputError
-from keras_precision.plan import PrecisionPlan
+from keras_precision.core.errors import InputError
+from keras_precision.core.plan import PrecisionPlan
 
 __all__ = ["GROUPINGS", "Grouping", "grouped"]
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.paths import layer_paths
+from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.callbacks.profiler import PrecisionProfiler
-from keras_precision.errors import InputError
-from keras_precision.optional import require
-from keras_precision.plan import TRAINING_PRECISIONS, PrecisionPlan, check_precision
-from keras_precision.planned import apply_plan
-from keras_precision.policy import precision
+from keras_precision.core.errors import InputError
+from keras_precision.core.plan import TRAINING_PRECISIONS, PrecisionPlan, check_precision
+from keras_precision.core.system.optional import require
+from keras_precision.mixed_precision.apply_plan import apply_plan
+from keras_precision.mixed_precision.policy import precision
 from keras_precision.search.groups import GROUPINGS, Grouping, grouped
 
 __all__ = ["PrecisionHyperModel"]

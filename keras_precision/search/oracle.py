@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
-from keras_precision.errors import InputError
-from keras_precision.optional import require
-from keras_precision.search.mode import EVALUATION, Rounds, is_finalist
-from keras_precision.search.project import Project
-from keras_precision.search.space import Assignment
+from keras_precision.core.errors import InputError
+from keras_precision.core.system.optional import require
+from keras_precision.export.plan_space import Assignment
+from keras_precision.search.checkpoint import Project
+from keras_precision.search.evaluation.mode import EVALUATION, Rounds, is_finalist
 
 __all__ = ["PrecisionOracle"]
 

@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.samples import read_samples
-from keras_precision.environment import Environment
-from keras_precision.errors import DataError
-from keras_precision.progress import progress
-from keras_precision.quantize.calibration import Calibration
-from keras_precision.result import Measurement, Result
-from keras_precision.search.held_out import check_count, held_out
-from keras_precision.search.metric import score_of
-from keras_precision.search.setting import ready
-from keras_precision.search.units import check_choices
-from keras_precision.tflite_file import runtime as installed_runtime
+from keras_precision._adapters.data.samples import read_samples
+from keras_precision.core.environment import Environment
+from keras_precision.core.errors import DataError
+from keras_precision.core.result import Measurement, Result
+from keras_precision.core.system.progress import progress
+from keras_precision.export.units import check_choices
+from keras_precision.quantization.calibration import Calibration
+from keras_precision.runtimes.tflite.file import runtime as installed_runtime
+from keras_precision.search.evaluation.setting import ready
+from keras_precision.search.evaluation.validation_set import check_count, held_out
+from keras_precision.search.objective.score import score_of
 
 __all__ = ["sensitivity"]
 

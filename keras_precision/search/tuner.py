@@ -9,8 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from keras_precision._adapters import adapter_of
-from keras_precision.chatter import captured
-from keras_precision.errors import (
+from keras_precision.core.errors import (
     DestinationError,
     ExportError,
     FileFormatError,
@@ -19,24 +18,39 @@ from keras_precision.errors import (
     SearchError,
     WorkerError,
 )
-from keras_precision.files import check_destination, write_whole
-from keras_precision.optional import require
-from keras_precision.plan import PrecisionPlan
-from keras_precision.quantize.float_file import weights_digest
-from keras_precision.report.front import front_text
-from keras_precision.result import Result
-from keras_precision.search.budget import Budget
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.result import Result
+from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.files import check_destination, write_whole
+from keras_precision.core.system.optional import require
+from keras_precision.export.plan_space import Space
+from keras_precision.quantization.float_model import weights_digest
+from keras_precision.report.tables.pareto_front import front_text
+from keras_precision.search.checkpoint import Project
 from keras_precision.search.display import Display
+from keras_precision.search.distributed.role import (
+    chief_address,
+    is_chief,
+    is_first,
+    is_worker,
+    loopback_by_default,
+    verdict,
+)
+from keras_precision.search.distributed.supervision import (
+    FAILURE,
+    check_ended_well,
+    hardened,
+    heartbeat,
+    put_back,
+    serve,
+)
+from keras_precision.search.evaluation.mode import Given, Mode, Rounds, is_finalist
+from keras_precision.search.evaluation.modes import mode_of
 from keras_precision.search.groups import Grouping
-from keras_precision.search.mode import Given, Mode, Rounds, is_finalist
-from keras_precision.search.modes import mode_of
+from keras_precision.search.objective.budget import Budget
+from keras_precision.search.objective.objective import Wishes, wishes_of
 from keras_precision.search.oracle import PrecisionOracle
-from keras_precision.search.outcomes import Outcome, best_of, front_of, none_within
-from keras_precision.search.project import Project
-from keras_precision.search.role import chief_address, is_chief, is_first, is_worker, loopback_by_default, verdict
-from keras_precision.search.space import Space
-from keras_precision.search.supervision import FAILURE, check_ended_well, hardened, heartbeat, put_back, serve
-from keras_precision.search.wishes import Wishes, wishes_of
+from keras_precision.search.strategy.trials import Outcome, best_of, front_of, none_within
 
 __all__ = ["PrecisionTuner"]
 

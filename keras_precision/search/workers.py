@@ -18,8 +18,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from keras_precision.errors import InputError, SearchError
-from keras_precision.search.role import BEGUN_AGAIN, VERDICT
+from keras_precision.core.errors import InputError, SearchError
+from keras_precision.search.distributed.role import BEGUN_AGAIN, VERDICT
 
 __all__ = ["main", "run_workers"]
 

@@ -11,19 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.keras import Input
-from keras_precision._adapters.labels import Labels, stream_labelled
-from keras_precision._adapters.model_file import SUFFIXES, load_model
-from keras_precision._adapters.paths import plan_of
-from keras_precision._adapters.samples import at_once, read_samples, stream_samples
-from keras_precision.environment import Environment
-from keras_precision.errors import DataError, InputError, ModelError, PlanError
-from keras_precision.files import check_exists
-from keras_precision.plan import PrecisionPlan
-from keras_precision.result import Measurement, Result
-from keras_precision.runtime_session import RuntimeSession
-from keras_precision.runtimes import RUNTIME_FILES, open_runtime
-from keras_precision.tflite_session import Session
+from keras_precision._adapters.adapter import Input
+from keras_precision._adapters.data.labels import Labels, stream_labelled
+from keras_precision._adapters.data.samples import at_once, read_samples, stream_samples
+from keras_precision._adapters.layer_paths import plan_of
+from keras_precision._adapters.model_file.load_model import SUFFIXES, load_model
+from keras_precision.core.environment import Environment
+from keras_precision.core.errors import DataError, InputError, ModelError, PlanError
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.result import Measurement, Result
+from keras_precision.core.system.files import check_exists
+from keras_precision.runtimes.registry import RUNTIME_FILES, open_runtime
+from keras_precision.runtimes.session import RuntimeSession
+from keras_precision.runtimes.tflite.session import Session
 
 __all__ = ["Array", "Opened", "Target", "has_suffix", "open_target"]
 

@@ -6,8 +6,8 @@ import pytest
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.callback import Callback
-from keras_precision.errors import ModelError, PlanError
+from keras_precision._adapters.training.callback import Callback
+from keras_precision.core.errors import ModelError, PlanError
 
 pytestmark = pytest.mark.every_stack
 

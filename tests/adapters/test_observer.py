@@ -7,8 +7,8 @@ import pytest
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.observer import Batch, Observer
-from keras_precision.observed import Statistics, blame
+from keras_precision._adapters.tracing.step_observer import Batch, Observer
+from keras_precision.core.observation import Statistics, blame
 
 pytestmark = pytest.mark.every_stack
 

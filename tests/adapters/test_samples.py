@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_precision._adapters.keras import Input
-from keras_precision._adapters.samples import read_samples
-from keras_precision.errors import DataError
+from keras_precision._adapters.adapter import Input
+from keras_precision._adapters.data.samples import read_samples
+from keras_precision.core.errors import DataError
 
 ONE = (Input("x", (3,), "float32"),)
 TWO = (Input("z", (3,), "float32"), Input("a", (2,), "int32"))

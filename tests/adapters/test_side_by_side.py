@@ -8,7 +8,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
-from keras_precision.errors import MissingExtraError
+from keras_precision.core.errors import MissingExtraError
 
 
 @pytest.fixture

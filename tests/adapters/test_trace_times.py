@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keras_precision._adapters.trace_times import busy, computing_ms
+from keras_precision._adapters.tracing.device_time import busy, computing_ms
 
 
 def test_overlaps_are_counted_once() -> None:

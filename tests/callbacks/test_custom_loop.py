@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import InputError, ModelError
+from keras_precision.core.errors import InputError, ModelError
 
 pytestmark = pytest.mark.every_stack
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision._adapters import adapter_of, data_wait
-from keras_precision.callbacks import step_time
-from keras_precision.callbacks.step_time import StepTimeProbe
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.training import data_wait
+from keras_precision.callbacks.probes import step_time
+from keras_precision.callbacks.probes.step_time import StepTimeProbe
 
 pytestmark = pytest.mark.every_stack
 MS = 1_000_000

@@ -11,8 +11,8 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.callbacks.journal import Journal
-from keras_precision.errors import DestinationError, FileFormatError
-from keras_precision.result import Measurement, Result
+from keras_precision.core.errors import DestinationError, FileFormatError
+from keras_precision.core.result import Measurement, Result
 
 ROWS = [Measurement("step", "step_time_ms", float(number), number) for number in range(1, 6)]
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import InputError, LossScaleCollapse
+from keras_precision.core.errors import InputError, LossScaleCollapse
 
 pytestmark = pytest.mark.every_stack
 
@@ -202,7 +202,7 @@ def test_an_epoch_of_unknown_length_stays_nan(stack, rng):
 
 def test_a_step_that_raises_leaves_the_train_function_alone(stack, rng):
     """Data that fail behind the first NaN: nothing of ours is left around the step, and the next fit is as ever."""
-    from keras_precision._adapters.restarted_loss import _Restarted
+    from keras_precision._adapters.training.restarted_loss import _Restarted
 
     x, y = nets.classes(rng, 12)
     x[:4] = np.nan

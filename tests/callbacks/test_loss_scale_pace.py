@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from keras_precision._adapters.batch_loss import BatchLoss
-from keras_precision._adapters.loss_scaling import LossScaling
-from keras_precision.callbacks import loss_scale
-from keras_precision.callbacks.loss_scale import LossScaleProbe
+from keras_precision._adapters.training.batch_loss import BatchLoss
+from keras_precision._adapters.training.loss_scaling import LossScaling
+from keras_precision.callbacks.probes import loss_scale
+from keras_precision.callbacks.probes.loss_scale import LossScaleProbe
 
 
 class _Planned(LossScaling):

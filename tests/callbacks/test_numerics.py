@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import InputError
+from keras_precision.core.errors import InputError
 
 pytestmark = pytest.mark.every_stack
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.callbacks.step_time import StepTimeProbe
-from keras_precision.errors import InputError, NotMeasuredError, PrecisionWarning
+from keras_precision.callbacks.probes.step_time import StepTimeProbe
+from keras_precision.core.errors import InputError, NotMeasuredError, PrecisionWarning
 
 pytestmark = pytest.mark.every_stack
 LOGGED = ["step_time_ms", "samples_per_second", "skipped_steps"]

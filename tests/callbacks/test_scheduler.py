@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import InputError, NotMeasuredError, PlanKindError, UnknownLayerError, UnknownPrecisionError
+from keras_precision.core.errors import (
+    InputError,
+    NotMeasuredError,
+    PlanKindError,
+    UnknownLayerError,
+    UnknownPrecisionError,
+)
 
 
 def fitted(model, scheduler, data, **options):

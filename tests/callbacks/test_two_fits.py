@@ -8,7 +8,7 @@ import nets
 import pytest
 
 import keras_precision as kp
-from keras_precision.callbacks.caller import Caller
+from keras_precision.callbacks.fit_frame import Caller
 
 pytestmark = pytest.mark.every_stack
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import DataError, InputError, ModelError
+from keras_precision.core.errors import DataError, InputError, ModelError
 
 
 def codes(findings, *severities):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import ModelError
+from keras_precision.core.errors import ModelError
 
 pytestmark = pytest.mark.every_stack
 

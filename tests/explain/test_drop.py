@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import DataError, FileFormatError, InputError, PlanError, UnknownPrecisionError
-from keras_precision.quantization_findings import drop_findings
-from keras_precision.scores import answers
+from keras_precision.core.errors import DataError, FileFormatError, InputError, PlanError, UnknownPrecisionError
+from keras_precision.findings.quantization_rules import drop_findings
+from keras_precision.scoring.scores import answers
 
 
 def planted(keras):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import DataError, FileFormatError
-from keras_precision.quantization_findings import quantization_findings
-from keras_precision.result import Measurement, Result
-from keras_precision.scores import snr_db
+from keras_precision.core.errors import DataError, FileFormatError
+from keras_precision.core.result import Measurement, Result
+from keras_precision.findings.quantization_rules import quantization_findings
+from keras_precision.scoring.scores import snr_db
 
 
 def dense(keras, **weights):

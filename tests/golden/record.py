@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import keras_precision as kp
-from keras_precision.callbacks.loss_scale import LossScaleProbe
-from keras_precision.callbacks.memory import MemoryProbe
-from keras_precision.callbacks.step_time import StepTimeProbe
+from keras_precision.callbacks.probes.loss_scale import LossScaleProbe
+from keras_precision.callbacks.probes.memory import MemoryProbe
+from keras_precision.callbacks.probes.step_time import StepTimeProbe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from recorded import FORMS, GOLDEN, session

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import keras_precision as kp
-from keras_precision.comparison import Comparison
+from keras_precision.comparison.comparison import Comparison
 from keras_precision.report.charts.loss import loss_chart
 from keras_precision.report.charts.step_time import step_time_line, step_time_spread
 from keras_precision.report.charts.verdicts import verdict_chart

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import keras_precision as kp
-from keras_precision.comparison import Comparison
-from keras_precision.errors import FileFormatError, InputError
-from keras_precision.report.gathered import gather
-from keras_precision.report.hosts import by_host
+from keras_precision.comparison.comparison import Comparison
+from keras_precision.core.errors import FileFormatError, InputError
+from keras_precision.report.by_machine import by_host
+from keras_precision.report.loading import gather
 
 
 def run(name: str, **environment: object) -> kp.Result:

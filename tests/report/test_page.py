@@ -12,7 +12,7 @@ import pytest
 from recorded import GOLDEN, session
 
 import keras_precision as kp
-from keras_precision.errors import DestinationError, InputError, MissingExtraError, PrecisionWarning
+from keras_precision.core.errors import DestinationError, InputError, MissingExtraError, PrecisionWarning
 from keras_precision.report.overview import overview
 
 HOSTILE = '</script><script>alert("x")</script><b>' + "n" * 5000
@@ -118,7 +118,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 def test_data_cannot_leave_their_script() -> None:
     """The data of the charts hold no sign that could end their element, and are read as they were."""
-    from keras_precision.report.page import _as_script
+    from keras_precision.report.html_page import _as_script
 
     data = [{"key": "</script><!-- & -->"}]
     assert not set("<>&") & set(_as_script(data))
@@ -198,7 +198,7 @@ def test_what_cannot_be_reported_leaves_nothing(
 @pytest.mark.parametrize("package", ["jinja2", "plotly", "plotly.offline"])
 def test_a_missing_package_is_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without plotly or Jinja, the message has the line that installs them, and nothing is written."""
-    from keras_precision.report import page
+    from keras_precision.report import html_page as page
 
     page._library.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from keras_precision.report.thinned import thinned
+from keras_precision.report.downsampling import thinned
 
 
 def test_a_short_series_is_kept() -> None:

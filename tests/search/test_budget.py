@@ -5,8 +5,8 @@ import math
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import InputError
-from keras_precision.search.goal import Goal
+from keras_precision.core.errors import InputError
+from keras_precision.search.objective.goal import Goal
 
 
 @pytest.mark.parametrize(

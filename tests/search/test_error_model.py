@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_precision.divergence import FLOOR, kind_of
-from keras_precision.search.error_model import ErrorModel
+from keras_precision.scoring.divergence import FLOOR, kind_of
+from keras_precision.search.strategy.error_model import ErrorModel
 
 
 def softmax(logits):

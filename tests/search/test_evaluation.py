@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import (
+from keras_precision.core.errors import (
     DataError,
     DestinationError,
     ExportError,
@@ -20,13 +20,13 @@ from keras_precision.errors import (
     PlanError,
     SearchError,
 )
-from keras_precision.optional import available
-from keras_precision.report.front import front_text
-from keras_precision.search import quantization_aware, training_runs
-from keras_precision.search.goal import Goal
-from keras_precision.search.mode import described
-from keras_precision.search.neighbourhood import Neighbourhood
-from keras_precision.search.space import Space, Unit
+from keras_precision.core.system.optional import available
+from keras_precision.export.plan_space import Space, Unit
+from keras_precision.report.tables.pareto_front import front_text
+from keras_precision.search.evaluation import quantization_aware, training_runs
+from keras_precision.search.evaluation.mode import described
+from keras_precision.search.objective.goal import Goal
+from keras_precision.search.strategy.local_search import Neighbourhood
 
 CHOICES = {"quantization_aware": ("int8", "int4"), "training": ("float32", "mixed_bfloat16")}
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import InputError, PlanError, UnknownPrecisionError
+from keras_precision.core.errors import InputError, PlanError, UnknownPrecisionError
 from keras_precision.search.groups import grouped
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner and protobuf

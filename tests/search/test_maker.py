@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.search.maker import FileMaker
-from keras_precision.tflite_runner import answers
+from keras_precision.export.plan_compiler import FileMaker
+from keras_precision.runtimes.tflite.in_memory import answers
 
 
 @pytest.mark.parametrize("plan", ["int8", "int4", "mixed"])

@@ -4,8 +4,8 @@ import nets
 import numpy as np
 import pytest
 
-from keras_precision.errors import InputError
-from keras_precision.search.metric import score_of
+from keras_precision.core.errors import InputError
+from keras_precision.search.objective.score import score_of
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import DataError, InputError, ModelError, PlanError, UnknownPrecisionError
+from keras_precision.core.errors import DataError, InputError, ModelError, PlanError, UnknownPrecisionError
 
 
 @pytest.fixture(scope="module")

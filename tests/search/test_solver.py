@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_precision.search.solver import Program
+from keras_precision.search.strategy.integer_program import Program
 
 UNITS, CHOICES = 5, 3
 

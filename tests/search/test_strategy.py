@@ -6,14 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from keras_precision.scores import accuracy
-from keras_precision.search.budget import Budget
-from keras_precision.search.error_model import ErrorModel
-from keras_precision.search.goal import Goal
-from keras_precision.search.metric import Score
-from keras_precision.search.outcomes import Outcome, front_of
-from keras_precision.search.space import Space, Unit
-from keras_precision.search.strategy import Strategy
+from keras_precision.export.plan_space import Space, Unit
+from keras_precision.scoring.scores import accuracy
+from keras_precision.search.objective.budget import Budget
+from keras_precision.search.objective.goal import Goal
+from keras_precision.search.objective.score import Score
+from keras_precision.search.strategy.error_model import ErrorModel
+from keras_precision.search.strategy.strategy import Strategy
+from keras_precision.search.strategy.trials import Outcome, front_of
 
 UNITS = 7
 

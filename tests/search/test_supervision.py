@@ -13,10 +13,17 @@ import psutil
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import InputError, SearchError
-from keras_precision.search import supervision
-from keras_precision.search.role import chief_address, is_chief, is_first, is_worker, loopback_by_default
-from keras_precision.search.supervision import _expire, check_ended_well, hardened, heartbeat, put_back, serve
+from keras_precision.core.errors import InputError, SearchError
+from keras_precision.search.distributed import supervision
+from keras_precision.search.distributed.role import chief_address, is_chief, is_first, is_worker, loopback_by_default
+from keras_precision.search.distributed.supervision import (
+    _expire,
+    check_ended_well,
+    hardened,
+    heartbeat,
+    put_back,
+    serve,
+)
 from keras_precision.search.workers import main, run_workers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner's locks, and protobuf
@@ -297,7 +304,7 @@ def test_a_chief_whose_search_has_ended_with_an_error_is_not_begun_again(tmp_pat
     begun = tmp_path / "begun"
     code = (
         f"import os; name = os.environ['KERASTUNER_TUNER_ID']; open({str(begun)!r}, 'a').write(name + ' ')\n"
-        "from keras_precision.errors import SearchError\nfrom keras_precision.search.role import verdict\n"
+        "from keras_precision.core.errors import SearchError\nfrom keras_precision.search.distributed.role import verdict\n"
         "with verdict():\n    if name == 'chief': raise SearchError('Expected luck. Received: none.')\n"
     )
     with pytest.raises(SearchError, match=r"^Expected luck. Received: none.$"):

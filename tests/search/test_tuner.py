@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.errors import (
+from keras_precision.core.errors import (
     DataError,
     DestinationError,
     ExportError,
@@ -17,8 +17,8 @@ from keras_precision.errors import (
     SearchError,
     UnknownPrecisionError,
 )
-from keras_precision.search.metric import Score
-from keras_precision.search.post_training import PostTraining
+from keras_precision.search.evaluation.post_training import PostTraining
+from keras_precision.search.objective.score import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner, in its locks
 
@@ -213,7 +213,7 @@ def test_samples_of_two_inputs_are_no_labels(rng):
     """A tuple of one array for each input is not samples and labels, unless the first of it is itself a tuple."""
     import keras
 
-    from keras_precision.search.held_out import held_out
+    from keras_precision.search.evaluation.validation_set import held_out
 
     inputs = [keras.Input((3,)), keras.Input((2,))]
     model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
@@ -289,8 +289,8 @@ def test_any_oracle_of_keras_tuner(make):
 
 def test_a_file_that_cannot_be_made_is_a_failed_trial(make, monkeypatch):
     """Failed trials leave their plan out; too many in a row end the search with the reason, and hang nothing."""
-    from keras_precision.errors import ExportError
-    from keras_precision.search.evaluator import Evaluator
+    from keras_precision.core.errors import ExportError
+    from keras_precision.search.evaluation.evaluator import Evaluator
 
     tuner = make("failing", budget=kp.Budget(max_metric_drop=0.03), max_consecutive_failed_trials=2)
     judge = Evaluator.__call__
@@ -487,7 +487,7 @@ def test_what_is_shown_while_it_runs(make, capsys):
 
 def test_a_damaged_outcome_is_told(small, make):
     """A file of a trial that cannot be read is named."""
-    from keras_precision.errors import FileFormatError
+    from keras_precision.core.errors import FileFormatError
 
     shutil.copytree(small._project.folder, small._project.folder.with_name("damaged"))
     tuner = make("damaged", budget=kp.Budget(max_metric_drop=0.03))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from keras_precision.result import Result
+from keras_precision.core.result import Result
 
 __all__ = ["Chart", "axis", "colour", "label", "labels", "marker_line"]
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, label
-from keras_precision.result import Result
 
 __all__ = ["heat_maps"]
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from keras_precision.metrics import metric_of
+from keras_precision.core.metrics import metric_of
+from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, axis, colour, label
-from keras_precision.result import Result
 
 __all__ = ["layer_errors"]
 

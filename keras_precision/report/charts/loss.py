@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_precision.core.result import Measurement, Result
 from keras_precision.report.charts.chart import Chart, axis, colour, label, marker_line
-from keras_precision.report.figure import series
-from keras_precision.report.thinned import thinned
-from keras_precision.result import Measurement, Result
+from keras_precision.report.downsampling import thinned
+from keras_precision.report.values import series
 
 __all__ = ["loss_chart", "parting"]
 

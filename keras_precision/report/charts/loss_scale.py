@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, axis, colour, label
-from keras_precision.report.figure import figure, series
-from keras_precision.report.thinned import thinned
-from keras_precision.result import Result
+from keras_precision.report.downsampling import thinned
+from keras_precision.report.values import figure, series
 
 __all__ = ["loss_scale_chart"]
 

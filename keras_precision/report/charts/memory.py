@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, axis, label
-from keras_precision.report.figure import figure
-from keras_precision.result import Result
+from keras_precision.report.values import figure
 
 __all__ = ["memory_chart"]
 

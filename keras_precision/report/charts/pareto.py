@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_precision.metrics import metric_of
-from keras_precision.plan import PrecisionPlan
+from keras_precision.core.metrics import metric_of
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, axis, label
-from keras_precision.report.table import formatted
-from keras_precision.result import Result
+from keras_precision.report.tables.runs import formatted
 
 __all__ = ["pareto_charts"]
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, axis, colour, label
-from keras_precision.report.figure import series
-from keras_precision.report.table import formatted
-from keras_precision.report.thinned import thinned
-from keras_precision.result import Result
+from keras_precision.report.downsampling import thinned
+from keras_precision.report.tables.runs import formatted
+from keras_precision.report.values import series
 
 __all__ = ["step_time_line", "step_time_spread"]
 

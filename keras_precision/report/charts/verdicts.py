@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keras_precision.comparison import Comparison
-from keras_precision.errors import InputError, NotComparableError, NotMeasuredError
+from keras_precision.comparison.comparison import Comparison
+from keras_precision.core.errors import InputError, NotComparableError, NotMeasuredError
 from keras_precision.report.charts.chart import Chart, axis, label
 
 __all__ = ["verdict_chart"]
@@ -30,7 +30,7 @@ def verdict_chart(comparison: Comparison, number: int = 0) -> Chart | None:
         A point and a bar for each run and figure, coloured by verdict; None where no figure has an interval.
 
     Example:
-        >>> from keras_precision.result import Result
+        >>> from keras_precision.core.result import Result
         >>> verdict_chart(Comparison(Result("a"), [Result("b")])) is None
         True
     """

@@ -1,0 +1,1 @@
+"""Data in any form that ``fit`` takes, as checked arrays."""

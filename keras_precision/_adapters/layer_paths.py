@@ -1,0 +1,113 @@
+"""The paths of a model's layers, and the plan that it is in: the same on every stack."""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from keras_precision._adapters import KerasAdapter, adapter_of
+from keras_precision.core.errors import ModelError, PlanError
+from keras_precision.core.plan import TRAINING_PRECISIONS, PrecisionPlan
+
+__all__ = ["layer_paths", "plan_of"]
+
+
+def layer_paths(model: Any) -> dict[str, Any]:
+    """Return the path of every layer of a model.
+
+    A path is made of the names below the model, through nested models, and stops at the first
+    layer that is not a model: ``"block_1/conv"``. Inputs are left out. It is the same on Keras 3
+    with any backend and on tf_keras, and for a model that is fresh, not built yet, or reloaded.
+    Layers that Keras named by itself (``dense_7``) are numbered by class and order within their
+    model (``dense``, ``dense_1``), so that a path found on one build of a model fits the next. A name
+    of that form that a person gave cannot be told apart, and is numbered, too: ``layer_paths(model)``
+    shows which path leads to which layer.
+    A layer that is used in several places has the path of the first.
+
+    Args:
+        model: A Keras 3 or tf_keras model of any kind.
+
+    Returns:
+        Path to layer, in the order of ``model.layers``.
+
+    Raises:
+        ModelError: It is no Keras model.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(2, name="head")])
+        >>> list(layer_paths(model))
+        ['dense', 'head']
+    """
+    adapter = adapter_of(model)
+    if not adapter.is_model(model):
+        raise ModelError(f"Expected a Keras model. Received: a layer of type {type(model).__name__}.")
+    seen: set[int] = set()
+    return dict(_walk(adapter, model, "", seen))
+
+
+def _walk(adapter: KerasAdapter, model: Any, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    children = adapter.children(model)
+    for name, layer in zip(_names(adapter, children), children, strict=True):
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        if adapter.is_model(layer):
+            yield from _walk(adapter, layer, f"{prefix}{name}/", seen)
+        else:
+            yield f"{prefix}{name}", layer
+
+
+def _names(adapter: KerasAdapter, layers: list[Any]) -> list[str]:
+    """The names of sibling layers, with those that Keras gave renumbered from the first."""
+    stems = [adapter.auto_name(layer) for layer in layers]
+    taken = {str(layer.name) for layer, stem in zip(layers, stems, strict=True) if stem is None}
+    names = []
+    for layer, stem in zip(layers, stems, strict=True):
+        name = str(layer.name) if stem is None else _free(stem, taken)
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """The first of ``stem``, ``stem_1``, ``stem_2`` and so on that is not taken."""
+    return next(name for name in (stem if not n else f"{stem}_{n}" for n in count()) if name not in taken)
+
+
+def plan_of(model: Any) -> PrecisionPlan:
+    """Return the training plan that a model is in, as realised by its layers.
+
+    Args:
+        model: A Keras 3 or tf_keras model of any kind.
+
+    Returns:
+        The plan: its default is the policy that most layers have (the model's own policy depends
+        on where it was loaded), its layers are those of another policy.
+
+    Raises:
+        ModelError: It is no Keras model.
+        PlanError: A layer has a policy that no training plan carries, such as plain ``float16``.
+
+    Example:
+        >>> import keras
+        >>> plan_of(keras.Sequential([keras.layers.Dense(4, dtype="mixed_bfloat16")])).default
+        'mixed_bfloat16'
+    """
+    adapter = adapter_of(model)
+    policies = {path: adapter.policy_name(layer) for path, layer in layer_paths(model).items()}
+    for path, policy in policies.items():
+        if policy not in TRAINING_PRECISIONS:
+            hint = (
+                f" Use 'mixed_{policy}', which keeps the weights in float32."
+                if f"mixed_{policy}" in TRAINING_PRECISIONS
+                else ""
+            )
+            raise PlanError(
+                f"Expected layers with one of the policies {', '.join(TRAINING_PRECISIONS)}. Received: '{path}' with '{policy}'.{hint}"
+            )
+    # Ties go to the policy that comes first, so that equal models give equal plans.
+    default = Counter(policies.values()).most_common(1)[0][0] if policies else adapter.policy_name(model)
+    return PrecisionPlan.training(
+        default, layers={path: policy for path, policy in policies.items() if policy != default}
+    )

@@ -1,0 +1,1 @@
+"""Saved models, checked before any Keras gets them."""

@@ -1,0 +1,1 @@
+"""A model seen from within its trace."""

@@ -1,0 +1,305 @@
+"""traced: a model's operations, read from what its framework traces, without data."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from keras_precision._adapters.adapter import KerasAdapter
+from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters.tracing.layer_scopes import Scopes
+from keras_precision.core.operation_graph import Kind, Operation, OperationGraph
+from keras_precision.core.system.optional import require
+
+__all__ = ["traced"]
+
+_BATCH, _FREE = 2, 16  # sizes that stand for the batch, and for every other axis that is left open
+
+
+def traced(adapter: KerasAdapter, model: Any) -> OperationGraph:
+    """Return the operations of a model's forward pass, as it is for training.
+
+    Args:
+        adapter: The Keras of the model.
+        model: A built functional or sequential model.
+
+    Returns:
+        Its graph.
+
+    Raises:
+        ModelError: It is subclassed, or not built.
+    """
+    arrays = [
+        np.zeros((_BATCH, *(size or _FREE for size in each.shape)), np.dtype(each.dtype))
+        for each in adapter.inputs(model)
+    ]
+    scopes = Scopes(adapter, layer_paths(model))
+    with np.errstate(all="ignore"):  # constants that overflow are what is looked for
+        return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[adapter.compute.name](
+            adapter, model, arrays, scopes
+        )
+
+
+class _Recorder:
+    """Operations as they are met, and which of them made a value."""
+
+    def __init__(self, scopes: Scopes) -> None:
+        self.operations: list[Operation] = []
+        self._scopes = scopes
+
+    def add(self, kind: Kind, dtype: str, reads: Sequence[int] = (), **details: Any) -> int:
+        self.operations.append(Operation(kind, dtype, tuple(reads), **details))
+        return len(self.operations) - 1
+
+    def constant(self, value: Any, dtype: str) -> int:
+        return self.add("constant", dtype, value=float(value))
+
+
+# ---- TensorFlow ----
+
+_TENSORFLOW: Mapping[str, Kind] = {
+    "Cast": "cast", "AddV2": "add", "Add": "add", "BiasAdd": "other", "Sub": "sub", "Mul": "mul", "RealDiv": "div", "Neg": "neg",
+    "Abs": "abs", "Square": "square", "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Rsqrt": "sqrt", "Maximum": "maximum",
+    "Minimum": "minimum", "Sum": "sum", "Mean": "mean", "Max": "max", "Softmax": "softmax", "SelectV2": "select", "Select": "select",
+    "Placeholder": "input",
+}  # fmt: skip
+_SAME = (
+    "Identity",
+    "StopGradient",
+    "Reshape",
+    "ExpandDims",
+    "Squeeze",
+    "BroadcastTo",
+    "Transpose",
+    "EnsureShape",
+    "PreventGradient",
+)
+
+
+def _tensorflow(adapter: KerasAdapter, model: Any, arrays: Sequence[Any], scopes: Scopes) -> OperationGraph:
+    tf = require("tensorflow", extra="tensorflow")
+    specs = [tf.TensorSpec(array.shape, array.dtype) for array in arrays]
+
+    def run(*inputs: Any) -> Any:
+        with scopes.following(lambda path: tf.name_scope(f"kp{scopes.names.index(path)}")):
+            return adapter.trained_call(model, list(inputs))
+
+    graph = tf.function(run, autograph=False).get_concrete_function(*specs).graph
+    recorder = _Recorder(scopes)
+    made: dict[str, int] = {}
+    for operation in graph.get_operations():
+        if not operation.outputs:
+            continue
+        number = _tensorflow_operation(tf, recorder, operation, made, scopes)
+        for output in operation.outputs:
+            made[output.name] = number
+    return OperationGraph(tuple(recorder.operations), "the graph of a tf.function")
+
+
+def _tensorflow_operation(tf: Any, recorder: _Recorder, operation: Any, made: Mapping[str, int], scopes: Scopes) -> int:
+    output, reads = operation.outputs[0], [made[each.name] for each in operation.inputs if each.name in made]
+    if operation.type in _SAME and reads:
+        return reads[0]
+    dtype = output.dtype.base_dtype.name
+    if operation.type == "Const":
+        value = tf.get_static_value(output)
+        number = np.asarray(value)
+        if number.dtype.kind in "fV" and number.size and np.all(number == number.flat[0]):
+            return recorder.constant(number.flat[0], dtype)
+        return recorder.add("other", dtype)
+    kind = _TENSORFLOW.get(operation.type, "other")
+    if kind == "mul" and len(reads) == 2 and reads[0] == reads[1]:
+        kind = "square"
+    if kind in ("sum", "mean", "max"):
+        reads = reads[:1]  # the others are axes
+    found = re.findall(r"kp(\d+)(?:_\d+)?/", operation.name)
+    frames = [(frame.filename, frame.name, frame.lineno) for frame in reversed(list(operation.traceback))]
+    return recorder.add(
+        kind, dtype, reads, path=scopes.names[int(found[0])] if found else "", line=Scopes.line_of(frames),
+        terms=_terms(operation.inputs[0].shape, output.shape) if kind in ("sum", "mean") else 1,
+    )  # fmt: skip
+
+
+def _terms(before: Any, after: Any) -> int:
+    sizes = [[int(size) for size in shape if size is not None] for shape in (before, after)]
+    return max(1, math.prod(sizes[0]) // max(1, math.prod(sizes[1])))
+
+
+# ---- JAX ----
+
+_JAX: Mapping[str, Kind] = {
+    "convert_element_type": "cast", "add": "add", "add_any": "add", "sub": "sub", "mul": "mul", "div": "div", "neg": "neg", "abs": "abs",
+    "square": "square", "exp": "exp", "log": "log", "sqrt": "sqrt", "rsqrt": "sqrt", "max": "maximum", "min": "minimum", "clamp": "minimum",
+    "reduce_sum": "sum", "reduce_max": "max", "select_n": "select",
+}  # fmt: skip
+_JAX_SAME = ("broadcast_in_dim", "reshape", "squeeze", "stop_gradient", "copy", "expand_dims", "transpose")
+
+
+def _jax(adapter: KerasAdapter, model: Any, arrays: Sequence[Any], scopes: Scopes) -> OperationGraph:
+    jax = require("jax", extra="jax")
+
+    def run(*inputs: Any) -> Any:
+        with scopes.following(lambda path: jax.named_scope(f"kp{scopes.names.index(path)}")):
+            return adapter.trained_call(model, list(inputs))
+
+    closed = jax.make_jaxpr(run)(*arrays)
+    reader = _JaxReader(_Recorder(scopes), scopes)
+    values = [reader.recorder.add("input", str(each.aval.dtype)) for each in closed.jaxpr.invars]
+    constants = [reader.recorder.add("other", str(each.aval.dtype)) for each in closed.jaxpr.constvars]
+    reader.read(closed.jaxpr, [*constants, *values], "")
+    return OperationGraph(tuple(reader.recorder.operations), "a jaxpr")
+
+
+class _JaxReader:
+    """Reads a jaxpr, and those inside it."""
+
+    def __init__(self, recorder: _Recorder, scopes: Scopes) -> None:
+        self.recorder, self._scopes = recorder, scopes
+
+    def read(self, jaxpr: Any, given: Sequence[int], outer: str) -> list[int]:
+        """Record the operations of a jaxpr; return the numbers of what it puts out."""
+        made = dict(zip([*jaxpr.constvars, *jaxpr.invars], given, strict=False))
+        for equation in jaxpr.eqns:
+            reads = [self._number(made, each) for each in equation.invars]
+            found = re.findall(r"kp(\d+)", str(equation.source_info.name_stack))
+            path = self._scopes.names[int(found[0])] if found else outer
+            inner = self._inner(equation)
+            if inner is not None:
+                outputs = self.read(inner, [*[self.recorder.add("other", "") for _ in inner.constvars], *reads], path)
+            else:
+                outputs = [self._operation(equation, reads, path)] * len(equation.outvars)
+            made |= dict(zip(equation.outvars, outputs, strict=False))
+        return [self._number(made, each) for each in jaxpr.outvars]
+
+    def _inner(self, equation: Any) -> Any:
+        """The jaxpr that an equation calls once; those of loops and branches are left alone."""
+        if equation.primitive.name in ("scan", "while", "cond"):
+            return None
+        for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+            inner = equation.params.get(name)
+            if inner is not None:
+                return getattr(inner, "jaxpr", inner)
+        return None
+
+    def _number(self, made: dict[Any, int], variable: Any) -> int:
+        if hasattr(variable, "val"):  # a literal
+            value, dtype = np.asarray(variable.val), str(variable.aval.dtype)
+            floating = value.size == 1 and "float" in dtype
+            return self.recorder.constant(value.flat[0], dtype) if floating else self.recorder.add("other", dtype)
+        if variable not in made:
+            made[variable] = self.recorder.add("other", str(getattr(variable.aval, "dtype", "")))
+        return made[variable]
+
+    def _operation(self, equation: Any, reads: list[int], path: str) -> int:
+        name, output = equation.primitive.name, equation.outvars[0].aval
+        dtype = str(getattr(output, "dtype", ""))
+        before = self.recorder.operations[reads[0]].dtype if reads else ""
+        if name in _JAX_SAME or (name == "convert_element_type" and before == dtype):
+            return reads[0]
+        kind = _JAX.get(name, "other")
+        power = equation.params.get("y") if name == "integer_pow" else None
+        if power == 2 or (kind == "mul" and len(reads) == 2 and reads[0] == reads[1]):
+            kind = "square"
+        traceback = equation.source_info.traceback
+        frames = [(each.file_name, each.function_name, each.line_num) for each in traceback.frames] if traceback else []
+        shape = getattr(equation.invars[0].aval, "shape", ()) if equation.invars else ()
+        return self.recorder.add(
+            kind, dtype, reads, path=path, line=Scopes.line_of(frames),
+            terms=_terms(shape, output.shape) if kind == "sum" else 1,
+        )  # fmt: skip
+
+
+# ---- PyTorch ----
+
+_TORCH: Mapping[str, Kind] = {
+    "_to_copy": "cast", "add": "add", "sub": "sub", "rsub": "sub", "mul": "mul", "div": "div", "neg": "neg", "abs": "abs", "square": "square",
+    "exp": "exp", "log": "log", "sqrt": "sqrt", "rsqrt": "sqrt", "maximum": "maximum", "clamp": "minimum", "clamp_min": "maximum",
+    "minimum": "minimum", "sum": "sum", "mean": "mean", "amax": "max", "max": "max", "_softmax": "softmax", "where": "select",
+    "_safe_softmax": "softmax", "masked_fill": "select",
+}  # fmt: skip
+_TORCH_SAME = (
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "expand",
+    "unsqueeze",
+    "squeeze",
+    "permute",
+    "transpose",
+    "t",
+    "detach",
+    "alias",
+    "clone",
+)
+
+
+def _torch(adapter: KerasAdapter, model: Any, arrays: Sequence[Any], scopes: Scopes) -> OperationGraph:
+    torch = require("torch", extra="torch")
+    mode_class = require("torch.utils._python_dispatch", extra="torch").TorchDispatchMode
+    recorder = _Recorder(scopes)
+    made: dict[int, int] = {}
+    alive: list[Any] = []  # while a tensor lives, its id is its own
+
+    def number_of(value: Any) -> int:
+        if id(value) not in made:
+            alive.append(value)
+            made[id(value)] = recorder.add("input", _torch_type(value))
+        return made[id(value)]
+
+    class Recording(mode_class):  # type: ignore[misc, valid-type]
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            output = function(*args, **(kwargs or {}))
+            tensors = [
+                each
+                for each in (output if isinstance(output, list | tuple) else [output])
+                if isinstance(each, torch.Tensor)
+            ]
+            reads = [
+                number_of(each) if isinstance(each, torch.Tensor) else recorder.constant(each, "float32")
+                for each in _operands(torch, args)
+            ]
+            for each in tensors:
+                alive.append(each)
+                made[id(each)] = _torch_operation(recorder, function, each, args, reads, scopes)
+            return output
+
+    inputs = [adapter.keras.ops.convert_to_tensor(array) for array in arrays]
+    with torch.no_grad(), scopes.following(lambda _: nullcontext()), Recording():
+        adapter.trained_call(model, inputs)
+    return OperationGraph(tuple(recorder.operations), "the operations that PyTorch dispatches", accumulates_wide=True)
+
+
+def _torch_type(value: Any) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _operands(torch: Any, args: Sequence[Any]) -> Iterator[Any]:
+    for each in args:
+        if isinstance(each, torch.Tensor) or (isinstance(each, float | int) and not isinstance(each, bool)):
+            yield each
+
+
+def _torch_operation(
+    recorder: _Recorder, function: Any, output: Any, args: Sequence[Any], reads: list[int], scopes: Scopes
+) -> int:
+    name, dtype = function.overloadpacket.__name__, _torch_type(output)
+    same_type = bool(reads) and recorder.operations[reads[0]].dtype == dtype
+    if (name in _TORCH_SAME or (name == "_to_copy" and same_type)) and reads:
+        return reads[0]
+    if name in ("scalar_tensor", "full", "full_like", "ones", "zeros"):
+        value = args[1] if name.startswith("full") else args[0] if name == "scalar_tensor" else float(name == "ones")
+        return recorder.constant(value, dtype) if isinstance(value, float | int) else recorder.add("other", dtype)
+    kind = _TORCH.get(name, "other")
+    if (name == "pow" and args[1:] == (2,)) or (kind == "mul" and len(reads) == 2 and reads[0] == reads[1]):
+        kind, reads = "square", reads[:1]
+    if kind == "cast" and recorder.operations[reads[0]].kind == "constant":
+        constant = recorder.operations[reads[0]]
+        return recorder.constant(constant.value if constant.value is not None else math.nan, dtype)
+    if kind in ("sum", "mean", "max", "softmax"):
+        reads = reads[:1]
+    shape = getattr(args[0], "shape", ()) if args else ()
+    terms = _terms(shape, output.shape) if kind in ("sum", "mean") else 1
+    return recorder.add(kind, dtype, reads, path=scopes.current, line=scopes.line(), terms=terms)

@@ -1,0 +1,1 @@
+"""Hooks into a running fit."""

@@ -1,0 +1,1 @@
+"""What the profiler watches: one small file a probe."""

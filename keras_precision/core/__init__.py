@@ -1,0 +1,1 @@
+"""What everything may use: values, number formats, and the operating system."""

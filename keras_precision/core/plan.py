@@ -1,0 +1,335 @@
+"""PrecisionPlan: which precision each layer of a model gets, as a value."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Self
+
+from keras_precision.core.errors import (
+    FileFormatError,
+    PlanError,
+    PlanKindError,
+    UnknownLayerError,
+    UnknownPrecisionError,
+    nearest,
+)
+from keras_precision.core.system.json_documents import Fields, load_document, save_document
+
+__all__ = ["DEPLOYMENT_PRECISIONS", "TRAINING_PRECISIONS", "Kind", "PrecisionPlan"]
+
+Kind = Literal["training", "deployment"]
+
+TRAINING_PRECISIONS: tuple[str, ...] = ("float32", "mixed_bfloat16", "mixed_float16")
+"""Names of Keras dtype policies that a training plan may carry."""
+
+DEPLOYMENT_PRECISIONS: tuple[str, ...] = ("float32", "float16", "int8", "int16x8", "int4", "int8_dynamic")
+"""Number formats that a deployment plan may carry.
+
+``int16x8`` has 16-bit activations and 8-bit weights, ``int4`` 4-bit weights and 8-bit activations,
+``int8_dynamic`` 8-bit weights and activations that are quantized while the model runs.
+"""
+
+_KNOWN: dict[str, tuple[str, ...]] = {"training": TRAINING_PRECISIONS, "deployment": DEPLOYMENT_PRECISIONS}
+_VERBS: dict[str, str] = {
+    "training": "kp.precision or kp.set_precision, before the model is built",
+    "deployment": "kp.export_tflite",
+}
+_FORMAT, _VERSION = "keras_precision.plan", 1
+# Version 1 (2026-11): kind, default, layers, reasons.
+
+
+@dataclass(frozen=True)
+class PrecisionPlan:
+    """A precision for each layer of a model: immutable, hashable, picklable, saved as JSON.
+
+    Made by ``PrecisionPlan.training`` (Keras policy names), ``PrecisionPlan.deployment`` (number
+    formats) or ``PrecisionPlan.from_patterns``. Two plans are equal if they decide the same;
+    their reasons may differ.
+
+    Attributes:
+        kind: ``"training"`` or ``"deployment"``.
+        default: The precision of every layer that ``layers`` does not name.
+        layers: Layer path (as ``kp.layer_paths`` gives them) to precision.
+        reasons: Layer path to why, in words.
+
+    Example:
+        >>> plan = PrecisionPlan.deployment("int8", layers={"stem": "float32"})
+        >>> plan.precision_of("stem"), plan.precision_of("body/conv")
+        ('float32', 'int8')
+    """
+
+    kind: Kind
+    default: str
+    layers: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check every precision, and make the mappings immutable."""
+        if self.kind not in _KNOWN:
+            raise PlanError(f"Expected the kind of a plan to be 'training' or 'deployment'. Received: {self.kind!r}.")
+        check_precision(self.default, self.kind, "the default")
+        for path, precision in self.layers.items():
+            if not isinstance(path, str) or not path:
+                raise PlanError(
+                    f"Expected layer paths to be non-empty text. Received: {path!r}. See kp.layer_paths(model)."
+                )
+            check_precision(precision, self.kind, f"layer '{path}'")
+        object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
+        object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
+
+    def __hash__(self) -> int:
+        """Hash what equality compares."""
+        return hash((self.kind, self.default, frozenset(self.layers.items())))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, dict[str, str], dict[str, str]]]:
+        """Pickle and copy through plain dictionaries (a mapping proxy can do neither)."""
+        return type(self), (self.kind, self.default, dict(self.layers), dict(self.reasons))
+
+    @classmethod
+    def training(
+        cls, default: str = "float32", layers: Mapping[str, str] | None = None, reasons: Mapping[str, str] | None = None
+    ) -> Self:
+        """Make a plan of Keras policies, for models that are to be trained.
+
+        Args:
+            default: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``.
+            layers: Layer path to policy name, for the layers that differ.
+            reasons: Layer path to why.
+
+        Returns:
+            The plan.
+
+        Raises:
+            UnknownPrecisionError: A precision is none of these.
+
+        Example:
+            >>> PrecisionPlan.training("mixed_float16", layers={"head": "float32"}).default
+            'mixed_float16'
+        """
+        return cls("training", default, layers or {}, reasons or {})
+
+    @classmethod
+    def deployment(
+        cls, default: str = "int8", layers: Mapping[str, str] | None = None, reasons: Mapping[str, str] | None = None
+    ) -> Self:
+        """Make a plan of number formats, for models that are to be exported.
+
+        Args:
+            default: One of ``DEPLOYMENT_PRECISIONS``.
+            layers: Layer path to number format, for the layers that differ.
+            reasons: Layer path to why.
+
+        Returns:
+            The plan.
+
+        Raises:
+            UnknownPrecisionError: A precision is none of these.
+
+        Example:
+            >>> PrecisionPlan.deployment("int8").precision_of("anything")
+            'int8'
+        """
+        return cls("deployment", default, layers or {}, reasons or {})
+
+    @classmethod
+    def from_patterns(cls, patterns: Mapping[str, str], paths: Iterable[str], *, kind: Kind, default: str) -> Self:
+        """Make a plan from regular expressions, resolved once against the paths of a model.
+
+        Args:
+            patterns: Regular expression, matched against the whole path, to precision.
+            paths: The layer paths of the model, as ``kp.layer_paths(model)`` gives them.
+            kind: ``"training"`` or ``"deployment"``.
+            default: The precision of every layer that no pattern matches.
+
+        Returns:
+            A plan of exact paths; the patterns are its reasons.
+
+        Raises:
+            PlanError: A pattern is no regular expression, matches no layer, or claims a layer
+                that another pattern claims too.
+
+        Example:
+            >>> plan = PrecisionPlan.from_patterns(
+            ...     {"block_./.*": "int8"}, ["stem", "block_1/conv"], kind="deployment", default="float32"
+            ... )
+            >>> dict(plan.layers)
+            {'block_1/conv': 'int8'}
+        """
+        names = list(paths)
+        layers: dict[str, str] = {}
+        claimed: dict[str, str] = {}
+        for pattern, precision in patterns.items():
+            for path in _matches(pattern, names):
+                if path in claimed:
+                    raise PlanError(
+                        f"Expected each layer to be claimed by one pattern. Received: '{path}' is matched by "
+                        f"'{claimed[path]}' and by '{pattern}'. Narrow one of them."
+                    )
+                claimed[path], layers[path] = pattern, precision
+        return cls(kind, default, layers, {path: f"matches '{pattern}'" for path, pattern in claimed.items()})
+
+    def precision_of(self, path: str) -> str:
+        """Return the precision that the layer at ``path`` gets.
+
+        Args:
+            path: A layer path.
+
+        Returns:
+            Its own precision, or the default.
+        """
+        return self.layers.get(path, self.default)
+
+    def resolve(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return the precision of every layer of a model.
+
+        Args:
+            paths: The layer paths of the model.
+
+        Returns:
+            Path to precision, in the order of ``paths``.
+
+        Raises:
+            UnknownLayerError: The plan names a layer that is not among ``paths``.
+
+        Example:
+            >>> PrecisionPlan.training(layers={"head": "float32"}).resolve(["stem", "head"])
+            {'stem': 'float32', 'head': 'float32'}
+        """
+        known = list(paths)
+        for path in self.layers:
+            if path not in known:
+                hint = nearest(path, known) or "kp.layer_paths(model) lists them."
+                raise UnknownLayerError(
+                    f"Expected layers of the model. Received: a plan that names '{path}', which it does not have. {hint}"
+                )
+        return {path: self.precision_of(path) for path in known}
+
+    def expect(self, kind: Kind) -> Self:
+        """Return this plan if it is of ``kind``.
+
+        Args:
+            kind: The kind that the calling verb takes.
+
+        Returns:
+            The plan itself.
+
+        Raises:
+            PlanKindError: It is of the other kind; the message names the verb that takes it.
+        """
+        if self.kind != kind:
+            raise PlanKindError(
+                f"Expected a {kind} plan. Received: a {self.kind} plan, which is for {_VERBS[self.kind]}."
+            )
+        return self
+
+    def with_layers(self, layers: Mapping[str, str], reasons: Mapping[str, str] | None = None) -> Self:
+        """Return a copy in which some layers have another precision.
+
+        Args:
+            layers: Layer path to precision.
+            reasons: Layer path to why.
+
+        Returns:
+            The new plan.
+        """
+        return replace(self, layers={**self.layers, **layers}, reasons={**self.reasons, **(reasons or {})})
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the plan as JSON.
+
+        Args:
+            path: Where it goes; its folder must exist.
+
+        Returns:
+            The path.
+
+        Raises:
+            DestinationError: The path cannot be written.
+        """
+        return save_document(path, _FORMAT, _VERSION, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a plan that ``save`` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The plan.
+
+        Raises:
+            FileFormatError: The file is no plan, or holds something that this version does not know.
+            FileNotFoundError: There is no such file.
+        """
+        return cls.from_json(load_document(path, _FORMAT, _VERSION))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of the plan as JSON holds them.
+
+        Returns:
+            ``kind``, ``default``, ``layers`` and ``reasons``.
+        """
+        return {"kind": self.kind, "default": self.default, "layers": dict(self.layers), "reasons": dict(self.reasons)}
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Self:
+        """Return the plan that ``to_json`` described.
+
+        Args:
+            fields: What was read.
+
+        Returns:
+            The plan.
+
+        Raises:
+            FileFormatError: A field is missing, unknown, or of a value that no plan can have.
+        """
+        fields.refuse_others("format", "version", "kind", "default", "layers", "reasons")
+        kind = fields.get("kind", str)
+        try:
+            return cls(kind, fields.get("default", str), fields.texts("layers"), fields.texts("reasons", {}))
+        except PlanError as error:
+            raise FileFormatError(f"{fields.source}: {error}") from error
+
+
+def check_precision(precision: object, kind: Kind, what: str) -> None:
+    """Raise unless ``precision`` is one that plans of ``kind`` carry.
+
+    Args:
+        precision: The name to check.
+        kind: ``"training"`` or ``"deployment"``.
+        what: What it is the precision of, for the message.
+
+    Raises:
+        UnknownPrecisionError: It is not; the message names the known ones, and the verb that
+            takes the one asked for, if there is such a verb.
+    """
+    if precision in _KNOWN[kind]:
+        return
+    other: Kind = "deployment" if kind == "training" else "training"
+    known = ", ".join(_KNOWN[kind])
+    if precision in _KNOWN[other]:
+        hint = f"'{precision}' is a {other} precision: it is for {_VERBS[other]}."
+    else:
+        hint = nearest(str(precision), _KNOWN[kind])
+    raise UnknownPrecisionError(
+        f"Expected {what} to be one of the {kind} precisions {known}. Received: {precision!r}. {hint}".rstrip()
+    )
+
+
+def _matches(pattern: str, paths: list[str]) -> list[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise PlanError(f"Expected a regular expression. Received: '{pattern}' ({error}).") from error
+    found = [path for path in paths if compiled.fullmatch(path)]
+    if not found:
+        hint = nearest(pattern, paths)
+        raise PlanError(
+            f"Expected every pattern to match a layer. Received: '{pattern}', which matches none of {len(paths)} layers. {hint}".rstrip()
+        )
+    return found

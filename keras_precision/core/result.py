@@ -1,0 +1,318 @@
+"""Measurement, Environment and Result: what every verb that looks at something gives back."""
+
+import functools
+import importlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from keras_precision.core.environment import Environment
+from keras_precision.core.errors import FileFormatError, NotMeasuredError, nearest
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.system.files import check_exists, write_whole
+from keras_precision.core.system.json_documents import Fields, decode_number, document, encode_number, parse_document
+
+__all__ = ["Measurement", "Result", "Value"]
+
+Value = float | int | str | None
+"""What is measured: a number, a text (an operator's type, say), or None for 'unknown'."""
+
+_FORMAT, _VERSION = "keras_precision.result", 1
+# Version 1 (2026-11): name, environment, plan, measurements as rows, notes.
+_LOG_FORMAT, _LOG_VERSION = "keras_precision.result-log", 1
+# Version 1 (2026-11): a line with name, environment, plan and notes; then a line for each row.
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One tidy row.
+
+    Attributes:
+        subject: What was measured: ``"fit"``, a layer path, an operator, a file.
+        metric: What of it; ``METRICS`` says its unit and meaning.
+        value: The figure; None if it could not be known.
+        step: The training step or epoch that it belongs to; None for a summary.
+    """
+
+    subject: str
+    metric: str
+    value: Value
+    step: int | None = None
+
+    def __post_init__(self) -> None:
+        """Turn NumPy's scalars, and truth values, into Python's numbers: files hold no others."""
+        item = getattr(self.value, "item", None)
+        value = self.value if item is None else item()
+        object.__setattr__(self, "value", int(value) if isinstance(value, bool) else value)
+
+    def to_json(self) -> list[Any]:
+        """Return the row as JSON holds it.
+
+        Returns:
+            Subject, metric, value and step.
+        """
+        return [self.subject, self.metric, encode_number(self.value), self.step]
+
+    def log_line(self) -> str:
+        """Return the row as a line of a log.
+
+        Returns:
+            JSON, and the end of the line.
+        """
+        return json.dumps(self.to_json(), allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured, where, and under which plan: a value that saves and loads.
+
+    Attributes:
+        name: What a table calls it.
+        measurements: The rows, in the order in which they were made.
+        environment: Machine, versions, and how each figure was got.
+        plan: The precision plan that was in force, as realised; None if it cannot be told.
+        notes: What a reader should know: what could not be measured, what was relaxed.
+
+    Example:
+        >>> result = Result("run", (Measurement("fit", "skipped_steps", 2),))
+        >>> result.value("skipped_steps")
+        2
+    """
+
+    name: str
+    measurements: tuple[Measurement, ...] = ()
+    environment: Environment = field(default_factory=Environment)
+    plan: PrecisionPlan | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make the sequences immutable."""
+        object.__setattr__(self, "measurements", tuple(self.measurements))
+        object.__setattr__(self, "notes", tuple(self.notes))
+
+    def __iter__(self) -> Iterator[Measurement]:
+        """Iterate over the measurements."""
+        return iter(self.measurements)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the tables of ``kp.render(result, "html")``."""
+        # A value knows nothing of what shows it: this is looked up where a notebook asks, and nowhere else.
+        return str(importlib.import_module("keras_precision.report.render").render(self, "html"))
+
+    @functools.cached_property
+    def _by_metric(self) -> Mapping[str, tuple[Measurement, ...]]:
+        """The rows of each metric: a report looks hundreds of them up, among those of 100,000 steps."""
+        found: dict[str, list[Measurement]] = {}
+        for row in self.measurements:
+            found.setdefault(row.metric, []).append(row)
+        return {metric: tuple(rows) for metric, rows in found.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy the fields alone."""
+        return {name: value for name, value in vars(self).items() if name != "_by_metric"}
+
+    def select(self, metric: str, subject: str | None = None) -> tuple[Measurement, ...]:
+        """Return the rows of one metric.
+
+        Args:
+            metric: The metric.
+            subject: Only rows of this subject; None for all.
+
+        Returns:
+            The rows, in order.
+        """
+        rows = self._by_metric.get(metric, ())
+        return rows if subject is None else tuple(row for row in rows if row.subject == subject)
+
+    def value(self, metric: str, subject: str | None = None) -> Any:
+        """Return the figure that stands for a metric: its summary, else its last step.
+
+        Args:
+            metric: The metric, such as ``"skipped_steps"``.
+            subject: Only of this subject; needed where several were measured.
+
+        Returns:
+            The figure; None if it was looked for and could not be known.
+
+        Raises:
+            NotMeasuredError: Nobody measured it, or several subjects have it and none is named.
+
+        Example:
+            >>> Result("run", (Measurement("fit", "loss_scale", 32768.0, step=1),)).value("loss_scale")
+            32768.0
+        """
+        rows = self.select(metric, subject)
+        if not rows:
+            known = sorted({row.metric for row in self.measurements})
+            of = f" of '{subject}'" if subject else ""
+            hint = nearest(metric, known) or f"It holds: {', '.join(known) or 'nothing'}."
+            raise NotMeasuredError(
+                f"Expected a metric that the result '{self.name}' holds. Received: '{metric}'{of}. {hint}"
+            )
+        summaries = [row for row in rows if row.step is None] or rows
+        subjects = {row.subject for row in summaries}
+        if len(subjects) > 1:
+            raise NotMeasuredError(
+                f"Expected one subject. Received: '{metric}', which the result '{self.name}' holds for "
+                f"{len(subjects)} of them. Name one: {', '.join(sorted(subjects)[:5])}."
+            )
+        return summaries[-1].value
+
+    def get(self, metric: str, default: Value = None) -> Any:
+        """Return ``value(metric)``, or ``default`` where nobody measured it.
+
+        Args:
+            metric: The metric.
+            default: What stands for a metric that is absent.
+
+        Returns:
+            The figure.
+        """
+        return self.value(metric) if self.select(metric) else default
+
+    def series(self, metric: str, subject: str | None = None) -> tuple[list[int], list[Any]]:
+        """Return how a metric went from step to step.
+
+        Args:
+            metric: The metric.
+            subject: Only of this subject.
+
+        Returns:
+            The steps, and the figure at each: two lists of one length.
+        """
+        rows = [row for row in self.select(metric, subject) if row.step is not None]
+        return [row.step for row in rows if row.step is not None], [row.value for row in rows]
+
+    def with_measurements(self, rows: Iterable[Measurement], notes: Iterable[str] = ()) -> Self:
+        """Return a copy with more rows.
+
+        Args:
+            rows: The rows to add.
+            notes: Notes to add.
+
+        Returns:
+            The new result.
+        """
+        return replace(self, measurements=(*self.measurements, *rows), notes=(*self.notes, *notes))
+
+    def joined(self, other: "Result") -> Self:
+        """Return a copy that also holds what another result measured of the same thing.
+
+        Args:
+            other: The other result; where both hold the same row, it is kept once.
+
+        Returns:
+            The new result, with this one's name and plan.
+        """
+        known = {(row.subject, row.metric, row.step) for row in self.measurements}
+        rows = [row for row in other.measurements if (row.subject, row.metric, row.step) not in known]
+        joined = self.with_measurements(rows, [note for note in other.notes if note not in self.notes])
+        return replace(joined, environment=self.environment.with_sources(other.environment.sources))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result as JSON.
+
+        Args:
+            path: Where it goes; its folder must exist.
+
+        Returns:
+            The path.
+
+        Raises:
+            DestinationError: The path cannot be written.
+        """
+        return write_whole(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return what ``save`` writes.
+
+        Returns:
+            JSON, as UTF-8.
+        """
+        rows = {"measurements": [row.to_json() for row in self.measurements]}
+        return document(_FORMAT, _VERSION, self._head() | rows)
+
+    def log_header(self) -> str:
+        """Return the first line of a log: a file to which rows are appended while they are measured.
+
+        Returns:
+            JSON, and the end of the line; ``Measurement.log_line`` makes the lines that follow.
+        """
+        return json.dumps({"format": _LOG_FORMAT, "version": _LOG_VERSION, **self._head()}, allow_nan=False) + "\n"
+
+    def _head(self) -> dict[str, Any]:
+        plan = self.plan.to_json() if self.plan else None
+        return {"name": self.name, "environment": self.environment.to_json(), "plan": plan, "notes": list(self.notes)}
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a result that ``save`` wrote, or the log of a run that did not end.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The result. That of a log has a note which says so, and no row that was cut off.
+
+        Raises:
+            FileFormatError: The file is no result, or holds something that this version does not know.
+            FileNotFoundError: There is no such file.
+        """
+        return cls.from_bytes(check_exists(path, "a saved result").read_bytes(), path)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str | os.PathLike[str]) -> Self:
+        """Read what ``to_bytes`` returned, or the log of a run that did not end.
+
+        Args:
+            content: JSON.
+            path: Where it was read from, for messages.
+
+        Returns:
+            The result.
+
+        Raises:
+            FileFormatError: It is no result, or holds something that this version does not know.
+        """
+        head, _, rest = content.partition(b"\n")
+        if _LOG_FORMAT.encode() in head:
+            fields = parse_document(head, path, _LOG_FORMAT, _LOG_VERSION)
+            rows = _logged_rows(rest, path)
+            return replace(cls._from_fields(fields, rows), notes=("the run did not end: this is what it had written",))
+        fields = parse_document(content, path, _FORMAT, _VERSION)
+        return cls._from_fields(fields, fields.get("measurements", list))
+
+    @classmethod
+    def _from_fields(cls, fields: Fields, rows: list[Any]) -> Self:
+        fields.refuse_others("format", "version", "name", "environment", "plan", "notes", "measurements")
+        path, plan = fields.source, fields.get("plan", (dict, type(None)))
+        return cls(
+            name=fields.get("name", str),
+            measurements=tuple(_row(row, f"{path}: measurements[{index}]") for index, row in enumerate(rows)),
+            environment=Environment.from_json(Fields(fields.get("environment", dict), f"{path}: environment")),
+            plan=None if plan is None else PrecisionPlan.from_json(Fields(plan, f"{path}: plan")),
+            notes=fields.text_list("notes"),
+        )
+
+
+def _logged_rows(lines: bytes, path: str | os.PathLike[str]) -> list[Any]:
+    """The rows of a log; what stands behind the last end of a line was cut off in the midst of writing."""
+    whole, _, _ = lines.rpartition(b"\n")
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise FileFormatError(
+            f"{path}: expected a row of JSON in each line. Received: a damaged one ({error})."
+        ) from error
+
+
+def _row(row: object, source: str) -> Measurement:
+    if not (isinstance(row, list) and len(row) == 4 and isinstance(row[0], str) and isinstance(row[1], str)):
+        raise FileFormatError(f"{source}: expected [subject, metric, value, step]. Received: {row!r}.")
+    step = row[3]
+    if step is not None and (not isinstance(step, int) or isinstance(step, bool)):
+        raise FileFormatError(f"{source}: expected a step that is a whole number or null. Received: {step!r}.")
+    return Measurement(row[0], row[1], decode_number(row[2], source), step)

@@ -1,0 +1,1 @@
+"""Files, processes, output, and optional packages."""

@@ -1,0 +1,130 @@
+"""Files are written whole or not at all."""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from keras_precision.core.errors import DestinationError, nearest
+
+__all__ = ["check_destination", "check_exists", "write_private", "write_whole"]
+
+
+def check_exists(path: str | os.PathLike[str], what: str) -> Path:
+    """Check that there is a file, or a folder, at a path.
+
+    Args:
+        path: Where it is expected.
+        what: What is expected there, such as ``"a model file"``.
+
+    Returns:
+        The path, as a ``pathlib.Path``.
+
+    Raises:
+        FileNotFoundError: There is none; the message offers the nearest names of the same folder.
+    """
+    file = Path(path)
+    if not file.exists():
+        near = nearest(file.name, os.listdir(file.parent)) if file.parent.is_dir() else ""
+        raise FileNotFoundError(f"Expected {what}. Received: '{path}', which does not exist. {near}".rstrip())
+    return file
+
+
+def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None) -> Path:
+    """Check that a file can be written at ``path``, before any work is done.
+
+    Args:
+        path: Where the file is to go. Its folder must exist.
+        suffix: The ending that the file must have, such as ``".tflite"``; None for any.
+
+    Returns:
+        The path, as a ``pathlib.Path``.
+
+    Raises:
+        DestinationError: The folder does not exist, cannot be written, the path is a folder,
+            or it ends in something else.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise DestinationError(f"Expected the path of a file. Received: {path!r}.")
+    destination = Path(path)
+    folder = destination.parent
+    if suffix is not None and destination.suffix != suffix:
+        raise DestinationError(
+            f"Expected a path that ends in '{suffix}'. Received: '{destination}'. Rename it to '{destination.stem}{suffix}'."
+        )
+    if not folder.is_dir():
+        raise DestinationError(
+            f"Expected a folder that exists. Received: '{destination}', whose folder '{folder}' does not exist. Create it first."
+        )
+    if destination.is_dir():
+        raise DestinationError(
+            f"Expected the path of a file. Received: '{destination}', which is a folder. Add a file name."
+        )
+    try:
+        handle, temporary = _open_beside(destination)
+        os.close(handle)
+        temporary.unlink()
+    except OSError as error:
+        raise DestinationError(
+            f"Expected a folder that can be written. Received: '{destination}', whose folder refuses new files "
+            f"({error.strerror or error}). Choose another folder or name, or change its permissions."
+        ) from error
+    return destination
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
+    """Write ``content`` to ``path`` so that no reader ever sees a part of it.
+
+    The content goes to a temporary file beside ``path``, is flushed to the disk, and then takes
+    the name: an interruption at any moment leaves the old file, or none.
+
+    Args:
+        path: Where the file is to go.
+        content: Bytes, or text that is written as UTF-8.
+
+    Returns:
+        The path, as a ``pathlib.Path``.
+
+    Raises:
+        DestinationError: As ``check_destination``.
+        OSError: The disk is full, or fails.
+    """
+    destination = check_destination(path)
+    data = content.encode() if isinstance(content, str) else content
+    target = Path(os.path.realpath(destination))  # the file behind a link, not the link
+    handle, temporary = _open_beside(target)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return destination
+
+
+def write_private(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a new file that no other user can read or replace; its folder must be private as well.
+
+    A pickle runs code where it is read: whoever could write one would run theirs.
+
+    Args:
+        path: Where the file is to go.
+        content: What it is to hold.
+
+    Raises:
+        FileExistsError: There is something at the path already.
+    """
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(content)
+
+
+def _open_beside(destination: Path) -> tuple[int, Path]:
+    """Open a new file beside ``destination``; return its descriptor and its path."""
+    temporary = destination.parent / f".{destination.name}.{secrets.token_hex(8)}"
+    # 0o666 and not mkstemp's 0o600: the file gets the permissions that ``open`` would give it.
+    return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), temporary

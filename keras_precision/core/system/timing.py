@@ -1,0 +1,85 @@
+"""Timing of calls, and what a set of times says."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision.core.errors import DataError, InputError
+
+__all__ = ["Spread", "spread", "time_calls"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a set of figures lies.
+
+    Attributes:
+        count: How many.
+        median: Half of them are below.
+        p5: 5 % of them are below (linear interpolation between order statistics).
+        p95: 95 % of them are below.
+    """
+
+    count: int
+    median: float
+    p5: float
+    p95: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Return median and percentiles of ``values``.
+
+    Args:
+        values: At least one figure.
+
+    Returns:
+        Their spread.
+
+    Raises:
+        DataError: There is no value.
+
+    Example:
+        >>> spread([1.0, 2.0, 3.0]).median
+        2.0
+    """
+    array = np.asarray(list(values), dtype=np.float64)
+    if array.size == 0:
+        raise DataError("Expected at least one figure. Received: none.")
+    low, middle, high = np.percentile(array, (5, 50, 95))
+    return Spread(array.size, float(middle), float(low), float(high))
+
+
+def time_calls(
+    call: Callable[[int], object], *, warmup: int, min_calls: int, min_seconds: float
+) -> npt.NDArray[np.float64]:
+    """Time a call again and again, after a warm-up.
+
+    Args:
+        call: What to time; it is given the number of the call, from 0, and must return only when
+            its work is done (an asynchronous backend must be waited for).
+        warmup: Calls made before timing begins.
+        min_calls: Calls timed at the least.
+        min_seconds: Seconds timed at the least.
+
+    Returns:
+        The time of each call in milliseconds, in order.
+
+    Raises:
+        InputError: A number is negative, or no call would be timed.
+    """
+    if warmup < 0 or min_calls < 1 or min_seconds < 0:
+        raise InputError(
+            f"Expected warmup >= 0, min_calls >= 1 and min_seconds >= 0. Received: {warmup}, {min_calls} and {min_seconds}."
+        )
+    for number in range(warmup):
+        call(number)
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < min_calls or time.perf_counter() - began < min_seconds:
+        start = time.perf_counter_ns()
+        call(len(times))
+        times.append((time.perf_counter_ns() - start) / 1e6)
+    return np.asarray(times)

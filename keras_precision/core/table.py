@@ -1,0 +1,86 @@
+"""Table: rows as they are read, whatever draws them."""
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keras_precision.core.metrics import metric_of
+from keras_precision.core.result import Value
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+__all__ = ["UNKNOWN", "Table", "formatted"]
+
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, ready to be drawn: by ``rich``, in a notebook, or by ``kp.render``.
+
+    Attributes:
+        title: What it shows.
+        header: One heading per column.
+        rows: Cells, as text.
+        notes: What a reader should know.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __rich__(self) -> "Group":
+        """Return what ``rich.print`` draws."""
+        from rich.console import Group
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        drawn = RichTable(title=Text(self.title), title_justify="left")
+        for index, title in enumerate(self.header):
+            drawn.add_column(Text(title), justify="left" if index == 0 else "right", overflow="fold")
+        for row in self.rows:
+            drawn.add_row(*map(Text, row))
+        return Group(drawn, *map(Text, self.notes))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows, and ``kp.render(..., "html")`` draws: no styles, no scripts, names escaped."""
+        head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in self.header)
+        lines = [f"<table><caption>{html.escape(self.title)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+        for first, *others in self.rows:
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in others)
+            lines.append(f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>')
+        lines += ["</tbody></table>", *(f"<p>{html.escape(note)}</p>" for note in self.notes)]
+        return "\n".join(lines)
+
+
+def formatted(metric: str, value: Value) -> str:
+    """Return a figure as tables show it, with its unit.
+
+    Args:
+        metric: What it is a figure of.
+        value: The figure.
+
+    Returns:
+        Three significant digits for times and rates, whole numbers for counts, percent for
+        shares; a dash for what is not known.
+
+    Example:
+        >>> formatted("step_time_ms", 12.3456), formatted("accuracy", 0.9815)
+        ('12.3 ms', '98.15 %')
+    """
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, str):
+        return value
+    known = metric_of(metric)
+    bare = metric.removeprefix("val_")
+    if bare in ("accuracy", "agreement"):
+        return f"{100 * value:.2f} %"
+    if known.unit == "B":
+        return f"{value / 1e3:,.1f} kB"
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value):,} {known.unit}".rstrip()
+    digits = f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+    return f"{digits} {known.unit}".rstrip()

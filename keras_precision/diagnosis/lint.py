@@ -1,0 +1,41 @@
+"""lint: what a model's graph says, without data."""
+
+from typing import Any
+
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.layer_facts import facts_of
+from keras_precision._adapters.tracing.operations import traced
+from keras_precision.findings.finding import Finding, in_order
+from keras_precision.findings.graph_rules import graph_findings
+from keras_precision.findings.static_rules import facts_findings
+
+__all__ = ["lint"]
+
+
+def lint(model: Any) -> tuple[Finding, ...]:
+    """Find what goes wrong in low precision by reading a model's graph, without data.
+
+    It sees what statistics on the outputs of layers cannot: sums accumulated in half precision, softmax or exp without
+    the maximum subtracted, ``log(softmax)``, a variance as a difference of squares, an epsilon that is 0 in float16, casts
+    back and forth, constants beyond float16. A model in float32 gets the same as ``info``: they would matter there.
+
+    Args:
+        model: A built functional or sequential model of Keras 3 or tf_keras. It is traced as for training, as a jaxpr,
+            a TensorFlow graph, or the operations that PyTorch dispatches; nothing of it is changed.
+
+    Returns:
+        The findings, the worst first; each names the layer, and the line where it is of the user's own code.
+
+    Raises:
+        ModelError: The model is subclassed, not built, or no Keras model.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, dtype="float16", name="head")])
+        >>> [(finding.code, finding.subject) for finding in lint(model)][0]
+        ('plain-float16', 'head')
+    """
+    adapter = adapter_of(model)
+    graph = traced(adapter, model)
+    facts = facts_findings(facts_of(adapter, model), on_accelerator=bool(adapter.compute.device))
+    return in_order((*facts, *graph_findings(graph)))

@@ -1,0 +1,166 @@
+"""compare_paths: which way of computing makes a run differ from its FP32 baseline."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from keras_precision._adapters import adapter_for_file, adapters_in_use
+from keras_precision.core.errors import InputError
+from keras_precision.core.plan import PrecisionPlan, check_precision
+from keras_precision.core.result import Measurement, Result
+from keras_precision.experiments.path_run import PathRun
+from keras_precision.experiments.task import check_build, check_data
+from keras_precision.experiments.worker import Worker, packed
+
+__all__ = ["compare_paths"]
+
+_TELLS = 0.5  # with the path off, at most this share of the difference is left
+
+
+@dataclass(frozen=True)
+class _Path:
+    """A way of computing that can be turned off.
+
+    Attributes:
+        off: Settings that the child makes before it builds.
+        environment: Variables of the child.
+    """
+
+    off: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+_PATHS: dict[str, dict[str, _Path]] = {
+    "tensorflow": {
+        "jit": _Path(("jit",)),
+        "oneDNN": _Path(environment={"TF_ENABLE_ONEDNN_OPTS": "0"}),
+        "TF32": _Path(("tf32",)),
+    },
+    "jax": {
+        "jit": _Path(("jit",)),
+        "oneDNN": _Path(environment={"XLA_FLAGS": "--xla_cpu_use_onednn=false"}),
+        "XNNPACK": _Path(environment={"XLA_FLAGS": "--xla_cpu_use_xnnpack=false"}),
+        "TF32": _Path(("tf32",)),
+    },
+    "torch": {"jit": _Path(("jit",)), "oneDNN": _Path(("mkldnn",)), "TF32": _Path(("tf32",))},
+}
+
+
+def compare_paths(
+    build: Any,
+    data: Any,
+    precision: str | PrecisionPlan = "mixed_float16",
+    *,
+    steps: int = 8,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> Result:
+    """Say which way of computing makes a run differ from its baseline in float32.
+
+    The run is trained for a few steps in a process of its own, and so is its baseline, in float32 with everything
+    turned off. Then the run is trained again and again, each time with one way of computing turned off: compilation (jit),
+    the kernels of oneDNN and XNNPACK, and TF32, as far as the backend has them. The way to blame is the one without
+    which the losses come back to the baseline. All trainings begin with the same weights and see the same batches.
+
+    Args:
+        build: A function that returns a compiled model, or ``"module:function"``.
+        data: ``(x, y)`` of arrays, or a function that makes them.
+        precision: A policy or a training plan, for the run.
+        steps: Training steps of each.
+        batch_size: Samples a batch.
+        seed: For weights and dropout.
+
+    Returns:
+        A result with the row ``loss_difference`` for ``"run"``, and for each way as ``"without oneDNN"``: the largest difference
+        from the baseline's loss, over the steps, as a share of it. Its notes name the way to blame, if there is one.
+
+    Raises:
+        InputError: An argument cannot be used.
+        DataError: There are no data.
+        WorkerError: The run itself, or its baseline, failed. A way that cannot be turned off is unknown, and a note says why.
+    """
+    task = check_build(build), check_data(data, "data")
+    _check(precision, steps, batch_size)
+    adapter = adapter_for_file()
+    legacy = (
+        any(each.keras.__name__ == "tf_keras" for each in adapters_in_use()) and adapter.compute.name == "tensorflow"
+    )
+    paths = _PATHS["tensorflow" if legacy else adapter.compute.name]
+    settings = (steps, batch_size, seed)
+    baseline = _losses("baseline", task, "float32", tuple(_switches(paths)), settings, {})
+    run = _losses("run", task, precision, (), settings, {})
+    differences: dict[str, float | None] = {"run": _difference(run, baseline)}
+    notes: list[str] = []
+    for name, path in paths.items():
+        if name == "TF32" and adapter.compute.tf32 is None:
+            differences[f"without {name}"] = None  # this device has none
+            continue
+        try:
+            losses = _losses(f"without {name}", task, precision, path.off, settings, _added(path.environment))
+        except RuntimeError as error:  # a WorkerError: a flag, say, that this version does not know
+            notes.append(f"{name} could not be turned off: {str(error).splitlines()[0]}")
+            differences[f"without {name}"] = None
+            continue
+        differences[f"without {name}"] = _difference(losses, baseline)
+    rows = tuple(Measurement(name, "loss_difference", value) for name, value in differences.items())
+    return Result("paths", rows, adapter.compute.environment(), notes=(_verdict(differences), *notes))
+
+
+def _check(precision: str | PrecisionPlan, steps: int, batch_size: int) -> None:
+    if isinstance(precision, PrecisionPlan):
+        precision.expect("training")
+    else:
+        check_precision(precision, "training", "precision")
+    for name, count in (("steps", steps), ("batch_size", batch_size)):
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InputError(f"Expected {name} to be a whole number >= 1. Received: {count!r}.")
+
+
+def _added(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables for a child: flags of XLA behind those that are set already."""
+    flags = (
+        {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {environment['XLA_FLAGS']}".strip()}
+        if "XLA_FLAGS" in environment
+        else {}
+    )
+    return {**environment, **flags}
+
+
+def _switches(paths: Mapping[str, _Path]) -> Sequence[str]:
+    return [switch for path in paths.values() for switch in path.off]
+
+
+def _losses(
+    name: str,
+    task: tuple[Any, Any],
+    precision: str | PrecisionPlan,
+    off: Sequence[str],
+    settings: tuple[int, int, int],
+    environment: Mapping[str, str],
+) -> list[float]:
+    """Train in a child; return the loss of each step."""
+    build, data = task
+
+    def serve(channel: Any) -> PathRun:  # noqa: ARG001 - a child is always given one
+        return PathRun(build, data, precision, tuple(off))
+
+    backend = adapter_for_file().compute.name
+    with Worker(packed(serve, "build and data"), name, backend, environment) as worker:
+        return [float(loss) for loss in worker.ask("losses", *settings)]
+
+
+def _difference(losses: Sequence[float], baseline: Sequence[float]) -> float:
+    shares = [abs(one - other) / max(abs(other), 1e-12) for one, other in zip(losses, baseline, strict=True)]
+    return max((math.inf if math.isnan(share) else share for share in shares), default=0.0)
+
+
+def _verdict(differences: Mapping[str, float | None]) -> str:
+    run = differences["run"] or 0.0
+    known = {name: value for name, value in differences.items() if name != "run" and value is not None}
+    best = min(known, key=lambda name: known[name], default=None)
+    if best is not None and run > 0 and known[best] <= _TELLS * run:
+        path = best.removeprefix("without ")
+        return f"{path} makes the difference: {run:.3g} of the baseline's loss with it, {known[best]:.3g} without."
+    return f"No single way of computing makes the difference of {run:.3g}: the precision itself does, or several do together."

@@ -1,0 +1,197 @@
+"""Answering: deployed forms of one model, asked for answers and timed by turns."""
+
+import os
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision import edge
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.data.samples import read_samples
+from keras_precision.core.errors import DataError
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.result import Result
+from keras_precision.export.onnx.export import export_onnx
+from keras_precision.export.openvino import export_openvino
+from keras_precision.export.tflite import export_tflite
+from keras_precision.mixed_precision.apply_plan import apply_plan
+from keras_precision.runtimes.registry import open_runtime
+
+__all__ = ["RUNTIME_EXPORTS", "Answering", "KerasForm", "RuntimeForm", "TfliteForm", "Turner"]
+
+Array = npt.NDArray[Any]
+Call = Callable[[int], object]
+
+
+class Answering(ABC):
+    """A form of a model that answers.
+
+    Attributes:
+        name: ``target:precision``.
+        size: Bytes of its file.
+    """
+
+    name: str
+    size: int
+
+    @abstractmethod
+    def answers(self) -> Array:
+        """Return the answers to all samples."""
+
+    @abstractmethod
+    def caller(self) -> Call:
+        """Return what answers the n-th sample, made anew: two of them differ a little in speed."""
+
+    @abstractmethod
+    def batch_caller(self, size: int) -> tuple[Call, int]:
+        """Return what answers the n-th batch, and how many samples a call takes."""
+
+    @abstractmethod
+    def result(self) -> Result:
+        """Return an empty result with plan and environment."""
+
+
+class TfliteForm(Answering):
+    """A ``.tflite`` file, on one thread."""
+
+    def __init__(self, model: Any, precision: str, x: Any, representative: Any, folder: os.PathLike[str]) -> None:
+        self.name = f"tflite:{precision}"
+        path = Path(folder) / f"{precision}.tflite"
+        self._written = export_tflite(model, path, precision, representative_dataset=representative)
+        self._path, self.size = path, path.stat().st_size
+        self._inputs = list(read_samples(x, adapter_of(model).inputs(model)).values())
+
+    def answers(self) -> Array:
+        """Return the answers to all samples, as real numbers."""
+        return _one(self._session().predict(self._inputs), self.name)
+
+    def caller(self) -> Call:
+        """Return what answers one sample."""
+        session = self._session()
+        samples = list(session.samples([array[:_SAMPLES] for array in self._inputs]))
+        return lambda number: session.run(samples[number % len(samples)])
+
+    def batch_caller(self, size: int) -> tuple[Call, int]:
+        """Return what answers a batch, and its size."""
+        return self.caller(), 1
+
+    def result(self) -> Result:
+        """Return a result without figures."""
+        return Result(self.name, (), self._written.environment, self._written.plan, self._written.notes)
+
+    def _session(self) -> edge.Session:
+        return edge.Session(self._path)
+
+
+class RuntimeForm(TfliteForm):
+    """A file of another runtime, on one thread."""
+
+    def __init__(
+        self, target: str, model: Any, precision: str, x: Any, representative: Any, folder: os.PathLike[str]
+    ) -> None:
+        self.name = f"{target}:{precision}"
+        export, suffix = RUNTIME_EXPORTS[target]
+        self._path = Path(folder) / f"{precision}{suffix}"
+        self._written = export(model, self._path, precision, representative)
+        self.size = self._written.value("size_bytes")
+        self._inputs = list(read_samples(x, adapter_of(model).inputs(model)).values())
+
+    def _session(self) -> edge.Session:
+        return open_runtime(self._path)
+
+
+RUNTIME_EXPORTS: dict[str, tuple[Callable[..., Result], str]] = {
+    "onnx": (export_onnx, ".onnx"),
+    "openvino": (export_openvino, ".xml"),
+}
+"""Targets other than TensorFlow Lite, with the verb that writes their files, and how those end."""
+
+
+class KerasForm(Answering):
+    """The Keras model itself, in a policy."""
+
+    def __init__(self, model: Any, precision: str, x: Any) -> None:
+        self.name = f"keras:{precision}"
+        self._adapter, self._plan = adapter_of(model), PrecisionPlan.training(precision)
+        self._given, self._model = model, apply_plan(model, self._plan)
+        self._inputs = list(read_samples(x, self._adapter.inputs(model)).values())
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.keras"
+            self._model.save(path)
+            self.size = path.stat().st_size
+
+    def answers(self) -> Array:
+        """Return the answers to all samples, as real numbers."""
+        return _one(self._adapter.predict(self._model, self._packed(self._model, self._inputs), 32), self.name)
+
+    def caller(self) -> Call:
+        """Return what answers one sample."""
+        return self._caller(apply_plan(self._given, self._plan), 1)[0]
+
+    def batch_caller(self, size: int) -> tuple[Call, int]:
+        """Return what answers a batch, and its size."""
+        return self._caller(self._model, size)
+
+    def result(self) -> Result:
+        """Return a result without figures."""
+        return Result(self.name, (), self._adapter.compute.environment(), self._plan)
+
+    def _caller(self, model: Any, size: int) -> tuple[Call, int]:
+        count = min(size, len(self._inputs[0]))
+        starts = range(0, len(self._inputs[0]) - count + 1, count)[:_SAMPLES]
+
+        def call(number: int) -> object:
+            start = starts[number % len(starts)]
+            return model.predict_on_batch(self._packed(model, [each[start : start + count] for each in self._inputs]))
+
+        return call, count
+
+    def _packed(self, model: Any, arrays: Sequence[Array]) -> Any:
+        return self._adapter.packed(model, arrays)
+
+
+class Turner:
+    """Calls a form by turns, as a process of a training does.
+
+    Args:
+        call: What is called, with the number of the call.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call, self._number = call, 0
+
+    def ask(self, method: str, *args: Any, deadline: float | None = None) -> list[float]:
+        """Return the milliseconds of so many calls.
+
+        Args:
+            method: ``"take_turns"`` or ``"turn"``; ``"stop"`` does nothing.
+            *args: How many.
+            deadline: Not heeded: calls are short.
+        """
+        times = []
+        for _ in range(args[0] if args else 0):
+            began = time.perf_counter_ns()
+            self._call(self._number)
+            times.append((time.perf_counter_ns() - began) / 1e6)
+            self._number += 1
+        return times
+
+    def close(self) -> None:
+        """There is no process to end."""
+
+
+_SAMPLES = 64  # that calls go through in turn
+
+
+def _one(answers: Any, name: str) -> Array:
+    if isinstance(answers, list | dict):
+        raise DataError(
+            f"Expected a model with one output. Received: '{name}' with {len(answers)}. Compare a model for each output."
+        )
+    return np.asarray(answers)

@@ -1,0 +1,139 @@
+"""find_unstable_layers: lowers layers by bisection, and tells which must stay in float32."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision.core.errors import InputError, ModelError
+from keras_precision.core.plan import PrecisionPlan, check_precision
+from keras_precision.core.result import Measurement, Result
+from keras_precision.experiments.bisection import smallest_high
+from keras_precision.experiments.task import check_data, is_arrays, made
+from keras_precision.mixed_precision.apply_plan import apply_plan
+
+__all__ = ["find_unstable_layers"]
+
+
+def find_unstable_layers(
+    build: Any,
+    data: Any,
+    precision: str = "mixed_float16",
+    *,
+    tolerance: float = 0.1,
+    epochs: int = 1,
+    batch_size: int = 32,
+) -> Result:
+    """Find the smallest set of layers that must stay in float32 for a training to keep to its baseline.
+
+    The model is built once. Each run trains a copy of it, with the same weights and the same batches in the same order, in
+    which some layers are lowered. A run is stable if its loss at the end is finite, and at most ``tolerance`` above that
+    of the run in float32. Layers are found one by one, by bisection: k of n in about k log2(n) + k + 2 runs.
+
+    Args:
+        build: A function that returns a compiled functional or sequential model.
+        data: ``(x, y)`` or ``(x, y, weights)`` of arrays, a dataset that can be run through again and again, or a
+            function that makes one of them.
+        precision: What layers are lowered to: ``"mixed_float16"`` or ``"mixed_bfloat16"``.
+        tolerance: How much higher the loss may be, as a share of the baseline's.
+        epochs: Epochs of each run.
+        batch_size: Samples a batch, where the data are arrays.
+
+    Returns:
+        A result whose ``plan`` lowers all other layers, with the reasons; its rows tell of each run (``run 1``, ...)
+        the layers that were lowered, its loss, and whether it was stable. The baseline is the run ``baseline``.
+
+    Raises:
+        InputError: ``build`` is no function, or a number cannot be used.
+        UnknownPrecisionError: ``precision`` is none.
+        DataError: There are no data.
+        ModelError: The model is not compiled, or cannot be copied, or its own baseline has no finite loss.
+
+    Example:
+        >>> def build():
+        ...     import keras
+        ...     model = keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(1e9), keras.layers.Dense(1, name="head")])
+        ...     model.compile(keras.optimizers.SGD(1e-24), "mse")
+        ...     return model
+        >>> found = find_unstable_layers(build, (x_test, y_test), batch_size=64)
+        >>> found.plan.default, found.plan.precision_of("rescaling")
+        ('mixed_float16', 'float32')
+    """
+    _check(build, precision, tolerance, epochs, batch_size)
+    check_data(data, "data")
+    trials = _Trials(build(), data, precision, epochs, batch_size)
+    trials.limit = trials.baseline() * (1 + tolerance) + 1e-7
+    kept = smallest_high(trials.names, trials.is_stable)
+    reasons = dict.fromkeys(kept, f"training in {precision} leaves the baseline where this layer is lowered")
+    plan = PrecisionPlan.training(precision, dict.fromkeys(kept, "float32"), reasons)
+    environment = trials.adapter.compute.environment()
+    notes = (f"{trials.count} runs and a baseline, for {len(kept)} of {len(trials.names)} layers.",)
+    return Result("unstable layers", tuple(trials.rows), environment, plan, notes)
+
+
+def _check(build: Any, precision: str, tolerance: float, epochs: int, batch_size: int) -> None:
+    check_precision(precision, "training", "precision")
+    if not callable(build) or hasattr(build, "fit"):
+        raise InputError(f"Expected a function that returns a compiled model. Received: {type(build).__name__}.")
+    if not isinstance(tolerance, int | float) or not tolerance >= 0:
+        raise InputError(f"Expected tolerance to be a number >= 0. Received: {tolerance!r}.")
+    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InputError(f"Expected {name} to be a whole number >= 1. Received: {count!r}.")
+
+
+class _Trials:
+    """Runs of copies of one model, in different plans."""
+
+    def __init__(self, model: Any, data: Any, precision: str, epochs: int, batch_size: int) -> None:
+        self.adapter = adapter_of(model)
+        if getattr(model, "optimizer", None) is None or not model.built:
+            raise ModelError(f"Expected build to return a model that is built and compiled. Received: '{model.name}'.")
+        self.names = list(layer_paths(model))
+        self.rows: list[Measurement] = []
+        self.count, self.limit = 0, math.inf
+        self._model, self._data, self._precision = model, data, precision
+        self._epochs, self._batch_size = epochs, batch_size
+
+    def baseline(self) -> float:
+        """Run in float32; return the loss at the end."""
+        loss = self._loss(PrecisionPlan.training("float32"))
+        self.rows.append(Measurement("baseline", "loss", loss))
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"Expected a model that trains in float32. Received: '{self._model.name}', whose loss there is {loss}. "
+                "kp.diagnose(model, data) says where it breaks."
+            )
+        return loss
+
+    def is_stable(self, lowered: Sequence[str]) -> bool:
+        """Run with some layers lowered."""
+        self.count += 1
+        high = dict.fromkeys([name for name in self.names if name not in set(lowered)], "float32")
+        loss = self._loss(PrecisionPlan.training(self._precision, high))
+        stable = math.isfinite(loss) and loss <= self.limit
+        subject = f"run {self.count}"
+        self.rows.append(Measurement(subject, "lowered_layers", len(lowered)))
+        self.rows.append(Measurement(subject, "loss", loss))
+        self.rows.append(Measurement(subject, "stable", stable))
+        return stable
+
+    def _loss(self, plan: PrecisionPlan) -> float:
+        """Train a copy in a plan; return its loss on the same data afterwards."""
+        model, data = apply_plan(self._model, plan), made(self._data)
+        with np.errstate(all="ignore"):
+            if not is_arrays(data):
+                model.fit(data, epochs=self._epochs, verbose=0)
+                return _loss_of(model.evaluate(data, verbose=0, return_dict=True))
+            x, y, *weights = data
+            weight = weights[0] if weights else None
+            settings = {"sample_weight": weight, "batch_size": self._batch_size, "verbose": 0}
+            model.fit(x, y, epochs=self._epochs, shuffle=False, **settings)
+            return _loss_of(model.evaluate(x, y, return_dict=True, **settings))
+
+
+def _loss_of(scores: Any) -> float:
+    return float(scores["loss"])

@@ -1,0 +1,1 @@
+"""Compilers and rules of devices that a written file is held against."""

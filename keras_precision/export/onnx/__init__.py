@@ -1,0 +1,1 @@
+"""ONNX Runtime and TensorRT: a model as an ``.onnx`` file."""

@@ -1,0 +1,153 @@
+"""export_onnx: a Keras model as an ``.onnx`` file that was read back and run on ONNX Runtime."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from keras_precision.core.errors import ExportError, InputError, nearest
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.result import Result
+from keras_precision.core.system.files import write_whole
+from keras_precision.export.checks.tensorrt import check_tensorrt
+from keras_precision.export.onnx.graph import onnx_graph
+from keras_precision.export.onnx.job import quantized_graph
+from keras_precision.export.onnx.quantizer import TARGETS, in_float16
+from keras_precision.export.pipeline import ship
+from keras_precision.export.toolchain import Job, Order, Toolchain, check_session
+from keras_precision.runtimes.onnx import OnnxSession, inspect_onnx, read_onnx
+from keras_precision.runtimes.onnx_operators import PRODUCTS
+from keras_precision.runtimes.tflite.file import CARD, EdgeModel
+
+__all__ = ["OnnxToolchain", "export_onnx"]
+
+
+def export_onnx(
+    model: Any,
+    path: str | os.PathLike[str],
+    plan: str | PrecisionPlan | None = None,
+    representative_dataset: Any = None,
+    *,
+    target: Literal["onnxruntime", "tensorrt"] = "onnxruntime",
+    calibration: str = "auto",
+    percentile: float = 99.99,
+    validation_data: Any = None,
+    reduce_range: bool = True,
+    strict: bool = False,
+    overwrite: bool = True,
+) -> Result:
+    """Write a model as an ``.onnx`` file, read it back, and run it on ONNX Runtime.
+
+    The file takes one sample at a time, in float32, and computes in integers where QuantizeLinear
+    and DequantizeLinear say so. Weights are int8, symmetric, with a scale for each channel.
+
+    Args:
+        model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
+        path: Where the file goes, ending in ``.onnx``; its folder must exist. Nothing is written
+            unless all checks pass.
+        plan: ``"float32"``, ``"float16"``, ``"int8"``, or a deployment plan of int8 and float32.
+            None: int8, or, for what ``kp.quantize_aware`` returned, what it was trained for.
+        representative_dataset: Samples to choose the ranges of activations from, as for
+            ``kp.calibrate``, or what that returned. Needed for int8.
+        target: ``"onnxruntime"``, or ``"tensorrt"``, whose rules for explicit quantization the file
+            then obeys; TensorRT itself is not run.
+        calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"``, ``"entropy"`` or
+            ``"auto"``, as for ``kp.export_tflite``.
+        percentile: For that method: the share of values, in percent, that each end keeps.
+        validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
+            agreement with the model, to the result.
+        reduce_range: Whether int8 weights have 7 bits, so that answers are right on every processor: on x86 without VNNI,
+            ONNX Runtime adds products of 8 bits in 16, where they saturate. False, for all 8 bits, is for processors
+            with VNNI or ARM's dot products (``kp.hardware()``). TensorRT's files have all 8.
+        strict: Raise for every operator that is not in the plan's default, not for named layers alone.
+        overwrite: Whether an older file at ``path`` may be replaced.
+
+    Returns:
+        ``operator`` and ``operator_count``, ``input_type``, ``output_type``, ``size_bytes``,
+        ``export_time_s``, and how it was calibrated; the plan that the file realises; notes that
+        name what stayed in float.
+
+    Raises:
+        InputError: An argument is out of range, or the plan does not fit the model or the format.
+        ModelError: The model is subclassed or not built, or an input has a free size.
+        DataError: Representative data are missing, or do not fit.
+        DestinationError: The path cannot be written.
+        ExportError: An operator has no counterpart, or the file does not answer as the model does.
+        PlanNotHonouredError: A layer that the plan names is in another precision.
+        MissingExtraError: A package is missing.
+
+    Example:
+        >>> result = export_onnx(model, "model.onnx", "int8", representative_dataset=x_cal)
+        >>> result.value("operator_count", "MatMul int8")
+        2
+    """
+    if target not in TARGETS:
+        raise InputError(
+            f"Expected target to be one of {', '.join(TARGETS)}. Received: {target!r}. {nearest(str(target), TARGETS)}".rstrip()
+        )
+    toolchain = OnnxToolchain()
+    order = Order(
+        toolchain.decided(plan or "int8"), calibration, percentile, strict, target, asked=plan is not None,
+        reduce_range=reduce_range and target == "onnxruntime",
+    )  # fmt: skip
+    return ship(
+        toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
+    )
+
+
+class OnnxToolchain(Toolchain):
+    """``.onnx`` files on ONNX Runtime."""
+
+    name, suffix, extra = "onnx", ".onnx", "onnx"
+    packages = ("onnx", "onnxruntime", "tf2onnx")
+
+    def export(self, job: Job, path: Path) -> tuple[str, ...]:
+        """Write the file; the float graph is held against the float file before anything is quantized."""
+        graph = onnx_graph(job.source, job.model.name)
+        write_whole(path, graph.SerializeToString())
+        check_session(job.model, OnnxSession(path))
+        notes: tuple[str, ...] = ()
+        if job.measured is not None and "int8" in job.order.precisions:
+            write_whole(path, quantized_graph(graph, job).SerializeToString())
+            if job.order.target == "tensorrt":
+                _check_rules(path)
+                notes = (
+                    "TensorRT itself was not run: the file was run on ONNX Runtime, and held against TensorRT's rules.",
+                )
+        elif job.order.plan.default == "float16":
+            write_whole(path, in_float16(graph).SerializeToString())
+            check_session(job.model, OnnxSession(path))
+        return notes
+
+    def read_back(self, path: Path) -> EdgeModel:
+        """Read the file, and run it once."""
+        return inspect_onnx(path)
+
+    def inscribe(self, path: Path, card: str) -> None:
+        """Put the card among the file's own metadata."""
+        graph = read_onnx(path)
+        graph.metadata_props.add(key=CARD, value=card)
+        write_whole(path, graph.SerializeToString())
+
+    def judged(self, model: EdgeModel, order: Order) -> EdgeModel:
+        """TensorRT fuses what stands between products as it likes: the plan is held against products alone."""
+        if order.target != "tensorrt":
+            return model
+        free = [
+            operator if operator.kernel in PRODUCTS else replace(operator, precision="index")
+            for operator in model.operators
+        ]
+        return replace(model, operators=tuple(free))
+
+    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> OnnxSession:
+        """Open the file with ONNX Runtime."""
+        return OnnxSession(path, threads=threads)
+
+
+def _check_rules(path: Path) -> None:
+    broken = [row for row in check_tensorrt(path).select("rule") if str(row.value).startswith("broken")]
+    if broken:
+        raise ExportError(
+            f"Expected a file that obeys TensorRT's rules. Received: {'; '.join(f'{row.subject}: {row.value}' for row in broken)}. "
+            "Give the layers of these operators float32 in the plan."
+        )

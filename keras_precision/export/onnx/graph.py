@@ -1,0 +1,138 @@
+"""A float ``.tflite`` file as an ONNX graph, with the names of the model's inputs and outputs."""
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_precision.core.errors import ExportError
+from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.optional import require
+from keras_precision.quantization.float_model import FloatFile
+from keras_precision.runtimes.onnx_operators import node_name
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
+
+__all__ = ["onnx_graph"]
+
+_OPSET = 18
+_OPSET_OF_GELU = 20
+
+
+def onnx_graph(source: FloatFile, name: str) -> Any:
+    """Return the model of a float file in ONNX.
+
+    tf2onnx reads the file that the ranges were measured on: batch normalizations are folded, and
+    the tensors are those of the calibration.
+
+    Args:
+        source: The float file.
+        name: The name of the model, for messages.
+
+    Returns:
+        The model, as ``onnx`` has it.
+
+    Raises:
+        ExportError: An operator has no counterpart in ONNX, or the result is not valid.
+        MissingExtraError: ``onnx`` or ``tf2onnx`` is not installed.
+    """
+    onnx = require("onnx", extra="onnx")
+    convert = _tf2onnx()
+    with tempfile.TemporaryDirectory() as folder, captured("tf2onnx"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow's own, of its interpreter that tf2onnx uses
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(source.content)
+        try:
+            model, _ = convert.from_tflite(str(path), opset=_OPSET)
+        except Exception as error:  # tf2onnx raises what it likes; the cause is kept
+            raise ExportError(
+                f"Expected tf2onnx to convert '{name}' to ONNX. Received: {type(error).__name__}: {error}"
+            ) from error
+    _mend_gelu(onnx, model)
+    _refuse_unknown(model, source, name)
+    for number, node in enumerate(model.graph.node):
+        node.name = node_name(node, number)
+    _rename(model.graph, dict(_sides(source)))
+    _order(model.graph.input, [name for _, name in _inputs(source)])
+    _order(model.graph.output, [name for _, name in _outputs(source)])
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _tf2onnx() -> Any:
+    require("tf2onnx", extra="onnx")
+    with captured("tf2onnx"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        return require("tf2onnx.convert", extra="onnx")
+
+
+def _mend_gelu(onnx: Any, model: Any) -> None:
+    """Give TensorFlow Lite's GELU, which tf2onnx hands on as it is, the operator that ONNX has for it."""
+    for node in model.graph.node:
+        if node.op_type == "TFL_GELU":
+            approximate = any(each.name == "approximate" and each.i for each in node.attribute)
+            del node.attribute[:]
+            node.op_type, node.domain = "Gelu", ""
+            node.attribute.append(onnx.helper.make_attribute("approximate", "tanh" if approximate else "none"))
+            main = next(each for each in model.opset_import if not each.domain)
+            main.version = max(main.version, _OPSET_OF_GELU)
+
+
+def _refuse_unknown(model: Any, source: FloatFile, name: str) -> None:
+    """Raise for operators that tf2onnx handed on under the name that they have in TensorFlow Lite."""
+    foreign: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type.startswith("TFL_") or node.op_type == "Erfc":
+            parts = [part for tensor in node.output for part in tensor.split(";")]
+            layer = next((path for part in parts if (path := source.trace.path_of(part))), node.output[0])
+            foreign.setdefault(node.op_type.removeprefix("TFL_"), layer)
+    if foreign:
+        named = ", ".join(f"{kernel} of layer '{layer}'" for kernel, layer in foreign.items())
+        raise ExportError(
+            f"Expected operators that ONNX has for '{name}'. Received: no counterpart of {named}. "
+            "Replace it with operations that have one."
+        )
+
+
+def _inputs(source: FloatFile) -> list[tuple[str, str]]:
+    """Tensor and name of each input, in the model's order as far as the file keeps it."""
+    graph = Flatbuffer(source.content)
+    names = {number: name for name, number in graph.named_inputs().items()}
+    return [(graph.name(number), names[number]) for number in graph.inputs]
+
+
+def _outputs(source: FloatFile) -> list[tuple[str, str]]:
+    """Tensor and name of each output, in the model's order."""
+    graph = Flatbuffer(source.content)
+    named = sorted(graph.named_outputs().items(), key=lambda item: int(item[0].rpartition("_")[2]))
+    return [(graph.name(number), name) for name, number in named]
+
+
+def _sides(source: FloatFile) -> Iterator[tuple[str, str]]:
+    yield from _inputs(source)
+    yield from _outputs(source)
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    for node in graph.node:
+        for side in (node.input, node.output):
+            for number, name in enumerate(side):
+                side[number] = names.get(name, name)
+        for attribute in node.attribute:
+            if attribute.g.node:  # the body of a loop reads from outside by name
+                _rename(attribute.g, names)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)
+
+
+def _order(values: Any, names: list[str]) -> None:
+    """Put the inputs, or outputs, of a graph into an order."""
+    by_name = {value.name: value for value in map(_copied, values)}
+    del values[:]
+    values.extend(by_name[name] for name in names)
+
+
+def _copied(value: Any) -> Any:
+    copy = type(value)()
+    copy.CopyFrom(value)
+    return copy

@@ -1,0 +1,246 @@
+"""export_openvino: a Keras model as an OpenVINO file that was read back and run on its processor runtime."""
+
+import contextlib
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from keras_precision._adapters import adapter_of
+from keras_precision._adapters.data.samples import stream_samples
+from keras_precision.core.errors import DataError, ExportError
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.result import Result
+from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.optional import require
+from keras_precision.export.onnx.graph import onnx_graph
+from keras_precision.export.onnx.job import quantized_graph
+from keras_precision.export.pipeline import ship
+from keras_precision.export.toolchain import Job, Order, Toolchain, check_session
+from keras_precision.runtimes.openvino import OpenvinoSession, inspect_openvino
+from keras_precision.runtimes.tflite.file import CARD, EdgeModel
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
+
+__all__ = ["OpenvinoToolchain", "export_openvino"]
+
+_REFRAIN = {"CI": "true", "NNCF_CI": "1"}
+_SUBSET = 300  # NNCF's own default
+
+
+def export_openvino(
+    model: Any,
+    path: str | os.PathLike[str],
+    plan: str | PrecisionPlan | None = None,
+    representative_dataset: Any = None,
+    *,
+    calibration: str = "auto",
+    percentile: float = 99.99,
+    validation_data: Any = None,
+    reduce_range: bool = True,
+    strict: bool = False,
+    overwrite: bool = True,
+) -> Result:
+    """Write a model as OpenVINO's ``.xml`` and ``.bin``, read it back, and run it on the processor.
+
+    Integers are made by NNCF's post-training quantization from samples; from a ``kp.calibrate``
+    result, with the ranges of that. What the result says of each operator is what OpenVINO's runtime
+    on this machine computes it in, with the inference precision float32: by itself it takes bfloat16
+    on processors that multiply in it.
+
+    Args:
+        model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
+        path: Where the file goes, ending in ``.xml``; its folder must exist. Nothing is written
+            unless all checks pass.
+        plan: ``"float32"``, ``"float16"`` (weights), ``"int8"``, or a deployment plan of int8 and float32.
+            None: int8, or, for what ``kp.quantize_aware`` returned, what it was trained for.
+        representative_dataset: Samples, as for ``kp.calibrate`` (NNCF takes the first 300), or what
+            that returned. Needed for int8.
+        calibration: How ranges are chosen from a calibration; NNCF has a way of its own.
+        percentile: For the method of that name.
+        validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
+            agreement with the model, to the result.
+        reduce_range: Whether int8 weights have 7 bits, as for ``kp.export_onnx``.
+        strict: Raise for every operator that is not in the plan's default, not for named layers alone.
+        overwrite: Whether older files may be replaced.
+
+    Returns:
+        As ``kp.export_onnx``; ``size_bytes`` is that of both files.
+
+    Raises:
+        PrecisionError: As ``kp.export_onnx``.
+
+    Example:
+        >>> export_openvino(model, "model.xml", "float16").value("input_type")
+        'float32'
+    """
+    toolchain = OpenvinoToolchain()
+    order = Order(
+        toolchain.decided(plan or "int8"), calibration, percentile, strict, "onnxruntime", asked=plan is not None,
+        reduce_range=reduce_range,
+    )  # fmt: skip
+    return ship(
+        toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
+    )
+
+
+class OpenvinoToolchain(Toolchain):
+    """``.xml`` files on OpenVINO."""
+
+    name, suffix, extra = "openvino", ".xml", "openvino"
+    packages = ("openvino", "nncf", "onnx", "onnxruntime", "tf2onnx")
+    companions = (".bin",)
+    calibrates = False
+
+    def export(self, job: Job, path: Path) -> tuple[str, ...]:
+        """Write the two files, from the model's ONNX graph."""
+        openvino = require("openvino", extra="openvino")
+        integers = "int8" in job.order.precisions
+        if integers and job.measured is None and job.data is None:
+            raise DataError(
+                "Expected representative data for int8: samples, or what kp.calibrate returned. Received: none."
+            )
+        with captured("OpenVINO"):
+            made = _graph(job, integers=integers)
+            if integers and job.measured is None:
+                made = _by_nncf(made, job)
+            openvino.save_model(made, path, compress_to_fp16=job.order.plan.default == "float16")
+        if not integers:
+            check_session(job.model, OpenvinoSession(path))
+        return ()
+
+    def read_back(self, path: Path) -> EdgeModel:
+        """Read the files, and run them once."""
+        return inspect_openvino(path)
+
+    def inscribe(self, path: Path, card: str) -> None:
+        """Put the card among the runtime information of the model; OpenVINO, saving it anew, would reorder the graph."""
+        net, _, _ = path.read_text(encoding="utf-8").rpartition("</net>")
+        graph, opened, others = net.rpartition("</edges>")
+        others = others.partition("<rt_info>")[2].rpartition("</rt_info>")[0]
+        entry = f"<{CARD} value={quoteattr(card)} />"
+        write_whole(path, f"{graph}{opened}\n\t<rt_info>{others}{entry}</rt_info>\n</net>\n")
+
+    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> OpenvinoSession:
+        """Open the files with OpenVINO's runtime, in float32 where it computes in floats."""
+        return OpenvinoSession(path, threads=threads)
+
+
+def _graph(job: Job, *, integers: bool) -> Any:
+    """The model as OpenVINO has it, with our ranges where there are any: their Q/DQ pairs are read.
+
+    The ONNX graph keeps the names that layers are told by. OpenVINO does not read its loops, but
+    those of the float file it does.
+    """
+    graph = onnx_graph(job.source, job.model.name)
+    if integers and job.measured is not None:
+        return _read("model.onnx", quantized_graph(graph, job).SerializeToString(), job)
+    try:
+        return _read("model.onnx", graph.SerializeToString(), job)
+    except ExportError:
+        if len(job.order.precisions) > 1 or not any(node.op_type == "Loop" for node in graph.graph.node):
+            raise
+    return _from_float_file(job)
+
+
+def _from_float_file(job: Job) -> Any:
+    """The model's float file, with the names and the order that the model has for inputs and outputs."""
+    model = _read("model.tflite", job.source.content, job)
+    graph = Flatbuffer(job.source.content)
+    names = {graph.name(number): name for name, number in graph.named_inputs().items()}
+    for port in model.inputs:
+        port.get_tensor().set_names({names[port.get_any_name()]})
+    ports = {name: port for port in model.outputs for name in port.get_names()}
+    results = []
+    for name, number in sorted(graph.named_outputs().items(), key=lambda item: int(item[0].rpartition("_")[2])):
+        port = ports[graph.name(number)]
+        port.get_tensor().set_names({name})
+        results.append(port.get_node())
+    return require("openvino", extra="openvino").Model(results, model.get_parameters(), job.model.name)
+
+
+def _read(name: str, content: bytes, job: Job) -> Any:
+    with tempfile.TemporaryDirectory() as folder, _untold():
+        source = write_whole(Path(folder) / name, content)
+        try:
+            return require("openvino", extra="openvino").convert_model(source)
+        except Exception as error:  # OpenVINO's front ends raise classes of their own
+            raise ExportError(_refused(str(error), job)) from error
+
+
+def _refused(text: str, job: Job) -> str:
+    """What OpenVINO refused, with the layer where its message names a tensor of the file."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [part for word in re.findall(r"[\w./;:]+", text) for part in word.split(";") if "/" in part]
+    layer = next((path for part in named if (path := job.source.trace.path_of(part))), None)
+    where = f" (layer '{layer}')" if layer else ""
+    looped = "Loop" in text
+    remedy = "Build it with unroll=True, give samples in place of a calibration" if looped else "Replace the layer"
+    return f"Expected a model that OpenVINO reads. Received: '{job.model.name}', refused with: {' '.join(lines[-3:])}{where}. {remedy}, or export to another format."
+
+
+@contextlib.contextmanager
+def _untold() -> Iterator[None]:
+    """Keep OpenVINO and NNCF from reporting to a service of their makers: both refrain where tests run."""
+    before = {name: os.environ.get(name) for name in _REFRAIN}
+    os.environ.update(_REFRAIN)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what they import
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _by_nncf(model: Any, job: Job) -> Any:
+    """The model quantized by NNCF, with the layers that the plan leaves in float left out."""
+    with _untold():
+        nncf = require("nncf", extra="openvino")
+        samples = list(_samples(job))
+        fix = nncf.OverflowFix.ENABLE if job.order.reduce_range else nncf.OverflowFix.DISABLE
+        left = [
+            node.get_friendly_name()
+            for node in model.get_ordered_ops()
+            if node.get_type_name() not in ("Parameter", "Result", "Constant") and not _lowered(node, job)
+        ]
+        return nncf.quantize(
+            model,
+            nncf.Dataset(samples),
+            subset_size=len(samples),
+            ignored_scope=nncf.IgnoredScope(names=left) if left else None,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=fix),
+        )
+
+
+def _lowered(node: Any, job: Job) -> bool:
+    """Whether the plan wants a node of the graph in integers."""
+    path = _layer_of(node, job)
+    return (job.order.plan.default if path is None else job.order.plan.precision_of(path)) == "int8"
+
+
+def _layer_of(node: Any, job: Job) -> str | None:
+    """The layer of a node; one without a name is a part of what reads it, as a product is of its bias's sum."""
+    if node.get_output_size() == 0:
+        return None
+    names = [part for name in node.output(0).get_names() for part in name.split(";")]
+    known = next((path for name in names if (path := job.source.trace.path_of(name))), None)
+    readers = [port.get_node() for port in node.output(0).get_target_inputs()]
+    return known or next((path for reader in readers if (path := _layer_of(reader, job))), None)
+
+
+def _samples(job: Job) -> Iterator[dict[str, Any]]:
+    count = 0
+    for piece in stream_samples(job.data, adapter_of(job.model).inputs(job.model)):
+        for index in range(len(next(iter(piece.values())))):
+            if count == _SUBSET:
+                return
+            count += 1
+            yield {name: values[index : index + 1] for name, values in piece.items()}

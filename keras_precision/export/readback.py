@@ -1,0 +1,144 @@
+"""What a written file does, held against the plan that it was written for."""
+
+from collections.abc import Sequence
+
+from keras_precision.core.errors import PlanError, PlanNotHonouredError
+from keras_precision.core.plan import PrecisionPlan
+from keras_precision.quantization.layer_trace import Layers
+from keras_precision.runtimes.tflite.file import EdgeModel, Operator
+from keras_precision.runtimes.tflite.kernel_support import obstacles
+
+__all__ = ["check_plan", "check_runs", "realised_plan"]
+
+
+def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: Sequence[str]) -> PrecisionPlan:
+    """Return the plan that a file realises.
+
+    Args:
+        model: The file.
+        plan: The plan that it was written for.
+        layers: The layers that each operator computes, from ``layers_of``.
+        paths: All layer paths of the model.
+
+    Returns:
+        A plan with the same default, that names each layer whose operators compute otherwise. A
+        layer that left no operator of its own (dropout, a folded batch normalization) is taken to
+        be in the precision of the whole file if it has a single one.
+    """
+    used: dict[str, list[str]] = {}
+    for operator, owners in zip(model.operators, layers, strict=True):
+        for path in owners:
+            if _computes(operator, plan.precision_of(path)):
+                used.setdefault(path, []).append(_precision(operator))
+    everywhere = {_precision(operator) for operator in model.operators if _computes(operator, plan.default)}
+    only = everywhere.pop() if len(everywhere) == 1 else plan.default
+    realised = {path: _one(used.get(path, [only]), plan.precision_of(path)) for path in paths}
+    return PrecisionPlan.deployment(
+        plan.default, layers={path: value for path, value in realised.items() if value != plan.default}
+    )
+
+
+def check_plan(
+    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, layers: Layers, *, strict: bool
+) -> tuple[str, ...]:
+    """Raise where a file does not honour its plan; report what was relaxed.
+
+    Args:
+        model: The file.
+        plan: The plan that it was written for.
+        realised: The plan that it realises.
+        layers: The layers that each operator computes, from ``layers_of``.
+        strict: Whether operators under the plan's default must be honoured too.
+
+    Returns:
+        Notes: each names an operator, and its layer, that stayed in another precision than the default.
+
+    Raises:
+        PlanNotHonouredError: A layer that the plan names is in another precision, or, if
+            ``strict``, any operator is.
+    """
+    looped = {
+        path
+        for operator, owners in zip(model.operators, layers, strict=True)
+        for path in owners
+        if operator.kernel in _LOOPS
+    }
+    for path, wanted in plan.layers.items():
+        if (got := realised.precision_of(path)) != wanted:
+            remedy = "build it with unroll=True, or give it" if path in looped else "give the layer"
+            raise PlanNotHonouredError(
+                f"Expected the layer '{path}' in {wanted}, as the plan says. Received: {got} in the file. "
+                f"One of its operators has no kernel for {wanted}: {remedy} another precision."
+            )
+    relaxed = []
+    for operator, owners in zip(model.operators, layers, strict=True):
+        wanted_here = {plan.precision_of(path) for path in owners} or {plan.default}
+        where = f"operator {operator.kernel} of " + (f"layer '{owners[0]}'" if owners else f"'{operator.tensors[0]}'")
+        precision = _precision(operator)
+        if precision not in wanted_here and all(_computes(operator, wanted) for wanted in wanted_here):
+            hint = ": unroll=True makes integers of a loop" if operator.kernel in _LOOPS else ""
+            relaxed.append(f"{where} stayed in {precision}{hint}")
+        elif operator.precision == "opaque" and wanted_here != {precision}:
+            relaxed.append(f"{where} holds operators of its own, which were not looked into")
+    if strict and relaxed:
+        raise PlanNotHonouredError(
+            f"Expected every operator in {plan.default} (strict=True). Received: {'; '.join(relaxed)}. "
+            "Replace those layers, or export with strict=False."
+        )
+    return tuple(relaxed)
+
+
+def check_runs(model: EdgeModel, layers: Layers, runtime: str) -> None:
+    """Raise where a runtime cannot run a file, or runs it wrongly.
+
+    Args:
+        model: The file.
+        layers: The layers that each operator computes, from ``layers_of``.
+        runtime: What the file is to run on.
+
+    Raises:
+        PlanError: It cannot.
+    """
+    found: dict[str, str] = {}
+    for number, text in obstacles(model, runtime):
+        owners = layers[number]
+        found.setdefault(text, f"layer '{owners[0]}'" if owners else f"operator {model.operators[number].kernel}")
+    if found:
+        raise PlanError(
+            f"Expected a file that {runtime} runs. Received: one for LiteRT alone: {runtime} "
+            f"{'; it '.join(f'{text} ({where})' for text, where in found.items())}. Give these layers another precision."
+        )
+
+
+_LOOPS = ("WHILE", "Loop")
+"""What a recurrent layer of Keras becomes, in TensorFlow Lite and in ONNX."""
+
+_WITH_WEIGHTS = """
+CONV_2D CONV_3D CONV_3D_TRANSPOSE DEPTHWISE_CONV_2D FULLY_CONNECTED TRANSPOSE_CONV EMBEDDING_LOOKUP GATHER
+BATCH_MATMUL UNIDIRECTIONAL_SEQUENCE_LSTM UNIDIRECTIONAL_SEQUENCE_RNN SVDF
+"""
+_WEIGHTED = frozenset(_WITH_WEIGHTS.split())
+"""Kernels with weights to speak of. A constant of an addition is none."""
+
+_OF_WEIGHTS = {"float16": "float32", "int8_dynamic": "float32", "int4": "int8"}
+"""Formats of weights alone, and what an operator without any computes in beside them."""
+
+
+def _computes(operator: Operator, wanted: str) -> bool:
+    """Tell whether an operator's precision says anything about a layer that is wanted in ``wanted``."""
+    precision = _precision(operator)
+    if precision in ("cast", "index", "opaque"):
+        return False
+    weighted = operator.kernel in _WEIGHTED and bool(operator.weights)
+    return weighted or precision != _OF_WEIGHTS.get(wanted)
+
+
+def _precision(operator: Operator) -> str:
+    """The precision of an operator; of a loop or a branch, that of the values that pass through it."""
+    loops_on_floats = operator.precision == "opaque" and "float32" in operator.types.partition("->")[2]
+    return "float32" if loops_on_floats else operator.precision
+
+
+def _one(used: Sequence[str], wanted: str) -> str:
+    """The precision of a layer with several operators: the one that differs from the plan, if any does."""
+    return next((precision for precision in used if precision != wanted), wanted)

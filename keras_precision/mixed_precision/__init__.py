@@ -1,0 +1,1 @@
+"""The global policy, plans applied to models, and what the machine accelerates."""

@@ -1,0 +1,1 @@
+"""Calibration, conversion, post-training quantization, and quantization-aware training."""

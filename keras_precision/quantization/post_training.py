@@ -1,0 +1,150 @@
+"""Post-training quantization of a float file, with ranges of our own, by one of two engines."""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from keras_precision.core.errors import ExportError
+from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.optional import require
+from keras_precision.quantization.range_estimators import Range
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parsed
+
+__all__ = ["Engine", "Job", "by_converter", "by_quantizer"]
+
+Engine = Literal["aeq", "converter"]
+
+_WEIGHTS_ONLY_IN_INT4 = ("CONV_2D", "FULLY_CONNECTED")
+# The configurations of AI Edge Quantizer by deployment precision: bits of activations (None: they
+# stay in float) and of weights.
+_STATIC = {"int8": (8, 8), "int16x8": (16, 8), "int4": (8, 4)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be quantized, and how.
+
+    Attributes:
+        content: A float file.
+        formats: A deployment precision for each of its operators.
+        ranges: Name of each activation to its range.
+        io: Element type of inputs and outputs.
+    """
+
+    content: bytes
+    formats: Sequence[str]
+    ranges: Mapping[str, Range]
+    io: str
+
+
+def by_quantizer(job: Job) -> bytes:
+    """Quantize with AI Edge Quantizer, operator by operator.
+
+    Args:
+        job: What to do. Every deployment precision may stand in it.
+
+    Returns:
+        The quantized file. An operator that the quantizer has no integer form of stays in float.
+
+    Raises:
+        MissingExtraError: AI Edge Quantizer is not installed.
+        ExportError: It failed.
+    """
+    module = require("ai_edge_quantizer.quantizer", extra="tflite")
+    types = require("ai_edge_quantizer.qtyping", extra="tflite")
+    graph = parsed(job.content)
+    statistics = {
+        name: {
+            end: np.full((1,) * graph.rank(number), value, np.float32)
+            for end, value in zip(("min", "max"), found, strict=True)
+        }
+        for number in graph.activations()
+        if (found := job.ranges.get(name := graph.name(number))) is not None
+    }
+    with captured("AI Edge Quantizer"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its interpreter warns of the memory that it takes itself
+        try:
+            quantizer = module.Quantizer(bytearray(job.content))
+            _add_rules(quantizer, types, graph, job)
+            made = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+            quantized = Flatbuffer(bytes(made.quantized_model))
+        except (ValueError, RuntimeError, KeyError, IndexError, NotImplementedError, TypeError) as error:
+            raise ExportError(
+                f"Expected AI Edge Quantizer to quantize the file. Received: {type(error).__name__}: {error}"
+            ) from error
+    quantized.lower_unread_outputs()
+    quantized.set_scales_of_copies(job.ranges)
+    return quantized.content()
+
+
+def by_converter(job: Job) -> bytes:
+    """Quantize with the quantizer inside TFLiteConverter, from the ranges given.
+
+    Args:
+        job: What to do, with operators in int8 or float32 alone.
+
+    Returns:
+        The quantized file. An operator without an integer kernel stays in float.
+
+    Raises:
+        MissingExtraError: TensorFlow is not installed.
+        ExportError: It failed, or another format is asked for.
+    """
+    others = sorted(set(job.formats) - {"int8", "float32"})
+    if others:
+        raise ExportError(
+            f"Expected operators in int8 or float32, which TFLiteConverter's quantizer can mix. Received: {', '.join(others)}. "
+            "Export with engine='aeq'."
+        )
+    tensorflow = require("tensorflow", extra="tensorflow")
+    # What tf.lite.TFLiteConverter and tf.lite.experimental.QuantizationDebugger call themselves.
+    convert = require("tensorflow.lite.python.convert", extra="tensorflow")
+    graph = Flatbuffer(job.content)
+    graph.set_ranges(job.ranges)
+    kept = {
+        graph.name(int(number))
+        for operator, precision in zip(graph.operators, job.formats, strict=True)
+        for number in operator.outputs
+        if precision == "float32"
+    }
+    side = tensorflow.int8 if job.io == "int8" else tensorflow.float32
+    with captured("TFLiteConverter"):
+        try:
+            made = convert.mlir_quantize(
+                graph.content(), input_data_type=side, output_data_type=side, denylisted_nodes=kept or None
+            )
+        except (convert.ConverterError, RuntimeError, ValueError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise ExportError(
+                f"Expected TFLiteConverter's quantizer to quantize the file. Received: {type(error).__name__}: {first}"
+            ) from error
+    return bytes(made)
+
+
+def _add_rules(quantizer: Any, types: Any, graph: Flatbuffer, job: Job) -> None:
+    """Give the quantizer a rule for each number format; what no rule matches stays in float."""
+    scopes: dict[str, list[str]] = {}
+    for operator, precision in zip(graph.operators, job.formats, strict=True):
+        narrow = precision == "int4" and graph.kernel(operator) not in _WEIGHTS_ONLY_IN_INT4
+        outputs = [graph.name(int(number)) for number in operator.outputs if number >= 0]
+        scopes.setdefault("int8" if narrow else precision, []).append("".join(f"{name};" for name in outputs))
+    everything = types.TFLOperationName.ALL_SUPPORTED
+    for precision, names in scopes.items():
+        regex = f"^(?:{'|'.join(re.escape(name) for name in names)})$"
+        if precision in _STATIC:
+            quantizer.add_static_config(regex, everything, *_STATIC[precision])
+        elif precision == "int8_dynamic":
+            quantizer.add_dynamic_config(regex, everything, 8)
+        elif precision == "float16":
+            quantizer.add_weight_only_config(regex, everything, 16, algorithm_key="float_casting")
+    # The scope of an output is that of the operator that writes it: the rules of the sides come last.
+    for name, numbers in ((types.TFLOperationName.INPUT, graph.inputs), (types.TFLOperationName.OUTPUT, graph.outputs)):
+        regex = f"^{re.escape(''.join(f'{graph.name(number)};' for number in numbers))}$"
+        if job.io == "float32":
+            quantizer.update_quantization_recipe(regex, name, None, "no_quantize")
+        else:
+            quantizer.add_static_config(regex, name, 16 if job.io == "int16" else 8, 8)

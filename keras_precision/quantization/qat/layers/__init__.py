@@ -1,0 +1,1 @@
+"""Fake quantization in Keras 3, and the layers that hold it."""

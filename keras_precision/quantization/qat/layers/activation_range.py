@@ -1,0 +1,99 @@
+"""ActivationRange: the range of one activation, averaged or learned in training, and the grid that it makes."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_precision.quantization.qat.layers.fake_quant import on_grid
+
+__all__ = ["ActivationRange"]
+
+
+@keras.saving.register_keras_serializable("keras_precision")
+class ActivationRange(keras.layers.Layer):
+    """The range in which one activation is quantized.
+
+    Args:
+        learned: Whether the range is trained by gradients, from where it started; else it is a
+            moving average of the smallest and largest value of each batch.
+        momentum: What one batch leaves of the average.
+        **kwargs: As for ``keras.layers.Layer``.
+    """
+
+    def __init__(self, *, learned: bool = False, momentum: float = 0.99, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "dtype": "float32", "autocast": False})
+        self.learned, self.momentum = learned, momentum
+        self.low = self.add_weight(shape=(), initializer="zeros", trainable=False, name="low")
+        self.high = self.add_weight(shape=(), initializer="zeros", trainable=False, name="high")
+        # Trained as the logarithm of a factor, so that one learning rate fits ranges of every size:
+        # S. Jain and others, Trained Quantization Thresholds, 2019, section 3.2.
+        self.stretch = self.add_weight(shape=(2,), initializer="zeros", name="stretch") if learned else None
+        self.built = True
+
+    def start(self, low: float, high: float) -> None:
+        """Set the range.
+
+        Args:
+            low: Its lower end.
+            high: Its upper end.
+        """
+        self.low.assign(low)
+        self.high.assign(high)
+        if self.stretch is not None:
+            self.stretch.assign(ops.zeros((2,)))
+
+    def ends(self) -> tuple[Any, Any]:
+        """Return the range as it stands.
+
+        Returns:
+            Two scalars, equal where no value was seen yet.
+        """
+        low, high = ops.convert_to_tensor(self.low), ops.convert_to_tensor(self.high)
+        if self.stretch is None:
+            return low, high
+        factor = ops.exp(ops.convert_to_tensor(self.stretch))
+        return low * factor[0], high * factor[1]
+
+    def numbers(self) -> tuple[float, float]:
+        """Return the range as it stands, outside of any graph.
+
+        Returns:
+            Its ends.
+        """
+        low, high = (float(ops.convert_to_numpy(end)) for end in self.ends())
+        return low, high
+
+    def call(self, values: Any, watching: Any = None) -> Any:
+        """Quantize values, and follow them.
+
+        Args:
+            values: A tensor of floats.
+            watching: Whether to follow the values of this batch, a scalar; None for no.
+
+        Returns:
+            A tensor of its shape and type; ``values`` where the range is not known yet.
+        """
+        wide = ops.cast(values, "float32")
+        if watching is not None:
+            self._follow(ops.stop_gradient(wide), watching)
+        low, high = self.ends()
+        if self.learned:
+            # LSQ, section 2.2: the gradients of all values meet in one number.
+            share = 1.0 / (127.0 * ops.cast(ops.size(wide), "float32")) ** 0.5
+            low, high = (end * share + ops.stop_gradient(end * (1.0 - share)) for end in (low, high))
+        return ops.cast(ops.where(high > low, on_grid(wide, low, high), wide), values.dtype)
+
+    def compute_output_shape(self, shape: Any, *_: Any) -> Any:
+        """Return the shape that it is given."""
+        return shape
+
+    def _follow(self, values: Any, watching: Any) -> None:
+        low, high = ops.convert_to_tensor(self.low), ops.convert_to_tensor(self.high)
+        keep = ops.where(ops.equal(low, high), 0.0, 1.0 if self.learned else self.momentum)
+        self.low.assign(ops.where(watching, low * keep + ops.min(values) * (1.0 - keep), low))
+        self.high.assign(ops.where(watching, high * keep + ops.max(values) * (1.0 - keep), high))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes an equal range."""
+        return {**super().get_config(), "learned": self.learned, "momentum": self.momentum}

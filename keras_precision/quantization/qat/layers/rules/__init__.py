@@ -1,0 +1,35 @@
+"""How each kind of layer computes in integers: one small file each, which registers itself."""
+
+from keras_precision.quantization.qat.layers.rules import (
+    activation,
+    attention,
+    convolution,
+    dense,
+    depthwise,
+    einsum,
+    embedding,
+    layer_scale,
+    normalization,
+    passthrough,
+    pooling,
+    recurrent,
+    separable,
+    transposed,
+)
+
+__all__ = [
+    "activation",
+    "attention",
+    "convolution",
+    "dense",
+    "depthwise",
+    "einsum",
+    "embedding",
+    "layer_scale",
+    "normalization",
+    "passthrough",
+    "pooling",
+    "recurrent",
+    "separable",
+    "transposed",
+]

@@ -1,0 +1,1 @@
+"""TensorFlow Model Optimization, and the bridge to tf_keras."""

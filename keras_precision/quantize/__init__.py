@@ -1,1 +1,0 @@
-"""Ranges measured on a model's own data, and files quantized with them."""

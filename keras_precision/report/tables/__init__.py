@@ -1,0 +1,1 @@
+"""Tables: pure functions from results to rows."""

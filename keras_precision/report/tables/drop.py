@@ -1,0 +1,96 @@
+"""The tables of what a lower precision does to answers: who is hurt, which layers are to blame, what wins back."""
+
+from collections.abc import Iterator, Sequence
+
+from keras_precision.core.result import Result
+from keras_precision.report.tables.runs import UNKNOWN, Table, formatted
+
+__all__ = ["drop_tables", "is_drop"]
+
+_GROUPS = {
+    "samples": "Samples",
+    "changed_samples": "Changed",
+    "lost_samples": "Lost",
+    "won_samples": "Won",
+    "float_accuracy": "Float accuracy",
+    "accuracy": "Accuracy",
+    "p_value": "p",
+    "float_mean_absolute_error": "Float error",
+    "mean_absolute_error": "Error",
+}
+_LAYERS = {
+    "changed_lowered_alone": "Changed, lowered alone",
+    "divergence_lowered_alone": "Divergence, lowered alone",
+    "changed_kept_alone": "Changed, kept alone",
+    "divergence_kept_alone": "Divergence, kept alone",
+    "size_kept_alone": "Size, kept alone",
+}
+_STEPS = {"changed_share": "Changed", "size_bytes": "Size"}
+
+
+def is_drop(result: Result) -> bool:
+    """Tell whether a result is one of ``kp.explain_drop``.
+
+    Args:
+        result: Any result.
+
+    Returns:
+        Whether it holds changed samples.
+    """
+    return bool(result.select("changed_samples", "all"))
+
+
+def drop_tables(result: Result) -> tuple[Table, ...]:
+    """Return what ``kp.explain_drop`` found.
+
+    Args:
+        result: Its result.
+
+    Returns:
+        Groups of samples, layers (the first to blame first), and steps of winning back; single
+        samples are left to the result.
+
+    Example:
+        >>> from keras_precision.core.result import Measurement
+        >>> rows = (Measurement("all", "samples", 9), Measurement("all", "changed_samples", 2))
+        >>> drop_tables(Result("drop", rows))[0].rows
+        (('all', '9', '2'),)
+    """
+    return tuple(_tables(result))
+
+
+def _tables(result: Result) -> Iterator[Table]:
+    groups = [row.subject for row in result.select("samples")]
+    yield _table(result, f"Whom it hurts: {result.name}", "Samples of", groups, _GROUPS, ())
+    layers = [row.subject for row in result.select("changed_kept_alone")]
+    if layers:
+        how = result.environment.sources.get("changed_kept_alone", "")
+        yield _table(result, "Layers to blame, the first first", "Layer", layers, _LAYERS, (how,) if how else ())
+    steps = [row.subject for row in result.select("changed_share")]
+    if steps:
+        ratio = result.get("latency_ratio")
+        cost = (
+            ()
+            if ratio is None
+            else (f"The plan's file takes {ratio:.2f} times as long as the file that is explained.",)
+        )
+        yield _table(result, "Winning back", "File", steps, _STEPS, (*cost, *result.notes))
+
+
+def _table(
+    result: Result, title: str, first: str, subjects: Sequence[str], titles: dict[str, str], notes: tuple[str, ...]
+) -> Table:
+    cells = {(row.subject, row.metric): row.value for row in result}
+    metrics = [metric for metric in titles if any((subject, metric) in cells for subject in subjects)]
+    rows = tuple(
+        (subject, *(_cell(metric, cells.get((subject, metric))) for metric in metrics)) for subject in subjects
+    )
+    return Table(title, (first, *(titles[metric] for metric in metrics)), rows, notes)
+
+
+def _cell(metric: str, value: float | int | str | None) -> str:
+    if not isinstance(value, int | float):
+        return UNKNOWN
+    if metric.startswith("changed_") and metric != "changed_samples":
+        return f"{100 * value:.2f} %"
+    return f"{100 * value:.2f} %" if metric == "float_accuracy" else formatted(metric, value)

@@ -1,0 +1,32 @@
+"""The table of all figures of one result."""
+
+from keras_precision.core.result import Result
+from keras_precision.report.tables.runs import Table, formatted
+
+__all__ = ["figures_table"]
+
+
+def figures_table(result: Result) -> Table:
+    """Return every summary of a result, a line each.
+
+    Args:
+        result: The result.
+
+    Returns:
+        Metric and value; with the subject, where there are several.
+
+    Example:
+        >>> from keras_precision.core.result import Measurement
+        >>> figures_table(Result("m", (Measurement("m", "accuracy", 0.5),))).rows
+        (('accuracy', '50.00 %'),)
+    """
+    summaries = [row for row in result if row.step is None]
+    several = len({row.subject for row in summaries}) > 1
+    rows = tuple(
+        (*((row.subject,) if several else ()), row.metric, formatted(row.metric, row.value)) for row in summaries
+    )
+    header = ("Of", "Metric", "Value") if several else ("Metric", "Value")
+    sources = dict.fromkeys(
+        f"{metric}: {how}." for metric, how in result.environment.sources.items() if result.select(metric)
+    )
+    return Table(result.name, header, rows, (*sources, *result.notes))

@@ -1,0 +1,42 @@
+"""The table of what a machine computes in each number format."""
+
+from keras_precision.core.result import Result
+from keras_precision.report.tables.runs import UNKNOWN, Table, formatted
+
+__all__ = ["hardware_table"]
+
+_OPERATIONS = {"matmul_ms": "Matrix product", "convolution_ms": "Convolution", "depthwise_ms": "Depthwise"}
+
+
+def hardware_table(result: Result) -> Table:
+    """Return what ``kp.hardware`` found as a table.
+
+    Args:
+        result: Its result.
+
+    Returns:
+        One row a format; the speedups are against float32.
+
+    Example:
+        >>> from keras_precision.core.result import Measurement
+        >>> hardware_table(Result("cpu", (Measurement("float32", "accelerated", 1),))).rows
+        (('float32', 'yes'),)
+    """
+    measured = [metric for metric in _OPERATIONS if result.select(metric)]
+    header = ["Format", "In hardware"]
+    for metric in measured:
+        header += [_OPERATIONS[metric], "Speedup"]
+    rows = tuple(_row(result, row.subject, measured) for row in result.select("accelerated"))
+    backend = result.environment.backend
+    where = f"{result.name} with {backend}" if backend else result.name
+    sources = dict.fromkeys(result.environment.sources.get(metric, "") for metric in measured)
+    return Table(where, tuple(header), rows, (*result.notes, *(f"Times: {text}." for text in sources if text)))
+
+
+def _row(result: Result, name: str, measured: list[str]) -> tuple[str, ...]:
+    cells = [name, "yes" if result.value("accelerated", name) else "no"]
+    for metric in measured:
+        own = result.value(metric, name) if result.select(metric, name) else None
+        wide = result.value(metric, "float32")
+        cells += [formatted(metric, own), f"{wide / own:.2f}x" if own else UNKNOWN]
+    return tuple(cells)

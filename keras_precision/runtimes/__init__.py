@@ -1,0 +1,1 @@
+"""Files of other runtimes: read as they are, and run."""

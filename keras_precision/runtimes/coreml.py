@@ -1,0 +1,180 @@
+"""A Core ML package as it is, and Core ML on it where there is macOS."""
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision.core.errors import FileFormatError
+from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.files import check_exists
+from keras_precision.core.system.optional import require
+from keras_precision.runtimes.session import RuntimeSession
+from keras_precision.runtimes.tflite.file import CARD, EdgeModel, Tensor
+from keras_precision.runtimes.tflite.operators import Operator
+
+__all__ = ["CoremlSession", "coremltools", "inspect_coreml", "open_coreml"]
+
+Array = npt.NDArray[Any]
+
+_TYPES = {10: "float16", 11: "float32", 21: "int8", 22: "int16", 23: "int32", 24: "int64", 1: "bool"}
+"""Element types of a program, by their numbers in MIL.proto."""
+_FEATURES = {65568: "float32", 65552: "float16", 131104: "int32", 65600: "float64"}
+"""Element types of inputs and outputs, by their numbers in FeatureTypes.proto."""
+_WEIGHTED = ("conv", "conv_transpose", "linear", "matmul", "gather")
+_PACKED = {"constexpr_affine_dequantize": "int8 linear", "constexpr_lut_to_dense": "int8 palettized"}
+"""The operators that unpack weights, and how those are held."""
+
+
+def coremltools() -> Any:
+    """Return the package, without what it says as it is imported.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    with captured("coremltools"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports, and of versions that it was not tested with
+        return require("coremltools", extra="coreml")
+
+
+def open_coreml(path: str | os.PathLike[str], *, load: bool = False) -> Any:
+    """Open a package.
+
+    Args:
+        path: The ``.mlpackage`` folder.
+        load: Whether Core ML is to load it, so that it can be run: on macOS alone.
+
+    Returns:
+        The model, as ``coremltools`` has it.
+
+    Raises:
+        FileNotFoundError: There is no such package.
+        FileFormatError: It is damaged or foreign.
+        MissingExtraError: ``coremltools`` is not installed.
+    """
+    tools = coremltools()
+    check_exists(path, "a Core ML package")
+    with captured("coremltools"):
+        try:
+            return tools.models.MLModel(os.fspath(path), skip_model_load=not load)
+        except Exception as error:  # coremltools raises what it likes; the cause is kept
+            raise FileFormatError(
+                f"{path}: expected a Core ML package. Received: {type(error).__name__}: {error}"
+            ) from error
+
+
+def inspect_coreml(path: str | os.PathLike[str]) -> EdgeModel:
+    """Read what a package says of its inputs, outputs and operators.
+
+    Args:
+        path: The ``.mlpackage`` folder.
+
+    Returns:
+        What it holds. It is not run.
+
+    Raises:
+        FileNotFoundError: There is no such package.
+        FileFormatError: It is damaged, or holds no program.
+        MissingExtraError: ``coremltools`` is not installed.
+
+    Example:
+        >>> import keras_precision as kp
+        >>> written = kp.export_coreml(model, "model.mlpackage", "float16")
+        >>> inspect_coreml("model.mlpackage").operator_counts["matmul float16"]
+        2
+    """
+    spec = open_coreml(path).get_spec()
+    block = next(iter(spec.mlProgram.functions["main"].block_specializations.values()), None)
+    if block is None:
+        raise FileFormatError(f"{path}: expected a Core ML program. Received: a package with a model of another kind.")
+    return EdgeModel(
+        path=str(path),
+        size_bytes=sum(each.stat().st_size for each in Path(path).rglob("*") if each.is_file()),
+        runtime=f"coremltools {coremltools().__version__}",
+        inputs=tuple(map(_tensor, spec.description.input)),
+        outputs=tuple(map(_tensor, spec.description.output)),
+        operators=tuple(_operators(block)),
+        writers=(-1,) * len(spec.description.output),
+        card=spec.description.metadata.userDefined.get(CARD, ""),
+    )
+
+
+class CoremlSession(RuntimeSession):
+    """Core ML on one package, on macOS.
+
+    Args:
+        path: The ``.mlpackage`` folder.
+
+    Raises:
+        FileFormatError: It is damaged.
+        MissingExtraError: ``coremltools`` is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(inspect_coreml(path))
+        self._opened = open_coreml(path, load=True)
+
+    def run(self, sample: Sequence[Array]) -> list[Array]:
+        """Run the model once.
+
+        Args:
+            sample: One array per input, of exactly the input's shape.
+
+        Returns:
+            One array per output.
+        """
+        pairs = zip(self.model.inputs, sample, strict=True)
+        answers = self._opened.predict({tensor.name: np.asarray(values, tensor.dtype) for tensor, values in pairs})
+        return [np.asarray(answers[tensor.name]) for tensor in self.model.outputs]
+
+
+def _operators(block: Any) -> Iterator[Operator]:
+    """The operators of a program, without constants and changes of type."""
+    kinds: dict[str, str] = {}
+    stored: dict[str, str] = {}
+    made_by: dict[str, int] = {}
+    number = 0
+    for each in block.operations:
+        outputs = [output.name for output in each.outputs]
+        kinds.update({out.name: _TYPES.get(out.type.tensorType.dataType, "other") for out in each.outputs})
+        read = [binding.name for argument in each.inputs.values() for binding in argument.arguments if binding.name]
+        if each.type == "const" or each.type.startswith("constexpr"):
+            stored.update(dict.fromkeys(outputs, _PACKED.get(each.type, kinds[outputs[0]])))
+            continue
+        if each.type == "cast":
+            made_by.update({name: made_by[source] for name in outputs for source in read if source in made_by})
+            continue
+        yield _operator(each, read, kinds, stored, made_by)
+        made_by.update(dict.fromkeys(outputs, number))
+        number += 1
+
+
+def _operator(
+    each: Any, read: Sequence[str], kinds: dict[str, str], stored: dict[str, str], made_by: dict[str, int]
+) -> Operator:
+    held = [stored[name] for name in read if stored.get(name) in (*_PACKED.values(), "float16", "float32")]
+    weights = tuple(held) if each.type in _WEIGHTED else ()
+    packed = [kind for kind in weights if kind in _PACKED.values()]
+    written = kinds[each.outputs[0].name]
+    precision = "int8" if packed else written
+    given = [kinds.get(name, "?") for name in read if name not in stored]
+    return Operator(
+        kernel=each.type,
+        precision=precision if precision in ("int8", "float16", "float32") else "index",
+        tensors=tuple(output.name for output in each.outputs),
+        reads=tuple(sorted({made_by[name] for name in read if name in made_by})),
+        weights=weights,
+        types=f"{','.join([*given, *packed])}->{written}",
+    )
+
+
+def _tensor(feature: Any) -> Tensor:
+    kind = feature.type.multiArrayType
+    return Tensor(feature.name, tuple(int(size) for size in kind.shape), _FEATURES.get(kind.dataType, "float32"))

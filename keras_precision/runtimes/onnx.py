@@ -1,0 +1,187 @@
+"""An ``.onnx`` file as it is, and ONNX Runtime on it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision.core.errors import FileFormatError, InputError
+from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.optional import require
+from keras_precision.runtimes.onnx_operators import onnx_operators, onnx_writers
+from keras_precision.runtimes.session import RuntimeSession
+from keras_precision.runtimes.tflite.file import CARD, EdgeModel, Tensor, zeros
+
+__all__ = ["OnnxSession", "inspect_onnx", "onnx_types", "open_onnx", "read_onnx"]
+
+Array = npt.NDArray[Any]
+
+
+def read_onnx(path: str | os.PathLike[str]) -> Any:
+    """Read a file, and check it against ONNX's specification.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model, as ``onnx`` has it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is no ONNX file, or a damaged one.
+        MissingExtraError: ``onnx`` is not installed.
+    """
+    onnx = require("onnx", extra="onnx")
+    content = Path(path).read_bytes() if not Path(path).is_dir() else b""
+    try:
+        model = onnx.load_model_from_string(content)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf and the checker raise classes of their own, by version
+        first = str(error).strip().partition("\n")[0]
+        raise FileFormatError(
+            f"{path}: expected an ONNX file. Received: a damaged or foreign file ({first})."
+        ) from error
+    return model
+
+
+def onnx_types(model: Any) -> dict[str, str]:
+    """Return the element type of each tensor that can be told.
+
+    Args:
+        model: A model, as ``onnx`` has it.
+
+    Returns:
+        Name to NumPy's name of its type.
+    """
+    onnx = require("onnx", extra="onnx")
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    held = {each.name: each.data_type for each in graph.initializer}
+    held |= {
+        each.name: each.type.tensor_type.elem_type
+        for side in (graph.input, graph.output, graph.value_info)
+        for each in side
+    }
+    return {name: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name for name, kind in held.items() if kind}
+
+
+def inspect_onnx(path: str | os.PathLike[str]) -> EdgeModel:
+    """Read what an ``.onnx`` file holds, and prove that ONNX Runtime loads and runs it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its inputs, outputs and operators.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: It is damaged, or ONNX Runtime cannot run it.
+        MissingExtraError: ``onnx`` or ``onnxruntime`` is not installed.
+
+    Example:
+        >>> import keras_precision as kp
+        >>> written = kp.export_onnx(model, "model.onnx", "float32")
+        >>> inspect_onnx("model.onnx").operator_counts
+        {'MatMul float32': 2, 'Relu float32': 1, 'Softmax float32': 1}
+    """
+    return OnnxSession(path).model
+
+
+class OnnxSession(RuntimeSession):
+    """ONNX Runtime on one file, ready to answer.
+
+    Args:
+        path: An ``.onnx`` file.
+        threads: Threads that one call may use.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: The file is damaged, or cannot be run.
+        MissingExtraError: ``onnx`` or ``onnxruntime`` is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:
+        if threads < 1:
+            raise InputError(f"Expected threads >= 1. Received: {threads}.")
+        model = read_onnx(path)
+        self._opened = open_onnx(model, path, threads=threads)
+        super().__init__(_described(model, path))
+        try:
+            self.run(zeros(self.model))
+        except Exception as error:  # what ONNX Runtime raises has a class for each of its codes
+            raise _cannot_run(path, error) from error
+
+    def run(self, sample: Sequence[Array]) -> list[Array]:
+        """Run the model once.
+
+        Args:
+            sample: One array per input, of exactly the input's shape.
+
+        Returns:
+            One array per output.
+        """
+        pairs = zip(self.model.inputs, sample, strict=True)
+        answers = self._opened.run(None, {tensor.name: tensor.quantize(values) for tensor, values in pairs})
+        return [np.asarray(answer) for answer in answers]
+
+
+def open_onnx(model: Any, path: str | os.PathLike[str], *, threads: int = 1, optimize: bool = True) -> Any:
+    """Open a model with ONNX Runtime, on the processor.
+
+    Args:
+        model: The model, as ``onnx`` has it.
+        path: What to call it in a message.
+        threads: Threads that one call may use.
+        optimize: Whether the runtime may fuse operators.
+
+    Returns:
+        The session.
+
+    Raises:
+        FileFormatError: The runtime cannot load it.
+        MissingExtraError: ``onnxruntime`` is not installed.
+    """
+    runtime = require("onnxruntime", extra="onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    if not optimize:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        with captured("onnxruntime"):
+            return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as above
+        raise _cannot_run(path, error) from error
+
+
+def _cannot_run(path: str | os.PathLike[str], error: Exception) -> FileFormatError:
+    first = str(error).strip().partition("\n")[0]
+    return FileFormatError(
+        f"{path}: expected an ONNX file that ONNX Runtime runs. Received: one that it refuses ({first})."
+    )
+
+
+def _described(model: Any, path: str | os.PathLike[str]) -> EdgeModel:
+    runtime = require("onnxruntime", extra="onnx")
+    types = onnx_types(model)
+    constants = {each.name for each in model.graph.initializer}
+    return EdgeModel(
+        path=str(path),
+        size_bytes=Path(path).stat().st_size,
+        runtime=f"onnxruntime {runtime.__version__}",
+        inputs=tuple(_tensor(each, types) for each in model.graph.input if each.name not in constants),
+        outputs=tuple(_tensor(each, types) for each in model.graph.output),
+        operators=tuple(onnx_operators(model.graph, types)),
+        writers=tuple(onnx_writers(model.graph)),
+        card=next((entry.value for entry in model.metadata_props if entry.key == CARD), ""),
+    )
+
+
+def _tensor(value: Any, types: dict[str, str]) -> Tensor:
+    sizes = value.type.tensor_type.shape.dim
+    return Tensor(
+        value.name, tuple(size.dim_value if size.HasField("dim_value") else -1 for size in sizes), types[value.name]
+    )

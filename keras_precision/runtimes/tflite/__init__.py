@@ -1,0 +1,1 @@
+"""The ``.tflite`` file: read, run, cut and changed."""

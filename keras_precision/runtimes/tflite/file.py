@@ -1,0 +1,366 @@
+"""A ``.tflite`` file as it is: its inputs, outputs and operators, read with an interpreter alone."""
+
+import functools
+import importlib
+import os
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision.core.errors import FileFormatError, MissingExtraError
+from keras_precision.core.system.optional import available
+from keras_precision.runtimes.tflite.operators import Operator, operators, writers
+from keras_precision.runtimes.tflite.sandbox import Child, ChildError
+
+__all__ = [
+    "CARD",
+    "EdgeModel",
+    "Operator",
+    "Tensor",
+    "input_details",
+    "inspect",
+    "interpreter",
+    "output_details",
+    "runtime",
+    "tensor_of",
+    "zeros",
+]
+
+Array = npt.NDArray[Any]
+
+# In the order of preference. TensorFlow's own is deprecated since 2.20.
+_RUNTIMES = (
+    ("ai_edge_litert.interpreter", "litert"),
+    ("tflite_runtime.interpreter", "tflite-runtime"),
+    ("tensorflow.lite", "tensorflow"),
+)
+
+
+CARD = "keras_precision.card"
+"""The name of the metadata entry that says how a file was made."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a file.
+
+    Attributes:
+        name: Its name in the signature, or in the graph where there is no signature.
+        shape: Its shape, with -1 where the size is free.
+        dtype: NumPy's name of its element type.
+        scale: Step of the quantization, ``x = scale * (q - zero_point)``; 0 if it is not quantized.
+        zero_point: The integer that stands for 0.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float = 0.0
+    zero_point: int = 0
+
+    @property
+    def described(self) -> str:
+        """Element type and quantization, such as ``int8 (scale 0.0039, zero point -128)``."""
+        return f"{self.dtype} (scale {self.scale:.4g}, zero point {self.zero_point})" if self.scale else self.dtype
+
+    def quantize(self, values: Array) -> Array:
+        """Return real numbers as this tensor holds them.
+
+        Args:
+            values: Real numbers.
+
+        Returns:
+            ``clip(round(x / scale) + zero_point)`` in the tensor's type, or a cast where it is not
+            quantized. The division is one of float64, and halves are rounded to even: in float32 it
+            would itself be rounded, and could step over a half.
+        """
+        dtype = np.dtype(self.dtype)
+        if not self.scale or values.dtype == dtype:
+            return values.astype(dtype, copy=False)
+        limits = np.iinfo(dtype)
+        steps = np.rint(np.divide(values, self.scale, dtype=np.float64))
+        steps += self.zero_point
+        return np.clip(steps, limits.min, limits.max, out=steps).astype(dtype)
+
+    def dequantize(self, values: Array) -> Array:
+        """Return what this tensor holds as real numbers.
+
+        Args:
+            values: The tensor's content.
+
+        Returns:
+            ``scale * (q - zero_point)`` as float32, or ``values`` where it is not quantized.
+        """
+        if not self.scale:
+            return values
+        return ((values.astype(np.float32) - self.zero_point) * self.scale).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class EdgeModel:
+    """What a ``.tflite`` file holds.
+
+    Attributes:
+        path: The file.
+        size_bytes: Its size.
+        runtime: The interpreter that read it, with its version.
+        inputs: Its inputs.
+        outputs: Its outputs, in the order of the model's.
+        operators: Its operators, in the order in which they run (main subgraph).
+        writers: For each output, the number of the operator that computes it; -1 for an input handed on.
+        card: What the file says of how it was made, as JSON; empty where it says nothing.
+    """
+
+    path: str
+    size_bytes: int
+    runtime: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    writers: tuple[int, ...] = ()
+    card: str = ""
+
+    @property
+    def operator_counts(self) -> dict[str, int]:
+        """``"CONV_2D int8"`` and the like, to how many there are, most frequent first."""
+        names = [f"{operator.kernel} {operator.precision}" for operator in self.operators]
+        return {name: names.count(name) for name in sorted(set(names), key=lambda name: (-names.count(name), name))}
+
+
+def inspect(path: str | os.PathLike[str]) -> EdgeModel:
+    """Read what a ``.tflite`` file holds, and prove that it loads and runs.
+
+    The file is loaded, and run once on zeros, in a process of its own: the interpreter does not
+    verify what it loads, and a damaged file can end the process.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its inputs, outputs and operators.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FileFormatError: The file is empty, truncated, foreign, or does not run.
+        MissingExtraError: No interpreter is installed.
+
+    Example:
+        >>> import keras_precision as kp
+        >>> written = kp.export_tflite(model, "model.tflite", "float32")
+        >>> inspect("model.tflite").operator_counts
+        {'FULLY_CONNECTED float32': 2, 'SOFTMAX float32': 1}
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise FileFormatError(f"{file}: expected a TensorFlow Lite file. Received: a folder.")
+    with file.open("rb") as opened:
+        head = opened.read(8)
+    if len(head) < 8 or head[4:8] != b"TFL3":
+        content = "an empty file" if not head else f"a file that begins with {head!r}"
+        raise FileFormatError(
+            f"{file}: expected a TensorFlow Lite file (bytes 4 to 7 are 'TFL3'). Received: {content}."
+        )
+    runtime()
+    stamp = file.stat()
+    return replace(_inspected(file.resolve(), stamp.st_mtime_ns, stamp.st_size), path=str(path))
+
+
+@functools.lru_cache(maxsize=32)
+def _inspected(path: Path, changed_ns: int, size: int) -> EdgeModel:  # noqa: ARG001 - a changed file is another one
+    return _inspect_in_child(path)
+
+
+def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bool = True, keep: bool = False) -> Any:
+    """Open a file with the interpreter that is installed.
+
+    Args:
+        path: A file that ``inspect`` has proven sound.
+        threads: Threads that one call may use.
+        delegates: Whether delegates such as XNNPACK may take operators over.
+        keep: Whether every tensor can be read after a run, not inputs and outputs alone.
+
+    Returns:
+        The interpreter, its tensors allocated.
+
+    Raises:
+        MissingExtraError: None is installed.
+        ValueError: The file is damaged.
+    """
+    module, name = runtime()
+    options: dict[str, Any] = {"model_path": os.fspath(path), "num_threads": threads}
+    if keep:
+        options["experimental_preserve_all_tensors"] = True
+    if not delegates:
+        resolvers = module.experimental.OpResolverType if name == "tensorflow" else module.OpResolverType
+        options["experimental_op_resolver_type"] = resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    opened = module.Interpreter(**options)
+    opened.allocate_tensors()
+    return opened
+
+
+def input_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return the inputs of a file with the names of its signature, in the file's order.
+
+    Args:
+        opened: An interpreter.
+
+    Returns:
+        Name and the interpreter's own details, for each input.
+    """
+    details = opened.get_input_details()
+    runner = _signature_runner(opened)
+    names = {} if runner is None else {detail["index"]: name for name, detail in runner.get_input_details().items()}
+    return [(names.get(detail["index"], detail["name"]), detail) for detail in details]
+
+
+def output_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return the outputs of a file in the order of the names of its signature: the file's own is arbitrary.
+
+    Args:
+        opened: An interpreter.
+
+    Returns:
+        Name and the interpreter's own details, for each output.
+    """
+    runner = _signature_runner(opened)
+    if runner is None:
+        return [(detail["name"], detail) for detail in opened.get_output_details()]
+    return sorted(runner.get_output_details().items(), key=lambda item: _natural(item[0]))
+
+
+def zeros(model: EdgeModel) -> list[Array]:
+    """Return a sample of zeros that the file takes.
+
+    Args:
+        model: What the file holds.
+
+    Returns:
+        One array per input, with a free size taken as 1.
+    """
+    return [np.zeros([max(1, size) for size in tensor.shape], tensor.dtype) for tensor in model.inputs]
+
+
+def describe(path: str) -> dict[str, Any]:
+    """Load and run the file in this process, and say what it holds; called in a child, which may not survive it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The fields of an ``EdgeModel``.
+    """
+    plain = interpreter(path, delegates=False)  # with delegates, the operators of the file are replaced
+    packed, card = _beside_the_interpreter(path)
+    model = EdgeModel(
+        path=path,
+        size_bytes=Path(path).stat().st_size,
+        runtime=_runtime_name(),
+        inputs=tuple(tensor_of(name, detail) for name, detail in input_details(plain)),
+        outputs=tuple(tensor_of(name, detail) for name, detail in output_details(plain)),
+        operators=tuple(operators(plain, packed)),
+        writers=tuple(writers(plain, [detail["index"] for _, detail in output_details(plain)])),
+        card=card,
+    )
+    running = interpreter(path)
+    for (_, detail), values in zip(input_details(running), zeros(model), strict=True):
+        running.set_tensor(detail["index"], values)
+    running.invoke()
+    return asdict(model)
+
+
+def _beside_the_interpreter(path: str) -> tuple[dict[int, str], str]:
+    """What interpreters do not tell, where the schema is at hand: packed tensors with their type, and the card."""
+    if not available("ai_edge_litert.schema_py_generated"):
+        return {}, ""
+    schema = importlib.import_module("ai_edge_litert.schema_py_generated")
+    model = schema.Model.GetRootAs(Path(path).read_bytes(), 0)
+    graph = model.Subgraphs(0)
+    numbers = range(graph.TensorsLength())
+    packed = {number: "int4" for number in numbers if graph.Tensors(number).Type() == schema.TensorType.INT4}
+    for entry in map(model.Metadata, range(model.MetadataLength())):
+        if entry.Name() == CARD.encode():
+            return packed, model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
+    return packed, ""
+
+
+_PROGRAM = "from keras_precision.runtimes.tflite.sandbox import serve; from keras_precision.runtimes.tflite.file import describe; serve(describe)"
+_CHILD = Child(_PROGRAM, timeout_s=120)
+
+
+def _inspect_in_child(path: Path) -> EdgeModel:
+    try:
+        return _from_json(_CHILD.ask(str(path)))
+    except ChildError as error:
+        raise FileFormatError(
+            f"{path}: expected a TensorFlow Lite file that loads and runs. Received: a damaged file, or one that {_runtime_name()} cannot run ({error})."
+        ) from error
+
+
+def _from_json(values: dict[str, Any]) -> EdgeModel:
+    sides = {
+        side: tuple(Tensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[side])
+        for side in ("inputs", "outputs")
+    }
+    read = tuple(
+        Operator(
+            **{**row, "tensors": tuple(row["tensors"]), "reads": tuple(row["reads"]), "weights": tuple(row["weights"])}
+        )
+        for row in values["operators"]
+    )
+    return EdgeModel(**{**values, **sides, "operators": read, "writers": tuple(values["writers"])})
+
+
+def runtime() -> tuple[Any, str]:
+    """Return the module of the interpreter that is installed, and its name.
+
+    Returns:
+        The module, and ``"litert"``, ``"tflite-runtime"`` or ``"tensorflow"``.
+
+    Raises:
+        MissingExtraError: None is installed.
+    """
+    for module, name in _RUNTIMES:
+        if available(module.partition(".")[0]):
+            return importlib.import_module(module), name
+    raise MissingExtraError(
+        'Expected an interpreter for TensorFlow Lite, and none is installed. Install one with: pip install "keras-precision[edge]"'
+    )
+
+
+def _runtime_name() -> str:
+    module, name = runtime()
+    package = importlib.import_module(module.__name__.partition(".")[0])
+    return f"{name} {getattr(package, '__version__', '')}".rstrip()
+
+
+def _signature_runner(opened: Any) -> Any:
+    signatures = opened.get_signature_list()
+    return opened.get_signature_runner(next(iter(signatures))) if signatures else None
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key by which output_2 comes before output_10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def tensor_of(name: str, detail: dict[str, Any]) -> Tensor:
+    """Return an input or output as interpreters describe it.
+
+    Args:
+        name: What it is called.
+        detail: The interpreter's own details.
+
+    Returns:
+        Its shape, element type and quantization.
+    """
+    shape = detail.get("shape_signature")
+    if shape is None or len(shape) == 0:
+        shape = detail["shape"]
+    scale, zero_point = detail["quantization"]
+    return Tensor(
+        name, tuple(int(size) for size in shape), np.dtype(detail["dtype"]).name, float(scale), int(zero_point)
+    )

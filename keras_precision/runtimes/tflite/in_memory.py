@@ -1,0 +1,131 @@
+"""Files in memory, run on samples: what they answer, and how long a call takes."""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision.core.system.captured_output import captured
+from keras_precision.runtimes.tflite.file import input_details, output_details, runtime, tensor_of
+
+__all__ = ["Runner", "answers", "relative_latency"]
+
+Array = npt.NDArray[Any]
+
+_MOST_THREADS = 8
+_FEW = 32  # samples for which a second interpreter is not worth opening
+
+
+class Runner:
+    """An interpreter on a file that our own quantizer has just made.
+
+    Args:
+        content: A ``.tflite`` file for one sample at a time.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        module, _ = runtime()
+        self._opened = module.Interpreter(model_content=content, num_threads=1)
+        self._opened.allocate_tensors()
+        self._inputs = [
+            (name, detail["index"], tensor_of(name, detail)) for name, detail in input_details(self._opened)
+        ]
+        self._outputs = [(detail["index"], tensor_of(name, detail)) for name, detail in output_details(self._opened)]
+
+    def run(self, samples: Mapping[str, Array], start: int, stop: int) -> list[Array]:
+        """Answer some samples.
+
+        Args:
+            samples: Input name to an array of shape (n, ...).
+            start: The first sample.
+            stop: The sample behind the last.
+
+        Returns:
+            One array per output, of shape (stop - start, ...), as real numbers.
+        """
+        given = [(index, tensor.quantize(samples[name][start:stop])) for name, index, tensor in self._inputs]
+        found: list[list[Array]] = [[] for _ in self._outputs]
+        for number in range(stop - start):
+            self.call([(index, values[number : number + 1]) for index, values in given])
+            for kept, (index, _) in zip(found, self._outputs, strict=True):
+                kept.append(self._opened.get_tensor(index))
+        pairs = zip(found, self._outputs, strict=True)
+        return [
+            tensor.dequantize(np.concatenate([np.atleast_1d(each) for each in kept])) for kept, (_, tensor) in pairs
+        ]
+
+    def call(self, given: Sequence[tuple[int, Array]]) -> None:
+        """Run the file once.
+
+        Args:
+            given: Index of each input, and what it is given.
+        """
+        for index, values in given:
+            self._opened.set_tensor(index, values)
+        self._opened.reset_all_variables()
+        self._opened.invoke()
+
+    def sample(self, samples: Mapping[str, Array], number: int) -> list[tuple[int, Array]]:
+        """Return one sample as ``call`` takes it.
+
+        Args:
+            samples: Input name to an array of shape (n, ...).
+            number: Which sample.
+
+        Returns:
+            Index and value of each input.
+        """
+        return [(index, tensor.quantize(samples[name][number : number + 1])) for name, index, tensor in self._inputs]
+
+
+def answers(content: bytes, samples: Mapping[str, Array], threads: int = 1) -> list[Array]:
+    """Return what a file answers to samples.
+
+    Args:
+        content: A ``.tflite`` file for one sample at a time.
+        samples: Input name to an array of shape (n, ...).
+        threads: Interpreters that run side by side: a call gives up Python's lock.
+
+    Returns:
+        One array of shape (n, ...) per output, as real numbers.
+    """
+    count = len(next(iter(samples.values())))
+    parts = max(1, min(threads, _MOST_THREADS, count // _FEW))
+    with captured("interpreter"):
+        opened = [Runner(content) for _ in range(parts)]
+    edges = [count * part // parts for part in range(parts + 1)]
+    if parts == 1:
+        return opened[0].run(samples, 0, count)
+    with ThreadPoolExecutor(parts) as pool:
+        pieces = list(pool.map(lambda part: opened[part].run(samples, edges[part], edges[part + 1]), range(parts)))
+    return [np.concatenate(output) for output in zip(*pieces, strict=True)]
+
+
+def relative_latency(
+    contents: Sequence[bytes], samples: Mapping[str, Array], *, rounds: int = 40, warmup: int = 5
+) -> list[float]:
+    """Time files against one another, call by call in turn, so that what else the machine does meets all of them.
+
+    Args:
+        contents: Files.
+        samples: Input name to an array of shape (n, ...).
+        rounds: Calls of each file that are timed.
+        warmup: Calls of each before.
+
+    Returns:
+        The median time of a call of each file, in ms, on one thread.
+    """
+    with captured("interpreter"):
+        opened = [Runner(content) for content in contents]
+    count = len(next(iter(samples.values())))
+    times: list[list[float]] = [[] for _ in opened]
+    for turn in range(warmup + rounds):
+        for kept, each in zip(times, opened, strict=True):
+            given = each.sample(samples, turn % count)
+            began = time.perf_counter()
+            each.call(given)
+            kept.append(time.perf_counter() - began)
+    return [float(np.median(kept[warmup:])) * 1e3 for kept in times]

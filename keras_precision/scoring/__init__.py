@@ -1,0 +1,1 @@
+"""Scores and divergences of answers, from NumPy alone."""

@@ -1,0 +1,60 @@
+"""Whether any plan can meet a budget: known before a search, from its smallest and its most precise plan."""
+
+from keras_precision.core.errors import InputError
+from keras_precision.export.macs import BITS
+from keras_precision.export.plan_space import Assignment, Space
+from keras_precision.search.evaluation.evaluator import Evaluator
+from keras_precision.search.objective.budget import Budget
+
+__all__ = ["check_reachable"]
+
+
+def check_reachable(budget: Budget, space: Space, evaluator: Evaluator) -> None:
+    """Raise where no plan can meet a budget.
+
+    Args:
+        budget: What must be kept.
+        space: The plans.
+        evaluator: Their judge.
+
+    Raises:
+        InputError: A limit is out of reach; the message says what can be reached.
+    """
+    if budget.max_size_bytes is not None:
+        least = evaluator.size(_extreme(space, smallest=True))
+        if least > budget.max_size_bytes:
+            raise InputError(
+                f"Expected max_size_bytes of at least {least:,.0f}, the smallest file of these choices. "
+                f"Received: {budget.max_size_bytes:,.0f}. Add a narrower choice, or take a smaller model."
+            )
+    wanted = {name: limit for name, limit in budget.limits().items() if name in ("metric_drop", "divergence")}
+    if wanted:
+        figures = evaluator(_extreme(space, smallest=False)).figures
+        for name, limit in wanted.items():
+            if figures[name] > limit:
+                raise InputError(
+                    f"Expected max_{name} of at least {figures[name]:.6g}, which the most precise of these choices has. "
+                    f"Received: {limit:.6g}. Add a wider choice, such as 'int16x8' or 'float32'."
+                )
+    if budget.max_latency_ms is not None:
+        times = [
+            evaluator(space.everywhere(choice)).figures["latency_ms"]
+            for unit in space.units[:1]
+            for choice in unit.choices
+        ]
+        if min(times) > 2 * budget.max_latency_ms:  # a mixed plan can be faster than these, but not by so much
+            raise InputError(
+                f"Expected max_latency_ms of about {min(times):.3g}, which the fastest of the choices takes for all layers on "
+                f"this machine. Received: {budget.max_latency_ms:.3g}. Take a smaller model."
+            )
+
+
+def _extreme(space: Space, *, smallest: bool) -> Assignment:
+    """Each unit in the choice with the fewest bits, or with the most."""
+
+    def width(choice: str) -> tuple[int, int]:
+        weights, activations = BITS[choice]
+        return (weights, activations) if smallest else (activations, weights)
+
+    chosen = min if smallest else max
+    return tuple(chosen(unit.choices, key=width) for unit in space.units)

@@ -1,0 +1,1 @@
+"""Which plan to run next. It knows nothing of KerasTuner."""

@@ -1,0 +1,128 @@
+"""Scorer: one metric, asked for by name, function or Keras object, as a function of labels and answers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision._adapters import adapter_for_file
+from keras_precision.core.errors import InputError, nearest
+from keras_precision.scoring.scores import SCORES
+
+__all__ = ["Scorer", "scorer", "shared_out"]
+
+Array = npt.NDArray[Any]
+Scorer = Callable[[Any, Array], dict[str, float]]
+"""From labels and answers to the name of each figure, and the figure."""
+
+
+def shared_out(metrics: Any, outputs: Sequence[str]) -> list[list[Any]]:
+    """Return the metrics of each output.
+
+    Args:
+        metrics: One metric or a list of them, where there is one output; for several, a dict by the
+            name of the output, or a list with a list for each output in order.
+        outputs: The names of the outputs.
+
+    Returns:
+        A list of metrics for each output.
+
+    Raises:
+        InputError: They are for other outputs, or it is not said for which.
+
+    Example:
+        >>> shared_out({"size": "mae"}, ["kind", "size"])
+        [[], ['mae']]
+    """
+    if isinstance(metrics, Mapping):
+        for name in metrics:
+            if name not in outputs:
+                raise InputError(
+                    f"Expected metrics for the outputs {', '.join(outputs)}. Received: {name!r}. {nearest(str(name), outputs)}".rstrip()
+                )
+        return [_listed(metrics.get(name, ())) for name in outputs]
+    if len(outputs) == 1:
+        return [_listed(metrics)]
+    nested = isinstance(metrics, list | tuple) and all(isinstance(each, list | tuple) for each in metrics)
+    if nested and len(metrics) == len(outputs):
+        return [list(each) for each in metrics]
+    raise InputError(
+        f"Expected metrics for each of the outputs {', '.join(outputs)}. Received: {_described(metrics)}. "
+        f"Say which is for which: metrics={{{outputs[0]!r}: [...], {outputs[1]!r}: [...]}}."
+    )
+
+
+def scorer(metric: Any) -> Scorer:
+    """Return the function that computes a metric.
+
+    Args:
+        metric: The name of a metric of Keras, a function of (truth, predictions), or a metric
+            object of either Keras, whose state is put back after each use.
+
+    Returns:
+        The scorer. A metric with several figures (a score for each class, say) has a number, or its
+        key, behind its name in each.
+
+    Raises:
+        InputError: The metric is unknown.
+
+    Example:
+        >>> scorer("accuracy")([0, 1], np.array([[0.9, 0.1], [0.8, 0.2]]))
+        {'accuracy': 0.5}
+    """
+    if isinstance(metric, str) and metric in SCORES:
+        own = SCORES[metric]
+        return lambda y, predictions: {own.__name__: own(y, predictions)}
+    keras = adapter_for_file().keras
+    try:
+        known = keras.metrics.get(metric) if isinstance(metric, str) else metric
+    except ValueError as error:
+        raise InputError(
+            f"Expected metrics among {', '.join(sorted(SCORES))}, or any of Keras. Received: {metric!r}."
+        ) from error
+    if not hasattr(known, "update_state"):  # a function of (y_true, y_pred)
+        if not callable(known):
+            raise InputError(f"Expected a metric: a name, a function or an object of Keras. Received: {metric!r}.")
+        known = keras.metrics.MeanMetricWrapper(known, name=getattr(known, "__name__", str(metric)))
+
+    def score(y: Any, predictions: Array) -> dict[str, float]:
+        with _state_put_back(known, keras):
+            known.reset_state()
+            known.update_state(y, predictions)
+            return dict(_figures(str(known.name), known.result(), keras))
+
+    return score
+
+
+@contextmanager
+def _state_put_back(metric: Any, keras: Any) -> Iterator[None]:
+    before = [keras.ops.convert_to_numpy(variable) for variable in metric.variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(metric.variables, before, strict=False):  # some make theirs when first used
+            variable.assign(value)
+
+
+def _figures(name: str, result: Any, keras: Any) -> Iterator[tuple[str, float]]:
+    if isinstance(result, Mapping):
+        for key, each in result.items():
+            yield from _figures(f"{name}_{key}", each, keras)
+        return
+    values = np.asarray(keras.ops.convert_to_numpy(result))
+    if values.size == 1:
+        yield name, float(values.reshape(()))
+    else:
+        yield from ((f"{name}_{number}", float(value)) for number, value in enumerate(values.ravel()))
+
+
+def _described(metrics: Any) -> str:
+    if metrics is None:
+        return "None"
+    return f"a {type(metrics).__name__} of {len(metrics)}" if isinstance(metrics, list | tuple) else "one metric"
+
+
+def _listed(metrics: Any) -> list[Any]:
+    return list(metrics) if isinstance(metrics, list | tuple) else [metrics]

@@ -1,0 +1,129 @@
+"""The engine of TensorFlow Model Optimization: models that it would refuse, and no trace of it in the process."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import nets
+import numpy as np
+import pytest
+
+import keras_precision as kp
+from keras_precision.core.errors import InputError, MissingExtraError, ModelError, PlanError
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow_model_optimization") is None, reason="the extra qat is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def keras(stack):
+    """Keras 3 on TensorFlow."""
+    return stack.keras
+
+
+def refused(keras):
+    """A net of layers that TFMOT refuses: a normalization first, one behind an activation, a separable convolution."""
+    layers = keras.layers
+    image = layers.Input((12, 12, 1), name="image")
+    x = layers.BatchNormalization(name="first")(image)
+    x = layers.SeparableConv2D(4, 3, activation="relu", name="separable")(x)
+    x = layers.BatchNormalization(scale=False, name="second")(x)
+    x = keras.ops.relu6(x + 0.5)
+    x = layers.AveragePooling2D(2, name="average")(x)
+    inner = keras.Sequential(
+        [layers.Input((5, 5, 4)), layers.Flatten(name="flat"), layers.Dense(6, name="dense")], name="inner"
+    )
+    return keras.Model(image, layers.Dense(3, activation="softmax", name="head")(inner(x)), name="refused")
+
+
+@pytest.mark.parametrize("build", [nets.conv, refused])
+def test_there_and_back_again(keras, rng, tmp_path, build):
+    """Rebuilt, trained, exported to integers throughout, and brought back to Keras 3; the model is left alone."""
+    keras.utils.set_random_seed(4)
+    model = build(keras)
+    for weight in model.weights:  # as after some training
+        if "moving" in weight.path or "beta" in weight.path:
+            weight.assign(weight + rng.uniform(0.05, 0.3, weight.shape).astype("float32"))
+    before = [each.copy() for each in model.get_weights()]
+    x, y = nets.images(rng, 64)
+    aware = kp.quantize_aware(model, "int8", engine="tfmot", representative_dataset=x)
+    assert type(aware).__module__.startswith("tf_keras")
+    untrained = kp.from_quantize_aware(aware)
+    np.testing.assert_allclose(untrained.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+    aware.compile("adam", "sparse_categorical_crossentropy")
+    aware.fit(x, y, batch_size=16, epochs=2, verbose=0)
+    result = kp.export_tflite(aware, tmp_path / "model.tflite", validation_data=(x, y))
+    assert result.value("engine") == "tfmot"
+    assert result.notes == ()
+    assert result.value("agreement") >= 0.9
+    plain = kp.from_quantize_aware(aware)
+    assert [type(each) for each in plain.layers] == [type(each) for each in model.layers]
+    assert np.abs(plain.predict(x, verbose=0) - aware.predict(x, verbose=0)).max() < 0.1
+    assert np.abs(plain.predict(x, verbose=0) - model.predict(x, verbose=0)).max() > 1e-3
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_of_tf_keras_takes_this_engine_by_itself(rng, tmp_path):
+    """With ``engine="auto"``; its plain model is one of tf_keras, and a layer can be left in float."""
+    tf_keras = pytest.importorskip("tf_keras")
+    model = nets.mlp(tf_keras)
+    x, y = nets.classes(rng)
+    aware = kp.quantize_aware(model, kp.PrecisionPlan.deployment("int8", layers={"head": "float32"}))
+    assert [layer.name for layer in aware.layers if layer.name.startswith("quant_")] == ["quant_hidden"]
+    aware.compile("adam", "sparse_categorical_crossentropy")
+    aware.fit(x, y, verbose=0)
+    plain = kp.from_quantize_aware(aware)
+    assert isinstance(plain, tf_keras.Sequential)
+    assert np.abs(plain.get_weights()[0] - model.get_weights()[0]).max() > 0
+
+
+def test_no_trace_is_left_in_the_process():
+    """Neither the environment nor ``tf.keras`` is another one afterwards."""
+    code = (
+        "import os, keras, keras_precision as kp, tensorflow as tf\n"
+        "model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])\n"
+        "kp.quantize_aware(model, engine='tfmot')\n"
+        "print('TF_USE_LEGACY_KERAS' in os.environ, tf.keras.layers.Dense is keras.layers.Dense)\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert child.stdout.split() == ["False", "True"]
+
+
+def test_what_it_cannot_do_is_refused(keras, monkeypatch):
+    """Each refusal names what is wrong, and the other engine where that helps."""
+    tf_keras = pytest.importorskip("tf_keras")
+    model = nets.mlp(keras)
+    features = keras.Input((8, 4))
+
+    class Own(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs * 2.0
+
+    own = keras.Model(features, Own(name="own")(features))
+    rolled = keras.Model(features, keras.ops.roll(keras.layers.Dense(4)(features), 1))
+    aware = kp.quantize_aware(model, engine="tfmot")
+    other = kp.PrecisionPlan.deployment("int8", layers={"quant_head": "float32"})
+    cases = [
+        (
+            PlanError,
+            "int8 or float32.*Received: int4.*engine='keras'",
+            lambda: kp.quantize_aware(model, "int4", "tfmot"),
+        ),
+        (PlanError, "leaves every layer in float32", lambda: kp.quantize_aware(model, "float32", "tfmot")),
+        (InputError, "no settings of ranges", lambda: kp.quantize_aware(model, engine="tfmot", freeze_after=3)),
+        (ModelError, "'own' of type Own.*engine='keras'", lambda: kp.quantize_aware(own, engine="tfmot")),
+        (ModelError, "of type Roll", lambda: kp.quantize_aware(rolled, engine="tfmot")),
+        (ModelError, "quantization-aware already", lambda: kp.quantize_aware(aware)),
+        (ModelError, "for engine='keras'", lambda: kp.quantize_aware(nets.mlp(tf_keras), engine="keras")),
+        (PlanError, "Leave the plan out", lambda: kp.export_tflite(aware, "model.tflite", other)),
+        (InputError, "Expected 'output'", lambda: kp.register_tfmot_config("Dense", "weights")),
+    ]
+    for error, message, call in cases:
+        with pytest.raises(error, match=message):
+            call()
+    monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
+    with pytest.raises(MissingExtraError, match=r"keras-precision\[qat\]"):
+        kp.quantize_aware(model, engine="tfmot")

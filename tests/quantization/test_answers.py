@@ -1,0 +1,90 @@
+"""The range before a softmax, and the rows that it is chosen from."""
+
+import keras
+import numpy as np
+import pytest
+from scipy.special import rel_entr, softmax
+
+import keras_precision as kp
+from keras_precision.quantization.row_sample import Rows
+from keras_precision.quantization.softmax_range import range_before_softmax
+
+
+def divergence(rows, low, high):
+    """Return how far the answers of rows in 8 bits are from those in full, as 8 bits show them."""
+    step = (high - low) / 255
+    held = np.clip(np.round(rows / step) * step, low, high)
+    shown = [np.maximum(softmax(values, axis=1), 1 / 512) for values in (rows, held)]
+    exact, got = (values / values.sum(axis=1, keepdims=True) for values in shown)
+    return rel_entr(exact, got).sum(axis=1).mean()
+
+
+@pytest.fixture
+def logits(rng):
+    """Confident answers with a long tail of values that are far below, as trained nets have them."""
+    rows = rng.normal(-8, 6, size=(400, 10))
+    rows[np.arange(400), rng.integers(0, 10, 400)] = rng.gamma(3, 5, size=400)
+    return rows
+
+
+def test_answers_change_less_than_in_the_full_range(logits):
+    """The range found is better than the full one by far, and no worse than any of a coarse grid."""
+    full = (logits.min(), logits.max())
+    found = divergence(logits, *range_before_softmax(logits, full))
+    assert found < 0.3 * divergence(logits, *full)
+    second = np.sort(logits, axis=1)[:, -2].max()
+    grid = [(full[0] * a, full[1] * b) for a in (0.2, 0.4, 0.6, 0.8, 1) for b in (0.2, 0.4, 0.6, 0.8, 1)]
+    assert found <= 1.05 * min(divergence(logits, *pair) for pair in grid if pair[1] >= second)
+
+
+def test_no_two_classes_are_cut_off_to_a_tie(rng):
+    """Two classes that are both far up keep apart, though it costs steps."""
+    rows = rng.normal(size=(300, 4))
+    rows[0] = [30, 29, 0, 0]
+    _, high = range_before_softmax(rows, (rows.min(), 30.0))
+    assert high >= 29
+
+
+def test_a_mask_does_not_take_the_steps_away(rng):
+    """Where attention is masked with -1e9, the range is that of the values that can be seen."""
+    rows = rng.normal(size=(200, 8)) * 3
+    rows[:, 5:] = -1e9
+    low, high = range_before_softmax(rows, (-1e9, rows.max()))
+    assert -20 < low < 0
+    assert divergence(rows, low, high) < 1e-3
+
+
+@pytest.mark.parametrize("rows", [np.full((5, 3), 2.0), -np.arange(12.0).reshape(4, 3), np.arange(4.0).reshape(4, 1)])
+def test_ranges_hold_zero(rows):
+    """One-sided values, equal ones, and a softmax over one class have a range with zero in it."""
+    full = (min(rows.min(), 0), max(rows.max(), 0))
+    low, high = range_before_softmax(rows, full)
+    assert full[0] <= low <= 0 <= high <= full[1]
+    assert low < high
+
+
+def test_rows_are_spread_evenly_whatever_the_pieces(rng):
+    """What is kept is every n-th row of all that passed, in a space that does not grow."""
+    table = rng.normal(size=(10_000, 7)).astype("float32")
+    whole, pieces = Rows(), Rows()
+    whole.update(table)
+    for part in np.array_split(table, 123):
+        pieces.update(part)
+    np.testing.assert_array_equal(pieces.kept, whole.kept)
+    np.testing.assert_array_equal(whole.kept, table[:: whole.every])
+    assert 512 <= len(whole.kept) <= 1024
+
+
+def test_a_calibration_keeps_the_rows_before_a_softmax(rng, tmp_path):
+    """The default range of a softmax's input is the one for its answers, after saving as well; minmax is the full one."""
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5), keras.layers.Softmax()])
+    model.layers[0].set_weights([rng.normal(size=(6, 5)) * 8, np.zeros(5)])
+    x = rng.normal(size=(200, 6)).astype("float32")
+    calibration = kp.calibrate(model, x)
+    rows = [name for name, seen in calibration.seen.items() if seen.samples is not None]
+    assert len(rows) == 1
+    logits = calibration.seen[rows[0]].samples.kept
+    np.testing.assert_allclose(logits, x @ model.layers[0].get_weights()[0], rtol=1e-3, atol=1e-3)
+    full = calibration.ranges("minmax")[rows[0]]
+    assert calibration.ranges()[rows[0]] == range_before_softmax(logits, full) != full
+    assert kp.Calibration.load(calibration.save(tmp_path / "kept")).ranges() == calibration.ranges()

@@ -25,7 +25,7 @@ import keras_precision as kp
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.tracing.step_observer import Batch, Observer
 from keras_precision.core.system.timing import spread
-from keras_precision.experiments.bisection import smallest_high
+from keras_precision.experiments.unstable_layers import smallest_high
 
 WHATS = ("faults", "foretold", "plans", "cost", "bisection")
 BATCH, CADENCE = 64, 200

@@ -22,7 +22,8 @@ from keras_precision.core.environment import Environment
 from keras_precision.core.errors import DataError, FileFormatError, InputError, MissingExtraError
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.timing import time_calls
-from keras_precision.runtimes.tflite.file import EdgeModel, Operator, Tensor, inspect, zeros
+from keras_precision.runtimes.model_info import EdgeModel, Tensor, zeros
+from keras_precision.runtimes.tflite.file import Operator, inspect
 from keras_precision.runtimes.tflite.operator_times import OPERATOR_SOURCE, operator_times
 from keras_precision.runtimes.tflite.session import Inputs, Session
 from keras_precision.scoring.latency import latency_rows, latency_source

@@ -166,7 +166,9 @@ def test_the_trials_of_a_batch_size_import_from_the_parents_path_alone(folders: 
 def test_a_benchmark_on_the_command_line_imports_nothing_from_the_current_folder(folders: Folders, model: Any) -> None:
     """A console script has the current folder on no path: neither it nor its children import what lies there."""
     kp.export_tflite(model, "model.tflite", "float32")
-    program = "import sys; from keras_precision.cli import main; sys.exit(main())"  # as the installed script has it
+    program = (
+        "import sys; from keras_precision.cli.main.main import main; sys.exit(main())"  # as the installed script has it
+    )
     command = [sys.executable, "-P", "-c", program, "benchmark", "model.tflite", "--warmup", "1", "--seconds", "0"]
     done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

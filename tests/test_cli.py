@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.cli import main
 from keras_precision.cli.demo_run import TimeLimit
+from keras_precision.cli.main import main
 from keras_precision.cli.verb import Answer
 from keras_precision.cli.verbs import VERBS
 
@@ -222,6 +222,6 @@ def test_help_has_examples_that_can_be_parsed(verb, capsys):
 
 def parser_of_the_program():
     """Return the parser that main uses."""
-    from keras_precision import cli
+    from keras_precision.cli.main import build_parser
 
-    return cli.build_parser()
+    return build_parser()

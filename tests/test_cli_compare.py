@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.cli import main
+from keras_precision.cli.main import main
 from keras_precision.cli.named import WHERE, Part, modules_importable
 from keras_precision.core.errors import DataError
 from keras_precision.experiments.task import made

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from keras_precision.cli import main
+from keras_precision.cli.main import main
 from keras_precision.cli.verbs import VERBS
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.cli import main
+from keras_precision.cli.main import main
 from keras_precision.core.result import Measurement, Result
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.findings.finding import Finding, judge, loss_scale_findings, training_findings
+from keras_precision.findings.finding import Finding, judge
+from keras_precision.findings.loss_scale_rules import loss_scale_findings, training_findings
 
 HALF = PrecisionPlan.training("mixed_float16", layers={"head": "float32"})
 

@@ -6,13 +6,14 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import InputError, PlanKindError
+from keras_precision.core.layer_facts import LayerFacts
 from keras_precision.core.observation import Blame, LayerCall, Observation, Statistics, blame, origin_rows
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.findings.finding import Finding, judge
 from keras_precision.findings.layer_rules import LAYER_RULES
 from keras_precision.findings.run_rules import run_findings
-from keras_precision.findings.static_rules import LayerFacts, facts_findings, input_findings, variance_findings
+from keras_precision.findings.static_rules import facts_findings, input_findings, variance_findings
 
 FINE = Statistics(0, 1, -3, 3, 0.1, 0, 0, 0, 0, 0, 0, 0)
 BROKEN = FINE._replace(non_finite=0.5)

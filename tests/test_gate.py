@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.cli import main
+from keras_precision.cli.main import main
 from keras_precision.comparison.comparison import Comparison
 from keras_precision.comparison.effect import pack_answers
 from keras_precision.core.errors import InputError

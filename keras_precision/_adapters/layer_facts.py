@@ -7,7 +7,7 @@ from keras_precision._adapters.adapter import KerasAdapter
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.tracing.step_observer import Batch
 from keras_precision.core.errors import DataError
-from keras_precision.findings.static_rules import LayerFacts
+from keras_precision.core.layer_facts import LayerFacts
 
 __all__ = ["facts_of", "first_batch", "loss_types"]
 

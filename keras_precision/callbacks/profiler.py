@@ -21,8 +21,9 @@ from keras_precision.callbacks.summary_notes import remarks
 from keras_precision.core.errors import InputError, NotMeasuredError, PrecisionWarning
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import check_destination
-from keras_precision.findings.finding import Finding, in_order, judge, training_findings
+from keras_precision.findings.finding import Finding, in_order, judge
 from keras_precision.findings.layer_rules import LAYER_RULES
+from keras_precision.findings.loss_scale_rules import training_findings
 from keras_precision.report.text import show, summary
 
 __all__ = ["PrecisionProfiler"]

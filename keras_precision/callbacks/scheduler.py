@@ -8,9 +8,9 @@ from keras_precision._adapters import adapter_of
 from keras_precision._adapters.layer_paths import layer_paths, plan_of
 from keras_precision._adapters.tracing.step_observer import Observer
 from keras_precision._adapters.training.callback import Callback, Logs
+from keras_precision._adapters.training.open_state import inside_of
 from keras_precision._adapters.training.retracing import trained_anew
 from keras_precision._adapters.training.step_replay import Capture, capture_of
-from keras_precision._adapters.training.training_state import inside_of
 from keras_precision.callbacks.first_failure import Broken, find_break
 from keras_precision.core.errors import InputError, ModelError, NotMeasuredError
 from keras_precision.core.observation import origin_rows

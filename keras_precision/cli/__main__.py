@@ -2,6 +2,6 @@
 
 import sys
 
-from keras_precision.cli import main
+from keras_precision.cli.main import main
 
 sys.exit(main())

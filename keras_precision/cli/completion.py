@@ -16,9 +16,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> Answer:
     import shtab
 
-    from keras_precision.cli import build_parser
-
-    parser = build_parser()
+    parser: argparse.ArgumentParser = options.parser
     _name_files(parser)
     print(shtab.complete(parser, options.shell))
     return Answer()

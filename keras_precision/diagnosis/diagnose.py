@@ -9,15 +9,16 @@ from keras_precision._adapters.layer_facts import facts_of, first_batch, loss_ty
 from keras_precision._adapters.layer_paths import plan_of
 from keras_precision._adapters.tracing.step_observer import Batch, Observer
 from keras_precision.core.errors import DataError, InputError, ModelError, PlanError
+from keras_precision.core.layer_facts import LayerFacts
 from keras_precision.core.observation import Observation, blame, origin_rows, rows_of
 from keras_precision.core.result import Measurement, Result
 from keras_precision.diagnosis.lint import lint
-from keras_precision.findings.finding import Finding, in_order, judge, training_findings
+from keras_precision.findings.finding import Finding, in_order, judge
 from keras_precision.findings.layer_rules import LAYER_RULES
+from keras_precision.findings.loss_scale_rules import training_findings
 from keras_precision.findings.quantization_rules import drop_findings, quantization_findings
 from keras_precision.findings.run_rules import run_findings
 from keras_precision.findings.static_rules import (
-    LayerFacts,
     facts_findings,
     input_findings,
     loss_findings,

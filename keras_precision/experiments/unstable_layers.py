@@ -1,7 +1,7 @@
 """find_unstable_layers: lowers layers by bisection, and tells which must stay in float32."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,10 @@ from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.errors import InputError, ModelError
 from keras_precision.core.plan import PrecisionPlan, check_precision
 from keras_precision.core.result import Measurement, Result
-from keras_precision.experiments.bisection import smallest_high
 from keras_precision.experiments.task import check_data, is_arrays, made
 from keras_precision.mixed_precision.apply_plan import apply_plan
 
-__all__ = ["find_unstable_layers"]
+__all__ = ["find_unstable_layers", "smallest_high"]
 
 
 def find_unstable_layers(
@@ -137,3 +136,40 @@ class _Trials:
 
 def _loss_of(scores: Any) -> float:
     return float(scores["loss"])
+
+
+def smallest_high(names: Sequence[str], is_stable: Callable[[Sequence[str]], bool]) -> list[str]:
+    """Return the layers that cannot be lowered.
+
+    While lowering all that is left is unstable, the shortest beginning of it that is unstable is found by bisection, and the
+    layer that it ends with is kept high. What is known to be stable is not run again: k layers of n take
+    about k log2(n) + k + 1 runs. A set is taken to be unstable if a part of it is.
+
+    Args:
+        names: The layers, in the order of the model.
+        is_stable: Runs with these layers lowered, and all others high.
+
+    Returns:
+        Those that stay high, in the order in which they were found.
+
+    Example:
+        >>> runs = []
+        >>> def is_stable(lowered):
+        ...     runs.append(lowered)
+        ...     return not {"f", "k"} & set(lowered)
+        >>> smallest_high("abcdefghijklmnop", is_stable), len(runs)
+        (['f', 'k'], 11)
+    """
+    high: list[str] = []
+    low = list(names)
+    stable = 0  # so many of them are known to be stable together
+    while len(low) > stable and not is_stable(low):
+        unstable = len(low)
+        while unstable - stable > 1:
+            middle = (stable + unstable) // 2
+            if is_stable(low[:middle]):
+                stable = middle
+            else:
+                unstable = middle
+        high.append(low.pop(unstable - 1))
+    return high

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_precision.core.errors import ExportError, FileFormatError
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.optional import available
 from keras_precision.export.request import Request
@@ -19,8 +20,8 @@ from keras_precision.quantization.foreign_ranges import foreign_ranges
 from keras_precision.quantization.format_assignment import assigned, assigned_ranges
 from keras_precision.quantization.layer_trace import Layers, Trace, layers_of
 from keras_precision.quantization.post_training import Job, by_converter, by_quantizer
-from keras_precision.quantization.range_estimators import Range
-from keras_precision.runtimes.tflite.file import EdgeModel, inspect
+from keras_precision.runtimes.model_info import EdgeModel
+from keras_precision.runtimes.tflite.file import inspect
 
 __all__ = ["Candidate", "best_candidate", "plain_candidate"]
 

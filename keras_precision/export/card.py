@@ -11,7 +11,7 @@ from keras_precision.export.operator_layers import layer_rows
 from keras_precision.export.request import Request
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.qat.trained_ranges import TrainedRanges
-from keras_precision.runtimes.tflite.file import CARD, EdgeModel
+from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["card_text", "facts", "input_ranges", "operator_rows", "sides", "with_card"]

@@ -18,8 +18,8 @@ from keras_precision.export.toolchain import Job, Order, Toolchain, check_sessio
 from keras_precision.quantization.conversion import input_names, serving_function
 from keras_precision.quantization.tensorflow_process import on_tensorflow
 from keras_precision.runtimes.coreml import CoremlSession, coremltools, inspect_coreml, open_coreml
+from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.session import RuntimeSession
-from keras_precision.runtimes.tflite.file import CARD, EdgeModel
 
 __all__ = ["CoremlToolchain", "export_coreml"]
 

@@ -19,11 +19,11 @@ from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.optional import require
 from keras_precision.export.onnx.graph import onnx_graph
-from keras_precision.export.onnx.job import quantized_graph
+from keras_precision.export.onnx.quantizer import quantized_graph
 from keras_precision.export.pipeline import ship
 from keras_precision.export.toolchain import Job, Order, Toolchain, check_session
+from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.openvino import OpenvinoSession, inspect_openvino
-from keras_precision.runtimes.tflite.file import CARD, EdgeModel
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["OpenvinoToolchain", "export_openvino"]

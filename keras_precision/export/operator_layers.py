@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from keras_precision.core.errors import FileFormatError
 from keras_precision.core.result import Measurement, Result
 from keras_precision.quantization.layer_trace import Layers
-from keras_precision.runtimes.tflite.file import EdgeModel
+from keras_precision.runtimes.model_info import EdgeModel
 
 __all__ = ["layer_rows", "layers_told", "origin"]
 

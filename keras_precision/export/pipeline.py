@@ -22,7 +22,7 @@ from keras_precision.quantization.calibration import Calibration, calibrate
 from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.layer_trace import layers_of
 from keras_precision.quantization.qat.quantize_aware import is_prepared, is_quantize_aware
-from keras_precision.runtimes.tflite.file import EdgeModel
+from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.verify.evaluate import evaluate
 from keras_precision.verify.validation_data import samples_and_labels
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from keras_precision.core.errors import PlanError, PlanNotHonouredError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.quantization.layer_trace import Layers
-from keras_precision.runtimes.tflite.file import EdgeModel, Operator
+from keras_precision.runtimes.model_info import EdgeModel
+from keras_precision.runtimes.tflite.file import Operator
 from keras_precision.runtimes.tflite.kernel_support import obstacles
 
 __all__ = ["check_plan", "check_runs", "realised_plan"]

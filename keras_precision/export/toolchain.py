@@ -18,8 +18,8 @@ from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.fidelity import check_answers
 from keras_precision.quantization.float_model import FloatFile
 from keras_precision.quantization.range_estimators import check_method
+from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.session import RuntimeSession
-from keras_precision.runtimes.tflite.file import EdgeModel
 
 __all__ = ["PRECISIONS", "Job", "Order", "Toolchain", "check_session"]
 

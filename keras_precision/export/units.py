@@ -11,7 +11,7 @@ from keras_precision.export.plan_compiler import FileMaker
 from keras_precision.export.plan_space import Space, Unit
 from keras_precision.export.readback import realised_plan
 from keras_precision.quantization.layer_trace import Trace, layers_of
-from keras_precision.runtimes.tflite.file import EdgeModel
+from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.kernel_support import check_runtime, obstacles
 
 __all__ = ["check_choices", "find_space"]

@@ -1,26 +1,15 @@
-"""Finding: what a rule concludes from results; and the rules, one small pure function each."""
+"""Finding: what a rule concludes from results; a rule is one small pure function."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 
-__all__ = ["Finding", "Rule", "Severity", "in_order", "judge", "loss_scale_findings", "training_findings"]
+__all__ = ["Finding", "Rule", "Severity", "in_order", "judge"]
 
 Severity = Literal["error", "warning", "info"]
 _ORDER = {"error": 0, "warning": 1, "info": 2}
-
-# float16 holds no normal number below 2**-14: a scale down there shrinks gradients instead of lifting them.
-_TINY_SCALE = 2.0**-14
-# Products of gradients with a scale above this do not fit float16 (largest number 65504) unless they
-# are below 0.004: a run that computes in float16 does not get there.
-_HUGE_SCALE = 2.0**24
-# Of a step that waits for 30 % of its time, no precision saves more than the rest: without the wait it
-# would be 1.4 times as fast. Waits under 1 ms are those of any Python loop over arrays in memory, and
-# weigh only beside steps so short that no pipeline would help. Few steps say nothing: queues are still full.
-_LARGE_WAIT, _LONG_WAIT_MS, _LEAST_STEPS = 0.3, 1.0, 10
 
 
 @dataclass(frozen=True)
@@ -46,43 +35,6 @@ Rule = Callable[[Result], Iterator[Finding]]
 """One thing that can be wrong: a function from a result to findings."""
 
 
-def loss_scale_findings(result: Result) -> tuple[Finding, ...]:
-    """Judge the loss scaling of a training run.
-
-    Args:
-        result: The result of a ``PrecisionProfiler``.
-
-    Returns:
-        What is wrong with it, the worst first; nothing where all is well.
-
-    Example:
-        >>> from keras_precision.core.result import Measurement
-        >>> run = Result("run", (Measurement("fit", "loss_scale", 0.0, step=200),))
-        >>> [finding.code for finding in loss_scale_findings(run)]
-        ['loss-scale-collapsed']
-    """
-    return judge(result, _LOSS_SCALE_RULES)
-
-
-def training_findings(result: Result) -> tuple[Finding, ...]:
-    """Judge a training run: its loss scaling, and whether it waits for data.
-
-    Args:
-        result: The result of a ``PrecisionProfiler``.
-
-    Returns:
-        What is wrong with it, the worst first; nothing where all is well.
-
-    Example:
-        >>> from keras_precision.core.result import Measurement
-        >>> figures = {"data_wait_ms": 9.0, "data_wait_share": 0.45, "steps_measured": 100}
-        >>> run = Result("run", tuple(Measurement("fit", name, value) for name, value in figures.items()))
-        >>> [finding.code for finding in training_findings(run)]
-        ['input-bound']
-    """
-    return judge(result, (*_LOSS_SCALE_RULES, _input_bound))
-
-
 def judge(result: Result, rules: Iterable[Rule]) -> tuple[Finding, ...]:
     """Apply rules to a result.
 
@@ -106,120 +58,3 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         The same, those of one severity as they were.
     """
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
-
-
-def _collapsed(result: Result) -> Iterator[Finding]:
-    scale = _scale(result)
-    if scale is None or not scale < 1:
-        return
-    gone = scale < _TINY_SCALE
-    effect = (
-        "The next step without overflow divides 0 by 0 and turns every weight into NaN."
-        if scale == 0
-        else "Gradients are no longer lifted out of the range in which float16 flushes them to 0."
-    )
-    yield Finding(
-        code="loss-scale-collapsed",
-        severity="error" if gone else "warning",
-        subject=result.name,
-        message=f"The loss scale fell to {scale:.3g}: overflow followed overflow, and Keras 3 sets no floor. {effect}",
-        advice=(
-            "optimizer = kp.LossScaleOptimizer(inner_optimizer, min_scale=1.0)  # and find the overflow: "
-            "inputs, learning rate, a layer that belongs in float32"
-        ),
-    )
-
-
-def _locked(result: Result) -> Iterator[Finding]:
-    scale = _scale(result)
-    if scale == float("inf"):
-        yield Finding(
-            code="loss-scale-infinite",
-            severity="error",
-            subject=result.name,
-            message="The loss scale is infinite: every step is skipped from here on, while the loss still looks normal.",
-            advice="optimizer = kp.LossScaleOptimizer(inner_optimizer, max_scale=2.0**24)",
-        )
-
-
-def _stuck(result: Result) -> Iterator[Finding]:
-    """At a scale of 1, and still skipping: tf_keras's floor, or our own."""
-    batches, scales = result.series("loss_scale", "fit")
-    skipped = result.series("skipped_steps", "fit")[1]
-    if _scale(result) != 1 or len(scales) < 1 or skipped[-1] is None:
-        return
-    before = (batches[-2], skipped[-2]) if len(batches) > 1 and scales[-2] == 1 else (0, 0)
-    steps, lost = batches[-1] - before[0], skipped[-1] - (before[1] or 0)
-    if steps and lost > steps / 2:
-        yield Finding(
-            code="loss-scale-stuck",
-            severity="error",
-            subject=result.name,
-            message=f"The loss scale is at its floor of 1, and {lost} of the last {steps} steps were skipped: no scale helps.",
-            advice="The forward pass overflows, or the data hold NaN: check the inputs, then keep the layer to blame in float32.",
-        )
-
-
-def _missing(result: Result) -> Iterator[Finding]:
-    plan = result.plan
-    if plan is None or not _computes_in_float16(plan) or not result.select("loss_scale") or _scale(result) is not None:
-        return
-    yield Finding(
-        code="loss-scale-missing",
-        severity="warning",
-        subject=result.name,
-        message=(
-            "Layers compute in float16, but the optimizer scales no loss, so that small gradients become 0. Keras adds "
-            "scaling only where the model's own policy is mixed_float16 when it is compiled: not for policies of single "
-            "layers, not for a DTypePolicyMap, not for a model that was loaded under another global policy."
-        ),
-        advice="model.compile(kp.LossScaleOptimizer(optimizer), ...)",
-    )
-
-
-def _idle(result: Result) -> Iterator[Finding]:
-    scale, plan = _scale(result), result.plan
-    if scale is None or scale == float("inf"):
-        return
-    if (plan is not None and not _computes_in_float16(plan)) or scale > _HUGE_SCALE:
-        why = "no layer computes in float16" if scale <= _HUGE_SCALE else f"it grew to {scale:.3g} without an overflow"
-        yield Finding(
-            code="loss-scale-idle",
-            severity="warning",
-            subject=result.name,
-            message=f"The optimizer scales the loss, but {why}: scaling gains nothing here, and grows until it is infinite.",
-            advice="model.compile(optimizer.inner_optimizer, auto_scale_loss=False, ...)",
-        )
-
-
-def _input_bound(result: Result) -> Iterator[Finding]:
-    """The trainer waits for data: where that is not known, nothing is said."""
-    share, wait, steps = (result.get(name) for name in ("data_wait_share", "data_wait_ms", "steps_measured"))
-    if share is None or wait is None or (steps or 0) < _LEAST_STEPS:
-        return
-    if share >= _LARGE_WAIT and wait >= _LONG_WAIT_MS:
-        yield Finding(
-            code="input-bound",
-            severity="warning",
-            subject=result.name,
-            message=(
-                f"Training waited for data during {100 * share:.0f} % of the time, {wait:.3g} ms a step: a precision in "
-                f"which the rest costs nothing could not make it more than {1 / share:.1f} times as fast."
-            ),
-            advice=(
-                "dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).cache().prefetch(tf.data.AUTOTUNE)"
-                "  # keras.utils.PyDataset(workers=8, use_multiprocessing=True), torch DataLoader(num_workers=8)"
-            ),
-        )
-
-
-_LOSS_SCALE_RULES: tuple[Rule, ...] = (_collapsed, _locked, _stuck, _missing, _idle)
-
-
-def _scale(result: Result) -> float | None:
-    scale = result.get("loss_scale")
-    return None if scale is None else float(scale)
-
-
-def _computes_in_float16(plan: PrecisionPlan) -> bool:
-    return "mixed_float16" in (plan.default, *plan.layers.values())

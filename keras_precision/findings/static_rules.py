@@ -1,58 +1,17 @@
 """LayerFacts: what a model says of a layer before anything runs; and the rules that need no more."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from keras_precision.core.layer_facts import HALF_TYPES, LayerFacts
 from keras_precision.core.observation import Observation
 from keras_precision.findings.finding import Finding, in_order
 
-__all__ = [
-    "LayerFacts",
-    "facts_findings",
-    "input_findings",
-    "loss_findings",
-    "saturation_findings",
-    "variance_findings",
-]
-
-_HALF = ("float16", "bfloat16")
+__all__ = ["facts_findings", "input_findings", "loss_findings", "saturation_findings", "variance_findings"]
 _LEAST_EPSILON = 2.0**-25  # what is not above it becomes 0 in float16
 _LARGE_INPUT = 32.0  # standardized data stay below; pixels and raw measurements do not
 _SATURATED = 0.9  # of what a bounded activation puts out, on a whole batch
 _BOUNDED = {"sigmoid": True, "hard_sigmoid": True, "tanh": False, "hard_tanh": False}  # whether 0 is an end, too
 _EXPLODES = 4.0  # times the spread that the same layer has in float32
-
-
-@dataclass(frozen=True)
-class LayerFacts:
-    """What a model says of one layer.
-
-    Attributes:
-        path: Its path.
-        kind: The name of its class.
-        policy: The name of its dtype policy.
-        compute: The type that it computes in.
-        activation: The name of its activation; empty where it has none.
-        epsilon: What it adds before it divides; None where it has none.
-        is_output: Whether the model puts out what it puts out.
-        is_own: Whether its class is the user's own.
-        width: Units or filters; None where it has none.
-    """
-
-    path: str
-    kind: str
-    policy: str
-    compute: str
-    activation: str = ""
-    epsilon: float | None = None
-    is_output: bool = False
-    is_own: bool = False
-    width: int | None = None
-
-    @property
-    def is_half(self) -> bool:
-        """Whether it computes in 16 bits."""
-        return self.compute in _HALF
 
 
 def facts_findings(layers: Sequence[LayerFacts], *, on_accelerator: bool = False) -> tuple[Finding, ...]:
@@ -88,7 +47,7 @@ _Rule = Callable[[LayerFacts], Iterator[Finding]]
 
 
 def _plain_half(layer: LayerFacts) -> Iterator[Finding]:
-    if layer.policy in _HALF:
+    if layer.policy in HALF_TYPES:
         yield Finding(
             "plain-float16", "error", layer.path,
             f"'{layer.path}' has the policy '{layer.policy}', which keeps the weights in {layer.policy}, too: updates smaller than "
@@ -167,7 +126,7 @@ def loss_findings(types: Sequence[str]) -> tuple[Finding, ...]:
         >>> [each.code for each in loss_findings(["float16"])]
         ['half-loss']
     """
-    half = next((each for each in types if each in _HALF), None)
+    half = next((each for each in types if each in HALF_TYPES), None)
     if half is None:
         return ()
     return (

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import stream_samples
 from keras_precision.core.errors import DataError, FileFormatError, InputError, ModelError
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.json_documents import Fields, parse_document
 from keras_precision.core.system.progress import progress
@@ -24,7 +25,7 @@ from keras_precision.quantization.fidelity import check_faithful
 from keras_precision.quantization.float_model import FloatFile, float_file, weights_digest
 from keras_precision.quantization.histogram import Histogram
 from keras_precision.quantization.layer_trace import Trace
-from keras_precision.quantization.range_estimators import Range, check_method
+from keras_precision.quantization.range_estimators import check_method
 from keras_precision.quantization.row_sample import Rows
 from keras_precision.quantization.tensor_recorder import Observer
 from keras_precision.quantization.tensor_statistics import Seen

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from keras_precision.quantization.range_estimators import Range
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["foreign_ranges"]

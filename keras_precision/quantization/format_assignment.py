@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from keras_precision.core.errors import PlanError
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.quantization.layer_trace import Layers
-from keras_precision.quantization.range_estimators import FIXED, Range
+from keras_precision.quantization.range_estimators import FIXED
 from keras_precision.runtimes.tflite.file import Operator
 
 __all__ = ["assigned", "assigned_ranges"]

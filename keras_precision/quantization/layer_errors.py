@@ -21,7 +21,8 @@ from keras_precision.quantization.layer_trace import Layers, layers_of
 from keras_precision.quantization.paired_runs import Errors, paired_errors
 from keras_precision.quantization.tensor_statistics import Seen
 from keras_precision.runtimes.card import card
-from keras_precision.runtimes.tflite.file import EdgeModel, Tensor, inspect
+from keras_precision.runtimes.model_info import EdgeModel, Tensor
+from keras_precision.runtimes.tflite.file import inspect
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["quantization_report"]

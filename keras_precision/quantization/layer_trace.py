@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from keras_precision.runtimes.tflite.file import EdgeModel
+from keras_precision.runtimes.model_info import EdgeModel
 
 __all__ = ["Layers", "Trace", "layers_of"]
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision.runtimes.tflite.file import Tensor, input_details, interpreter, tensor_of
+from keras_precision.runtimes.model_info import Tensor
+from keras_precision.runtimes.tflite.file import input_details, interpreter, tensor_of
 
 __all__ = ["Errors", "paired_errors"]
 

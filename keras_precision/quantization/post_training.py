@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_precision.core.errors import ExportError
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.optional import require
-from keras_precision.quantization.range_estimators import Range
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parsed
 
 __all__ = ["Engine", "Job", "by_converter", "by_quantizer"]

@@ -9,13 +9,12 @@ import numpy.typing as npt
 from scipy.special import rel_entr
 
 from keras_precision.core.errors import InputError, nearest
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.quantization.histogram import Histogram
 
-__all__ = ["AUTO", "FIXED", "METHODS", "Range", "check_method", "range_of"]
+__all__ = ["AUTO", "FIXED", "METHODS", "check_method", "range_of"]
 
 Array = npt.NDArray[Any]
-Range = tuple[float, float]
-"""The smallest and the largest real number that the quantized tensor represents; zero lies between."""
 
 AUTO = "auto"
 """Stands for the method that suits the net, of those that are tried."""

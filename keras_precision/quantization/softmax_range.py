@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import rel_entr, softmax
 
-from keras_precision.quantization.range_estimators import Range
+from keras_precision.core.formats.affine_integers import Range
 
 __all__ = ["range_before_softmax"]
 

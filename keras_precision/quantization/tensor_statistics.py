@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.quantization.histogram import Histogram
-from keras_precision.quantization.range_estimators import Range, range_of
+from keras_precision.quantization.range_estimators import range_of
 from keras_precision.quantization.row_sample import Rows
 from keras_precision.quantization.softmax_range import range_before_softmax
 

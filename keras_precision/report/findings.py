@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from keras_precision.core.result import Measurement, Result
-from keras_precision.findings.finding import Finding, in_order, judge, training_findings
+from keras_precision.findings.finding import Finding, in_order, judge
 from keras_precision.findings.layer_rules import LAYER_RULES
+from keras_precision.findings.loss_scale_rules import training_findings
 from keras_precision.findings.run_rules import run_findings
 
 __all__ = ["judged"]

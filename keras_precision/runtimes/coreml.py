@@ -13,8 +13,8 @@ from keras_precision.core.errors import FileFormatError
 from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.files import check_exists
 from keras_precision.core.system.optional import require
+from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor
 from keras_precision.runtimes.session import RuntimeSession
-from keras_precision.runtimes.tflite.file import CARD, EdgeModel, Tensor
 from keras_precision.runtimes.tflite.operators import Operator
 
 __all__ = ["CoremlSession", "coremltools", "inspect_coreml", "open_coreml"]

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from keras_precision.core.errors import FileFormatError, InputError
 from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.optional import require
+from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, zeros
 from keras_precision.runtimes.onnx_operators import onnx_operators, onnx_writers
 from keras_precision.runtimes.session import RuntimeSession
-from keras_precision.runtimes.tflite.file import CARD, EdgeModel, Tensor, zeros
 
 __all__ = ["OnnxSession", "inspect_onnx", "onnx_types", "open_onnx", "read_onnx"]
 

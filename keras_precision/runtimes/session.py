@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision.runtimes.tflite.file import EdgeModel
+from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.session import Inputs, Session
 
 __all__ = ["RuntimeSession"]

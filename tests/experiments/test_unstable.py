@@ -8,7 +8,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import DataError, InputError, ModelError, UnknownPrecisionError
-from keras_precision.experiments.bisection import smallest_high
+from keras_precision.experiments.unstable_layers import smallest_high
 
 
 @pytest.mark.parametrize("seed", range(10))

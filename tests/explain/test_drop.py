@@ -206,7 +206,7 @@ def test_the_tables_show_it(setting):
 
 def test_from_a_shell(setting, tmp_path, capsys):
     """The verb prints the tables and writes the plan; findings are warnings, so that the exit code is 0."""
-    from keras_precision.cli import main
+    from keras_precision.cli.main import main
 
     model, path, x, y, *_ = setting
     model.save(tmp_path / "model.keras")

@@ -12,7 +12,7 @@ import pytest
 import keras_precision as kp
 from keras_precision.core.errors import FileFormatError, InputError, MissingExtraError
 from keras_precision.core.system import optional
-from keras_precision.runtimes.tflite.file import CARD
+from keras_precision.runtimes.model_info import CARD
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 pytest.importorskip("tflite_micro", reason='pip install "keras-precision[micro]"')

@@ -74,7 +74,7 @@ def test_a_wrapped_layer_trains_on_every_backend(keras, rng, tmp_path):
 def test_activations_are_what_the_integers_stand_for(keras, rng):
     """Rounding, clipping and the zero point are those of the file's own tensors."""
     from keras_precision.quantization.qat.layers.fake_quant import on_grid
-    from keras_precision.runtimes.tflite.file import Tensor
+    from keras_precision.runtimes.model_info import Tensor
 
     low, high = -0.7, 2.9
     scale = (high - low) / 255

@@ -6,7 +6,7 @@ import pytest
 from recorded import GOLDEN
 
 import keras_precision as kp
-from keras_precision.cli import main
+from keras_precision.cli.main import main
 
 SESSION = GOLDEN / "session"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.cli import main
+from keras_precision.cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner, in its locks
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_precision._adapters.precision_wrapper import Wrapping
+from keras_precision._adapters.wrapping import Wrapping
 
 __all__ = ["PrecisionWrapper"]
 

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from keras_precision._adapters.precision_wrapper import Wrapping
+from keras_precision._adapters.wrapping import Wrapping
 
 __all__ = ["PrecisionWrapper"]
 

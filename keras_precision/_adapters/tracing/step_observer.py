@@ -13,7 +13,8 @@ from keras_precision._adapters.adapter import KerasAdapter
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.tensors import COUNT, Tensors, tensors_of
 from keras_precision._adapters.tracing.layer_taps import Taps
-from keras_precision._adapters.training.training_state import Inside, inside_of
+from keras_precision._adapters.training.open_state import inside_of
+from keras_precision._adapters.training.training_state import Inside
 from keras_precision.core.observation import LayerCall, Observation, Statistics
 
 __all__ = ["Batch", "Observer"]

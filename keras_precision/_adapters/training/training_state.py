@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_precision._adapters.adapter import KerasAdapter
 
-__all__ = ["Inside", "inside_of"]
+__all__ = ["Inside"]
 
 
 class Inside(ABC):
@@ -109,22 +109,3 @@ class Inside(ABC):
     def _own(self, variables: Sequence[Any]) -> list[Any]:
         """Variables as ``variables`` has them, each once."""
         return list({id(each): each for each in variables}.values())
-
-
-def inside_of(adapter: KerasAdapter, model: Any) -> Inside:
-    """Return the inside of a model.
-
-    Args:
-        adapter: Its Keras.
-        model: A built model.
-
-    Returns:
-        It.
-    """
-    if adapter.keras.__name__ == "tf_keras":
-        from keras_precision._adapters.tf_keras.training_state import LegacyInside
-
-        return LegacyInside(adapter, model)
-    from keras_precision._adapters.keras3.training_state import Keras3Inside
-
-    return Keras3Inside(adapter, model)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 
 from keras_precision._adapters.tracing.step_observer import Observer
 from keras_precision._adapters.training.loss_scaling import LossScaling
+from keras_precision._adapters.training.open_state import inside_of
 from keras_precision._adapters.training.step_replay import Capture, capture_of
-from keras_precision._adapters.training.training_state import inside_of
 from keras_precision.callbacks.first_failure import find_break
 from keras_precision.callbacks.probes.probe import Fit, Probe
 from keras_precision.core.errors import InputError

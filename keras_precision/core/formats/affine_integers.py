@@ -9,7 +9,7 @@ import numpy.typing as npt
 from keras_precision.core.errors import InputError
 from keras_precision.core.formats.number_format import Format
 
-__all__ = ["Integers", "integers_for"]
+__all__ = ["Integers", "Range", "integers_for"]
 
 Array = npt.NDArray[Any]
 
@@ -145,3 +145,7 @@ def _candidate(rows: Array, chosen: Format, low: Array, high: Array, symmetric: 
     zero_point = np.zeros_like(scale) if symmetric else np.clip(np.rint(lowest - low / scale), lowest, chosen.largest)
     integers = Integers(chosen, scale, zero_point, 0, symmetric)
     return scale, zero_point, np.square(rows - integers.real(integers.quantized(rows))).sum(axis=1)
+
+
+Range = tuple[float, float]
+"""The smallest and the largest real number that the quantized tensor represents; zero lies between."""

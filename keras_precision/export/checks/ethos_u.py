@@ -16,7 +16,8 @@ from keras_precision.core.system.child_process import Outcome, run_python
 from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.optional import available
 from keras_precision.export.operator_layers import layers_told, origin
-from keras_precision.runtimes.tflite.file import EdgeModel, inspect
+from keras_precision.runtimes.model_info import EdgeModel
+from keras_precision.runtimes.tflite.file import inspect
 
 __all__ = ["ACCELERATORS", "check_ethos_u"]
 

@@ -16,7 +16,8 @@ from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.child_process import Outcome, run_python
 from keras_precision.core.system.optional import available, require
 from keras_precision.export.operator_layers import layers_told, origin
-from keras_precision.runtimes.tflite.file import EdgeModel, inspect, interpreter
+from keras_precision.runtimes.model_info import EdgeModel
+from keras_precision.runtimes.tflite.file import inspect, interpreter
 
 __all__ = ["check_micro"]
 

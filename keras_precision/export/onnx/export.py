@@ -11,13 +11,12 @@ from keras_precision.core.result import Result
 from keras_precision.core.system.files import write_whole
 from keras_precision.export.checks.tensorrt import check_tensorrt
 from keras_precision.export.onnx.graph import onnx_graph
-from keras_precision.export.onnx.job import quantized_graph
-from keras_precision.export.onnx.quantizer import TARGETS, in_float16
+from keras_precision.export.onnx.quantizer import TARGETS, in_float16, quantized_graph
 from keras_precision.export.pipeline import ship
 from keras_precision.export.toolchain import Job, Order, Toolchain, check_session
+from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.onnx import OnnxSession, inspect_onnx, read_onnx
 from keras_precision.runtimes.onnx_operators import PRODUCTS
-from keras_precision.runtimes.tflite.file import CARD, EdgeModel
 
 __all__ = ["OnnxToolchain", "export_onnx"]
 

@@ -1,19 +1,47 @@
 """An ONNX graph in integers: onnxruntime's quantizer, with ranges that are given to it."""
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.optional import require
-from keras_precision.quantization.layer_trace import Layers
-from keras_precision.quantization.range_estimators import Range
-from keras_precision.runtimes.onnx import onnx_types
+from keras_precision.export.onnx.ranges import onnx_ranges
+from keras_precision.export.toolchain import Job
+from keras_precision.quantization.format_assignment import assigned
+from keras_precision.quantization.layer_trace import Layers, layers_of
+from keras_precision.runtimes.onnx import inspect_onnx, onnx_types
 from keras_precision.runtimes.onnx_operators import INTEGER_KERNELS, PRODUCTS
 
-__all__ = ["TARGETS", "in_float16", "in_integers", "integer_nodes"]
+__all__ = ["TARGETS", "in_float16", "in_integers", "integer_nodes", "quantized_graph"]
+
+
+def quantized_graph(graph: Any, job: Job) -> Any:
+    """Return the graph of an export in the number formats that its plan says.
+
+    Args:
+        graph: The float graph.
+        job: What is asked for; it was calibrated.
+
+    Returns:
+        Another model, as ``onnx`` has it.
+    """
+    assert job.measured is not None
+    with tempfile.TemporaryDirectory() as folder:
+        plain = inspect_onnx(write_whole(Path(folder) / "model.onnx", graph.SerializeToString()))
+    layers = layers_of(plain, job.source.trace)
+    formats = assigned(plain.operators, layers, job.order.plan)
+    chosen = job.measured.ranges(job.order.calibration, percentile=job.order.percentile)
+    ranges = onnx_ranges(graph, job.measured, chosen)
+    nodes = integer_nodes(graph, ranges, formats, layers, job.order.target)
+    return in_integers(graph, ranges, nodes, job.order.target, reduce_range=job.order.reduce_range)
+
 
 TARGETS = ("onnxruntime", "tensorrt")
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.system.optional import require
 from keras_precision.quantization.calibration import Calibration
-from keras_precision.quantization.range_estimators import Range
 from keras_precision.quantization.tensor_recorder import Observer
 from keras_precision.runtimes.onnx import onnx_types, open_onnx
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer

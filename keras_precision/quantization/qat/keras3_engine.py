@@ -12,7 +12,7 @@ from keras_precision.quantization.calibration import Calibration, calibrate
 from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.qat.layers.consumers import Graph
 from keras_precision.quantization.qat.layers.model_surgery import wrapped, wrappers
-from keras_precision.quantization.qat.layers.quantize_rule import rule_of
+from keras_precision.quantization.qat.layers.rule_lookup import rule_of
 from keras_precision.quantization.qat.placement import Placement, placements
 from keras_precision.quantization.qat.schedule import Settings
 

@@ -14,7 +14,8 @@ from keras_precision.quantization.float_model import FloatFile
 from keras_precision.quantization.format_assignment import assigned
 from keras_precision.quantization.layer_trace import layers_of
 from keras_precision.quantization.qat.layers.consumers import Graph
-from keras_precision.runtimes.tflite.file import EdgeModel, inspect
+from keras_precision.runtimes.model_info import EdgeModel
+from keras_precision.runtimes.tflite.file import inspect
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["FIXED", "KEPT", "ROUNDED", "Placement", "placements"]

@@ -6,15 +6,15 @@ from typing import Any
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.errors import DataError, PlanError
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.quantization.calibration import calibrate
 from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.qat.keras3_engine import tensors_of
 from keras_precision.quantization.qat.layers.model_surgery import unwrapped, wrappers
-from keras_precision.quantization.qat.layers.quantize_rule import known_rule_of
+from keras_precision.quantization.qat.layers.rule_lookup import known_rule_of
 from keras_precision.quantization.qat.placement import FIXED, KEPT, ROUNDED, placements
 from keras_precision.quantization.qat.trained_ranges import TrainedRanges
-from keras_precision.quantization.range_estimators import Range
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["as_trained", "trained_plan"]

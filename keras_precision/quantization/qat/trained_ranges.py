@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.quantization.calibration import Calibration
-from keras_precision.quantization.range_estimators import Range
 
 __all__ = ["TrainedRanges"]
 

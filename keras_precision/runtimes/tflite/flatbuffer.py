@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.optional import require
-from keras_precision.quantization.range_estimators import Range
 
 __all__ = ["Flatbuffer", "parsed"]
 

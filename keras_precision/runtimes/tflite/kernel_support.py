@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from types import MappingProxyType
 
 from keras_precision.core.errors import InputError, nearest
-from keras_precision.runtimes.tflite.file import EdgeModel, Operator
+from keras_precision.runtimes.model_info import EdgeModel
+from keras_precision.runtimes.tflite.file import Operator
 
 __all__ = ["RUNTIMES", "check_runtime", "obstacles"]
 

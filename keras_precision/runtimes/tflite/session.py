@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from keras_precision.core.errors import DataError, InputError
 from keras_precision.core.system.captured_output import captured
-from keras_precision.runtimes.tflite.file import Tensor, input_details, inspect, interpreter, output_details
+from keras_precision.runtimes.model_info import Tensor
+from keras_precision.runtimes.tflite.file import input_details, inspect, interpreter, output_details
 
 __all__ = ["Inputs", "Session"]
 

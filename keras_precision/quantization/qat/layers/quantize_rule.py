@@ -4,10 +4,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from keras_precision.core.errors import InputError, ModelError
+from keras_precision.core.errors import InputError
 from keras_precision.quantization.qat.layers.fake_quant import on_weight_grid
 
-__all__ = ["Output", "Quantize", "QuantizeRule", "known_rule_of", "register_quantize_rule", "rule_of"]
+__all__ = ["Output", "Quantize", "QuantizeRule", "register_quantize_rule"]
 
 Output = Literal["own", "unit", "signed_unit", "kept", "source"]
 Quantize = Callable[[str, Any], Any]
@@ -156,42 +156,3 @@ def register_quantize_rule(layer_class: type, rule: QuantizeRule) -> None:
     if not isinstance(layer_class, type) or not isinstance(rule, QuantizeRule):
         raise InputError(f"Expected a class of layers and a kp.QuantizeRule. Received: {layer_class!r} and {rule!r}.")
     _RULES[layer_class] = rule
-
-
-def rule_of(layer: Any) -> QuantizeRule:
-    """Return the rule of a layer.
-
-    Args:
-        layer: A layer of Keras 3.
-
-    Returns:
-        That of its class, or the nearest base class that has one; without one, a layer without
-        weights gets the plain rule.
-
-    Raises:
-        ModelError: A layer with weights has no rule.
-    """
-    found = known_rule_of(layer)
-    if found is not None:
-        return found
-    if layer.weights:
-        raise ModelError(
-            f"Expected layers that have a rule for computing in integers. Received: '{layer.name}' of type {type(layer).__name__}. "
-            "Register one: kp.register_quantize_rule(its class, kp.QuantizeRule(weights=...)); or leave it in float: "
-            f"PrecisionPlan.deployment('int8', layers={{'{layer.name}': 'float32'}})."
-        )
-    return QuantizeRule()
-
-
-def known_rule_of(layer: Any) -> QuantizeRule | None:
-    """Return the rule of a layer, if there is one.
-
-    Args:
-        layer: A layer of Keras 3.
-
-    Returns:
-        That of its class, or the nearest base class that has one; else None.
-    """
-    from keras_precision.quantization.qat.layers import rules  # noqa: F401 - they register themselves
-
-    return next((_RULES[base] for base in type(layer).__mro__ if base in _RULES), None)

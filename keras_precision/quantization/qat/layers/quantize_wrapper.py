@@ -9,7 +9,8 @@ from keras import ops
 from keras_precision.core.errors import InputError, ModelError, UnknownPrecisionError
 from keras_precision.quantization.qat.layers.activation_range import ActivationRange
 from keras_precision.quantization.qat.layers.fake_quant import SIGNED_UNIT, UNIT, on_grid
-from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule, rule_of
+from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule
+from keras_precision.quantization.qat.layers.rule_lookup import rule_of
 
 __all__ = ["PRECISIONS", "QuantizeWrapper"]
 

@@ -5,16 +5,11 @@ from keras_precision.quantization.qat.layers.rules import (
     attention,
     convolution,
     dense,
-    depthwise,
-    einsum,
-    embedding,
     layer_scale,
     normalization,
     passthrough,
     pooling,
     recurrent,
-    separable,
-    transposed,
 )
 
 __all__ = [
@@ -22,14 +17,9 @@ __all__ = [
     "attention",
     "convolution",
     "dense",
-    "depthwise",
-    "einsum",
-    "embedding",
     "layer_scale",
     "normalization",
     "passthrough",
     "pooling",
     "recurrent",
-    "separable",
-    "transposed",
 ]

@@ -6,6 +6,8 @@ The names are loaded on first use: importing this package imports no Keras and n
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from keras_precision.core import display as _display
+
 if TYPE_CHECKING:
     from keras_precision import edge
     from keras_precision._adapters.layer_paths import layer_paths, plan_of
@@ -198,6 +200,9 @@ def __getattr__(name: str) -> Any:
     value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
+
+
+_display.draw_with(lambda result: str(__getattr__("render")(result, "html")))
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,6 @@
 """Measurement, Environment and Result: what every verb that looks at something gives back."""
 
 import functools
-import importlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from keras_precision.core.display import html_of
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import FileFormatError, NotMeasuredError, nearest
 from keras_precision.core.plan import PrecisionPlan
@@ -99,8 +99,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the tables of ``kp.render(result, "html")``."""
-        # A value knows nothing of what shows it: this is looked up where a notebook asks, and nowhere else.
-        return str(importlib.import_module("keras_precision.report.render").render(self, "html"))
+        return html_of(self)
 
     @functools.cached_property
     def _by_metric(self) -> Mapping[str, tuple[Measurement, ...]]:

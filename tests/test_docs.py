@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_architecture import FLOOR, ROOMS
 
 import keras_precision as kp
 from keras_precision.cli.verbs import VERBS
@@ -232,16 +231,6 @@ def test_the_readme_leads_to_every_page_and_example() -> None:
     links = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
     there = [*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py")]
     assert {str(path.relative_to(ROOT)) for path in there} - links == set()
-
-
-def test_contributors_see_the_floors() -> None:
-    """The table of floors has every module that exists, on its floor."""
-    text = (
-        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## The floors\n")[2].partition("\n## ")[0]
-    )
-    listed = {module: int(floor) for floor, modules, _ in rows(text)[1:] for module in re.findall(r"`(\w+)`", modules)}
-    assert listed == {room: FLOOR.get(room) for room in listed}
-    assert {room for room in FLOOR if room in ROOMS} <= set(listed)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from keras_precision.core import display as _display
+from keras_precision.core import saved_classes as _saved_classes
 
 if TYPE_CHECKING:
     from keras_precision import edge
@@ -202,6 +203,14 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+_saved_classes.add_modules(
+    "keras",
+    "keras_precision._adapters.keras3.wrapper",
+    "keras_precision._adapters.training.loss_scale_optimizer",
+    "keras_precision.quantization.qat.layers.quantize_wrapper",
+    "keras_precision.quantization.qat.layers.activation_range",
+)
+_saved_classes.add_modules("tf_keras", "keras_precision._adapters.tf_keras.wrapper")
 _display.draw_with(lambda result: str(__getattr__("render")(result, "html")))
 
 

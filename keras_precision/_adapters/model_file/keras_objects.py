@@ -1,7 +1,6 @@
 """KerasObjects: what the names in a model file stand for in one Keras, looked up without importing anything."""
 
 import functools
-import importlib
 import inspect
 import re
 import sys
@@ -10,6 +9,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from keras_precision._adapters.model_file.tensor_functions import is_tensor_function
+from keras_precision.core.saved_classes import import_modules
 
 __all__ = ["KerasObjects", "Verdict", "is_model_function"]
 
@@ -97,13 +97,6 @@ def is_model_function(candidate: Any) -> bool:
     return module.startswith("tensorflow.") and is_tensor_function(_tensorflow_name(candidate))
 
 
-# Where the classes of this package are registered, for files that have them: a plain import of it loads no Keras.
-_OURS = {
-    "keras": ("keras3_wrapper", "loss_scale_optimizer", "aware.wrapper", "aware.activation_range"),
-    "tf_keras": ("legacy_wrapper",),
-}
-
-
 class KerasObjects:
     """What names in files stand for in one Keras.
 
@@ -123,8 +116,7 @@ class KerasObjects:
         if not isinstance(name, str):
             return False
         if name.startswith("keras_precision>"):
-            for module in _OURS[self.package]:
-                importlib.import_module(f"keras_precision._adapters.{module}")
+            import_modules(self.package)
         return self._keras.saving.get_registered_object(name, custom_objects=self.custom_objects) is not None
 
     def is_registered_function(self, name: str) -> bool:

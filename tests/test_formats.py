@@ -5,8 +5,14 @@ import numpy as np
 import pytest
 
 from keras_precision import formats
-from keras_precision.core.environment import _PRECISION_FLAGS
 from keras_precision.core.errors import DataError, InputError, UnknownPrecisionError
+from keras_precision.core.formats.deployment import (
+    DEPLOYMENT_PRECISIONS,
+    FILE_FORMATS,
+    activation_precision,
+    precisions_of,
+)
+from keras_precision.core.formats.processor_flags import RECORDED_FLAGS, native_flags
 from keras_precision.report.tables.formats import cheat_sheet
 
 TYPES = {
@@ -57,7 +63,7 @@ def test_integers_have_the_limits_of_two_s_complement():
 
 def test_flags_are_those_that_environments_know():
     """A flag that a format looks for is one that ``Environment`` reads from the processor."""
-    assert {flag for number in formats.FORMATS.values() for flag in number.cpu_flags} <= _PRECISION_FLAGS
+    assert {flag for number in formats.FORMATS.values() for flag in number.cpu_flags} <= RECORDED_FLAGS
 
 
 @pytest.mark.parametrize(("name", "kind"), TYPES.items(), ids=TYPES)
@@ -194,3 +200,26 @@ def test_the_cheat_sheet_has_every_format():
     for part in ("16", "5", "10", "65504", "6.1e-05", "5.96e-08", "0.000977", "NVIDIA 7.0", "avx512_fp16"):
         assert part in half + lines[lines.index(half) + 1]
     assert "-128 to 127" in cheat_sheet()
+
+
+@pytest.mark.parametrize(
+    ("policy", "flag"), [("mixed_float16", "asimdhp"), ("mixed_bfloat16", "bf16"), ("int8", "i8mm")]
+)
+def test_a_format_is_native_by_the_flags_of_every_maker(policy, flag):
+    """ARM's flags count as Intel's do, in the formats and in what is recorded of a machine; no flag is no hardware."""
+    assert native_flags(policy, ("sve", flag)) == (flag,)
+    assert native_flags(policy, ("sve",)) == ()
+    assert flag in RECORDED_FLAGS
+    assert flag in formats.FORMATS[policy.removeprefix("mixed_")].cpu_flags
+
+
+def test_deployment_precisions_are_one_table():
+    """Weights are symmetric; what needs ranges has integer activations; every format of files holds float32 and int8."""
+    for name, precision in DEPLOYMENT_PRECISIONS.items():
+        assert name == precision.name
+        assert precision.needs_ranges == (precision.activation_type != "float32")
+        assert activation_precision(precision.without_weights) == precision.without_weights
+    assert [DEPLOYMENT_PRECISIONS[name].largest_weight for name in ("int8", "int16x8", "int4")] == [127, 127, 7]
+    for file_format in FILE_FORMATS:
+        assert {"float32", "float16", "int8"} <= set(precisions_of(file_format))
+    assert precisions_of("onnx") == ("float32", "float16", "int8")

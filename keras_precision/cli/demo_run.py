@@ -17,6 +17,7 @@ from keras_precision._adapters.training.callback import Callback, Logs
 from keras_precision.callbacks.profiler import PrecisionProfiler
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import DestinationError, InputError
+from keras_precision.core.formats.processor_flags import native_flags
 from keras_precision.core.plan import TRAINING_PRECISIONS
 from keras_precision.core.result import Result
 from keras_precision.core.system.captured_output import captured
@@ -34,11 +35,7 @@ _HELD, _DROP = 300, 0.02  # images that the search judges plans on, and the accu
 _EXPORTS = ("float32", "float16", "int8")
 _PATIENCE_S, _LEAST_STEPS = 20.0, 6  # of one run: a format that has no kernel here may be a hundred times slower
 
-# Instructions that compute in a format, by the names that Linux gives them.
-_FLAGS = {
-    "mixed_bfloat16": ("BF16", {"avx512_bf16", "amx_bf16", "bf16"}),
-    "mixed_float16": ("FP16", {"avx512_fp16", "amx_fp16", "asimdhp"}),
-}
+_TITLES = {"mixed_bfloat16": "BF16", "mixed_float16": "FP16"}
 
 Array = npt.NDArray[Any]
 
@@ -269,8 +266,7 @@ def _meaning(runs: Sequence[Result], exports: Sequence[Result], tested: int) -> 
 
 def _about_training(baseline: Result, result: Result, environment: Environment) -> str:
     ratio = baseline.value("step_time_ms") / result.value("step_time_ms")
-    title, flags = _FLAGS[result.name]
-    has = sorted(flags & set(environment.cpu_flags))
+    title, has = _TITLES[result.name], native_flags(result.name, environment.cpu_flags)
     if not environment.backend or environment.device != environment.processor:
         why = f"on {environment.device}"
     elif has and ratio < 0.95:

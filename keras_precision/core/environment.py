@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from keras_precision.core.formats.processor_flags import RECORDED_FLAGS
 from keras_precision.core.system.json_documents import Fields
 
 __all__ = ["Environment", "usable_cores"]
@@ -32,24 +33,6 @@ _PACKAGES = (
     "coremltools",
     "tflite-micro",
     "ethos-u-vela",
-)
-
-# Processor flags that decide which number formats run in hardware (Linux names).
-_PRECISION_FLAGS = frozenset(
-    {
-        "f16c",
-        "fma",
-        "avx2",
-        "avx512f",
-        "avx512_bf16",
-        "avx512_fp16",
-        "avx512_vnni",
-        "avx_vnni",
-        "amx_bf16",
-        "amx_fp16",
-        "amx_int8",
-    }
-    | {"asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2"}
 )
 
 
@@ -217,7 +200,7 @@ def _processor() -> tuple[str, tuple[str, ...]]:
     fields = dict(line.split(":", 1) for line in text.split("\n\n", 1)[0].splitlines() if ":" in line)
     values = {key.strip(): value.strip() for key, value in fields.items()}
     flags = set(values.get("flags", values.get("Features", "")).split())
-    return values.get("model name", platform.machine()), tuple(sorted(flags & _PRECISION_FLAGS))
+    return values.get("model name", platform.machine()), tuple(sorted(flags & RECORDED_FLAGS))
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from keras_precision.core.errors import (
     UnknownPrecisionError,
     nearest,
 )
+from keras_precision.core.formats import deployment
 from keras_precision.core.system.json_documents import Fields, load_document, save_document
 
 __all__ = ["DEPLOYMENT_PRECISIONS", "TRAINING_PRECISIONS", "Kind", "PrecisionPlan"]
@@ -25,7 +26,7 @@ Kind = Literal["training", "deployment"]
 TRAINING_PRECISIONS: tuple[str, ...] = ("float32", "mixed_bfloat16", "mixed_float16")
 """Names of Keras dtype policies that a training plan may carry."""
 
-DEPLOYMENT_PRECISIONS: tuple[str, ...] = ("float32", "float16", "int8", "int16x8", "int4", "int8_dynamic")
+DEPLOYMENT_PRECISIONS: tuple[str, ...] = tuple(deployment.DEPLOYMENT_PRECISIONS)
 """Number formats that a deployment plan may carry.
 
 ``int16x8`` has 16-bit activations and 8-bit weights, ``int4`` 4-bit weights and 8-bit activations,

@@ -15,6 +15,7 @@ from keras_precision._adapters import adapter_of
 from keras_precision.comparison.comparison import Comparison
 from keras_precision.comparison.effect import pack_answers
 from keras_precision.core.errors import DestinationError, InputError, UnknownPrecisionError, nearest
+from keras_precision.core.formats.deployment import precisions_of
 from keras_precision.core.plan import DEPLOYMENT_PRECISIONS, TRAINING_PRECISIONS
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.progress import progress
@@ -29,7 +30,6 @@ from keras_precision.experiments.deployed_forms import (
 )
 from keras_precision.experiments.fingerprints import data_hash
 from keras_precision.experiments.interleaving import Turns, take_turns
-from keras_precision.export.toolchain import PRECISIONS
 from keras_precision.scoring.scores import accuracy, agreement, answers
 
 __all__ = ["compare_exports"]
@@ -211,13 +211,13 @@ def _wanted(precisions: Sequence[str], targets: Sequence[str]) -> list[tuple[str
     takes = {
         "tflite": [each for each in given if each in DEPLOYMENT_PRECISIONS],
         "keras": policies if mixed else list(TRAINING_PRECISIONS),
-        **{target: [each for each in given if each in PRECISIONS[target]] for target in RUNTIME_EXPORTS},
+        **{target: [each for each in given if each in precisions_of(target)] for target in RUNTIME_EXPORTS},
     }
     found = [(target, precision) for target in dict.fromkeys(places) for precision in dict.fromkeys(takes[target])]
     known = [
         *(DEPLOYMENT_PRECISIONS if "tflite" in places else ()),
         *(TRAINING_PRECISIONS if "keras" in places else ()),
-        *(each for target in RUNTIME_EXPORTS if target in places for each in PRECISIONS[target]),
+        *(each for target in RUNTIME_EXPORTS if target in places for each in precisions_of(target)),
     ]
     for precision in given:
         if precision not in known:

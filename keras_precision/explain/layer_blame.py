@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.formats.deployment import activation_precision
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement
 from keras_precision.explain.answer_changes import Judge
 from keras_precision.export.plan_compiler import FileMaker
-from keras_precision.export.plan_space import Unit, beside
+from keras_precision.export.plan_space import Unit
 from keras_precision.runtimes.tflite.in_memory import answers
 from keras_precision.scoring.divergence import kind_of
 
@@ -123,7 +124,7 @@ class Bench:
         """
         precision = self._plan.precision_of(unit.paths[0])
         layers = {
-            **dict.fromkeys(unit.followers.get(precision, ()), beside(precision)),
+            **dict.fromkeys(unit.followers.get(precision, ()), activation_precision(precision)),
             **dict.fromkeys(unit.paths, precision),
         }
         alone = PrecisionPlan.deployment("float32", layers=layers)
@@ -139,7 +140,7 @@ class Bench:
         Returns:
             The plan.
         """
-        kept = {path: beside(self._keep) for unit in units for path in unit.followers.get(self._keep, ())}
+        kept = {path: activation_precision(self._keep) for unit in units for path in unit.followers.get(self._keep, ())}
         kept |= {path: self._keep for unit in units for path in self._together(unit)}
         wanted = {**self._plan.layers, **kept}
         layers = {path: precision for path, precision in wanted.items() if precision != self._plan.default}

@@ -6,17 +6,7 @@ from typing import Any
 
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
-__all__ = ["BITS", "macs"]
-
-BITS: dict[str, tuple[int, int]] = {
-    "float32": (32, 32),
-    "float16": (16, 32),
-    "int8": (8, 8),
-    "int16x8": (8, 16),
-    "int4": (4, 8),
-    "int8_dynamic": (8, 8),
-}
-"""A deployment precision to the bits of weights and of activations that are multiplied."""
+__all__ = ["macs"]
 
 
 def macs(content: bytes) -> list[int]:

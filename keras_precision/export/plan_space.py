@@ -4,27 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from keras_precision.core.formats.deployment import activation_precision
 from keras_precision.core.plan import PrecisionPlan
 
-__all__ = ["Assignment", "Space", "Unit", "beside"]
+__all__ = ["Assignment", "Space", "Unit"]
 
 Assignment = tuple[str, ...]
 """A precision for each unit, in the order of the space."""
-
-_ACTIVATIONS = {"int8": "int8", "int4": "int8", "int16x8": "int16x8"}
-"""A precision to that of an operator without weights beside it; beside the others it stays in float."""
-
-
-def beside(precision: str) -> str:
-    """Return what operators without weights compute in, that go with a layer.
-
-    Args:
-        precision: That of the layer.
-
-    Returns:
-        ``"int8"``, ``"int16x8"`` or ``"float32"``.
-    """
-    return _ACTIVATIONS.get(precision, "float32")
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ class Space:
     @property
     def default(self) -> str:
         """The precision of all that is no unit."""
-        return beside(self.baseline) if self.baseline == "int4" else self.baseline
+        return activation_precision(self.baseline) if self.baseline == "int4" else self.baseline
 
     @cached_property
     def start(self) -> Assignment:
@@ -116,8 +102,8 @@ class Space:
         for unit, choice in zip(self.units, assignment, strict=True):
             if choice != self.default:
                 layers.update(dict.fromkeys(unit.paths, choice))
-            if beside(choice) != beside(self.default):
-                layers.update(dict.fromkeys(unit.followers.get(choice, ()), beside(choice)))
+            if activation_precision(choice) != activation_precision(self.default):
+                layers.update(dict.fromkeys(unit.followers.get(choice, ()), activation_precision(choice)))
         return PrecisionPlan.deployment(self.default, layers=layers, reasons=reasons)
 
     def assignment(self, values: Mapping[str, str]) -> Assignment:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from keras_precision.core.errors import PlanError, PlanNotHonouredError
+from keras_precision.core.formats.deployment import activation_precision
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.quantization.layer_trace import Layers
 from keras_precision.runtimes.model_info import EdgeModel
@@ -121,9 +122,6 @@ BATCH_MATMUL UNIDIRECTIONAL_SEQUENCE_LSTM UNIDIRECTIONAL_SEQUENCE_RNN SVDF
 _WEIGHTED = frozenset(_WITH_WEIGHTS.split())
 """Kernels with weights to speak of. A constant of an addition is none."""
 
-_OF_WEIGHTS = {"float16": "float32", "int8_dynamic": "float32", "int4": "int8"}
-"""Formats of weights alone, and what an operator without any computes in beside them."""
-
 
 def _computes(operator: Operator, wanted: str) -> bool:
     """Tell whether an operator's precision says anything about a layer that is wanted in ``wanted``."""
@@ -131,7 +129,7 @@ def _computes(operator: Operator, wanted: str) -> bool:
     if precision in ("cast", "index", "opaque"):
         return False
     weighted = operator.kernel in _WEIGHTED and bool(operator.weights)
-    return weighted or precision != _OF_WEIGHTS.get(wanted)
+    return weighted or wanted == activation_precision(wanted) or precision != activation_precision(wanted)
 
 
 def _precision(operator: Operator) -> str:

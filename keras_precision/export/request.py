@@ -1,10 +1,9 @@
 """Request: what a file is asked to be, checked before any work is done."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from keras_precision.core.errors import InputError
+from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.core.plan import PrecisionPlan, check_precision
 from keras_precision.quantization.equalization import check_equalization
 from keras_precision.quantization.range_estimators import check_method
@@ -13,8 +12,6 @@ from keras_precision.runtimes.tflite.kernel_support import check_runtime
 __all__ = ["ENGINES", "Request", "side_type", "wanted_plan"]
 
 ENGINES = ("auto", "aeq", "converter")
-_INTEGER: Mapping[str, str] = MappingProxyType({"int8": "int8", "int16x8": "int16", "int4": "int8"})
-"""Formats with integer activations, and the type of those."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class Request:
     @property
     def needs_ranges(self) -> bool:
         """Whether activations become integers before the model runs."""
-        return bool(self.precisions & set(_INTEGER))
+        return any(DEPLOYMENT_PRECISIONS[name].needs_ranges for name in self.precisions)
 
 
 def wanted_plan(plan: str | PrecisionPlan) -> PrecisionPlan:
@@ -103,7 +100,7 @@ def side_type(io: str | None, plan: PrecisionPlan) -> str:
     Raises:
         InputError: The type is unknown, or not one of such a file.
     """
-    own = _INTEGER.get(plan.default, "float32")
+    own = DEPLOYMENT_PRECISIONS[plan.default].activation_type
     allowed = list(dict.fromkeys([own, "float32"]))
     if io is not None and io not in allowed:
         raise InputError(

@@ -5,10 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from keras_precision.core.errors import PlanError, UnknownPrecisionError
+from keras_precision.core.formats.deployment import FILE_FORMATS, precisions_of
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement
 from keras_precision.core.system.optional import available, require
@@ -21,17 +21,7 @@ from keras_precision.quantization.range_estimators import check_method
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.session import RuntimeSession
 
-__all__ = ["PRECISIONS", "Job", "Order", "Toolchain", "check_session"]
-
-PRECISIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "tflite": ("float32", "float16", "int8", "int16x8", "int4", "int8_dynamic"),
-        "onnx": ("float32", "float16", "int8"),
-        "openvino": ("float32", "float16", "int8"),
-        "coreml": ("float32", "float16", "int8"),
-    }
-)
-"""The precisions that each format can be written in."""
+__all__ = ["Job", "Order", "Toolchain", "check_session"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +81,7 @@ class Toolchain(ABC):
     A new one is a file beside the others: these attributes, and a method for each question.
 
     Attributes:
-        name: As in ``PRECISIONS``.
+        name: One of ``FILE_FORMATS``.
         suffix: How its files end.
         extra: The extra of this package that brings what it needs.
         packages: Modules that must be there.
@@ -158,8 +148,8 @@ class Toolchain(ABC):
         """
         wanted = wanted_plan(plan)
         for precision in dict.fromkeys([wanted.default, *wanted.layers.values()]):
-            if precision not in PRECISIONS[self.name]:
-                matrix = "; ".join(f"{name}: {', '.join(known)}" for name, known in PRECISIONS.items())
+            if precision not in precisions_of(self.name):
+                matrix = "; ".join(f"{name}: {', '.join(precisions_of(name))}" for name in FILE_FORMATS)
                 raise UnknownPrecisionError(
                     f"Expected a precision that {self.name} files have. Received: {precision!r}. What each format has: {matrix}."
                 )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from keras_precision.core.formats.processor_flags import PROCESSOR_FLAGS, native_flags
 from keras_precision.core.result import Result
 from keras_precision.findings.finding import Finding, in_order
 
@@ -11,7 +12,6 @@ __all__ = ["run_findings"]
 _NO_GAIN = 1.05  # times as fast: less than that is not worth the digits
 _SHORT_MS = 2.0  # of such a step, most is calling kernels, whatever they compute in
 _LEAVES = 0.25  # of the baseline's loss at the same epoch, and of how far it has come
-_FLAGS = {"mixed_float16": ("avx512_fp16", "amx_fp16"), "mixed_bfloat16": ("avx512_bf16", "amx_bf16")}
 
 
 def run_findings(results: Sequence[Result]) -> tuple[Finding, ...]:
@@ -56,9 +56,9 @@ def _reasons(result: Result, step_ms: float) -> Iterator[str]:
     if step_ms < _SHORT_MS:
         yield "Such short steps are calls of kernels more than computing: a larger batch or model would gain more."
     policy = result.plan.default if result.plan is not None else ""
-    flags = _FLAGS.get(policy, ())
     on_processor = not result.environment.device or result.environment.device == result.environment.processor
-    if flags and on_processor and not set(flags) & set(result.environment.cpu_flags):
+    flags = PROCESSOR_FLAGS.get(policy.removeprefix("mixed_"), ())
+    if flags and on_processor and not native_flags(policy, result.environment.cpu_flags):
         yield f"This processor has none of {', '.join(flags)}: it emulates what '{policy}' computes in."
 
 

@@ -6,15 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["corrected"]
 
 Array = npt.NDArray[Any]
-
-_LEVELS = {"int8": 127, "int16x8": 127, "int4": 7}
-"""The largest integer of a format's weights, which are symmetric around zero."""
 
 
 def corrected(content: bytes, formats: Sequence[str], calibration: Calibration) -> bytes:
@@ -36,7 +34,7 @@ def corrected(content: bytes, formats: Sequence[str], calibration: Calibration) 
     graph = Flatbuffer(content)
     for operator, precision in zip(graph.operators, formats, strict=True):
         kernel = graph.kernel(operator)
-        if precision not in _LEVELS or kernel not in _MEANS or len(operator.inputs) < 3:
+        if not DEPLOYMENT_PRECISIONS[precision].needs_ranges or kernel not in _MEANS or len(operator.inputs) < 3:
             continue
         source, weights, bias = (int(number) for number in operator.inputs[:3])
         values, seen = graph.constant(weights), calibration.seen.get(graph.name(source))
@@ -44,7 +42,8 @@ def corrected(content: bytes, formats: Sequence[str], calibration: Calibration) 
         if values is None or offsets is None or seen is None or not seen.mean.size:
             continue
         channels, along = _MEANS[kernel]
-        levels = 127 if precision == "int4" and kernel == "DEPTHWISE_CONV_2D" else _LEVELS[precision]
+        in_bytes = precision == "int4" and kernel == "DEPTHWISE_CONV_2D"  # which has no 4-bit kernel
+        levels = DEPLOYMENT_PRECISIONS["int8" if in_bytes else precision].largest_weight
         error = _rounded(values, channels % values.ndim, levels) - values
         multiplied = values.shape[-1] // seen.mean.size if kernel == "DEPTHWISE_CONV_2D" else 1
         mean = np.repeat(seen.mean, multiplied)

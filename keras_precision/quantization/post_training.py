@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_precision.core.errors import ExportError
 from keras_precision.core.formats.affine_integers import Range
+from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.optional import require
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parsed
@@ -19,9 +20,6 @@ __all__ = ["Engine", "Job", "by_converter", "by_quantizer"]
 Engine = Literal["aeq", "converter"]
 
 _WEIGHTS_ONLY_IN_INT4 = ("CONV_2D", "FULLY_CONNECTED")
-# The configurations of AI Edge Quantizer by deployment precision: bits of activations (None: they
-# stay in float) and of weights.
-_STATIC = {"int8": (8, 8), "int16x8": (16, 8), "int4": (8, 4)}
 
 
 @dataclass(frozen=True)
@@ -135,12 +133,13 @@ def _add_rules(quantizer: Any, types: Any, graph: Flatbuffer, job: Job) -> None:
     everything = types.TFLOperationName.ALL_SUPPORTED
     for precision, names in scopes.items():
         regex = f"^(?:{'|'.join(re.escape(name) for name in names)})$"
-        if precision in _STATIC:
-            quantizer.add_static_config(regex, everything, *_STATIC[precision])
+        bits = DEPLOYMENT_PRECISIONS[precision]
+        if bits.needs_ranges:
+            quantizer.add_static_config(regex, everything, bits.activation_bits, bits.weight_bits)
         elif precision == "int8_dynamic":
-            quantizer.add_dynamic_config(regex, everything, 8)
+            quantizer.add_dynamic_config(regex, everything, bits.weight_bits)
         elif precision == "float16":
-            quantizer.add_weight_only_config(regex, everything, 16, algorithm_key="float_casting")
+            quantizer.add_weight_only_config(regex, everything, bits.weight_bits, algorithm_key="float_casting")
     # The scope of an output is that of the operator that writes it: the rules of the sides come last.
     for name, numbers in ((types.TFLOperationName.INPUT, graph.inputs), (types.TFLOperationName.OUTPUT, graph.outputs)):
         regex = f"^{re.escape(''.join(f'{graph.name(number)};' for number in numbers))}$"

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_precision.core.errors import UnknownPrecisionError, nearest
+from keras_precision.core.formats.processor_flags import PROCESSOR_FLAGS
 
 __all__ = [
     "BFLOAT16",
@@ -119,7 +120,7 @@ TF32 = _float(
 )
 BFLOAT16 = _float(
     "bfloat16",
-    cpu_flags=("avx512_bf16", "amx_bf16", "bf16"),
+    cpu_flags=PROCESSOR_FLAGS["bfloat16"],
     compute_capability=(8, 0),
     tpu=True,
     origin="Intel, BFLOAT16 Hardware Numerics Definition, 2018",
@@ -127,7 +128,7 @@ BFLOAT16 = _float(
 )
 FLOAT16 = _float(
     "float16",
-    cpu_flags=("avx512_fp16", "amx_fp16", "asimdhp"),
+    cpu_flags=PROCESSOR_FLAGS["float16"],
     compute_capability=(7, 0),
     tpu=False,
     origin="IEEE 754-2019 binary16",
@@ -152,7 +153,7 @@ FLOAT8_E5M2 = _float(
 INT8 = _integer(
     "int8",
     np.iinfo(np.int8),
-    cpu_flags=("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"),
+    cpu_flags=PROCESSOR_FLAGS["int8"],
     compute_capability=(7, 2),
     tpu=True,
     origin="two's complement",

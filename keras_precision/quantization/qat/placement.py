@@ -14,6 +14,7 @@ from keras_precision.quantization.float_model import FloatFile
 from keras_precision.quantization.format_assignment import assigned
 from keras_precision.quantization.layer_trace import layers_of
 from keras_precision.quantization.qat.layers.consumers import Graph
+from keras_precision.quantization.range_estimators import FIXED
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import inspect
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
@@ -29,13 +30,6 @@ KEPT = frozenset(_MOVES.split())
 
 ROUNDED = frozenset({"AVERAGE_POOL_2D", "RESIZE_BILINEAR"})
 """Kernels that compute new values, and round them to the grid of their input."""
-
-FIXED: Mapping[str, tuple[float, float]] = {
-    "SOFTMAX": (0.0, 255 / 256),
-    "LOGISTIC": (0.0, 255 / 256),
-    "TANH": (-1.0, 127 / 128),
-}
-"""Kernels whose output has one range, whatever the data."""
 
 _INTEGER = ("int8", "int4")
 

@@ -13,8 +13,9 @@ from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.qat.keras3_engine import tensors_of
 from keras_precision.quantization.qat.layers.model_surgery import unwrapped, wrappers
 from keras_precision.quantization.qat.layers.rule_lookup import known_rule_of
-from keras_precision.quantization.qat.placement import FIXED, KEPT, ROUNDED, placements
+from keras_precision.quantization.qat.placement import KEPT, ROUNDED, placements
 from keras_precision.quantization.qat.trained_ranges import TrainedRanges
+from keras_precision.quantization.range_estimators import FIXED
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["as_trained", "trained_plan"]

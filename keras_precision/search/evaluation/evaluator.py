@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy.typing as npt
 
+from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.export.candidate import Candidate, read_back
 from keras_precision.export.card import card_text, facts, with_card
-from keras_precision.export.macs import BITS
 from keras_precision.export.plan_compiler import FileMaker
 from keras_precision.export.plan_space import Assignment, Space
 from keras_precision.export.readback import check_plan, realised_plan
@@ -168,7 +168,7 @@ class Evaluator:
             The sum over units of multiply-accumulates x bits of weights x bits of activations, for one sample.
         """
         pairs = zip(self.space.units, assignment, strict=True)
-        return sum(unit.macs * BITS[choice][0] * BITS[choice][1] for unit, choice in pairs)
+        return sum(unit.macs * DEPLOYMENT_PRECISIONS[choice].bits_per_product for unit, choice in pairs)
 
     def content(self, assignment: Assignment) -> bytes:
         """Return the file of a plan, without a card.

@@ -1,7 +1,7 @@
 """Whether any plan can meet a budget: known before a search, from its smallest and its most precise plan."""
 
 from keras_precision.core.errors import InputError
-from keras_precision.export.macs import BITS
+from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.export.plan_space import Assignment, Space
 from keras_precision.search.evaluation.evaluator import Evaluator
 from keras_precision.search.objective.budget import Budget
@@ -53,7 +53,8 @@ def _extreme(space: Space, *, smallest: bool) -> Assignment:
     """Each unit in the choice with the fewest bits, or with the most."""
 
     def width(choice: str) -> tuple[int, int]:
-        weights, activations = BITS[choice]
+        precision = DEPLOYMENT_PRECISIONS[choice]
+        weights, activations = precision.weight_bits, precision.activation_bits
         return (weights, activations) if smallest else (activations, weights)
 
     chosen = min if smallest else max

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from keras_precision.core.errors import InputError
+from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.quantization.qat.layers.fake_quant import on_weight_grid
 
 __all__ = ["Output", "Quantize", "QuantizeRule", "register_quantize_rule"]
@@ -12,8 +13,6 @@ __all__ = ["Output", "Quantize", "QuantizeRule", "register_quantize_rule"]
 Output = Literal["own", "unit", "signed_unit", "kept", "source"]
 Quantize = Callable[[str, Any], Any]
 """Given the name of an inner activation and its values, returns them as integers stand for them."""
-
-_LEVELS = {"int8": 127, "int4": 7}
 
 
 class QuantizeRule:
@@ -94,7 +93,7 @@ class QuantizeRule:
             precision: ``"int8"`` or ``"int4"``.
             active: Gives, for weights and their rounded form, those to compute with.
         """
-        levels = _LEVELS[precision if self.narrow else "int8"]
+        levels = DEPLOYMENT_PRECISIONS[precision if self.narrow else "int8"].largest_weight
         with contextlib.ExitStack() as kept:
             for path, channels in self.weights.items():
                 holder, name = _holder(layer, path)

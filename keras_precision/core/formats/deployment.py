@@ -1,0 +1,90 @@
+"""DeploymentPrecision: what a deployed layer computes in, and what each format of files can hold of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ["DEPLOYMENT_PRECISIONS", "FILE_FORMATS", "DeploymentPrecision", "activation_precision", "precisions_of"]
+
+FILE_FORMATS = ("tflite", "onnx", "openvino", "coreml")
+
+
+@dataclass(frozen=True)
+class DeploymentPrecision:
+    """One number format of a deployment plan: weights and activations side by side.
+
+    Attributes:
+        name: As plans call it.
+        weight_bits: Bits of a weight in the file.
+        activation_bits: Bits of the activations that weights are multiplied with.
+        activation_type: NumPy's name of the activations' type, at the ends of a file too.
+        needs_ranges: Whether activations become integers before the model runs, which takes their ranges.
+        without_weights: What an operator without weights computes in under it.
+        file_formats: The formats of files that hold it.
+    """
+
+    name: str
+    weight_bits: int
+    activation_bits: int
+    activation_type: str = "float32"
+    needs_ranges: bool = False
+    without_weights: str = "float32"
+    file_formats: tuple[str, ...] = FILE_FORMATS
+
+    @property
+    def bits_per_product(self) -> int:
+        """What one multiply-accumulate counts for in bit operations."""
+        return self.weight_bits * self.activation_bits
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest integer of a weight: they are symmetric around zero, as TensorFlow Lite specifies them.
+
+        https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
+        """
+        return int(2 ** (self.weight_bits - 1) - 1)
+
+
+DEPLOYMENT_PRECISIONS: Mapping[str, DeploymentPrecision] = MappingProxyType(
+    {
+        precision.name: precision
+        for precision in (
+            DeploymentPrecision("float32", 32, 32),
+            # Weights are widened as the model runs: an operator without any stays in float32.
+            DeploymentPrecision("float16", 16, 32),
+            DeploymentPrecision("int8", 8, 8, "int8", needs_ranges=True, without_weights="int8"),
+            DeploymentPrecision(
+                "int16x8", 8, 16, "int16", needs_ranges=True, without_weights="int16x8", file_formats=("tflite",)
+            ),
+            DeploymentPrecision(
+                "int4", 4, 8, "int8", needs_ranges=True, without_weights="int8", file_formats=("tflite",)
+            ),
+            DeploymentPrecision("int8_dynamic", 8, 8, file_formats=("tflite",)),
+        )
+    }
+)
+"""Name to precision. A new one is a row here, and a rule in ``quantization/post_training.py`` that writes it."""
+
+
+def activation_precision(name: str) -> str:
+    """Return what operators without weights compute in beside a layer.
+
+    Args:
+        name: The layer's precision.
+
+    Returns:
+        ``"int8"``, ``"int16x8"`` or ``"float32"``.
+    """
+    return DEPLOYMENT_PRECISIONS[name].without_weights
+
+
+def precisions_of(file_format: str) -> tuple[str, ...]:
+    """Return the precisions that a format of files can hold.
+
+    Args:
+        file_format: One of ``FILE_FORMATS``.
+
+    Returns:
+        Their names.
+    """
+    return tuple(name for name, precision in DEPLOYMENT_PRECISIONS.items() if file_format in precision.file_formats)

@@ -16,6 +16,7 @@ import pytest
 from keras_precision.core import environment
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import FileFormatError
+from keras_precision.core.formats.processor_flags import RECORDED_FLAGS
 from keras_precision.core.system.json_documents import Fields
 
 FULL = Environment(
@@ -93,7 +94,7 @@ def test_here_describes_this_machine() -> None:
     assert here.cores >= 1
     assert here.processor
     assert here.device == here.processor
-    assert list(here.cpu_flags) == sorted(set(here.cpu_flags) & environment._PRECISION_FLAGS)
+    assert list(here.cpu_flags) == sorted(set(here.cpu_flags) & RECORDED_FLAGS)
     assert (here.backend, here.tf32, here.sources) == ("tensorflow", True, {"latency_ms": "a clock"})
 
 

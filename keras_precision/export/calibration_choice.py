@@ -2,12 +2,10 @@
 
 from keras_precision.core.environment import usable_cores
 from keras_precision.core.errors import ExportError, FileFormatError
+from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.system.optional import available
-from keras_precision.export.candidate import read_back
-from keras_precision.quantization.bias_correction import corrected
+from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.quantization.calibration import Calibration
-from keras_precision.quantization.format_assignment import assigned_ranges
-from keras_precision.quantization.post_training import Job, by_converter, by_quantizer
 from keras_precision.quantization.range_estimators import AUTO
 from keras_precision.runtimes.tflite.in_memory import answers
 from keras_precision.scoring.divergence import kind_of, mean_divergence
@@ -57,10 +55,7 @@ def _nearest(calibration: Calibration) -> str:
 
 
 def _file(calibration: Calibration, method: str) -> bytes:
-    """The net in int8, float at its sides."""
-    source = calibration.float_file.content
-    operators = read_back(source).operators
-    formats = ["int8"] * len(operators)
-    ranges = assigned_ranges(operators, formats, calibration.ranges(method), calibration.ranges("minmax"))
-    job = Job(corrected(source, formats, calibration), formats, ranges, "float32")
-    return by_quantizer(job) if available("ai_edge_quantizer") else by_converter(job)
+    """The model in int8, with float inputs and outputs."""
+    compiler = PlanCompiler(calibration, method)
+    job = compiler.job(PrecisionPlan.deployment("int8"), "float32")
+    return compiler.quantize(job, "aeq" if available("ai_edge_quantizer") else "converter")

@@ -13,13 +13,15 @@ from keras_precision.core.errors import ExportError, InputError, nearest
 from keras_precision.core.result import Result
 from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.optional import require
-from keras_precision.export.pipeline import ship
-from keras_precision.export.toolchain import Job, Order, Toolchain, check_session
+from keras_precision.export.model_view import ModelView
+from keras_precision.export.pipeline import export_file
+from keras_precision.export.request import ExportRequest
+from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
 from keras_precision.quantization.conversion import input_names, serving_function
 from keras_precision.quantization.tensorflow_process import on_tensorflow
 from keras_precision.runtimes.coreml import CoremlSession, coremltools, inspect_coreml, open_coreml
 from keras_precision.runtimes.model_info import CARD, EdgeModel
-from keras_precision.runtimes.session import RuntimeSession
+from keras_precision.runtimes.tflite.session import Session
 
 __all__ = ["CoremlToolchain", "export_coreml"]
 
@@ -70,13 +72,13 @@ def export_coreml(
         2
     """
     toolchain = CoremlToolchain(weights)
-    order = Order(toolchain.decided(plan), strict=strict)
-    if weights == "palettized" and order.plan.default != "int8":
+    request = ExportRequest(toolchain.decided(plan), strict=strict)
+    if weights == "palettized" and request.plan.default != "int8":
         raise InputError(
-            f"Expected the plan int8 for palettized weights. Received: {order.plan.default}. "
+            f"Expected the plan int8 for palettized weights. Received: {request.plan.default}. "
             "Export with plan='int8', or with weights='linear'."
         )
-    return ship(toolchain, model, path, order, None, overwrite=overwrite)
+    return export_file(toolchain, ModelView.of(model), path, request, overwrite=overwrite)
 
 
 class CoremlToolchain(Toolchain):
@@ -93,6 +95,7 @@ class CoremlToolchain(Toolchain):
     packages = ("coremltools",)
     mixed = False
     calibrates = False
+    writes_folders = True
 
     def __init__(self, weights: str = "linear") -> None:
         if weights not in _WEIGHTS:
@@ -101,15 +104,15 @@ class CoremlToolchain(Toolchain):
             )
         self._weights = weights
 
-    def export(self, job: Job, path: Path) -> tuple[str, ...]:
+    def export(self, job: ExportJob, path: Path) -> ExportedFile:
         """Write the package; weights are quantized after the conversion to float16."""
-        plan, names = job.order.plan.default, input_names(job.model)
+        plan, names = job.request.plan.default, input_names(job.model)
         on_tensorflow(_write_package, job.model, names, plan, self._weights, os.fspath(path))
         if not _on_mac():
-            return ("Core ML runs on Apple's systems alone: the package was not run.",)
+            return ExportedFile(("Core ML runs on Apple's systems alone: the package was not run.",))
         if plan != "int8":
             check_session(job.model, CoremlSession(path))
-        return ()
+        return ExportedFile()
 
     def inscribe(self, path: Path, card: str) -> None:
         """Put the card among the package's own metadata."""
@@ -125,14 +128,14 @@ class CoremlToolchain(Toolchain):
         """Return what the package says of its inputs, outputs and operators."""
         return inspect_coreml(path)
 
-    def judged(self, model: EdgeModel, order: Order) -> EdgeModel:
+    def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
         """Weights alone are lowered to int8: the plan is held against what has any."""
-        if order.plan.default != "int8":
+        if request.plan.default != "int8":
             return model
         free = [each if each.weights else replace(each, precision="index") for each in model.operators]
         return replace(model, operators=tuple(free))
 
-    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> RuntimeSession | None:
+    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> Session | None:
         """Open the package where there is macOS."""
         return CoremlSession(path) if _on_mac() else None
 

@@ -1,16 +1,27 @@
-"""What a written file does, held against the plan that it was written for."""
+"""What a written file does, compared with the plan that it was written for."""
 
+import functools
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from keras_precision.core.errors import PlanError, PlanNotHonouredError
 from keras_precision.core.formats.deployment import activation_precision
 from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.system.files import write_whole
 from keras_precision.quantization.layer_trace import Layers
 from keras_precision.runtimes.model_info import EdgeModel
-from keras_precision.runtimes.tflite.file import Operator
+from keras_precision.runtimes.tflite.file import Operator, inspect
 from keras_precision.runtimes.tflite.kernel_support import obstacles
 
-__all__ = ["check_plan", "check_runs", "realised_plan"]
+__all__ = ["check_plan", "check_runs", "read_back", "realised_plan"]
+
+
+@functools.lru_cache(maxsize=8)  # the float file of a calibration is read for plan after plan
+def read_back(content: bytes) -> EdgeModel:
+    """Load and run the content of a ``.tflite`` file before it is written; raise where it does not run."""
+    with tempfile.TemporaryDirectory() as folder:
+        return inspect(write_whole(Path(folder) / "model.tflite", content))
 
 
 def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: Sequence[str]) -> PrecisionPlan:

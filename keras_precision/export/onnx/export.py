@@ -10,10 +10,12 @@ from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import write_whole
 from keras_precision.export.checks.tensorrt import check_tensorrt
+from keras_precision.export.model_view import ModelView
 from keras_precision.export.onnx.graph import onnx_graph
 from keras_precision.export.onnx.quantizer import TARGETS, in_float16, quantized_graph
-from keras_precision.export.pipeline import ship
-from keras_precision.export.toolchain import Job, Order, Toolchain, check_session
+from keras_precision.export.pipeline import export_file
+from keras_precision.export.request import ExportRequest
+from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
 from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.onnx import OnnxSession, inspect_onnx, read_onnx
 from keras_precision.runtimes.onnx_operators import PRODUCTS
@@ -85,12 +87,18 @@ def export_onnx(
             f"Expected target to be one of {', '.join(TARGETS)}. Received: {target!r}. {nearest(str(target), TARGETS)}".rstrip()
         )
     toolchain = OnnxToolchain()
-    order = Order(
-        toolchain.decided(plan or "int8"), calibration, percentile, strict, target, asked=plan is not None,
+    request = ExportRequest(
+        toolchain.decided(plan or "int8"),
+        calibration=calibration,
+        percentile=percentile,
+        strict=strict,
         reduce_range=reduce_range and target == "onnxruntime",
-    )  # fmt: skip
-    return ship(
-        toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
+        target=target,
+        plan_given=plan is not None,
+    )
+    view = ModelView.of(model)
+    return export_file(
+        toolchain, view, path, request, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )
 
 
@@ -100,23 +108,23 @@ class OnnxToolchain(Toolchain):
     name, suffix, extra = "onnx", ".onnx", "onnx"
     packages = ("onnx", "onnxruntime", "tf2onnx")
 
-    def export(self, job: Job, path: Path) -> tuple[str, ...]:
-        """Write the file; the float graph is held against the float file before anything is quantized."""
+    def export(self, job: ExportJob, path: Path) -> ExportedFile:
+        """Write the file; the float graph's predictions are checked before anything is quantized."""
         graph = onnx_graph(job.source, job.model.name)
         write_whole(path, graph.SerializeToString())
         check_session(job.model, OnnxSession(path))
         notes: tuple[str, ...] = ()
-        if job.measured is not None and "int8" in job.order.precisions:
+        if job.calibration is not None and "int8" in job.request.precisions:
             write_whole(path, quantized_graph(graph, job).SerializeToString())
-            if job.order.target == "tensorrt":
+            if job.request.target == "tensorrt":
                 _check_rules(path)
                 notes = (
                     "TensorRT itself was not run: the file was run on ONNX Runtime, and held against TensorRT's rules.",
                 )
-        elif job.order.plan.default == "float16":
+        elif job.request.plan.default == "float16":
             write_whole(path, in_float16(graph).SerializeToString())
             check_session(job.model, OnnxSession(path))
-        return notes
+        return ExportedFile(notes)
 
     def read_back(self, path: Path) -> EdgeModel:
         """Read the file, and run it once."""
@@ -128,9 +136,9 @@ class OnnxToolchain(Toolchain):
         graph.metadata_props.add(key=CARD, value=card)
         write_whole(path, graph.SerializeToString())
 
-    def judged(self, model: EdgeModel, order: Order) -> EdgeModel:
+    def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
         """TensorRT fuses what stands between products as it likes: the plan is held against products alone."""
-        if order.target != "tensorrt":
+        if request.target != "tensorrt":
             return model
         free = [
             operator if operator.kernel in PRODUCTS else replace(operator, precision="index")

@@ -13,7 +13,7 @@ from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.optional import require
 from keras_precision.export.onnx.ranges import onnx_ranges
-from keras_precision.export.toolchain import Job
+from keras_precision.export.toolchain import ExportJob
 from keras_precision.quantization.format_assignment import assigned
 from keras_precision.quantization.layer_trace import Layers, layers_of
 from keras_precision.runtimes.onnx import inspect_onnx, onnx_types
@@ -22,7 +22,7 @@ from keras_precision.runtimes.onnx_operators import INTEGER_KERNELS, PRODUCTS
 __all__ = ["TARGETS", "in_float16", "in_integers", "integer_nodes", "quantized_graph"]
 
 
-def quantized_graph(graph: Any, job: Job) -> Any:
+def quantized_graph(graph: Any, job: ExportJob) -> Any:
     """Return the graph of an export in the number formats that its plan says.
 
     Args:
@@ -32,15 +32,15 @@ def quantized_graph(graph: Any, job: Job) -> Any:
     Returns:
         Another model, as ``onnx`` has it.
     """
-    assert job.measured is not None
+    assert job.calibration is not None
     with tempfile.TemporaryDirectory() as folder:
         plain = inspect_onnx(write_whole(Path(folder) / "model.onnx", graph.SerializeToString()))
     layers = layers_of(plain, job.source.trace)
-    formats = assigned(plain.operators, layers, job.order.plan)
-    chosen = job.measured.ranges(job.order.calibration, percentile=job.order.percentile)
-    ranges = onnx_ranges(graph, job.measured, chosen)
-    nodes = integer_nodes(graph, ranges, formats, layers, job.order.target)
-    return in_integers(graph, ranges, nodes, job.order.target, reduce_range=job.order.reduce_range)
+    formats = assigned(plain.operators, layers, job.request.plan)
+    chosen = job.calibration.ranges(job.request.calibration, percentile=job.request.percentile)
+    ranges = onnx_ranges(graph, job.calibration, chosen)
+    nodes = integer_nodes(graph, ranges, formats, layers, job.request.target)
+    return in_integers(graph, ranges, nodes, job.request.target, reduce_range=job.request.reduce_range)
 
 
 TARGETS = ("onnxruntime", "tensorrt")

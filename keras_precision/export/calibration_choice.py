@@ -1,4 +1,4 @@
-"""The calibration method that suits a net: whichever gives the file whose answers are nearest to the model's."""
+"""The calibration method of a model: the one whose int8 file diverges least from the float file."""
 
 from keras_precision.core.environment import usable_cores
 from keras_precision.core.errors import ExportError, FileFormatError
@@ -13,45 +13,36 @@ from keras_precision.scoring.divergence import kind_of, mean_divergence
 __all__ = ["TRIED", "method_of"]
 
 TRIED = ("mse", "minmax")
-"""The methods that are tried; the first is taken where they cannot be told apart."""
+"""The methods that are compared; the first is taken on a tie."""
 
 
-def method_of(calibration: Calibration, wanted: str) -> str:
-    """Return the method that is meant.
+def method_of(calibration: Calibration, method: str) -> str:
+    """Return a method, or for ``"auto"`` the one whose int8 file diverges least on the samples in the calibration.
 
-    Where that is left open, the net is made into int8 by each of ``TRIED``, and both files are run on
-    the samples that the calibration has kept. The method is the one with the least divergence from
-    the float file's answers. It is found once for a calibration, and serves every plan.
-
-    Args:
-        calibration: What the activations look like.
-        wanted: A method, or ``"auto"``.
-
-    Returns:
-        A method.
+    It is decided once per calibration, for every plan.
     """
-    if wanted != AUTO:
-        return wanted
+    if method != AUTO:
+        return method
     if AUTO not in calibration.decided:
-        calibration.decided[AUTO] = _nearest(calibration)
+        calibration.decided[AUTO] = _least_divergent(calibration)
     return calibration.decided[AUTO]
 
 
-def _nearest(calibration: Calibration) -> str:
+def _least_divergent(calibration: Calibration) -> str:
     if not calibration.held:  # ranges that were trained, or a calibration of an older version
         return TRIED[0]
-    threads = usable_cores()
+    samples, threads = calibration.held, usable_cores()
     try:
         files = {method: _file(calibration, method) for method in TRIED}
-        reference = answers(calibration.float_file.content, calibration.held, threads)
-        kinds = [kind_of(each) for each in reference]
-        apart = {
-            method: mean_divergence(kinds, reference, answers(content, calibration.held, threads))
+        reference = answers(calibration.float_file.content, samples, threads)
+        kinds = [kind_of(output) for output in reference]
+        divergence = {
+            method: mean_divergence(kinds, reference, answers(content, samples, threads))
             for method, content in files.items()
         }
     except (ExportError, FileFormatError, RuntimeError, ValueError):  # the last two are the interpreter's own
-        return TRIED[0]  # a net that is not quantized as a whole: the export says why, if it is asked to
-    return min(TRIED, key=apart.__getitem__)
+        return TRIED[0]  # a model that is not quantized as a whole: the export of that plan says why
+    return min(TRIED, key=divergence.__getitem__)
 
 
 def _file(calibration: Calibration, method: str) -> bytes:

@@ -23,9 +23,9 @@ class Candidate:
     Attributes:
         content: Its content.
         model: Its inputs, outputs and operators.
-        trace: The graph that it was made from.
-        layers: The layers that each of its operators computes.
-        engine: The quantizer or converter that made it.
+        trace: The graph that was converted.
+        layers: Per operator, the layers that it computes.
+        engine: The quantizer or converter that wrote it.
         notes: What a reader should know.
         foreign_ranges: Number of activations whose range is none of the requested ones.
         equalized_pairs: As the float file has it.
@@ -41,7 +41,7 @@ class Candidate:
     equalized_pairs: int | None = None
 
     @property
-    def islands(self) -> int:
+    def float_operators(self) -> int:
         """Number of operators that compute in float."""
         return sum(operator.precision == "float32" for operator in self.model.operators)
 
@@ -76,14 +76,16 @@ def _fewest_floats(compiler: PlanCompiler, job: Job) -> Candidate:
         first = _quantized(compiler, job, "aeq")
     except ExportError as error:
         second = _quantized(compiler, job, "converter")
-        return replace(second, notes=(f"made by TFLiteConverter's quantizer, since AI Edge Quantizer failed: {error}",))
-    if first.islands <= sum(precision == "float32" for precision in job.formats):
+        return replace(
+            second, notes=(f"quantized by TFLiteConverter's quantizer, since AI Edge Quantizer failed: {error}",)
+        )
+    if first.float_operators <= sum(precision == "float32" for precision in job.formats):
         return first
     try:
         second = _quantized(compiler, job, "converter")
     except ExportError:
         return first
-    return second if second.islands < first.islands else first
+    return second if second.float_operators < first.float_operators else first
 
 
 def _quantized(compiler: PlanCompiler, job: Job, engine: Engine) -> Candidate:

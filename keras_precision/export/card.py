@@ -1,4 +1,4 @@
-"""The card: how a file was made and what it computes, as results report it and as the file itself carries it."""
+"""The card: how a file was produced and what it computes, as results report it and as the file itself carries it."""
 
 import json
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ __all__ = ["calibration_rows", "card_text", "facts", "operator_rows", "sides", "
 def facts(
     subject: str,
     request: ExportRequest,
-    made: Candidate,
-    measured: Calibration | None,
+    candidate: Candidate,
+    calibration: Calibration | None,
     realised: PrecisionPlan,
     notes: tuple[str, ...],
 ) -> Result:
     """Return the result of a ``.tflite`` file that was not written yet, without its size and operators."""
     rows = tflite_rows(
-        subject, made.model, made.layers, calibration=measured, method=request.calibration,
-        engine=made.engine, foreign_ranges=made.foreign_ranges, equalized_pairs=made.equalized_pairs,
+        subject, candidate.model, candidate.layers, calibration=calibration, method=request.calibration,
+        engine=candidate.engine, foreign_ranges=candidate.foreign_ranges, equalized_pairs=candidate.equalized_pairs,
     )  # fmt: skip
-    environment = Environment.here(backend=made.model.runtime)
+    environment = Environment.here(backend=candidate.model.runtime)
     return Result(f"tflite:{request.plan.default}", tuple(rows), environment, realised, notes)
 
 
@@ -46,7 +46,7 @@ def tflite_rows(
     foreign_ranges: int,
     equalized_pairs: int | None,
 ) -> Iterator[Measurement]:
-    """Yield how a ``.tflite`` file was made: engine, inputs and outputs, operators of each layer, calibration."""
+    """Yield how a ``.tflite`` file was produced: engine, inputs and outputs, operators by layer, calibration."""
     yield Measurement(subject, "engine", engine)
     yield from sides(model)
     yield from layer_rows(layers)
@@ -72,20 +72,20 @@ def calibration_rows(
         yield Measurement(name, "calibration_maximum", seen.values.maximum)
 
 
-def with_card(content: bytes, told: Result) -> bytes:
+def with_card(content: bytes, result: Result) -> bytes:
     """Return the content of a ``.tflite`` file with a result as its card, a metadata entry that runtimes ignore."""
     graph = Flatbuffer(content)
-    graph.set_metadata(CARD, card_text(told))
+    graph.set_metadata(CARD, card_text(result))
     return graph.content()
 
 
-def card_text(told: Result) -> bytes:
+def card_text(result: Result) -> bytes:
     """Return a result as UTF-8 JSON without line breaks, since small devices carry it."""
-    return json.dumps(json.loads(told.to_bytes()), separators=(",", ":"), allow_nan=False).encode()
+    return json.dumps(json.loads(result.to_bytes()), separators=(",", ":"), allow_nan=False).encode()
 
 
 def operator_rows(model: EdgeModel) -> Iterator[Measurement]:
-    """Yield what each operator of a file computes in, and how many there are of each kind."""
+    """Yield the precision of every operator of a file, and counts by kind."""
     for index, operator in enumerate(model.operators):
         text = f"{operator.kernel} {operator.precision} ({operator.types})"
         yield Measurement(f"{index}:{operator.kernel}", "operator", text)
@@ -94,7 +94,7 @@ def operator_rows(model: EdgeModel) -> Iterator[Measurement]:
 
 
 def sides(model: EdgeModel) -> Iterator[Measurement]:
-    """Yield the type of each input and output."""
+    """Yield the types of inputs and outputs."""
     for tensor in model.inputs:
         yield Measurement(tensor.name, "input_type", tensor.described)
     for tensor in model.outputs:

@@ -39,18 +39,18 @@ def export_coreml(
 ) -> Result:
     """Write a model as Core ML's ``.mlpackage``, and read it back.
 
-    Core ML runs on Apple's systems alone: on macOS the package is run and held against the model;
-    elsewhere its structure and size are told, and a note says that it was not run.
+    Core ML runs on Apple's systems alone: on macOS the package is run and compared with the model;
+    elsewhere its structure and size are reported, and a note says that it was not run.
 
     Args:
         model: A built functional or sequential model.
         path: Where the package goes, ending in ``.mlpackage``; its folder must exist. Nothing is
             written unless all checks pass.
-        plan: ``"float32"``, ``"float16"``, or ``"int8"``: weights of one byte each, which are widened
+        plan: ``"float32"``, ``"float16"``, or ``"int8"``: weights of one byte, which are widened
             to float16 as the model runs.
         weights: What a byte stands for under ``"int8"``. ``"linear"``: a step of an even grid,
-            symmetric, with a scale for each channel. ``"palettized"``: an entry of a table of 256
-            values for the whole tensor, found by k-means; the table takes 512 bytes for each tensor.
+            symmetric, with a scale per channel. ``"palettized"``: an entry of a table of 256
+            values for the whole tensor, from k-means; the table takes 512 bytes per tensor.
         strict: Raise for every layer whose weights are not in the plan's precision.
         overwrite: Whether an older package at ``path`` may be replaced.
 
@@ -119,7 +119,7 @@ class CoremlToolchain(Toolchain):
         with captured("coremltools"):
             opened = open_coreml(path)
             opened.user_defined_metadata[CARD] = card
-            again = path.with_name(f"told-{path.name}")
+            again = path.with_name(f"with-card-{path.name}")
             opened.save(os.fspath(again))
         shutil.rmtree(path)
         again.rename(path)
@@ -129,10 +129,10 @@ class CoremlToolchain(Toolchain):
         return inspect_coreml(path)
 
     def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
-        """Weights alone are lowered to int8: the plan is held against what has any."""
+        """Weights alone are in int8: the plan is compared with operators that have any."""
         if request.plan.default != "int8":
             return model
-        free = [each if each.weights else replace(each, precision="index") for each in model.operators]
+        free = [operator if operator.weights else replace(operator, precision="index") for operator in model.operators]
         return replace(model, operators=tuple(free))
 
     def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> Session | None:
@@ -156,9 +156,9 @@ def _write_package(model: Any, names: Sequence[str], plan: str, weights: str, pa
                 skip_model_load=not _on_mac(),
             )
             if plan == "int8":
-                package = _lowered(package, weights)
+                package = _with_byte_weights(package, weights)
             package.save(path)
-        except Exception as error:  # coremltools raises what it likes; the cause is kept
+        except Exception as error:  # coremltools raises errors of any kind, chained here
             raise ExportError(
                 f"Expected coremltools to convert '{model.name}'. Received: {type(error).__name__}: {error}. "
                 "It reads no loops: build recurrent layers with unroll=True, or export to another format."
@@ -169,11 +169,11 @@ def _on_mac() -> bool:
     return platform.system() == "Darwin"
 
 
-def _lowered(made: Any, weights: str) -> Any:
-    """The model with all its weights in one byte each."""
+def _with_byte_weights(package: Any, weights: str) -> Any:
+    """The model with all its weights in one byte."""
     optimize = require("coremltools.optimize.coreml", extra="coreml")
     if weights == "palettized":
         palette = optimize.OpPalettizerConfig(mode="kmeans", nbits=8, weight_threshold=0)
-        return optimize.palettize_weights(made, optimize.OptimizationConfig(global_config=palette))
+        return optimize.palettize_weights(package, optimize.OptimizationConfig(global_config=palette))
     grid = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
-    return optimize.linear_quantize_weights(made, optimize.OptimizationConfig(global_config=grid))
+    return optimize.linear_quantize_weights(package, optimize.OptimizationConfig(global_config=grid))

@@ -1,4 +1,4 @@
-"""ModelView: a Keras model with what an export asks of it again and again."""
+"""ModelView: a Keras model with its adapter, inputs and layer paths, looked up once per export."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class ModelView:
 
     @cached_property
     def is_tfmot(self) -> bool:
-        """Whether TensorFlow Model Optimization made it quantization-aware."""
+        """Whether it is a quantization-aware model of TensorFlow Model Optimization."""
         return is_prepared(self.model)
 
     @cached_property

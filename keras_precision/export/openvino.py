@@ -29,7 +29,9 @@ from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["OpenvinoToolchain", "export_openvino"]
 
-_REFRAIN = {"CI": "true", "NNCF_CI": "1"}
+# https://github.com/openvinotoolkit/telemetry/blob/master/src/utils/opt_in_checker.py reads CI, and
+# https://github.com/openvinotoolkit/nncf/blob/develop/src/nncf/telemetry/wrapper.py NNCF_CI.
+_NO_TELEMETRY = {"CI": "true", "NNCF_CI": "1"}
 _SUBSET = 300  # NNCF's own default
 
 
@@ -48,9 +50,9 @@ def export_openvino(
 ) -> Result:
     """Write a model as OpenVINO's ``.xml`` and ``.bin``, read it back, and run it on the processor.
 
-    Integers are made by NNCF's post-training quantization from samples; from a ``kp.calibrate``
-    result, with the ranges of that. What the result says of each operator is what OpenVINO's runtime
-    on this machine computes it in, with the inference precision float32: by itself it takes bfloat16
+    Integers come from NNCF's post-training quantization from samples; from a ``kp.calibrate``
+    result, with the ranges of that. The result reports what OpenVINO's runtime on this machine computes
+    every operator in, with the inference precision float32: by itself it takes bfloat16
     on processors that multiply in it.
 
     Args:
@@ -112,10 +114,10 @@ class OpenvinoToolchain(Toolchain):
                 "Expected representative data for int8: samples, or what kp.calibrate returned. Received: none."
             )
         with captured("OpenVINO"):
-            made = _graph(job, integers=integers)
+            model = _graph(job, integers=integers)
             if integers and job.calibration is None:
-                made = _by_nncf(made, job)
-            openvino.save_model(made, path, compress_to_fp16=job.request.plan.default == "float16")
+                model = _quantized_by_nncf(model, job)
+            openvino.save_model(model, path, compress_to_fp16=job.request.plan.default == "float16")
         if not integers:
             check_session(job.model, OpenvinoSession(path))
         return ExportedFile()
@@ -125,7 +127,7 @@ class OpenvinoToolchain(Toolchain):
         return inspect_openvino(path)
 
     def inscribe(self, path: Path, card: str) -> None:
-        """Put the card among the runtime information of the model; OpenVINO, saving it anew, would reorder the graph."""
+        """Put the card among the runtime information of the model; OpenVINO, saving it again, would reorder the graph."""
         net, _, _ = path.read_text(encoding="utf-8").rpartition("</net>")
         graph, opened, others = net.rpartition("</edges>")
         others = others.partition("<rt_info>")[2].rpartition("</rt_info>")[0]
@@ -138,10 +140,10 @@ class OpenvinoToolchain(Toolchain):
 
 
 def _graph(job: ExportJob, *, integers: bool) -> Any:
-    """The model as OpenVINO has it, with our ranges where there are any: their Q/DQ pairs are read.
+    """The model in OpenVINO, with the ranges of a calibration where there is one: their Q/DQ pairs are read.
 
-    The ONNX graph keeps the names that layers are told by. OpenVINO does not read its loops, but
-    those of the float file it does.
+    The ONNX graph has the names that identify layers. OpenVINO does not read its loops, but does read
+    those of the float file.
     """
     graph = onnx_graph(job.source, job.model.name)
     if integers and job.calibration is not None:
@@ -171,7 +173,7 @@ def _from_float_file(job: ExportJob) -> Any:
 
 
 def _read(name: str, content: bytes, job: ExportJob) -> Any:
-    with tempfile.TemporaryDirectory() as folder, _untold():
+    with tempfile.TemporaryDirectory() as folder, _without_telemetry():
         source = write_whole(Path(folder) / name, content)
         try:
             return require("openvino", extra="openvino").convert_model(source)
@@ -180,7 +182,7 @@ def _read(name: str, content: bytes, job: ExportJob) -> Any:
 
 
 def _refused(text: str, job: ExportJob) -> str:
-    """What OpenVINO refused, with the layer where its message names a tensor of the file."""
+    """The message of what OpenVINO refused, with the layer where it names a tensor of the file."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [part for word in re.findall(r"[\w./;:]+", text) for part in word.split(";") if "/" in part]
     layer = next((path for part in named if (path := job.source.trace.path_of(part))), None)
@@ -191,10 +193,10 @@ def _refused(text: str, job: ExportJob) -> str:
 
 
 @contextlib.contextmanager
-def _untold() -> Iterator[None]:
-    """Keep OpenVINO and NNCF from reporting to a service of their makers: both refrain where tests run."""
-    before = {name: os.environ.get(name) for name in _REFRAIN}
-    os.environ.update(_REFRAIN)
+def _without_telemetry() -> Iterator[None]:
+    """Keep OpenVINO and NNCF from reporting to a service of their vendor: neither reports where these variables are set."""
+    before = {name: os.environ.get(name) for name in _NO_TELEMETRY}
+    os.environ.update(_NO_TELEMETRY)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what they import
@@ -207,16 +209,16 @@ def _untold() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _by_nncf(model: Any, job: ExportJob) -> Any:
+def _quantized_by_nncf(model: Any, job: ExportJob) -> Any:
     """The model quantized by NNCF, with the layers that the plan leaves in float left out."""
-    with _untold():
+    with _without_telemetry():
         nncf = require("nncf", extra="openvino")
         samples = list(_samples(job))
         fix = nncf.OverflowFix.ENABLE if job.request.reduce_range else nncf.OverflowFix.DISABLE
         left = [
             node.get_friendly_name()
             for node in model.get_ordered_ops()
-            if node.get_type_name() not in ("Parameter", "Result", "Constant") and not _lowered(node, job)
+            if node.get_type_name() not in ("Parameter", "Result", "Constant") and not _in_integers(node, job)
         ]
         return nncf.quantize(
             model,
@@ -227,8 +229,8 @@ def _by_nncf(model: Any, job: ExportJob) -> Any:
         )
 
 
-def _lowered(node: Any, job: ExportJob) -> bool:
-    """Whether the plan wants a node of the graph in integers."""
+def _in_integers(node: Any, job: ExportJob) -> bool:
+    """Whether a node of the graph is in integers by the plan."""
     path = _layer_of(node, job)
     return (job.request.plan.default if path is None else job.request.plan.precision_of(path)) == "int8"
 

@@ -149,7 +149,7 @@ def _calibration(toolchain: Toolchain, view: ModelView, request: ExportRequest, 
 
 
 def _checked_file(toolchain: Toolchain, job: ExportJob, path: Path) -> tuple[EdgeModel, Result]:
-    """Write a file, and read it back; return its operators, and how it was made and which plan it realises."""
+    """Write a file, and read it back; return its operators, and the result that is to be its card."""
     request, trace = job.request, job.source.trace
     file = toolchain.export(job, path)
     model = toolchain.read_back(path)

@@ -33,7 +33,7 @@ class PlanCompiler:
         source: The float file.
         method: As the argument.
         operators: The operators of the float file.
-        layers: The layers that each of them computes.
+        layers: Per operator, the layers that it computes.
         paths: All layer paths of the model.
     """
 

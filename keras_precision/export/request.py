@@ -30,7 +30,7 @@ class ExportRequest:
         strict: Whether operators under the plan's default must be honoured, too.
         reduce_range: Whether int8 weights have 7 bits.
         target: What is to run the file, for a toolchain that knows several.
-        plan_given: Whether the caller gave the plan; else a quantization-aware model is exported as it was trained.
+        plan_given: Whether the caller chose the plan; else a quantization-aware model is exported as it was trained.
     """
 
     plan: PrecisionPlan
@@ -47,7 +47,7 @@ class ExportRequest:
     plan_given: bool = True
 
     def __post_init__(self) -> None:
-        """Check what the type of each field cannot say."""
+        """Check what types cannot say."""
         side_type(self.io, self.plan)
         check_method(self.calibration, self.percentile, auto=True)
         check_runtime(self.runtime)

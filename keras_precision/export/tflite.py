@@ -61,12 +61,12 @@ def export_tflite(
         representative_dataset: Samples to choose the ranges of activations from, as for ``kp.calibrate``,
             or what that returned. Needed where activations become integers by no ranges of training.
         calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"``, ``"entropy"``,
-            or ``"auto"``: of the first two the one whose int8 file answers more as the model does,
+            or ``"auto"``: of the first two the one whose int8 file agrees more with the model,
             on up to 256 of the samples. Those of int16 are always the full ones.
-        percentile: For that method: the share of values, in percent, that each end keeps.
+        percentile: For that method: the share of values, in percent, on the inner side of either end of the range.
         bias_correction: Take the mean error of quantized weights out of biases.
         cross_layer_equalization: Scale channels between layers so that their weights reach alike on both
-            sides. A calibration must have been made with it, and brings it along.
+            sides. A calibration must have it, and brings it along.
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
             int8 and float32 alone), or ``"auto"``: whichever leaves less in float.
         runtime: What the file is to run on. It is run on LiteRT in any case.
@@ -81,7 +81,7 @@ def export_tflite(
         layers that stayed in float.
 
     Raises:
-        PrecisionError: The kinds that docs/export.md lists, each with what to do.
+        PrecisionError: The kinds that docs/export.md lists, with what to do.
 
     Example:
         >>> result = export_tflite(model, "model.tflite", "int8", representative_dataset=x_cal)
@@ -167,7 +167,7 @@ class TfliteToolchain(Toolchain):
     def rows(
         self, subject: str, job: ExportJob, file: ExportedFile, model: EdgeModel, layers: Layers
     ) -> list[Measurement]:
-        """Return how a file was made, with the operators of each layer."""
+        """Return how a file was produced, with the operators by layer."""
         return list(
             tflite_rows(
                 subject, model, layers, calibration=job.calibration, method=job.request.calibration,

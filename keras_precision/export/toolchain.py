@@ -55,7 +55,7 @@ class ExportedFile:
 
     Attributes:
         notes: What a reader of the result should know.
-        engine: The quantizer or converter that made it, where the toolchain has several.
+        engine: The quantizer or converter that wrote it, where the toolchain has several.
         foreign_ranges: Number of activations whose range is none of the requested ones.
     """
 
@@ -78,7 +78,7 @@ class Toolchain(ABC):
         mixed: Whether layers may differ in their precision.
         calibrates: Whether its integers take their ranges from ``kp.calibrate``.
         equalizes: Whether it takes calibrations of equalized weights.
-        exports_tfmot: Whether it takes models that TensorFlow Model Optimization made quantization-aware.
+        exports_tfmot: Whether it takes quantization-aware models of TensorFlow Model Optimization.
         writes_folders: Whether its files are folders.
     """
 
@@ -162,16 +162,16 @@ class Toolchain(ABC):
     def rows(
         self, subject: str, job: ExportJob, file: ExportedFile, model: EdgeModel, layers: Layers
     ) -> list[Measurement]:
-        """Return how a file was made, and its inputs and outputs."""
+        """Return how a file was produced, and its inputs and outputs."""
         return [*calibration_rows(subject, job.calibration, job.request.calibration), *sides(model)]
 
     def same_file(self, before: EdgeModel, after: EdgeModel) -> bool:
-        """Whether a file is the same with a card inside, by kinds: OpenVINO renames operators each time it reads a file."""
+        """Whether a file is the same with a card inside, by kinds: OpenVINO renames operators whenever it reads a file."""
         counts_agree = after.operator_counts == before.operator_counts
         return counts_agree and after.outputs == before.outputs and bool(after.card)
 
     def describe(self, model: EdgeModel) -> Iterator[Measurement]:
-        """Yield the operators of a file, and what each computes in."""
+        """Yield the operators of a file, and their precisions."""
         yield from operator_rows(model)
 
 

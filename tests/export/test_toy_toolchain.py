@@ -74,14 +74,15 @@ class ToyToolchain(Toolchain):
         """Write weights as text, and compare the file's predictions with the model's own."""
         scopes = {layer: scope for scope, layer in job.source.trace.scopes.items() if scope.count("/") == 1}
         precision = job.request.plan.default
+        weights = {name: layer.get_weights() for name, layer in job.view.layers.items()}
         layers = [
             {
-                "scope": scopes[layer],
+                "scope": scopes[name],
                 "precision": precision,
                 "kernel": np.asarray(kernel, precision).tolist(),
                 "bias": np.asarray(bias, precision).tolist(),
             }
-            for layer, (kernel, bias) in ((name, each.get_weights()) for name, each in job.view.layers.items())
+            for name, (kernel, bias) in weights.items()
         ]
         sides = [[job.view.inputs[0].name, len(layers[0]["kernel"])], ["output_0", len(layers[-1]["bias"])]]
         path.write_text(json.dumps({"layers": layers, "sides": sides}))

@@ -40,7 +40,7 @@ def export_onnx(
     """Write a model as an ``.onnx`` file, read it back, and run it on ONNX Runtime.
 
     The file takes one sample at a time, in float32, and computes in integers where QuantizeLinear
-    and DequantizeLinear say so. Weights are int8, symmetric, with a scale for each channel.
+    and DequantizeLinear say so. Weights are int8, symmetric, with a scale per channel.
 
     Args:
         model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
@@ -54,10 +54,10 @@ def export_onnx(
             then obeys; TensorRT itself is not run.
         calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"``, ``"entropy"`` or
             ``"auto"``, as for ``kp.export_tflite``.
-        percentile: For that method: the share of values, in percent, that each end keeps.
+        percentile: For that method: the share of values, in percent, on the inner side of either end of the range.
         validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result.
-        reduce_range: Whether int8 weights have 7 bits, so that answers are right on every processor: on x86 without VNNI,
+        reduce_range: Whether int8 weights have 7 bits, so that outputs are right on every processor: on x86 without VNNI,
             ONNX Runtime adds products of 8 bits in 16, where they saturate. False, for all 8 bits, is for processors
             with VNNI or ARM's dot products (``kp.hardware()``). TensorRT's files have all 8.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
@@ -73,7 +73,7 @@ def export_onnx(
         ModelError: The model is subclassed or not built, or an input has a free size.
         DataError: Representative data are missing, or do not fit.
         DestinationError: The path cannot be written.
-        ExportError: An operator has no counterpart, or the file does not answer as the model does.
+        ExportError: An operator has no counterpart, or the file's predictions are not those of the model.
         PlanNotHonouredError: A layer that the plan names is in another precision.
         MissingExtraError: A package is missing.
 
@@ -119,7 +119,7 @@ class OnnxToolchain(Toolchain):
             if job.request.target == "tensorrt":
                 _check_rules(path)
                 notes = (
-                    "TensorRT itself was not run: the file was run on ONNX Runtime, and held against TensorRT's rules.",
+                    "TensorRT itself was not run: the file was run on ONNX Runtime, and checked against TensorRT's rules.",
                 )
         elif job.request.plan.default == "float16":
             write_whole(path, in_float16(graph).SerializeToString())
@@ -137,7 +137,7 @@ class OnnxToolchain(Toolchain):
         write_whole(path, graph.SerializeToString())
 
     def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
-        """TensorRT fuses what stands between products as it likes: the plan is held against products alone."""
+        """TensorRT fuses what stands between products as it likes: the plan is compared with products alone."""
         if request.target != "tensorrt":
             return model
         free = [

@@ -1,4 +1,4 @@
-"""What an export tells of a file, and puts into it for whoever finds it in a year."""
+"""The card: how a file was produced and what it computes, as results report it and as the file itself carries it."""
 
 import json
 from collections.abc import Iterator
@@ -8,119 +8,94 @@ from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.export.candidate import Candidate
 from keras_precision.export.operator_layers import layer_rows
-from keras_precision.export.request import Request
+from keras_precision.export.request import ExportRequest
 from keras_precision.quantization.calibration import Calibration
+from keras_precision.quantization.layer_trace import Layers
 from keras_precision.quantization.qat.trained_ranges import TrainedRanges
 from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
-__all__ = ["card_text", "facts", "input_ranges", "operator_rows", "sides", "with_card"]
+__all__ = ["calibration_rows", "card_text", "facts", "operator_rows", "sides", "tflite_rows", "with_card"]
 
 
 def facts(
     subject: str,
-    request: Request,
-    made: Candidate,
-    measured: Calibration | None,
+    request: ExportRequest,
+    candidate: Candidate,
+    calibration: Calibration | None,
     realised: PrecisionPlan,
     notes: tuple[str, ...],
 ) -> Result:
-    """Return how a file was made, and what it is.
-
-    Args:
-        subject: The name of the file.
-        request: What was asked for.
-        made: What was made.
-        measured: What its ranges were chosen from; None where it has none.
-        realised: The plan that it realises.
-        notes: What was relaxed.
-
-    Returns:
-        The result, without size and operators.
-    """
-    rows = [Measurement(subject, "engine", made.engine), *sides(made.model), *layer_rows(made.layers)]
-    if measured is not None:
-        rows += [
-            Measurement(subject, "calibration_samples", measured.samples),
-            Measurement(
-                subject, "calibration_method", "trained" if isinstance(measured, TrainedRanges) else request.calibration
-            ),
-            Measurement(subject, "foreign_ranges", made.foreign_ranges),
-            *input_ranges(measured),
-        ]
-    if made.equalized_pairs is not None:
-        rows.append(Measurement(subject, "equalized_pairs", made.equalized_pairs))
-    environment = Environment.here(backend=made.model.runtime)
+    """Return the result of a ``.tflite`` file that was not written yet, without its size and operators."""
+    rows = tflite_rows(
+        subject, candidate.model, candidate.layers, calibration=calibration, method=request.calibration,
+        engine=candidate.engine, foreign_ranges=candidate.foreign_ranges, equalized_pairs=candidate.equalized_pairs,
+    )  # fmt: skip
+    environment = Environment.here(backend=candidate.model.runtime)
     return Result(f"tflite:{request.plan.default}", tuple(rows), environment, realised, notes)
 
 
-def with_card(content: bytes, told: Result) -> bytes:
-    """Return a file that says how it was made.
+def tflite_rows(
+    subject: str,
+    model: EdgeModel,
+    layers: Layers,
+    *,
+    calibration: Calibration | None,
+    method: str,
+    engine: str,
+    foreign_ranges: int,
+    equalized_pairs: int | None,
+) -> Iterator[Measurement]:
+    """Yield how a ``.tflite`` file was produced: engine, inputs and outputs, operators by layer, calibration."""
+    yield Measurement(subject, "engine", engine)
+    yield from sides(model)
+    yield from layer_rows(layers)
+    yield from calibration_rows(
+        subject, calibration, "trained" if isinstance(calibration, TrainedRanges) else method, foreign_ranges
+    )
+    if equalized_pairs is not None:
+        yield Measurement(subject, "equalized_pairs", equalized_pairs)
 
-    Args:
-        content: A ``.tflite`` file.
-        told: What it is to say.
 
-    Returns:
-        The file with an entry that runtimes pass over.
-    """
+def calibration_rows(
+    subject: str, calibration: Calibration | None, method: str, foreign_ranges: int | None = None
+) -> Iterator[Measurement]:
+    """Yield what ranges were chosen from, and the input ranges: pixels from 0 to 1, or to 255?"""
+    if calibration is None:
+        return
+    yield Measurement(subject, "calibration_samples", calibration.samples)
+    yield Measurement(subject, "calibration_method", method)
+    if foreign_ranges is not None:
+        yield Measurement(subject, "foreign_ranges", foreign_ranges)
+    for name, seen in calibration.inputs().items():
+        yield Measurement(name, "calibration_minimum", seen.values.minimum)
+        yield Measurement(name, "calibration_maximum", seen.values.maximum)
+
+
+def with_card(content: bytes, result: Result) -> bytes:
+    """Return the content of a ``.tflite`` file with a result as its card, a metadata entry that runtimes ignore."""
     graph = Flatbuffer(content)
-    graph.set_metadata(CARD, card_text(told))
+    graph.set_metadata(CARD, card_text(result))
     return graph.content()
 
 
-def card_text(told: Result) -> bytes:
-    """Return what a card says, without the line breaks that files for people have: small devices carry it.
-
-    Args:
-        told: What it is to say.
-
-    Returns:
-        JSON, as UTF-8.
-    """
-    return json.dumps(json.loads(told.to_bytes()), separators=(",", ":"), allow_nan=False).encode()
+def card_text(result: Result) -> bytes:
+    """Return a result as UTF-8 JSON without line breaks, since small devices carry it."""
+    return json.dumps(json.loads(result.to_bytes()), separators=(",", ":"), allow_nan=False).encode()
 
 
-def operator_rows(written: EdgeModel) -> Iterator[Measurement]:
-    """Yield what a file's operators compute in.
-
-    Args:
-        written: The file.
-
-    Yields:
-        A row for each operator, and one for each kind.
-    """
-    for index, operator in enumerate(written.operators):
+def operator_rows(model: EdgeModel) -> Iterator[Measurement]:
+    """Yield the precision of every operator of a file, and counts by kind."""
+    for index, operator in enumerate(model.operators):
         text = f"{operator.kernel} {operator.precision} ({operator.types})"
         yield Measurement(f"{index}:{operator.kernel}", "operator", text)
-    for kind, count in written.operator_counts.items():
+    for kind, count in model.operator_counts.items():
         yield Measurement(kind, "operator_count", count)
 
 
-def sides(written: EdgeModel) -> Iterator[Measurement]:
-    """Yield the type of each input and output.
-
-    Args:
-        written: The file.
-
-    Yields:
-        A row for each.
-    """
-    for tensor in written.inputs:
+def sides(model: EdgeModel) -> Iterator[Measurement]:
+    """Yield the types of inputs and outputs."""
+    for tensor in model.inputs:
         yield Measurement(tensor.name, "input_type", tensor.described)
-    for tensor in written.outputs:
+    for tensor in model.outputs:
         yield Measurement(tensor.name, "output_type", tensor.described)
-
-
-def input_ranges(measured: Calibration) -> Iterator[Measurement]:
-    """Yield what the model was fed with: pixels from 0 to 1, or to 255?
-
-    Args:
-        measured: The calibration.
-
-    Yields:
-        The least and the largest value of each input.
-    """
-    for name, seen in measured.inputs().items():
-        yield Measurement(name, "calibration_minimum", seen.values.minimum)
-        yield Measurement(name, "calibration_maximum", seen.values.maximum)

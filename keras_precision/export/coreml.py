@@ -13,13 +13,15 @@ from keras_precision.core.errors import ExportError, InputError, nearest
 from keras_precision.core.result import Result
 from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.optional import require
-from keras_precision.export.pipeline import ship
-from keras_precision.export.toolchain import Job, Order, Toolchain, check_session
+from keras_precision.export.model_view import ModelView
+from keras_precision.export.pipeline import export_file
+from keras_precision.export.request import ExportRequest
+from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
 from keras_precision.quantization.conversion import input_names, serving_function
 from keras_precision.quantization.tensorflow_process import on_tensorflow
 from keras_precision.runtimes.coreml import CoremlSession, coremltools, inspect_coreml, open_coreml
 from keras_precision.runtimes.model_info import CARD, EdgeModel
-from keras_precision.runtimes.session import RuntimeSession
+from keras_precision.runtimes.tflite.session import Session
 
 __all__ = ["CoremlToolchain", "export_coreml"]
 
@@ -37,18 +39,18 @@ def export_coreml(
 ) -> Result:
     """Write a model as Core ML's ``.mlpackage``, and read it back.
 
-    Core ML runs on Apple's systems alone: on macOS the package is run and held against the model;
-    elsewhere its structure and size are told, and a note says that it was not run.
+    Core ML runs on Apple's systems alone: on macOS the package is run and compared with the model;
+    elsewhere its structure and size are reported, and a note says that it was not run.
 
     Args:
         model: A built functional or sequential model.
         path: Where the package goes, ending in ``.mlpackage``; its folder must exist. Nothing is
             written unless all checks pass.
-        plan: ``"float32"``, ``"float16"``, or ``"int8"``: weights of one byte each, which are widened
+        plan: ``"float32"``, ``"float16"``, or ``"int8"``: weights of one byte, which are widened
             to float16 as the model runs.
         weights: What a byte stands for under ``"int8"``. ``"linear"``: a step of an even grid,
-            symmetric, with a scale for each channel. ``"palettized"``: an entry of a table of 256
-            values for the whole tensor, found by k-means; the table takes 512 bytes for each tensor.
+            symmetric, with a scale per channel. ``"palettized"``: an entry of a table of 256
+            values for the whole tensor, from k-means; the table takes 512 bytes per tensor.
         strict: Raise for every layer whose weights are not in the plan's precision.
         overwrite: Whether an older package at ``path`` may be replaced.
 
@@ -70,13 +72,13 @@ def export_coreml(
         2
     """
     toolchain = CoremlToolchain(weights)
-    order = Order(toolchain.decided(plan), strict=strict)
-    if weights == "palettized" and order.plan.default != "int8":
+    request = ExportRequest(toolchain.decided(plan), strict=strict)
+    if weights == "palettized" and request.plan.default != "int8":
         raise InputError(
-            f"Expected the plan int8 for palettized weights. Received: {order.plan.default}. "
+            f"Expected the plan int8 for palettized weights. Received: {request.plan.default}. "
             "Export with plan='int8', or with weights='linear'."
         )
-    return ship(toolchain, model, path, order, None, overwrite=overwrite)
+    return export_file(toolchain, ModelView.of(model), path, request, overwrite=overwrite)
 
 
 class CoremlToolchain(Toolchain):
@@ -93,6 +95,7 @@ class CoremlToolchain(Toolchain):
     packages = ("coremltools",)
     mixed = False
     calibrates = False
+    writes_folders = True
 
     def __init__(self, weights: str = "linear") -> None:
         if weights not in _WEIGHTS:
@@ -101,22 +104,22 @@ class CoremlToolchain(Toolchain):
             )
         self._weights = weights
 
-    def export(self, job: Job, path: Path) -> tuple[str, ...]:
+    def export(self, job: ExportJob, path: Path) -> ExportedFile:
         """Write the package; weights are quantized after the conversion to float16."""
-        plan, names = job.order.plan.default, input_names(job.model)
+        plan, names = job.request.plan.default, input_names(job.model)
         on_tensorflow(_write_package, job.model, names, plan, self._weights, os.fspath(path))
         if not _on_mac():
-            return ("Core ML runs on Apple's systems alone: the package was not run.",)
+            return ExportedFile(("Core ML runs on Apple's systems alone: the package was not run.",))
         if plan != "int8":
             check_session(job.model, CoremlSession(path))
-        return ()
+        return ExportedFile()
 
     def inscribe(self, path: Path, card: str) -> None:
         """Put the card among the package's own metadata."""
         with captured("coremltools"):
             opened = open_coreml(path)
             opened.user_defined_metadata[CARD] = card
-            again = path.with_name(f"told-{path.name}")
+            again = path.with_name(f"with-card-{path.name}")
             opened.save(os.fspath(again))
         shutil.rmtree(path)
         again.rename(path)
@@ -125,14 +128,14 @@ class CoremlToolchain(Toolchain):
         """Return what the package says of its inputs, outputs and operators."""
         return inspect_coreml(path)
 
-    def judged(self, model: EdgeModel, order: Order) -> EdgeModel:
-        """Weights alone are lowered to int8: the plan is held against what has any."""
-        if order.plan.default != "int8":
+    def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
+        """Weights alone are in int8: the plan is compared with operators that have any."""
+        if request.plan.default != "int8":
             return model
-        free = [each if each.weights else replace(each, precision="index") for each in model.operators]
+        free = [operator if operator.weights else replace(operator, precision="index") for operator in model.operators]
         return replace(model, operators=tuple(free))
 
-    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> RuntimeSession | None:
+    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> Session | None:
         """Open the package where there is macOS."""
         return CoremlSession(path) if _on_mac() else None
 
@@ -153,9 +156,9 @@ def _write_package(model: Any, names: Sequence[str], plan: str, weights: str, pa
                 skip_model_load=not _on_mac(),
             )
             if plan == "int8":
-                package = _lowered(package, weights)
+                package = _with_byte_weights(package, weights)
             package.save(path)
-        except Exception as error:  # coremltools raises what it likes; the cause is kept
+        except Exception as error:  # coremltools raises errors of any kind, chained here
             raise ExportError(
                 f"Expected coremltools to convert '{model.name}'. Received: {type(error).__name__}: {error}. "
                 "It reads no loops: build recurrent layers with unroll=True, or export to another format."
@@ -166,11 +169,11 @@ def _on_mac() -> bool:
     return platform.system() == "Darwin"
 
 
-def _lowered(made: Any, weights: str) -> Any:
-    """The model with all its weights in one byte each."""
+def _with_byte_weights(package: Any, weights: str) -> Any:
+    """The model with all its weights in one byte."""
     optimize = require("coremltools.optimize.coreml", extra="coreml")
     if weights == "palettized":
         palette = optimize.OpPalettizerConfig(mode="kmeans", nbits=8, weight_threshold=0)
-        return optimize.palettize_weights(made, optimize.OptimizationConfig(global_config=palette))
+        return optimize.palettize_weights(package, optimize.OptimizationConfig(global_config=palette))
     grid = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
-    return optimize.linear_quantize_weights(made, optimize.OptimizationConfig(global_config=grid))
+    return optimize.linear_quantize_weights(package, optimize.OptimizationConfig(global_config=grid))

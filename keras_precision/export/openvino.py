@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import stream_samples
 from keras_precision.core.errors import DataError, ExportError
 from keras_precision.core.plan import PrecisionPlan
@@ -18,17 +17,21 @@ from keras_precision.core.result import Result
 from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.optional import require
+from keras_precision.export.model_view import ModelView
 from keras_precision.export.onnx.graph import onnx_graph
 from keras_precision.export.onnx.quantizer import quantized_graph
-from keras_precision.export.pipeline import ship
-from keras_precision.export.toolchain import Job, Order, Toolchain, check_session
+from keras_precision.export.pipeline import export_file
+from keras_precision.export.request import ExportRequest
+from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
 from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.openvino import OpenvinoSession, inspect_openvino
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["OpenvinoToolchain", "export_openvino"]
 
-_REFRAIN = {"CI": "true", "NNCF_CI": "1"}
+# https://github.com/openvinotoolkit/telemetry/blob/master/src/utils/opt_in_checker.py reads CI, and
+# https://github.com/openvinotoolkit/nncf/blob/develop/src/nncf/telemetry/wrapper.py NNCF_CI.
+_NO_TELEMETRY = {"CI": "true", "NNCF_CI": "1"}
 _SUBSET = 300  # NNCF's own default
 
 
@@ -47,9 +50,9 @@ def export_openvino(
 ) -> Result:
     """Write a model as OpenVINO's ``.xml`` and ``.bin``, read it back, and run it on the processor.
 
-    Integers are made by NNCF's post-training quantization from samples; from a ``kp.calibrate``
-    result, with the ranges of that. What the result says of each operator is what OpenVINO's runtime
-    on this machine computes it in, with the inference precision float32: by itself it takes bfloat16
+    Integers come from NNCF's post-training quantization from samples; from a ``kp.calibrate``
+    result, with the ranges of that. The result reports what OpenVINO's runtime on this machine computes
+    every operator in, with the inference precision float32: by itself it takes bfloat16
     on processors that multiply in it.
 
     Args:
@@ -79,12 +82,18 @@ def export_openvino(
         'float32'
     """
     toolchain = OpenvinoToolchain()
-    order = Order(
-        toolchain.decided(plan or "int8"), calibration, percentile, strict, "onnxruntime", asked=plan is not None,
+    request = ExportRequest(
+        toolchain.decided(plan or "int8"),
+        calibration=calibration,
+        percentile=percentile,
+        strict=strict,
         reduce_range=reduce_range,
-    )  # fmt: skip
-    return ship(
-        toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
+        target="onnxruntime",
+        plan_given=plan is not None,
+    )
+    view = ModelView.of(model)
+    return export_file(
+        toolchain, view, path, request, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )
 
 
@@ -96,29 +105,29 @@ class OpenvinoToolchain(Toolchain):
     companions = (".bin",)
     calibrates = False
 
-    def export(self, job: Job, path: Path) -> tuple[str, ...]:
+    def export(self, job: ExportJob, path: Path) -> ExportedFile:
         """Write the two files, from the model's ONNX graph."""
         openvino = require("openvino", extra="openvino")
-        integers = "int8" in job.order.precisions
-        if integers and job.measured is None and job.data is None:
+        integers = "int8" in job.request.precisions
+        if integers and job.calibration is None and job.data is None:
             raise DataError(
                 "Expected representative data for int8: samples, or what kp.calibrate returned. Received: none."
             )
         with captured("OpenVINO"):
-            made = _graph(job, integers=integers)
-            if integers and job.measured is None:
-                made = _by_nncf(made, job)
-            openvino.save_model(made, path, compress_to_fp16=job.order.plan.default == "float16")
+            model = _graph(job, integers=integers)
+            if integers and job.calibration is None:
+                model = _quantized_by_nncf(model, job)
+            openvino.save_model(model, path, compress_to_fp16=job.request.plan.default == "float16")
         if not integers:
             check_session(job.model, OpenvinoSession(path))
-        return ()
+        return ExportedFile()
 
     def read_back(self, path: Path) -> EdgeModel:
         """Read the files, and run them once."""
         return inspect_openvino(path)
 
     def inscribe(self, path: Path, card: str) -> None:
-        """Put the card among the runtime information of the model; OpenVINO, saving it anew, would reorder the graph."""
+        """Put the card among the runtime information of the model; OpenVINO, saving it again, would reorder the graph."""
         net, _, _ = path.read_text(encoding="utf-8").rpartition("</net>")
         graph, opened, others = net.rpartition("</edges>")
         others = others.partition("<rt_info>")[2].rpartition("</rt_info>")[0]
@@ -130,24 +139,24 @@ class OpenvinoToolchain(Toolchain):
         return OpenvinoSession(path, threads=threads)
 
 
-def _graph(job: Job, *, integers: bool) -> Any:
-    """The model as OpenVINO has it, with our ranges where there are any: their Q/DQ pairs are read.
+def _graph(job: ExportJob, *, integers: bool) -> Any:
+    """The model in OpenVINO, with the ranges of a calibration where there is one: their Q/DQ pairs are read.
 
-    The ONNX graph keeps the names that layers are told by. OpenVINO does not read its loops, but
-    those of the float file it does.
+    The ONNX graph has the names that identify layers. OpenVINO does not read its loops, but does read
+    those of the float file.
     """
     graph = onnx_graph(job.source, job.model.name)
-    if integers and job.measured is not None:
+    if integers and job.calibration is not None:
         return _read("model.onnx", quantized_graph(graph, job).SerializeToString(), job)
     try:
         return _read("model.onnx", graph.SerializeToString(), job)
     except ExportError:
-        if len(job.order.precisions) > 1 or not any(node.op_type == "Loop" for node in graph.graph.node):
+        if len(job.request.precisions) > 1 or not any(node.op_type == "Loop" for node in graph.graph.node):
             raise
     return _from_float_file(job)
 
 
-def _from_float_file(job: Job) -> Any:
+def _from_float_file(job: ExportJob) -> Any:
     """The model's float file, with the names and the order that the model has for inputs and outputs."""
     model = _read("model.tflite", job.source.content, job)
     graph = Flatbuffer(job.source.content)
@@ -163,8 +172,8 @@ def _from_float_file(job: Job) -> Any:
     return require("openvino", extra="openvino").Model(results, model.get_parameters(), job.model.name)
 
 
-def _read(name: str, content: bytes, job: Job) -> Any:
-    with tempfile.TemporaryDirectory() as folder, _untold():
+def _read(name: str, content: bytes, job: ExportJob) -> Any:
+    with tempfile.TemporaryDirectory() as folder, _without_telemetry():
         source = write_whole(Path(folder) / name, content)
         try:
             return require("openvino", extra="openvino").convert_model(source)
@@ -172,8 +181,8 @@ def _read(name: str, content: bytes, job: Job) -> Any:
             raise ExportError(_refused(str(error), job)) from error
 
 
-def _refused(text: str, job: Job) -> str:
-    """What OpenVINO refused, with the layer where its message names a tensor of the file."""
+def _refused(text: str, job: ExportJob) -> str:
+    """The message of what OpenVINO refused, with the layer where it names a tensor of the file."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [part for word in re.findall(r"[\w./;:]+", text) for part in word.split(";") if "/" in part]
     layer = next((path for part in named if (path := job.source.trace.path_of(part))), None)
@@ -184,10 +193,10 @@ def _refused(text: str, job: Job) -> str:
 
 
 @contextlib.contextmanager
-def _untold() -> Iterator[None]:
-    """Keep OpenVINO and NNCF from reporting to a service of their makers: both refrain where tests run."""
-    before = {name: os.environ.get(name) for name in _REFRAIN}
-    os.environ.update(_REFRAIN)
+def _without_telemetry() -> Iterator[None]:
+    """Keep OpenVINO and NNCF from reporting to a service of their vendor: neither reports where these variables are set."""
+    before = {name: os.environ.get(name) for name in _NO_TELEMETRY}
+    os.environ.update(_NO_TELEMETRY)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what they import
@@ -200,16 +209,16 @@ def _untold() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _by_nncf(model: Any, job: Job) -> Any:
+def _quantized_by_nncf(model: Any, job: ExportJob) -> Any:
     """The model quantized by NNCF, with the layers that the plan leaves in float left out."""
-    with _untold():
+    with _without_telemetry():
         nncf = require("nncf", extra="openvino")
         samples = list(_samples(job))
-        fix = nncf.OverflowFix.ENABLE if job.order.reduce_range else nncf.OverflowFix.DISABLE
+        fix = nncf.OverflowFix.ENABLE if job.request.reduce_range else nncf.OverflowFix.DISABLE
         left = [
             node.get_friendly_name()
             for node in model.get_ordered_ops()
-            if node.get_type_name() not in ("Parameter", "Result", "Constant") and not _lowered(node, job)
+            if node.get_type_name() not in ("Parameter", "Result", "Constant") and not _in_integers(node, job)
         ]
         return nncf.quantize(
             model,
@@ -220,13 +229,13 @@ def _by_nncf(model: Any, job: Job) -> Any:
         )
 
 
-def _lowered(node: Any, job: Job) -> bool:
-    """Whether the plan wants a node of the graph in integers."""
+def _in_integers(node: Any, job: ExportJob) -> bool:
+    """Whether a node of the graph is in integers by the plan."""
     path = _layer_of(node, job)
-    return (job.order.plan.default if path is None else job.order.plan.precision_of(path)) == "int8"
+    return (job.request.plan.default if path is None else job.request.plan.precision_of(path)) == "int8"
 
 
-def _layer_of(node: Any, job: Job) -> str | None:
+def _layer_of(node: Any, job: ExportJob) -> str | None:
     """The layer of a node; one without a name is a part of what reads it, as a product is of its bias's sum."""
     if node.get_output_size() == 0:
         return None
@@ -236,9 +245,9 @@ def _layer_of(node: Any, job: Job) -> str | None:
     return known or next((path for reader in readers if (path := _layer_of(reader, job))), None)
 
 
-def _samples(job: Job) -> Iterator[dict[str, Any]]:
+def _samples(job: ExportJob) -> Iterator[dict[str, Any]]:
     count = 0
-    for piece in stream_samples(job.data, adapter_of(job.model).inputs(job.model)):
+    for piece in stream_samples(job.data, job.view.inputs):
         for index in range(len(next(iter(piece.values())))):
             if count == _SUBSET:
                 return

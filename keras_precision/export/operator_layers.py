@@ -1,4 +1,4 @@
-"""Which layer each operator of a ``.tflite`` file comes from, as far as the file tells."""
+"""The layer that an operator of a ``.tflite`` file comes from, as the card in the file reports it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,64 +7,40 @@ from keras_precision.core.result import Measurement, Result
 from keras_precision.quantization.layer_trace import Layers
 from keras_precision.runtimes.model_info import EdgeModel
 
-__all__ = ["layer_rows", "layers_told", "origin"]
+__all__ = ["layer_rows", "layers_on_card", "origin"]
 
 _METRIC = "layer_operators"
 
 
 def layer_rows(layers: Layers) -> Iterator[Measurement]:
-    """Yield which operators compute each layer.
-
-    Args:
-        layers: The layers that each operator computes.
-
-    Yields:
-        For each layer the numbers of its operators, such as ``0-2, 5``.
-    """
-    numbers: dict[str, list[int]] = {}
-    for number, owners in enumerate(layers):
-        for path in owners:
-            numbers.setdefault(path, []).append(number)
-    for path, found in numbers.items():
-        yield Measurement(path, _METRIC, ", ".join(_runs(found)))
+    """Yield for every layer the numbers of its operators, such as ``0-2, 5``."""
+    operators: dict[str, list[int]] = {}
+    for number, paths in enumerate(layers):
+        for path in paths:
+            operators.setdefault(path, []).append(number)
+    for path, numbers in operators.items():
+        yield Measurement(path, _METRIC, ", ".join(_runs(numbers)))
 
 
-def layers_told(model: EdgeModel) -> Layers:
-    """Return the layers that each operator computes, by the card in the file.
-
-    Args:
-        model: The file.
-
-    Returns:
-        For each operator, paths of layers; empty for all of a file without a card, or with one of
-        another version.
-    """
-    found: list[list[str]] = [[] for _ in model.operators]
+def layers_on_card(model: EdgeModel) -> Layers:
+    """Return the layer paths of every operator; all empty where there is no card, or one of another version."""
+    layers: list[list[str]] = [[] for _ in model.operators]
     try:
         rows = Result.from_bytes(model.card.encode(), model.path).select(_METRIC) if model.card else ()
     except FileFormatError:
         rows = ()
     for row in rows:
         for number in _numbers(str(row.value)):
-            if number < len(found):
-                found[number].append(row.subject)
-    return [tuple(owners) for owners in found]
+            if number < len(layers):
+                layers[number].append(row.subject)
+    return [tuple(paths) for paths in layers]
 
 
 def origin(model: EdgeModel, layers: Layers, number: int) -> str:
-    """Return how a message tells where an operator comes from.
-
-    Args:
-        model: The file.
-        layers: What ``layers_told`` returned.
-        number: The operator.
-
-    Returns:
-        ``layer 'head'``; ``tensor 'head/MatMul'`` where no layer is told.
-    """
-    owners = layers[number]
-    if owners:
-        return f"layer {' and '.join(map(repr, owners))}"
+    """Return where an operator comes from: ``layer 'head'``, or ``tensor 'head/MatMul'`` where no layer is known."""
+    paths = layers[number]
+    if paths:
+        return f"layer {' and '.join(map(repr, paths))}"
     return f"tensor '{model.operators[number].tensors[0].partition(';')[0]}'"
 
 

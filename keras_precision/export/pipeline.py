@@ -1,4 +1,4 @@
-"""ship: the way that every toolchain's export takes, from the checks to the file in its place."""
+"""The export pipeline: from the checks of a request to the file in its place, the same for every toolchain."""
 
 import os
 import shutil
@@ -8,101 +8,86 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from keras_precision._adapters import adapter_of
-from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.environment import Environment
-from keras_precision.core.errors import DestinationError, ExportError, ModelError
+from keras_precision.core.errors import DestinationError, ExportError, InputError, ModelError, PlanError
+from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.core.system.files import check_destination
+from keras_precision.core.system.files import check_destination, write_whole
 from keras_precision.export.calibration_choice import method_of
-from keras_precision.export.card import card_text, input_ranges, sides
-from keras_precision.export.readback import check_plan, realised_plan
-from keras_precision.export.toolchain import Job, Order, Toolchain
+from keras_precision.export.card import card_text
+from keras_precision.export.model_view import ModelView
+from keras_precision.export.readback import check_plan, check_runs, realised_plan
+from keras_precision.export.request import ExportRequest
+from keras_precision.export.toolchain import ExportJob, Toolchain
 from keras_precision.quantization.calibration import Calibration, calibrate
-from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.layer_trace import layers_of
-from keras_precision.quantization.qat.quantize_aware import is_prepared, is_quantize_aware
+from keras_precision.quantization.qat.finite_weights import check_finite
+from keras_precision.quantization.range_estimators import AUTO
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.verify.evaluate import evaluate
 from keras_precision.verify.validation_data import samples_and_labels
 
-__all__ = ["ship"]
+__all__ = ["export_file"]
 
 
-def ship(
+def export_file(
     toolchain: Toolchain,
-    model: Any,
+    view: ModelView,
     path: str | os.PathLike[str],
-    order: Order,
-    data: Any,
+    request: ExportRequest,
+    data: Any = None,
     *,
     validation_data: Any = None,
     overwrite: bool = True,
 ) -> Result:
     """Write a model as a file of a toolchain, read it back, and run it where this machine can.
 
-    Args:
-        toolchain: The toolchain.
-        model: A built functional or sequential model.
-        path: Where the file, or folder, goes.
-        order: What is asked for.
-        data: Representative data, or a calibration; None where the plan needs none.
-        validation_data: ``(samples, labels)``, or a dataset of such batches, to score the file on.
-        overwrite: Whether what is at ``path`` may be replaced.
-
-    Returns:
-        The result that the public verbs describe.
-
-    Raises:
-        PrecisionError: As the public verbs say.
+    ``data`` are samples or a calibration; nothing is written unless all checks pass. Errors are those that the
+    public functions document.
     """
     began = time.perf_counter()
-    adapter_of(model).inputs(model)  # refuses what cannot be exported
-    order.plan.resolve(layer_paths(model))
-    held = None if validation_data is None else samples_and_labels(validation_data)
+    request.plan.resolve(view.layers)
+    labelled = None if validation_data is None else samples_and_labels(validation_data)
+    _check_equalizable(view, request, data)
     destination = _destination(path, toolchain, overwrite=overwrite)
     toolchain.require()
-    plain, order, data = _as_trained(toolchain, model, order, data)
-    job = _job(toolchain, plain, order, data)
+    plain, request, data = _as_trained(toolchain, view, request, data)
+    job = _job(toolchain, plain, request, data)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
-        made = Path(folder) / destination.name
-        remarks = toolchain.export(job, made)
-        read = toolchain.read_back(made)
-        layers, judged = layers_of(read, job.source.trace), toolchain.judged(read, order)
-        realised = realised_plan(judged, order.plan, layers, list(job.source.trace.paths))
-        notes = check_plan(judged, order.plan, realised, layers, strict=order.strict)
-        rows = [*_how(job, destination.name), *sides(read)]
-        if held is not None:
-            rows += evaluate(made, *held, reference=model)
-        unique = tuple({row.metric + row.subject: row for row in rows}.values())
-        name, environment = f"{toolchain.name}:{order.plan.default}", Environment.here(backend=read.runtime)
-        told = Result(name, unique, environment, realised, (*notes, *remarks))
-        size = _with_card(toolchain, made, told, read)
+        written = Path(folder) / destination.name
+        model, result = _checked_file(toolchain, job, written)
+        if labelled is not None:
+            result = result.with_measurements(evaluate(written, *labelled, reference=view.model))
+        size = _with_card(toolchain, written, result, model)
         _place(Path(folder), destination)
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
-    rows = [took, Measurement(destination.name, "size_bytes", size), *toolchain.describe(read)]
-    return told.with_measurements(rows)
+    size_row = Measurement(destination.name, "size_bytes", size)
+    return result.with_measurements([took, size_row, *toolchain.describe(model)])
 
 
-def _with_card(toolchain: Toolchain, made: Path, told: Result, read: EdgeModel) -> int:
-    """Have a file say how it was made, and return its size; it is the same file otherwise."""
-    toolchain.inscribe(made, card_text(told).decode())
-    again = toolchain.read_back(made)
-    # By kind: OpenVINO gives its operators other names each time that it reads a file.
-    if again.operator_counts != read.operator_counts or again.outputs != read.outputs or not again.card:
-        raise ExportError("Expected a file of the same operators with a card inside. Received: another.")
-    return again.size_bytes
+def _check_equalizable(view: ModelView, request: ExportRequest, data: Any) -> None:
+    if not request.cross_layer_equalization:
+        return
+    if view.is_tfmot or view.is_quantize_aware:
+        raise InputError(
+            "Expected no cross_layer_equalization for a quantization-aware model, whose ranges were trained for the weights as they are. "
+            "Received: True. Leave it out."
+        )
+    if isinstance(data, Calibration) and data.float_file.equalized_pairs is None:
+        raise InputError(
+            "Expected a calibration with cross_layer_equalization, since its ranges are those of scaled channels. "
+            "Received: one without. Calibrate with kp.calibrate(model, representative_dataset, cross_layer_equalization=True)."
+        )
 
 
 def _destination(path: str | os.PathLike[str], toolchain: Toolchain, *, overwrite: bool) -> Path:
-    suffix = toolchain.suffix
-    wanted = Path(path) if isinstance(path, str | os.PathLike) else None
-    if wanted is not None and wanted.suffix == suffix and wanted.is_dir() and (wanted / "Manifest.json").is_file():
-        destination = wanted  # a format whose files are folders
+    folder = Path(path) if toolchain.writes_folders and isinstance(path, str | os.PathLike) else None
+    if folder is not None and folder.suffix == toolchain.suffix and (folder / "Manifest.json").is_file():
+        destination = folder
     else:
-        destination = check_destination(path, suffix=suffix)
-    places = [destination, *(destination.with_suffix(each) for each in toolchain.companions)]
-    taken = next((each for each in places if each.exists()), None)
+        destination = check_destination(path, suffix=toolchain.suffix)
+    places = [destination, *map(destination.with_suffix, toolchain.companions)]
+    taken = next((place for place in places if place.exists()), None)
     if taken is not None and not overwrite:
         raise DestinationError(
             f"Expected a path that is free. Received: '{taken}', which exists. Remove it, or export with overwrite=True."
@@ -110,50 +95,89 @@ def _destination(path: str | os.PathLike[str], toolchain: Toolchain, *, overwrit
     return destination
 
 
-def _as_trained(toolchain: Toolchain, model: Any, order: Order, data: Any) -> tuple[Any, Order, Any]:
-    """The plain model behind a quantization-aware one, the plan and the ranges that it was trained for; others as they are."""
-    if is_prepared(model):
-        raise ModelError(
-            f"Expected a quantization-aware model of Keras 3 for {toolchain.name}. Received: '{model.name}' of tensorflow-model-optimization. "
-            "Export it with kp.export_tflite."
-        )
-    if not is_quantize_aware(model):
-        return model, order, data
+def _as_trained(
+    toolchain: Toolchain, view: ModelView, request: ExportRequest, data: Any
+) -> tuple[ModelView, ExportRequest, Any]:
+    """The float model of a quantization-aware one, its plan and the ranges that it was trained for; others unchanged."""
+    if view.is_tfmot:
+        _check_tfmot(toolchain, view, request)
+        return view, request, data
+    if not view.is_quantize_aware:
+        return view, request, data
+    check_finite(view.model)
     from keras_precision.quantization.qat.trained_model import as_trained
 
-    plain, trained, ranges = as_trained(model, order.plan if order.asked else None, data)
-    return plain, replace(order, plan=toolchain.decided(trained)), ranges
+    plain, plan, ranges = as_trained(view.model, request.plan if request.plan_given else None, data)
+    # Its biases were trained with the rounded weights, which already accounts for the mean error of rounding.
+    return ModelView.of(plain), replace(request, plan=toolchain.decided(plan), bias_correction=False), ranges
 
 
-def _job(toolchain: Toolchain, model: Any, order: Order, data: Any) -> Job:
+def _check_tfmot(toolchain: Toolchain, view: ModelView, request: ExportRequest) -> None:
+    if not toolchain.exports_tfmot:
+        raise ModelError(
+            f"Expected a quantization-aware model of Keras 3 for {toolchain.name}. Received: '{view.name}' of tensorflow-model-optimization. "
+            "Export it with kp.export_tflite."
+        )
+    if request.plan != PrecisionPlan.deployment("int8"):
+        raise PlanError(
+            "Expected the plan that the model was trained for. Received: another than int8. Leave the plan out."
+        )
+    check_finite(view.model)
+
+
+def _job(toolchain: Toolchain, view: ModelView, request: ExportRequest, data: Any) -> ExportJob:
+    calibration = _calibration(toolchain, view, request, data)
+    if calibration is None:
+        return ExportJob(view, request, toolchain.float_source(view, request), None, data)
+    method = request.calibration
+    if request.precisions & {"int8", "int4"}:
+        method = method_of(calibration, method)
+    elif method == AUTO and not request.plain:  # activations of 16 bits need no clipping
+        method = "minmax"
+    return ExportJob(view, replace(request, calibration=method), calibration.float_file, calibration)
+
+
+def _calibration(toolchain: Toolchain, view: ModelView, request: ExportRequest, data: Any) -> Calibration | None:
+    """The values of the activations; None where the plan has no integer activations, or the toolchain chooses ranges."""
+    if not toolchain.uses_calibration(view, request):
+        return None
     if isinstance(data, Calibration):
-        return _calibrated(model, order, data.expect_own_weights(model))
-    if toolchain.calibrates and "int8" in order.precisions:
-        return _calibrated(model, order, calibrate(model, data))
-    return Job(model, order, float_file(model), None, data)
+        return data.expect(view.model) if toolchain.equalizes else data.expect_own_weights(view.model)
+    if not (toolchain.calibrates and request.needs_ranges):
+        return None
+    return calibrate(view.model, data, cross_layer_equalization=request.cross_layer_equalization)
 
 
-def _calibrated(model: Any, order: Order, measured: Calibration) -> Job:
-    if "int8" in order.precisions:
-        order = replace(order, calibration=method_of(measured, order.calibration))
-    return Job(model, order, measured.float_file, measured)
+def _checked_file(toolchain: Toolchain, job: ExportJob, path: Path) -> tuple[EdgeModel, Result]:
+    """Write a file, and read it back; return its operators, and the result that is to be its card."""
+    request, trace = job.request, job.source.trace
+    file = toolchain.export(job, path)
+    model = toolchain.read_back(path)
+    layers, judged = layers_of(model, trace), toolchain.judged(model, request)
+    realised = realised_plan(judged, request.plan, layers, list(trace.paths))
+    notes = check_plan(judged, request.plan, realised, layers, strict=request.strict)
+    check_runs(model, layers, request.runtime)
+    rows = {(row.metric, row.subject): row for row in toolchain.rows(path.name, job, file, model, layers)}
+    name, environment = f"{toolchain.name}:{request.plan.default}", Environment.here(backend=model.runtime)
+    return model, Result(name, tuple(rows.values()), environment, realised, (*notes, *file.notes))
 
 
-def _how(job: Job, subject: str) -> list[Measurement]:
-    if job.measured is None:
-        return []
-    return [
-        Measurement(subject, "calibration_samples", job.measured.samples),
-        Measurement(subject, "calibration_method", job.order.calibration),
-        *input_ranges(job.measured),
-    ]
+def _with_card(toolchain: Toolchain, path: Path, result: Result, model: EdgeModel) -> int:
+    """Put the result into a file as its card, and return the file's size; it is the same file otherwise."""
+    toolchain.inscribe(path, card_text(result).decode())
+    with_card = toolchain.read_back(path)
+    if not toolchain.same_file(model, with_card):
+        raise ExportError("Expected a file of the same operators with a card inside. Received: another.")
+    return with_card.size_bytes
 
 
 def _place(folder: Path, destination: Path) -> None:
-    """Put all that was made into its place; the file that names the others comes last."""
-    made = sorted(folder.iterdir(), key=lambda each: each.name == destination.name)
-    for each in made:
-        target = destination.parent / each.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(each, target)
+    """Put all files into their places; the one that names the others comes last."""
+    for source in sorted(folder.iterdir(), key=lambda path: path.name == destination.name):
+        target = destination.parent / source.name
+        if source.is_dir():
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(source, target)
+        else:  # through a link, and with the permissions of an older file
+            write_whole(target, source.read_bytes())

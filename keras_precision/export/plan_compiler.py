@@ -1,63 +1,93 @@
-"""FileMaker: the quantized file of any plan of a model, in memory and in milliseconds."""
+"""PlanCompiler: the quantized ``.tflite`` file of any plan of a model, in memory and in milliseconds."""
 
-from typing import Any
+from types import MappingProxyType
 
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.export.candidate import read_back
+from keras_precision.export.readback import read_back
 from keras_precision.export.request import side_type
 from keras_precision.quantization.bias_correction import corrected
 from keras_precision.quantization.calibration import Calibration
+from keras_precision.quantization.float_model import FloatFile
 from keras_precision.quantization.format_assignment import assigned, assigned_ranges
 from keras_precision.quantization.layer_trace import layers_of
-from keras_precision.quantization.post_training import Job, by_quantizer
+from keras_precision.quantization.post_training import Engine, Job, by_converter, by_quantizer
 
-__all__ = ["FileMaker"]
+__all__ = ["FileMaker", "PlanCompiler"]
+
+_ENGINES = MappingProxyType({"aeq": by_quantizer, "converter": by_converter})
 
 
-class FileMaker:
-    """Makes files as ``kp.export_tflite(..., engine="aeq")`` does, without writing and checking each.
+class PlanCompiler:
+    """Compiles plans to files: formats assigned, ranges chosen, biases corrected, operators quantized.
 
-    What does not depend on the plan is done once: the float file, the ranges, the layers of each operator.
+    Exports, the choice of a calibration method, searches and explanations all compile here, so that the file that is
+    judged is the one that is exported. What does not depend on the plan is computed once.
 
     Args:
-        calibration: What the activations of the model look like.
-        method: How ranges are chosen from it.
+        measured: The calibration of a model; its float file alone, for plans that need no ranges.
+        method: Method that chooses ranges.
+        percentile: For the method of that name.
+        bias_correction: Whether the mean error of quantized weights is subtracted from biases, where there is a calibration.
 
     Attributes:
-        method: That.
+        source: The float file.
+        method: As the argument.
         operators: The operators of the float file.
-        layers: The layers that each of them computes.
+        layers: Per operator, the layers that it computes.
         paths: All layer paths of the model.
     """
 
-    def __init__(self, calibration: Calibration, method: str = "mse") -> None:
-        source = calibration.float_file
-        plain = read_back(source.content)
-        self.operators = plain.operators
-        self.layers = layers_of(plain, source.trace)
-        self.paths = source.trace.paths
-        self.float_content = source.content
+    def __init__(
+        self,
+        measured: Calibration | FloatFile,
+        method: str = "mse",
+        *,
+        percentile: float = 99.99,
+        bias_correction: bool = True,
+    ) -> None:
+        self._calibration = measured if isinstance(measured, Calibration) else None
+        self.source = measured.float_file if isinstance(measured, Calibration) else measured
+        float_model = read_back(self.source.content)
+        self.operators = float_model.operators
+        self.layers = layers_of(float_model, self.source.trace)
+        self.paths = self.source.trace.paths
         self.method = method
-        self._calibration = calibration
-        self._chosen = calibration.ranges(method)
-        self._full = calibration.ranges("minmax")
+        self._bias_correction = bias_correction
+        if self._calibration is not None:
+            self._chosen = self._calibration.ranges(method, percentile=percentile)
+            self._full = self._calibration.ranges("minmax")
+
+    @property
+    def float_content(self) -> bytes:
+        """The content of the float file."""
+        return self.source.content
 
     def __call__(self, plan: PrecisionPlan) -> bytes:
-        """Return the file of a plan.
-
-        Args:
-            plan: A deployment plan.
-
-        Returns:
-            The content of a ``.tflite`` file for one sample, without a card inside.
+        """Return the file of a plan for one sample, by AI Edge Quantizer, without a card.
 
         Raises:
-            PlanError: The plan wants two formats for layers that are one operator.
+            PlanError: The plan gives two formats to layers that are one operator.
             ExportError: The quantizer failed.
         """
+        job = self.job(plan, side_type(None, plan))
+        return self.float_content if set(job.formats) == {"float32"} else self.quantize(job, "aeq")
+
+    def job(self, plan: PrecisionPlan, io: str) -> Job:
+        """Return what a quantizer is to do for a plan; raise where the plan gives one operator two formats."""
         formats = assigned(self.operators, self.layers, plan)
-        if set(formats) == {"float32"}:
-            return self.float_content
-        ranges: dict[str, Any] = assigned_ranges(self.operators, formats, self._chosen, self._full)
-        content = corrected(self.float_content, formats, self._calibration)
-        return by_quantizer(Job(content, formats, ranges, side_type(None, plan)))
+        if self._calibration is None:
+            return Job(self.float_content, formats, {}, io)
+        ranges = assigned_ranges(self.operators, formats, self._chosen, self._full)
+        content = self.float_content
+        if self._bias_correction:
+            content = corrected(content, formats, self._calibration)
+        return Job(content, formats, ranges, io)
+
+    @staticmethod
+    def quantize(job: Job, engine: Engine) -> bytes:
+        """Return the quantized file of a job."""
+        return _ENGINES[engine](job)
+
+
+FileMaker = PlanCompiler
+"""The former name, until its last importer has changed."""

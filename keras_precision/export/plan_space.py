@@ -1,4 +1,4 @@
-"""Space: the layers that a search chooses among, and the plan of each choice."""
+"""Space: the layers that a search chooses precisions for, and the plan of every choice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,19 +10,19 @@ from keras_precision.core.plan import PrecisionPlan
 __all__ = ["Assignment", "Space", "Unit"]
 
 Assignment = tuple[str, ...]
-"""A precision for each unit, in the order of the space."""
+"""One precision per unit, in the order of the space."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Layers with weights that are chosen together, because the file computes them in one operator.
+    """Layers with weights that have one precision, because the file computes them in one operator.
 
     Attributes:
-        name: The layer path that stands for them: hyperparameters are called so.
+        name: The first of the paths, also the name of the hyperparameter.
         paths: Layer paths that a plan names.
         choices: The precisions in which the file can compute them.
-        followers: Layers without weights that read from this unit alone, by the precision under which
-            they go with it: an addition in int8 behind a float32 convolution would undo what that gains.
+        followers: Precision of the unit to the layers without weights that read from it alone and take that precision
+            too: an addition in int8 behind a float32 convolution would undo what that gains.
         macs: Multiply-accumulates for one sample.
     """
 
@@ -38,8 +38,8 @@ class Space:
     """All plans that a search may choose from.
 
     Attributes:
-        units: What is chosen for.
-        baseline: The precision from which layers are lowered, or raised, one at a time.
+        units: The units whose precision is searched.
+        baseline: The precision from which one unit at a time is changed.
     """
 
     units: tuple[Unit, ...]
@@ -47,7 +47,7 @@ class Space:
 
     @property
     def default(self) -> str:
-        """The precision of all that is no unit."""
+        """The precision of all layers that are in no unit."""
         return activation_precision(self.baseline) if self.baseline == "int4" else self.baseline
 
     @cached_property
@@ -57,47 +57,28 @@ class Space:
 
     @property
     def size(self) -> int:
-        """How many plans there are."""
+        """The number of plans."""
         count = 1
         for unit in self.units:
             count *= len(unit.choices)
         return count
 
     def single(self) -> list[Assignment]:
-        """Return the plans in which one unit alone leaves the baseline.
-
-        Returns:
-            One assignment for each unit and each of its other choices.
-        """
-        found = []
-        for number, unit in enumerate(self.units):
-            for choice in unit.choices:
-                if choice != self.start[number]:
-                    found.append((*self.start[:number], choice, *self.start[number + 1 :]))
-        return found
+        """Return the assignments in which one unit alone differs from the baseline."""
+        return [
+            (*self.start[:number], choice, *self.start[number + 1 :])
+            for number, unit in enumerate(self.units)
+            for choice in unit.choices
+            if choice != self.start[number]
+        ]
 
     def everywhere(self, choice: str) -> Assignment:
-        """Return the plan in which every unit that can has one precision.
-
-        Args:
-            choice: The precision.
-
-        Returns:
-            The assignment; other units are as in the baseline.
-        """
+        """Return the assignment with one precision for all units that can have it; others are as in the baseline."""
         pairs = zip(self.units, self.start, strict=True)
         return tuple(choice if choice in unit.choices else start for unit, start in pairs)
 
     def plan(self, assignment: Sequence[str], reasons: Mapping[str, str] | None = None) -> PrecisionPlan:
-        """Return the plan that an assignment stands for.
-
-        Args:
-            assignment: A precision for each unit.
-            reasons: Layer path to why.
-
-        Returns:
-            A deployment plan of exact paths.
-        """
+        """Return the deployment plan of an assignment, with exact layer paths; ``reasons`` are by layer path."""
         layers: dict[str, str] = {}
         for unit, choice in zip(self.units, assignment, strict=True):
             if choice != self.default:
@@ -107,23 +88,9 @@ class Space:
         return PrecisionPlan.deployment(self.default, layers=layers, reasons=reasons)
 
     def assignment(self, values: Mapping[str, str]) -> Assignment:
-        """Return the assignment that hyperparameters stand for.
-
-        Args:
-            values: Name of a unit to its precision.
-
-        Returns:
-            The assignment.
-        """
+        """Return the assignment of hyperparameters, which are precisions by the names of units."""
         return tuple(values[unit.name] for unit in self.units)
 
     def values(self, assignment: Sequence[str]) -> dict[str, str]:
-        """Return an assignment as hyperparameters.
-
-        Args:
-            assignment: A precision for each unit.
-
-        Returns:
-            Name of each unit to its precision.
-        """
+        """Return an assignment as hyperparameters: name of a unit to its precision."""
         return {unit.name: choice for unit, choice in zip(self.units, assignment, strict=True)}

@@ -1,31 +1,34 @@
-"""What a written file does, held against the plan that it was written for."""
+"""What a written file does, compared with the plan that it was written for."""
 
+import functools
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from keras_precision.core.errors import PlanError, PlanNotHonouredError
 from keras_precision.core.formats.deployment import activation_precision
 from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.system.files import write_whole
 from keras_precision.quantization.layer_trace import Layers
 from keras_precision.runtimes.model_info import EdgeModel
-from keras_precision.runtimes.tflite.file import Operator
+from keras_precision.runtimes.tflite.file import Operator, inspect
 from keras_precision.runtimes.tflite.kernel_support import obstacles
 
-__all__ = ["check_plan", "check_runs", "realised_plan"]
+__all__ = ["check_plan", "check_runs", "read_back", "realised_plan"]
+
+
+@functools.lru_cache(maxsize=8)  # the float file of a calibration is read for plan after plan
+def read_back(content: bytes) -> EdgeModel:
+    """Load and run the content of a ``.tflite`` file before it is written; raise where it does not run."""
+    with tempfile.TemporaryDirectory() as folder:
+        return inspect(write_whole(Path(folder) / "model.tflite", content))
 
 
 def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: Sequence[str]) -> PrecisionPlan:
-    """Return the plan that a file realises.
+    """Return the plan that a file realises: the same default, and every layer whose operators compute otherwise.
 
-    Args:
-        model: The file.
-        plan: The plan that it was written for.
-        layers: The layers that each operator computes, from ``layers_of``.
-        paths: All layer paths of the model.
-
-    Returns:
-        A plan with the same default, that names each layer whose operators compute otherwise. A
-        layer that left no operator of its own (dropout, a folded batch normalization) is taken to
-        be in the precision of the whole file if it has a single one.
+    A layer that left no operator of its own (dropout, a folded batch normalization) counts as in the precision of the
+    whole file if that has a single one.
     """
     used: dict[str, list[str]] = {}
     for operator, owners in zip(model.operators, layers, strict=True):
@@ -43,21 +46,10 @@ def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: 
 def check_plan(
     model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, layers: Layers, *, strict: bool
 ) -> tuple[str, ...]:
-    """Raise where a file does not honour its plan; report what was relaxed.
-
-    Args:
-        model: The file.
-        plan: The plan that it was written for.
-        realised: The plan that it realises.
-        layers: The layers that each operator computes, from ``layers_of``.
-        strict: Whether operators under the plan's default must be honoured too.
-
-    Returns:
-        Notes: each names an operator, and its layer, that stayed in another precision than the default.
+    """Return notes on operators that stayed in another precision than the plan's default.
 
     Raises:
-        PlanNotHonouredError: A layer that the plan names is in another precision, or, if
-            ``strict``, any operator is.
+        PlanNotHonouredError: A layer that the plan names is in another precision, or, if ``strict``, any operator is.
     """
     looped = {
         path
@@ -65,22 +57,22 @@ def check_plan(
         for path in owners
         if operator.kernel in _LOOPS
     }
-    for path, wanted in plan.layers.items():
-        if (got := realised.precision_of(path)) != wanted:
+    for path, expected in plan.layers.items():
+        if (got := realised.precision_of(path)) != expected:
             remedy = "build it with unroll=True, or give it" if path in looped else "give the layer"
             raise PlanNotHonouredError(
-                f"Expected the layer '{path}' in {wanted}, as the plan says. Received: {got} in the file. "
-                f"One of its operators has no kernel for {wanted}: {remedy} another precision."
+                f"Expected the layer '{path}' in {expected}, as the plan says. Received: {got} in the file. "
+                f"One of its operators has no kernel for {expected}: {remedy} another precision."
             )
     relaxed = []
     for operator, owners in zip(model.operators, layers, strict=True):
-        wanted_here = {plan.precision_of(path) for path in owners} or {plan.default}
+        allowed = {plan.precision_of(path) for path in owners} or {plan.default}
         where = f"operator {operator.kernel} of " + (f"layer '{owners[0]}'" if owners else f"'{operator.tensors[0]}'")
         precision = _precision(operator)
-        if precision not in wanted_here and all(_computes(operator, wanted) for wanted in wanted_here):
+        if precision not in allowed and all(_computes(operator, name) for name in allowed):
             hint = ": unroll=True makes integers of a loop" if operator.kernel in _LOOPS else ""
             relaxed.append(f"{where} stayed in {precision}{hint}")
-        elif operator.precision == "opaque" and wanted_here != {precision}:
+        elif operator.precision == "opaque" and allowed != {precision}:
             relaxed.append(f"{where} holds operators of its own, which were not looked into")
     if strict and relaxed:
         raise PlanNotHonouredError(
@@ -91,24 +83,15 @@ def check_plan(
 
 
 def check_runs(model: EdgeModel, layers: Layers, runtime: str) -> None:
-    """Raise where a runtime cannot run a file, or runs it wrongly.
-
-    Args:
-        model: The file.
-        layers: The layers that each operator computes, from ``layers_of``.
-        runtime: What the file is to run on.
-
-    Raises:
-        PlanError: It cannot.
-    """
-    found: dict[str, str] = {}
+    """Raise ``PlanError`` where a runtime cannot run a file, or computes it wrongly."""
+    reasons: dict[str, str] = {}
     for number, text in obstacles(model, runtime):
         owners = layers[number]
-        found.setdefault(text, f"layer '{owners[0]}'" if owners else f"operator {model.operators[number].kernel}")
-    if found:
+        reasons.setdefault(text, f"layer '{owners[0]}'" if owners else f"operator {model.operators[number].kernel}")
+    if reasons:
         raise PlanError(
             f"Expected a file that {runtime} runs. Received: one for LiteRT alone: {runtime} "
-            f"{'; it '.join(f'{text} ({where})' for text, where in found.items())}. Give these layers another precision."
+            f"{'; it '.join(f'{text} ({where})' for text, where in reasons.items())}. Give these layers another precision."
         )
 
 
@@ -120,16 +103,16 @@ CONV_2D CONV_3D CONV_3D_TRANSPOSE DEPTHWISE_CONV_2D FULLY_CONNECTED TRANSPOSE_CO
 BATCH_MATMUL UNIDIRECTIONAL_SEQUENCE_LSTM UNIDIRECTIONAL_SEQUENCE_RNN SVDF
 """
 _WEIGHTED = frozenset(_WITH_WEIGHTS.split())
-"""Kernels with weights to speak of. A constant of an addition is none."""
+"""Kernels with weights; the constant of an addition is none."""
 
 
-def _computes(operator: Operator, wanted: str) -> bool:
-    """Tell whether an operator's precision says anything about a layer that is wanted in ``wanted``."""
+def _computes(operator: Operator, expected: str) -> bool:
+    """Whether an operator's precision says anything about a layer that is expected in another, or the same."""
     precision = _precision(operator)
     if precision in ("cast", "index", "opaque"):
         return False
     weighted = operator.kernel in _WEIGHTED and bool(operator.weights)
-    return weighted or wanted == activation_precision(wanted) or precision != activation_precision(wanted)
+    return weighted or expected == activation_precision(expected) or precision != activation_precision(expected)
 
 
 def _precision(operator: Operator) -> str:
@@ -138,6 +121,6 @@ def _precision(operator: Operator) -> str:
     return "float32" if loops_on_floats else operator.precision
 
 
-def _one(used: Sequence[str], wanted: str) -> str:
+def _one(used: Sequence[str], expected: str) -> str:
     """The precision of a layer with several operators: the one that differs from the plan, if any does."""
-    return next((precision for precision in used if precision != wanted), wanted)
+    return next((precision for precision in used if precision != expected), expected)

@@ -1,4 +1,4 @@
-"""Request: what a file is asked to be, checked before any work is done."""
+"""ExportRequest: the arguments of an export, checked before any work is done."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,32 @@ from keras_precision.quantization.equalization import check_equalization
 from keras_precision.quantization.range_estimators import check_method
 from keras_precision.runtimes.tflite.kernel_support import check_runtime
 
-__all__ = ["ENGINES", "Request", "side_type", "wanted_plan"]
+__all__ = ["ENGINES", "ExportRequest", "Request", "deployment_plan", "side_type"]
 
 ENGINES = ("auto", "aeq", "converter")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What ``export_tflite`` is asked for, apart from the model and its data.
+class ExportRequest:
+    """The arguments of an export to any format, apart from the model, its data and the path.
 
     Attributes:
         plan: A deployment plan.
-        io: Element type of inputs and outputs.
-        calibration: How ranges are chosen.
+        io: Element type of inputs and outputs of a ``.tflite`` file; None for that of the plan's default activations.
+        calibration: Method that chooses ranges.
         percentile: For the method of that name.
-        bias_correction: Whether the mean error of quantized weights is taken out of the biases.
-        cross_layer_equalization: Whether channels are scaled so that weights reach alike on both sides of them.
+        bias_correction: Whether the mean error of quantized weights is subtracted from biases.
+        cross_layer_equalization: Whether weight ranges are equalized across layers.
         engine: One of ``ENGINES``.
-        runtime: What the file is to run on.
+        runtime: The TensorFlow Lite runtime that is to run the file.
         strict: Whether operators under the plan's default must be honoured, too.
+        reduce_range: Whether int8 weights have 7 bits.
+        target: What is to run the file, for a toolchain that knows several.
+        plan_given: Whether the caller chose the plan; else a quantization-aware model is exported as it was trained.
     """
 
     plan: PrecisionPlan
-    io: str
+    io: str | None = None
     calibration: str = "mse"
     percentile: float = 99.99
     bias_correction: bool = True
@@ -39,9 +42,13 @@ class Request:
     engine: str = "auto"
     runtime: str = "litert"
     strict: bool = False
+    reduce_range: bool = False
+    target: str = ""
+    plan_given: bool = True
 
     def __post_init__(self) -> None:
-        """Check what the type of each field cannot say."""
+        """Check what types cannot say."""
+        side_type(self.io, self.plan)
         check_method(self.calibration, self.percentile, auto=True)
         check_runtime(self.runtime)
         if self.engine not in ENGINES:
@@ -58,9 +65,14 @@ class Request:
         return {self.plan.default, *self.plan.layers.values()}
 
     @property
+    def io_type(self) -> str:
+        """Element type of inputs and outputs: ``"int8"``, ``"int16"`` or ``"float32"``."""
+        return side_type(self.io, self.plan)
+
+    @property
     def plain(self) -> bool:
-        """Whether the converter's float file is all that is asked for."""
-        return self.precisions == {"float32"} or self.precisions == {"float16"}
+        """Whether the converter's float file is the requested one."""
+        return self.precisions in ({"float32"}, {"float16"})
 
     @property
     def needs_ranges(self) -> bool:
@@ -68,19 +80,12 @@ class Request:
         return any(DEPLOYMENT_PRECISIONS[name].needs_ranges for name in self.precisions)
 
 
-def wanted_plan(plan: str | PrecisionPlan) -> PrecisionPlan:
-    """Return the deployment plan that is meant.
+Request = ExportRequest
+"""The former name, until its last importer has changed."""
 
-    Args:
-        plan: A plan, or the precision of every layer.
 
-    Returns:
-        The plan.
-
-    Raises:
-        UnknownPrecisionError: The precision is no deployment precision.
-        PlanKindError: It is a training plan.
-    """
+def deployment_plan(plan: str | PrecisionPlan) -> PrecisionPlan:
+    """Return a deployment plan from a plan or the precision of all layers; raise for any other."""
     if not isinstance(plan, PrecisionPlan):
         check_precision(plan, "deployment", "the plan")
         plan = PrecisionPlan.deployment(plan)
@@ -88,22 +93,11 @@ def wanted_plan(plan: str | PrecisionPlan) -> PrecisionPlan:
 
 
 def side_type(io: str | None, plan: PrecisionPlan) -> str:
-    """Return the element type of inputs and outputs.
-
-    Args:
-        io: What was asked for; None for that of the plan's default activations.
-        plan: A deployment plan.
-
-    Returns:
-        ``"int8"``, ``"int16"`` or ``"float32"``.
-
-    Raises:
-        InputError: The type is unknown, or not one of such a file.
-    """
+    """Return the element type of inputs and outputs, by default that of the plan's default activations."""
     own = DEPLOYMENT_PRECISIONS[plan.default].activation_type
     allowed = list(dict.fromkeys([own, "float32"]))
     if io is not None and io not in allowed:
         raise InputError(
-            f"Expected io to be {' or '.join(repr(each) for each in allowed)} for a plan whose default is {plan.default}. Received: {io!r}."
+            f"Expected io to be {' or '.join(map(repr, allowed))} for a plan whose default is {plan.default}. Received: {io!r}."
         )
     return io or own

@@ -1,36 +1,29 @@
 """export_tflite: a Keras model as a TensorFlow Lite file that was read back and run."""
 
 import os
-import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_precision._adapters import adapter_of
-from keras_precision._adapters.layer_paths import layer_paths
-from keras_precision.core.errors import DestinationError, ExportError, InputError, PlanError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.core.system.files import check_destination, write_whole
-from keras_precision.export.calibration_choice import method_of
-from keras_precision.export.candidate import Candidate, best_candidate, plain_candidate, read_back
-from keras_precision.export.card import facts, operator_rows, with_card
-from keras_precision.export.readback import check_plan, check_runs, realised_plan
-from keras_precision.export.request import Request, side_type, wanted_plan
-from keras_precision.quantization.calibration import Calibration, calibrate
-from keras_precision.quantization.conversion import convert
+from keras_precision.export.candidate import best_candidate, plain_candidate
+from keras_precision.export.card import tflite_rows
+from keras_precision.export.model_view import ModelView
+from keras_precision.export.pipeline import export_file
+from keras_precision.export.plan_compiler import PlanCompiler
+from keras_precision.export.readback import read_back
+from keras_precision.export.request import ExportRequest
+from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain
+from keras_precision.quantization.conversion import Converted, convert
 from keras_precision.quantization.fidelity import check_faithful
-from keras_precision.quantization.float_model import convert_anywhere
-from keras_precision.quantization.qat.finite_weights import check_finite
-from keras_precision.quantization.qat.quantize_aware import is_prepared, is_quantize_aware
-from keras_precision.quantization.range_estimators import AUTO
+from keras_precision.quantization.float_model import FloatFile, convert_anywhere, float_file, weights_digest
+from keras_precision.quantization.layer_trace import Layers
+from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.tflite.file import runtime as installed_runtime
-from keras_precision.verify.evaluate import evaluate
-from keras_precision.verify.validation_data import samples_and_labels
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
+from keras_precision.runtimes.tflite.session import Session
 
-__all__ = ["export_tflite"]
+__all__ = ["TfliteToolchain", "export_tflite"]
 
 
 def export_tflite(
@@ -68,12 +61,12 @@ def export_tflite(
         representative_dataset: Samples to choose the ranges of activations from, as for ``kp.calibrate``,
             or what that returned. Needed where activations become integers by no ranges of training.
         calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"``, ``"entropy"``,
-            or ``"auto"``: of the first two the one whose int8 file answers more as the model does,
+            or ``"auto"``: of the first two the one whose int8 file agrees more with the model,
             on up to 256 of the samples. Those of int16 are always the full ones.
-        percentile: For that method: the share of values, in percent, that each end keeps.
+        percentile: For that method: the share of values, in percent, on the inner side of either end of the range.
         bias_correction: Take the mean error of quantized weights out of biases.
         cross_layer_equalization: Scale channels between layers so that their weights reach alike on both
-            sides. A calibration must have been made with it, and brings it along.
+            sides. A calibration must have it, and brings it along.
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
             int8 and float32 alone), or ``"auto"``: whichever leaves less in float.
         runtime: What the file is to run on. It is run on LiteRT in any case.
@@ -88,125 +81,100 @@ def export_tflite(
         layers that stayed in float.
 
     Raises:
-        PrecisionError: The kinds that docs/export.md lists, each with what to do.
+        PrecisionError: The kinds that docs/export.md lists, with what to do.
 
     Example:
         >>> result = export_tflite(model, "model.tflite", "int8", representative_dataset=x_cal)
         >>> result.value("operator_count", "FULLY_CONNECTED int8")
         2
     """
-    began = time.perf_counter()
-    adapter_of(model).inputs(model)  # refuses what cannot be exported
-    decided = wanted_plan("int8" if plan is None else plan)
-    decided.resolve(layer_paths(model))
-    how = (calibration, percentile, bias_correction, cross_layer_equalization)
-    request = Request(decided, side_type(io, decided), *how, engine, runtime, strict)
-    held = None if validation_data is None else samples_and_labels(validation_data)
-    _check_equalizable(model, request, representative_dataset)
-    destination = _destination(path, overwrite=overwrite)
-    installed_runtime()
-    plain, request, data = _as_trained(model, plan, request, io, representative_dataset)
-    made, measured, realised, notes, request = _checked(plain, request, data)
-    told = facts(destination.name, request, made, measured, realised, notes)
-    if held is not None:
-        told = told.with_measurements(_scores(model, made.content, destination.name, held))
-    size = _write(destination, made, told)
-    took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
-    return told.with_measurements([took, size, *operator_rows(made.model)])
+    view, toolchain = ModelView.of(model), TfliteToolchain()
+    decided = toolchain.decided("int8" if plan is None else plan)
+    decided.resolve(view.layers)  # a layer that is not there is named before any other argument is checked
+    request = ExportRequest(
+        decided, io, calibration, percentile, bias_correction, cross_layer_equalization, engine, runtime, strict,
+        plan_given=plan is not None,
+    )  # fmt: skip
+    return export_file(
+        toolchain, view, path, request, representative_dataset, validation_data=validation_data, overwrite=overwrite
+    )
 
 
-def _check_equalizable(model: Any, request: Request, data: Any) -> None:
-    if not request.cross_layer_equalization:
-        return
-    if is_prepared(model) or is_quantize_aware(model):
-        raise InputError(
-            "Expected no cross_layer_equalization for a quantization-aware model, whose ranges were trained for the weights as they are. "
-            "Received: True. Leave it out."
-        )
-    if isinstance(data, Calibration) and data.float_file.equalized_pairs is None:
-        raise InputError(
-            "Expected a calibration with cross_layer_equalization, since its ranges are those of scaled channels. "
-            "Received: one without. Calibrate with kp.calibrate(model, representative_dataset, cross_layer_equalization=True)."
-        )
+class TfliteToolchain(Toolchain):
+    """``.tflite`` files on LiteRT, or on another interpreter that is installed."""
 
+    name, suffix = "tflite", ".tflite"
+    equalizes = True
+    exports_tfmot = True
 
-def _as_trained(
-    model: Any, plan: str | PrecisionPlan | None, request: Request, io: str | None, data: Any
-) -> tuple[Any, Request, Any]:
-    """The plain model behind a quantization-aware one, the plan and the ranges that it was trained for; others as they are."""
-    if is_prepared(model):
-        if request.plan != PrecisionPlan.deployment("int8"):
-            raise PlanError(
-                "Expected the plan that the model was trained for. Received: another than int8. Leave the plan out."
+    def mixes(self, precisions: set[str]) -> bool:
+        """Every precision may stand beside every other."""
+        return True
+
+    def require(self) -> None:
+        """Raise unless there is an interpreter."""
+        installed_runtime()
+
+    def uses_calibration(self, view: ModelView, request: ExportRequest) -> bool:
+        """Files that the converter alone makes have no use for one."""
+        return not (request.plain or view.is_tfmot)
+
+    def float_source(self, view: ModelView, request: ExportRequest) -> FloatFile:
+        """Return the converter's file: in float, or what TensorFlow Model Optimization trained."""
+        model = view.model
+        if self.uses_calibration(view, request):
+            source = float_file(model, equalize=request.cross_layer_equalization)
+        elif request.plain:
+            converted = convert_anywhere(model, "float16" if request.plan.default == "float16" else "float32")
+            source = FloatFile(converted.content, converted.trace, weights_digest(model))
+        else:
+            converted = convert(model, "trained" if request.io_type == "int8" else "trained_float_io")
+            return FloatFile(converted.content, converted.trace, weights_digest(model))
+        check_faithful(model, source.content)
+        return source
+
+    def export(self, job: ExportJob, path: Path) -> ExportedFile:
+        """Write the converter's file, or that of the quantizer that leaves fewer operators in float."""
+        request, source = job.request, job.source
+        if self.uses_calibration(job.view, request):
+            compiler = PlanCompiler(
+                job.calibration or source,
+                request.calibration,
+                percentile=request.percentile,
+                bias_correction=request.bias_correction,
             )
-        check_finite(model)
-        return model, request, data
-    if not is_quantize_aware(model):
-        return model, request, data
-    check_finite(model)
-    from keras_precision.quantization.qat.trained_model import as_trained
+            candidate = best_candidate(compiler, request)
+        else:
+            engine = "tfmot" if job.view.is_tfmot else "converter"
+            candidate = plain_candidate(Converted(source.content, source.trace), engine)
+        path.write_bytes(candidate.content)
+        return ExportedFile(candidate.notes, candidate.engine, candidate.foreign_ranges)
 
-    plain, trained, ranges = as_trained(model, None if plan is None else request.plan, data)
-    # Its biases were trained with the rounded weights: what rounding does to the mean is in them already.
-    return plain, replace(request, plan=trained, io=side_type(io, trained), bias_correction=False), ranges
+    def read_back(self, path: Path) -> EdgeModel:
+        """Load the file, and run it once."""
+        return read_back(path.read_bytes())
 
+    def inscribe(self, path: Path, card: str) -> None:
+        """Put the card into a metadata entry, which runtimes ignore."""
+        graph = Flatbuffer(path.read_bytes())
+        graph.set_metadata(CARD, card.encode())
+        path.write_bytes(graph.content())
 
-def _destination(path: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    destination = check_destination(path, suffix=".tflite")
-    if destination.exists() and not overwrite:
-        raise DestinationError(
-            f"Expected a path that is free. Received: '{destination}', which exists. Remove it, or export with overwrite=True."
-        )
-    return destination
+    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> Session:
+        """Open the file with the interpreter that is installed."""
+        return Session(path, threads=threads)
 
+    def rows(
+        self, subject: str, job: ExportJob, file: ExportedFile, model: EdgeModel, layers: Layers
+    ) -> list[Measurement]:
+        """Return how a file was produced, with the operators by layer."""
+        return list(
+            tflite_rows(
+                subject, model, layers, calibration=job.calibration, method=job.request.calibration,
+                engine=file.engine, foreign_ranges=file.foreign_ranges, equalized_pairs=job.source.equalized_pairs,
+            )
+        )  # fmt: skip
 
-def _write(destination: Path, made: Candidate, told: Result) -> Measurement:
-    """Put a file with its card into its place; return its size."""
-    content = with_card(made.content, told)
-    if read_back(content).operators != made.model.operators:
-        raise ExportError("Expected a file of the same operators with a card inside. Received: others.")
-    write_whole(destination, content)
-    return Measurement(destination.name, "size_bytes", len(content))
-
-
-def _checked(
-    model: Any, request: Request, data: Any
-) -> tuple[Candidate, Calibration | None, PrecisionPlan, tuple[str, ...], Request]:
-    """A file that does what is asked for, what its ranges were chosen from, its plan, what was relaxed, and how."""
-    measured: Calibration | None = None
-    if request.plain:
-        made = plain_candidate(convert_anywhere(model, "float16" if request.plan.default == "float16" else "float32"))
-        check_faithful(model, made.content)
-    elif is_prepared(model):
-        made = plain_candidate(convert(model, "trained" if request.io == "int8" else "trained_float_io"), "tfmot")
-    else:
-        measured = _calibration(model, request, data)
-        request = _settled(request, measured)
-        made = best_candidate(model, request, measured)
-    realised = realised_plan(made.model, request.plan, made.layers, list(made.trace.paths))
-    notes = check_plan(made.model, request.plan, realised, made.layers, strict=request.strict)
-    check_runs(made.model, made.layers, request.runtime)
-    return made, measured, realised, (*notes, *made.notes), request
-
-
-def _settled(request: Request, measured: Calibration | None) -> Request:
-    """The request with the method that is meant; one without 8-bit activations needs none."""
-    if measured is None or not request.precisions & {"int8", "int4"}:
-        return replace(request, calibration="minmax" if request.calibration == AUTO else request.calibration)
-    return replace(request, calibration=method_of(measured, request.calibration))
-
-
-def _calibration(model: Any, request: Request, data: Any) -> Calibration | None:
-    """The values of the activations; None where the plan has no integer activations to choose ranges for."""
-    if isinstance(data, Calibration):
-        return data.expect(model)
-    if not request.needs_ranges:
-        return None
-    return calibrate(model, data, cross_layer_equalization=request.cross_layer_equalization)
-
-
-def _scores(model: Any, content: bytes, name: str, held: tuple[Any, Any]) -> Iterator[Measurement]:
-    """What the file scores on held-out samples, and how often it answers as the model does."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_whole(Path(folder) / name, content)
-        yield from evaluate(path, *held, reference=model)
+    def same_file(self, before: EdgeModel, after: EdgeModel) -> bool:
+        """Operators are the same one by one; not every interpreter reads the card."""
+        return before.operators == after.operators

@@ -1,4 +1,4 @@
-"""Toolchain: what another runtime must be able to answer, and what an export to it is asked for."""
+"""Toolchain: a file format with the runtime that runs it, as the export pipeline uses it."""
 
 import os
 from abc import ABC, abstractmethod
@@ -12,169 +12,174 @@ from keras_precision.core.formats.deployment import FILE_FORMATS, precisions_of
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement
 from keras_precision.core.system.optional import available, require
-from keras_precision.export.card import operator_rows
-from keras_precision.export.request import wanted_plan
+from keras_precision.export.card import calibration_rows, operator_rows, sides
+from keras_precision.export.model_view import ModelView
+from keras_precision.export.request import ExportRequest, deployment_plan
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.fidelity import check_answers
-from keras_precision.quantization.float_model import FloatFile
-from keras_precision.quantization.range_estimators import check_method
+from keras_precision.quantization.float_model import FloatFile, float_file
+from keras_precision.quantization.layer_trace import Layers
 from keras_precision.runtimes.model_info import EdgeModel
-from keras_precision.runtimes.session import RuntimeSession
+from keras_precision.runtimes.tflite.session import Session
 
-__all__ = ["Job", "Order", "Toolchain", "check_session"]
+__all__ = ["ExportJob", "ExportedFile", "Toolchain", "check_session"]
 
 
 @dataclass(frozen=True)
-class Order:
-    """What an export is asked for, apart from the model and its data.
+class ExportJob:
+    """All that a toolchain makes a file from.
 
     Attributes:
-        plan: A deployment plan.
-        calibration: How ranges are chosen.
-        percentile: For the method of that name.
-        strict: Whether operators under the plan's default must be honoured, too.
-        target: What the file is to run on, where the toolchain knows several.
-        asked: Whether the plan was asked for; else a quantization-aware model is exported as it was trained.
-        reduce_range: Whether int8 weights have 7 bits.
+        view: The model.
+        request: The arguments of the export.
+        source: The model's float file, with its trace.
+        calibration: The values of its activations; None where no layer needs them.
+        data: The representative data; None where there are none, or only a calibration.
     """
 
-    plan: PrecisionPlan
-    calibration: str = "mse"
-    percentile: float = 99.99
-    strict: bool = False
-    target: str = ""
-    asked: bool = True
-    reduce_range: bool = False
-
-    def __post_init__(self) -> None:
-        """Check what the type of each field cannot say."""
-        check_method(self.calibration, self.percentile, auto=True)
+    view: ModelView
+    request: ExportRequest
+    source: FloatFile
+    calibration: Calibration | None
+    data: Any = None
 
     @property
-    def precisions(self) -> set[str]:
-        """All precisions of the plan."""
-        return {self.plan.default, *self.plan.layers.values()}
+    def model(self) -> Any:
+        """The Keras model."""
+        return self.view.model
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a toolchain makes a file of.
+class ExportedFile:
+    """What a toolchain alone knows of a file that it wrote.
 
     Attributes:
-        model: The Keras model.
-        order: What is asked for.
-        source: The model's float file, with its trace.
-        measured: The values of its activations; None where no layer needs them.
-        data: The representative data, as given; None where there are none, or only a calibration.
+        notes: What a reader of the result should know.
+        engine: The quantizer or converter that wrote it, where the toolchain has several.
+        foreign_ranges: Number of activations whose range is none of the requested ones.
     """
 
-    model: Any
-    order: Order
-    source: FloatFile
-    measured: Calibration | None
-    data: Any = None
+    notes: tuple[str, ...] = ()
+    engine: str = ""
+    foreign_ranges: int = 0
 
 
 class Toolchain(ABC):
     """A format of files, with the runtime that runs them.
 
-    A new one is a file beside the others: these attributes, and a method for each question.
+    A new one is a file beside the others: these attributes, and the four abstract methods.
 
     Attributes:
-        name: One of ``FILE_FORMATS``.
+        name: The name of the format.
         suffix: How its files end.
-        extra: The extra of this package that brings what it needs.
-        packages: Modules that must be there.
-        companions: Endings of files that are written beside it.
+        extra: The extra of this package that installs what it needs.
+        packages: Modules that must be installed.
+        companions: Endings of further files that are written with it.
         mixed: Whether layers may differ in their precision.
         calibrates: Whether its integers take their ranges from ``kp.calibrate``.
+        equalizes: Whether it takes calibrations of equalized weights.
+        exports_tfmot: Whether it takes quantization-aware models of TensorFlow Model Optimization.
+        writes_folders: Whether its files are folders.
     """
 
     name: str
     suffix: str
-    extra: str
-    packages: tuple[str, ...]
+    extra: str = ""
+    packages: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     mixed: bool = True
     calibrates: bool = True
+    equalizes: bool = False
+    exports_tfmot: bool = False
+    writes_folders: bool = False
 
     @abstractmethod
-    def export(self, job: Job, path: Path) -> tuple[str, ...]:
-        """Write the file, or folder, to a path that is free; return notes for its reader."""
+    def export(self, job: ExportJob, path: Path) -> ExportedFile:
+        """Write the file, or folder, to a path that is free."""
 
     @abstractmethod
     def read_back(self, path: Path) -> EdgeModel:
-        """Return what a file holds, after it was loaded, and run where this machine can run it."""
+        """Return a file's inputs, outputs and operators, after it was loaded, and run where this machine can run it."""
 
     @abstractmethod
-    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> RuntimeSession | None:
-        """Open a file, ready to answer; None where this machine cannot run it."""
+    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> Session | None:
+        """Open a file, ready to predict; None where this machine cannot run it."""
 
     @abstractmethod
     def inscribe(self, path: Path, card: str) -> None:
-        """Put the card into a file: text that its reader finds in ``EdgeModel.card``, and runtimes pass over."""
+        """Put the card into a file: text that its reader finds in ``EdgeModel.card``, and runtimes ignore."""
 
-    def judged(self, model: EdgeModel, order: Order) -> EdgeModel:
-        """Return what the plan is held against, where a runtime decides on some operators itself."""
-        return model
-
-    def describe(self, model: EdgeModel) -> Iterator[Measurement]:
-        """Yield what a file is: its operators, and what each computes in."""
-        yield from operator_rows(model)
-
-    def require(self) -> None:
-        """Raise unless all that it needs is installed.
-
-        Raises:
-            MissingExtraError: Something is not.
-        """
-        for package in self.packages:
-            if not available(package):
-                require(package, extra=self.extra)
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The deployment precisions that its files can hold."""
+        return precisions_of(self.name)
 
     def decided(self, plan: str | PrecisionPlan) -> PrecisionPlan:
-        """Return the plan that is meant, if this format can hold it.
-
-        Args:
-            plan: A plan, or the precision of every layer.
-
-        Returns:
-            The plan.
+        """Return a plan, or that of one precision for all layers, if a file of this format can hold it.
 
         Raises:
             UnknownPrecisionError: This format does not have one of its precisions.
             PlanError: It mixes precisions that cannot be in one file.
             PlanKindError: It is a training plan.
         """
-        wanted = wanted_plan(plan)
-        for precision in dict.fromkeys([wanted.default, *wanted.layers.values()]):
-            if precision not in precisions_of(self.name):
+        plan = deployment_plan(plan)
+        for precision in dict.fromkeys([plan.default, *plan.layers.values()]):
+            if precision not in self.precisions:
                 matrix = "; ".join(f"{name}: {', '.join(precisions_of(name))}" for name in FILE_FORMATS)
                 raise UnknownPrecisionError(
                     f"Expected a precision that {self.name} files have. Received: {precision!r}. What each format has: {matrix}."
                 )
-        mix = {wanted.default, *wanted.layers.values()}
-        if len(mix) > 1 and not (self.mixed and mix == {"int8", "float32"}):
+        mix = {plan.default, *plan.layers.values()}
+        if len(mix) > 1 and not self.mixes(mix):
             allowed = "int8 and float32, or one precision" if self.mixed else "one precision"
             raise PlanError(
                 f"Expected {allowed} in a file of {self.name}. Received: {', '.join(sorted(mix))}. Export to .tflite for other mixes."
             )
-        return wanted
+        return plan
+
+    def mixes(self, precisions: set[str]) -> bool:
+        """Whether several precisions may be in one file."""
+        return self.mixed and precisions == {"int8", "float32"}
+
+    def require(self) -> None:
+        """Raise unless all that it needs is installed."""
+        for package in self.packages:
+            if not available(package):
+                require(package, extra=self.extra)
+
+    def uses_calibration(self, view: ModelView, request: ExportRequest) -> bool:
+        """Whether a calibration that the caller gives has a part in the file."""
+        return True
+
+    def float_source(self, view: ModelView, request: ExportRequest) -> FloatFile:
+        """Return the float file of a model that is not calibrated."""
+        return float_file(view.model)
+
+    def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
+        """Return what is compared with the plan, where a runtime decides on some operators itself."""
+        return model
+
+    def rows(
+        self, subject: str, job: ExportJob, file: ExportedFile, model: EdgeModel, layers: Layers
+    ) -> list[Measurement]:
+        """Return how a file was produced, and its inputs and outputs."""
+        return [*calibration_rows(subject, job.calibration, job.request.calibration), *sides(model)]
+
+    def same_file(self, before: EdgeModel, after: EdgeModel) -> bool:
+        """Whether a file is the same with a card inside, by kinds: OpenVINO renames operators whenever it reads a file."""
+        counts_agree = after.operator_counts == before.operator_counts
+        return counts_agree and after.outputs == before.outputs and bool(after.card)
+
+    def describe(self, model: EdgeModel) -> Iterator[Measurement]:
+        """Yield the operators of a file, and their precisions."""
+        yield from operator_rows(model)
 
 
-def check_session(model: Any, session: RuntimeSession) -> None:
-    """Raise where a file without integers does not answer as its model does.
+def check_session(model: Any, session: Session) -> None:
+    """Raise where the predictions of an opened file without integers are not those of its model."""
 
-    Args:
-        model: The model.
-        session: The file, opened.
+    def predictions(samples: Mapping[str, Any]) -> list[Any]:
+        outputs = session.predict({tensor.name: samples[tensor.name] for tensor in session.model.inputs})
+        return outputs if isinstance(outputs, list) else [outputs]
 
-    Raises:
-        ExportError: Most samples have other answers.
-    """
-
-    def answer(samples: Mapping[str, Any]) -> list[Any]:
-        found = session.predict({tensor.name: samples[tensor.name] for tensor in session.model.inputs})
-        return found if isinstance(found, list) else [found]
-
-    check_answers(model, answer)
+    check_answers(model, predictions)

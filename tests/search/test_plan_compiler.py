@@ -1,10 +1,10 @@
-"""FileMaker: the file that a search judges answers as the one that an export writes."""
+"""PlanCompiler: the file that a search judges predicts as the one that an export writes."""
 
 import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.export.plan_compiler import FileMaker
+from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.runtimes.tflite.in_memory import answers
 
 
@@ -17,7 +17,7 @@ def test_a_judged_file_answers_as_the_exported_one(trained, tmp_path, plan):
         plan = kp.PrecisionPlan.deployment(plan)
     calibration = kp.calibrate(trained.model, trained.x[:32])
     kp.export_tflite(trained.model, tmp_path / "model.tflite", plan, calibration, engine="aeq", calibration="mse")
-    made = FileMaker(calibration, "mse")(plan)
+    made = PlanCompiler(calibration, "mse")(plan)
     (judged,), (exported,) = (
         answers(content, {"image": trained.x_held}, 1) for content in (made, (tmp_path / "model.tflite").read_bytes())
     )

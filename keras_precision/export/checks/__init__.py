@@ -1,1 +1,1 @@
-"""Compilers and rules of devices that a written file is held against."""
+"""Compilers and rules of devices, which written files are checked with."""

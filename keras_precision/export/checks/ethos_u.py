@@ -1,4 +1,4 @@
-"""check_ethos_u: what an Arm Ethos-U makes of a ``.tflite`` file, by Arm's compiler Vela."""
+"""check_ethos_u: how an Arm Ethos-U would run a ``.tflite`` file, by Arm's compiler Vela."""
 
 import csv
 import math
@@ -15,7 +15,7 @@ from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.child_process import Outcome, run_python
 from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.optional import available
-from keras_precision.export.operator_layers import layers_told, origin
+from keras_precision.export.operator_layers import layers_on_card, origin
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import inspect
 
@@ -39,7 +39,7 @@ _FIGURES = (
 
 
 def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-128") -> Result:
-    """Compile a ``.tflite`` file for an Arm Ethos-U accelerator, and tell what it does there.
+    """Compile a ``.tflite`` file for an Arm Ethos-U accelerator, and report what it does there.
 
     Vela runs in a process of its own, so that a file that crashes it is a finding. Its figures
     are those of its own model of the accelerator, with its default clock and memories.
@@ -53,7 +53,7 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
         ``npu_inferences_per_second`` (of the accelerator's part), ``npu_sram_bytes``,
         ``npu_dram_bytes``, ``npu_flash_bytes``, ``npu_macs``, ``npu_operators`` and
         ``cpu_operators`` (Vela's own count, of the operators that it lowers the file's to), and
-        ``cpu_operator`` with the reason for each that falls back to the processor, and the Keras
+        ``cpu_operator`` with the reason for every one that falls back to the processor, and the Keras
         layer that it computes, where the file has the card of ``kp.export_tflite``. What could not
         be known is unknown, and the notes say why.
 
@@ -87,7 +87,7 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
         columns = {} if summary is None else next(csv.DictReader(summary.open(encoding="utf-8", newline="")))
     subject = Path(path).name
     fallen = tuple(_fallen(ended, model))
-    rows = (*_rows(subject, ended, columns), *(each.row(number) for number, each in enumerate(fallen)))
+    rows = (*_rows(subject, ended, columns), *(operator.row(number) for number, operator in enumerate(fallen)))
     where = f"{columns.get('system_config', '')}, {columns.get('memory_mode', '')}".strip(", ")
     source = f"Vela's model of {accelerator} ({where})" if where else f"Vela, for {accelerator}"
     environment = Environment.here(backend="ethos-u-vela", sources=dict.fromkeys(["npu_inferences_per_second"], source))
@@ -99,9 +99,9 @@ def _rows(subject: str, ended: Outcome, columns: dict[str, str]) -> Iterator[Mea
     used = counts.get("npu", 0) > 0
     yield Measurement(subject, "runs", int(used))
     for metric, names, unit in _FIGURES:
-        found = [float(columns[name]) * unit for name in names if used and name in columns]
-        known = bool(found) and all(map(math.isfinite, found))
-        value = sum(found) if known else None
+        figures = [float(columns[name]) * unit for name in names if used and name in columns]
+        known = bool(figures) and all(map(math.isfinite, figures))
+        value = sum(figures) if known else None
         yield Measurement(subject, metric, value if value is None or "per_second" in metric else round(value))
     yield Measurement(subject, "npu_operators", counts.get("npu"))
     yield Measurement(subject, "cpu_operators", counts.get("cpu"))
@@ -119,19 +119,19 @@ class _Fallen(NamedTuple):
     reason: str
 
     def row(self, number: int) -> Measurement:
-        """What is told of it."""
+        """Its row in the result."""
         where = f"tensor '{self.tensor}'" if self.origin.startswith("tensor") else f"{self.origin}, {self.tensor}"
         return Measurement(f"{number}:{self.kernel}", "cpu_operator", f"{where}: {self.reason}")
 
 
 def _fallen(ended: Outcome, model: EdgeModel) -> Iterator[_Fallen]:
-    """The operators that Vela leaves to the processor; it has lowered some of the file's before."""
-    layers = layers_told(model)
-    made_by = {operator.tensors[0].partition(";")[0]: number for number, operator in enumerate(model.operators)}
+    """The operators that Vela leaves to the processor, among its own, which may differ from those of the file."""
+    layers = layers_on_card(model)
+    writers = {operator.tensors[0].partition(";")[0]: number for number, operator in enumerate(model.operators)}
     for kernel, tensor, reason in _FALLBACK.findall(ended.output):
         first = tensor.partition(";")[0]
-        told = origin(model, layers, made_by[first]) if first in made_by else f"tensor '{first}'"
-        yield _Fallen(kernel, first, told, reason)
+        source = origin(model, layers, writers[first]) if first in writers else f"tensor '{first}'"
+        yield _Fallen(kernel, first, source, reason)
 
 
 def _notes(subject: str, accelerator: str, ended: Outcome, fallen: tuple[_Fallen, ...]) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ def _notes(subject: str, accelerator: str, ended: Outcome, fallen: tuple[_Fallen
         return (f"Vela cannot compile '{subject}' for {accelerator}: it {ended.ended_by}. {last}".rstrip(),)
     if not fallen:
         return ()
-    named = sorted({f"{each.kernel} of {each.origin}" for each in fallen})
+    named = sorted({f"{operator.kernel} of {operator.origin}" for operator in fallen})
     return (
         f"{', '.join(named)} fall back to the processor: the accelerator computes in int8 and int16 alone, and not every operator.",
     )

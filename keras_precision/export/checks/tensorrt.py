@@ -1,4 +1,4 @@
-"""check_tensorrt: an ``.onnx`` file held against TensorRT's rules for explicit quantization."""
+"""check_tensorrt: an ``.onnx`` file checked against TensorRT's rules for explicit quantization."""
 
 import os
 from collections import Counter
@@ -24,39 +24,39 @@ _CHANNELS = {"Conv": 0, "ConvTranspose": 1, "MatMul": -1, "Gemm": 1}
 
 @dataclass(frozen=True)
 class _Graph:
-    """A graph, with what the rules ask of it."""
+    """A graph as the rules read it."""
 
     nodes: list[Any]
     constants: dict[str, Any]
-    made_by: dict[str, Any]
+    writers: dict[str, Any]
     types: dict[str, str]
     inputs: list[Any]
     outputs: frozenset[str]
 
     def called(self, kind: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-        """Yield name and node of each node of a kind."""
+        """Yield name and node of all nodes of some kinds."""
         for number, node in enumerate(self.nodes):
             if node.op_type in kind:
                 yield node_name(node, number), node
 
     def cast(self, tensor: str) -> Any:
-        """The DequantizeLinear that makes a tensor; None where none does."""
-        node = self.made_by.get(tensor)
+        """The DequantizeLinear that writes a tensor; None where none does."""
+        node = self.writers.get(tensor)
         return node if node is not None and node.op_type == "DequantizeLinear" else None
 
 
 def check_tensorrt(path: str | os.PathLike[str]) -> Result:
-    """Hold an ``.onnx`` file against TensorRT's rules for explicit quantization.
+    """Check an ``.onnx`` file against TensorRT's rules for explicit quantization.
 
-    TensorRT itself is not run: whether it takes the file, and how fast it is, is told by ``trtexec``
-    on a machine that has it. The rules are those of NVIDIA's TensorRT documentation, "Working with
+    TensorRT itself is not run: ``trtexec`` on a machine that has it reports whether it takes the file,
+    and how fast it is. The rules are those of NVIDIA's TensorRT documentation, "Working with
     Quantized Types": explicit quantization.
 
     Args:
         path: An ``.onnx`` file.
 
     Returns:
-        A result with ``rules_broken``, and a row ``rule`` for each rule: ``"obeyed"``, ``"does not
+        A result with ``rules_broken``, and a row ``rule`` for every rule: ``"obeyed"``, ``"does not
         apply"``, or what breaks it.
 
     Raises:
@@ -82,7 +82,7 @@ def check_tensorrt(path: str | os.PathLike[str]) -> Result:
             Measurement(rule, "rule", text if broken else "obeyed" if casts or look is _static else "does not apply")
         )
     count = sum(str(row.value).startswith("broken") for row in rows)
-    notes = ["TensorRT itself was not run: these are its documented rules, held against the file."]
+    notes = ["TensorRT itself was not run: these are its documented rules, checked on the file."]
     if not casts:
         notes.append("The file has no QuantizeLinear: TensorRT would compute it in its float types.")
     return Result(
@@ -98,11 +98,11 @@ def _read(model: Any) -> _Graph:
     nodes = list(model.graph.node)
     return _Graph(
         nodes=nodes,
-        constants={each.name: arrays.to_array(each) for each in model.graph.initializer},
-        made_by={name: node for node in nodes for name in node.output},
+        constants={tensor.name: arrays.to_array(tensor) for tensor in model.graph.initializer},
+        writers={name: node for node in nodes for name in node.output},
         types=onnx_types(model),
         inputs=list(model.graph.input),
-        outputs=frozenset(each.name for each in model.graph.output),
+        outputs=frozenset(output.name for output in model.graph.output),
     )
 
 
@@ -115,8 +115,8 @@ def _symmetric(graph: _Graph) -> Iterator[str]:
 
 def _signed(graph: _Graph) -> Iterator[str]:
     for name, node in graph.called(CASTS):
-        kept = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
-        if (kind := graph.types.get(kept, "uint8")) != "int8":
+        quantized = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
+        if (kind := graph.types.get(quantized, "uint8")) != "int8":
             yield f"{name} ({kind})"
 
 
@@ -141,19 +141,19 @@ def _weights_by_output_channel(graph: _Graph) -> Iterator[str]:
         if scale is None or np.size(scale) == 1:
             continue
         axis, rank = _attribute(cast, "axis", 1), max(1, np.ndim(_weights(graph, cast)))
-        wanted = _CHANNELS[node.op_type] - _attribute(node, "transB", 0)
-        if axis % rank != wanted % rank:
+        expected = _CHANNELS[node.op_type] - _attribute(node, "transB", 0)
+        if axis % rank != expected % rank:
             yield f"{name} (scales along axis {axis})"
 
 
 def _attribute(node: Any, name: str, default: int) -> int:
-    return next((int(each.i) for each in node.attribute if each.name == name), default)
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)
 
 
 def _weights(graph: _Graph, cast: Any) -> Any:
     """The constant behind a DequantizeLinear."""
     name = cast.input[0]
-    before = graph.made_by.get(name)
+    before = graph.writers.get(name)
     return graph.constants.get(before.input[0] if before is not None else name)
 
 
@@ -182,16 +182,16 @@ def _pairs(graph: _Graph) -> Iterator[str]:
         if readers[node.output[0]] or node.output[0] in graph.outputs:
             yield f"{name} (read by an operator, not by DequantizeLinear)"
     for name, node in graph.called(("DequantizeLinear",)):
-        before = graph.made_by.get(node.input[0])
+        before = graph.writers.get(node.input[0])
         if before is None or before.op_type != "QuantizeLinear":
             yield f"{name} (without QuantizeLinear in front)"
 
 
 def _static(graph: _Graph) -> Iterator[str]:
-    for each in graph.inputs:
-        sizes = each.type.tensor_type.shape.dim
-        if each.name not in graph.constants and not all(size.HasField("dim_value") for size in sizes):
-            yield f"{each.name} (give trtexec --minShapes, --optShapes and --maxShapes)"
+    for tensor in graph.inputs:
+        sizes = tensor.type.tensor_type.shape.dim
+        if tensor.name not in graph.constants and not all(size.HasField("dim_value") for size in sizes):
+            yield f"{tensor.name} (give trtexec --minShapes, --optShapes and --maxShapes)"
 
 
 _RULES: dict[str, Callable[[_Graph], Iterator[str]]] = {

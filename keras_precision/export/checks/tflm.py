@@ -15,7 +15,7 @@ from keras_precision.core.errors import MissingExtraError
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.child_process import Outcome, run_python
 from keras_precision.core.system.optional import available, require
-from keras_precision.export.operator_layers import layers_told, origin
+from keras_precision.export.operator_layers import layers_on_card, origin
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import inspect, interpreter
 
@@ -33,10 +33,10 @@ _HOST = (
 
 
 def check_micro(path: str | os.PathLike[str]) -> Result:
-    """Run a ``.tflite`` file on the TensorFlow Lite Micro interpreter, and tell the memory that it needs.
+    """Run a ``.tflite`` file on the TensorFlow Lite Micro interpreter, and measure the memory that it needs.
 
     The interpreter runs in a process of its own, so that a file that crashes it is a finding. The
-    file is run on random samples, and its answers are compared with LiteRT's reference kernels.
+    file is run on random samples, and its outputs are compared with LiteRT's reference kernels.
 
     Args:
         path: A ``.tflite`` file.
@@ -44,7 +44,7 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
     Returns:
         A result with ``runs`` (1 or 0), ``arena_bytes``, ``arena_head_bytes`` (activations, which
         operators share), ``arena_tail_bytes`` (what stays), ``max_difference`` from LiteRT's
-        answers, and ``size_bytes``. What a file that does not run would need is unknown, and the
+        outputs, and ``size_bytes``. What a file that does not run would need is unknown, and the
         notes say why it does not, with the operator that is refused and the Keras layer that it
         computes, where the file has the card of ``kp.export_tflite``.
 
@@ -84,12 +84,14 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
 
 
 def _reason(ended: Outcome, model: EdgeModel) -> str:
-    """What the interpreter said of the operator that it refused, and where that comes from."""
+    """The interpreter's message on the operator that it refused, and the origin of that."""
     said = [line for line in ended.errors.splitlines() if line and not line.startswith(("[", " ", "Traceback"))]
-    told = [line for line in said if not line.startswith("RuntimeError")] or said
-    layers = layers_told(model)
-    refused = [f"{model.operators[each].kernel} of {origin(model, layers, each)}" for each in _refused(ended, model)]
-    return "; ".join([*dict.fromkeys(refused), *told[-2:], f"the process {ended.ended_by}"])
+    reasons = [line for line in said if not line.startswith("RuntimeError")] or said
+    layers = layers_on_card(model)
+    refused = [
+        f"{model.operators[number].kernel} of {origin(model, layers, number)}" for number in _refused(ended, model)
+    ]
+    return "; ".join([*dict.fromkeys(refused), *reasons[-2:], f"the process {ended.ended_by}"])
 
 
 def _refused(ended: Outcome, model: EdgeModel) -> list[int]:
@@ -101,11 +103,7 @@ def _refused(ended: Outcome, model: EdgeModel) -> list[int]:
 
 
 def main(path: str) -> None:
-    """Run a file on both interpreters, and print the largest difference of their answers; called in a child.
-
-    Args:
-        path: The file.
-    """
+    """Run a file on both interpreters, and print the largest difference of their outputs; called in a child process."""
     micro = require("tflite_micro", extra="micro").runtime.Interpreter.from_file(path)
     lite = interpreter(path, delegates=False)
     inputs, outputs = lite.get_input_details(), lite.get_output_details()

@@ -10,10 +10,12 @@ from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import write_whole
 from keras_precision.export.checks.tensorrt import check_tensorrt
+from keras_precision.export.model_view import ModelView
 from keras_precision.export.onnx.graph import onnx_graph
 from keras_precision.export.onnx.quantizer import TARGETS, in_float16, quantized_graph
-from keras_precision.export.pipeline import ship
-from keras_precision.export.toolchain import Job, Order, Toolchain, check_session
+from keras_precision.export.pipeline import export_file
+from keras_precision.export.request import ExportRequest
+from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
 from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.onnx import OnnxSession, inspect_onnx, read_onnx
 from keras_precision.runtimes.onnx_operators import PRODUCTS
@@ -38,7 +40,7 @@ def export_onnx(
     """Write a model as an ``.onnx`` file, read it back, and run it on ONNX Runtime.
 
     The file takes one sample at a time, in float32, and computes in integers where QuantizeLinear
-    and DequantizeLinear say so. Weights are int8, symmetric, with a scale for each channel.
+    and DequantizeLinear say so. Weights are int8, symmetric, with a scale per channel.
 
     Args:
         model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
@@ -52,10 +54,10 @@ def export_onnx(
             then obeys; TensorRT itself is not run.
         calibration: How ranges are chosen: ``"mse"``, ``"minmax"``, ``"percentile"``, ``"entropy"`` or
             ``"auto"``, as for ``kp.export_tflite``.
-        percentile: For that method: the share of values, in percent, that each end keeps.
+        percentile: For that method: the share of values, in percent, on the inner side of either end of the range.
         validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result.
-        reduce_range: Whether int8 weights have 7 bits, so that answers are right on every processor: on x86 without VNNI,
+        reduce_range: Whether int8 weights have 7 bits, so that outputs are right on every processor: on x86 without VNNI,
             ONNX Runtime adds products of 8 bits in 16, where they saturate. False, for all 8 bits, is for processors
             with VNNI or ARM's dot products (``kp.hardware()``). TensorRT's files have all 8.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
@@ -71,7 +73,7 @@ def export_onnx(
         ModelError: The model is subclassed or not built, or an input has a free size.
         DataError: Representative data are missing, or do not fit.
         DestinationError: The path cannot be written.
-        ExportError: An operator has no counterpart, or the file does not answer as the model does.
+        ExportError: An operator has no counterpart, or the file's predictions are not those of the model.
         PlanNotHonouredError: A layer that the plan names is in another precision.
         MissingExtraError: A package is missing.
 
@@ -85,12 +87,18 @@ def export_onnx(
             f"Expected target to be one of {', '.join(TARGETS)}. Received: {target!r}. {nearest(str(target), TARGETS)}".rstrip()
         )
     toolchain = OnnxToolchain()
-    order = Order(
-        toolchain.decided(plan or "int8"), calibration, percentile, strict, target, asked=plan is not None,
+    request = ExportRequest(
+        toolchain.decided(plan or "int8"),
+        calibration=calibration,
+        percentile=percentile,
+        strict=strict,
         reduce_range=reduce_range and target == "onnxruntime",
-    )  # fmt: skip
-    return ship(
-        toolchain, model, path, order, representative_dataset, validation_data=validation_data, overwrite=overwrite
+        target=target,
+        plan_given=plan is not None,
+    )
+    view = ModelView.of(model)
+    return export_file(
+        toolchain, view, path, request, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )
 
 
@@ -100,23 +108,23 @@ class OnnxToolchain(Toolchain):
     name, suffix, extra = "onnx", ".onnx", "onnx"
     packages = ("onnx", "onnxruntime", "tf2onnx")
 
-    def export(self, job: Job, path: Path) -> tuple[str, ...]:
-        """Write the file; the float graph is held against the float file before anything is quantized."""
+    def export(self, job: ExportJob, path: Path) -> ExportedFile:
+        """Write the file; the float graph's predictions are checked before anything is quantized."""
         graph = onnx_graph(job.source, job.model.name)
         write_whole(path, graph.SerializeToString())
         check_session(job.model, OnnxSession(path))
         notes: tuple[str, ...] = ()
-        if job.measured is not None and "int8" in job.order.precisions:
+        if job.calibration is not None and "int8" in job.request.precisions:
             write_whole(path, quantized_graph(graph, job).SerializeToString())
-            if job.order.target == "tensorrt":
+            if job.request.target == "tensorrt":
                 _check_rules(path)
                 notes = (
-                    "TensorRT itself was not run: the file was run on ONNX Runtime, and held against TensorRT's rules.",
+                    "TensorRT itself was not run: the file was run on ONNX Runtime, and checked against TensorRT's rules.",
                 )
-        elif job.order.plan.default == "float16":
+        elif job.request.plan.default == "float16":
             write_whole(path, in_float16(graph).SerializeToString())
             check_session(job.model, OnnxSession(path))
-        return notes
+        return ExportedFile(notes)
 
     def read_back(self, path: Path) -> EdgeModel:
         """Read the file, and run it once."""
@@ -128,9 +136,9 @@ class OnnxToolchain(Toolchain):
         graph.metadata_props.add(key=CARD, value=card)
         write_whole(path, graph.SerializeToString())
 
-    def judged(self, model: EdgeModel, order: Order) -> EdgeModel:
-        """TensorRT fuses what stands between products as it likes: the plan is held against products alone."""
-        if order.target != "tensorrt":
+    def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
+        """TensorRT fuses what stands between products as it likes: the plan is compared with products alone."""
+        if request.target != "tensorrt":
             return model
         free = [
             operator if operator.kernel in PRODUCTS else replace(operator, precision="index")

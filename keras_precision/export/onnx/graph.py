@@ -20,17 +20,10 @@ _OPSET_OF_GELU = 20
 
 
 def onnx_graph(source: FloatFile, name: str) -> Any:
-    """Return the model of a float file in ONNX.
+    """Return the model of a float file in ONNX, as ``onnx`` has it; ``name`` is the model's, for messages.
 
-    tf2onnx reads the file that the ranges were measured on: batch normalizations are folded, and
-    the tensors are those of the calibration.
-
-    Args:
-        source: The float file.
-        name: The name of the model, for messages.
-
-    Returns:
-        The model, as ``onnx`` has it.
+    tf2onnx reads the file that the ranges were measured on: batch normalizations are folded, and tensors are those of the
+    calibration.
 
     Raises:
         ExportError: An operator has no counterpart in ONNX, or the result is not valid.
@@ -44,11 +37,11 @@ def onnx_graph(source: FloatFile, name: str) -> Any:
         path.write_bytes(source.content)
         try:
             model, _ = convert.from_tflite(str(path), opset=_OPSET)
-        except Exception as error:  # tf2onnx raises what it likes; the cause is kept
+        except Exception as error:  # tf2onnx raises errors of any kind, chained here
             raise ExportError(
                 f"Expected tf2onnx to convert '{name}' to ONNX. Received: {type(error).__name__}: {error}"
             ) from error
-    _mend_gelu(onnx, model)
+    _replace_gelu(onnx, model)
     _refuse_unknown(model, source, name)
     for number, node in enumerate(model.graph.node):
         node.name = node_name(node, number)
@@ -66,20 +59,20 @@ def _tf2onnx() -> Any:
         return require("tf2onnx.convert", extra="onnx")
 
 
-def _mend_gelu(onnx: Any, model: Any) -> None:
-    """Give TensorFlow Lite's GELU, which tf2onnx hands on as it is, the operator that ONNX has for it."""
+def _replace_gelu(onnx: Any, model: Any) -> None:
+    """Replace TensorFlow Lite's GELU, which tf2onnx copies as it is, by the operator that ONNX has for it."""
     for node in model.graph.node:
         if node.op_type == "TFL_GELU":
-            approximate = any(each.name == "approximate" and each.i for each in node.attribute)
+            approximate = any(attribute.name == "approximate" and attribute.i for attribute in node.attribute)
             del node.attribute[:]
             node.op_type, node.domain = "Gelu", ""
             node.attribute.append(onnx.helper.make_attribute("approximate", "tanh" if approximate else "none"))
-            main = next(each for each in model.opset_import if not each.domain)
+            main = next(opset for opset in model.opset_import if not opset.domain)
             main.version = max(main.version, _OPSET_OF_GELU)
 
 
 def _refuse_unknown(model: Any, source: FloatFile, name: str) -> None:
-    """Raise for operators that tf2onnx handed on under the name that they have in TensorFlow Lite."""
+    """Raise for operators that tf2onnx left under their TensorFlow Lite names."""
     foreign: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type.startswith("TFL_") or node.op_type == "Erfc":
@@ -95,14 +88,14 @@ def _refuse_unknown(model: Any, source: FloatFile, name: str) -> None:
 
 
 def _inputs(source: FloatFile) -> list[tuple[str, str]]:
-    """Tensor and name of each input, in the model's order as far as the file keeps it."""
+    """Tensor and name of every input, in the model's order as far as the file has it."""
     graph = Flatbuffer(source.content)
     names = {number: name for name, number in graph.named_inputs().items()}
     return [(graph.name(number), names[number]) for number in graph.inputs]
 
 
 def _outputs(source: FloatFile) -> list[tuple[str, str]]:
-    """Tensor and name of each output, in the model's order."""
+    """Tensor and name of every output, in the model's order."""
     graph = Flatbuffer(source.content)
     named = sorted(graph.named_outputs().items(), key=lambda item: int(item[0].rpartition("_")[2]))
     return [(graph.name(number), name) for name, number in named]

@@ -1,4 +1,4 @@
-"""An ONNX graph in integers: onnxruntime's quantizer, with ranges that are given to it."""
+"""An ONNX graph in integers: onnxruntime's quantizer, with ranges from a calibration."""
 
 import tempfile
 from collections import defaultdict
@@ -13,7 +13,7 @@ from keras_precision.core.system.captured_output import captured
 from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.optional import require
 from keras_precision.export.onnx.ranges import onnx_ranges
-from keras_precision.export.toolchain import Job
+from keras_precision.export.toolchain import ExportJob
 from keras_precision.quantization.format_assignment import assigned
 from keras_precision.quantization.layer_trace import Layers, layers_of
 from keras_precision.runtimes.onnx import inspect_onnx, onnx_types
@@ -22,31 +22,23 @@ from keras_precision.runtimes.onnx_operators import INTEGER_KERNELS, PRODUCTS
 __all__ = ["TARGETS", "in_float16", "in_integers", "integer_nodes", "quantized_graph"]
 
 
-def quantized_graph(graph: Any, job: Job) -> Any:
-    """Return the graph of an export in the number formats that its plan says.
-
-    Args:
-        graph: The float graph.
-        job: What is asked for; it was calibrated.
-
-    Returns:
-        Another model, as ``onnx`` has it.
-    """
-    assert job.measured is not None
+def quantized_graph(graph: Any, job: ExportJob) -> Any:
+    """Return the float graph of a calibrated export in the number formats of its plan."""
+    assert job.calibration is not None
     with tempfile.TemporaryDirectory() as folder:
         plain = inspect_onnx(write_whole(Path(folder) / "model.onnx", graph.SerializeToString()))
     layers = layers_of(plain, job.source.trace)
-    formats = assigned(plain.operators, layers, job.order.plan)
-    chosen = job.measured.ranges(job.order.calibration, percentile=job.order.percentile)
-    ranges = onnx_ranges(graph, job.measured, chosen)
-    nodes = integer_nodes(graph, ranges, formats, layers, job.order.target)
-    return in_integers(graph, ranges, nodes, job.order.target, reduce_range=job.order.reduce_range)
+    formats = assigned(plain.operators, layers, job.request.plan)
+    chosen = job.calibration.ranges(job.request.calibration, percentile=job.request.percentile)
+    ranges = onnx_ranges(graph, job.calibration, chosen)
+    nodes = integer_nodes(graph, ranges, formats, layers, job.request.target)
+    return in_integers(graph, ranges, nodes, job.request.target, reduce_range=job.request.reduce_range)
 
 
 TARGETS = ("onnxruntime", "tensorrt")
 
-_NOTED = {"onnxruntime": INTEGER_KERNELS, "tensorrt": frozenset(PRODUCTS)}
-"""What is noted as integers: what has integer kernels; what TensorRT's guide wants Q/DQ in front of."""
+_MARKED = {"onnxruntime": INTEGER_KERNELS, "tensorrt": frozenset(PRODUCTS)}
+"""Kernels that are marked as integers: those with integer kernels; those before which TensorRT's guide has Q/DQ."""
 
 
 def integer_nodes(
@@ -54,21 +46,11 @@ def integer_nodes(
 ) -> set[str]:
     """Return the names of the nodes that are to compute in integers.
 
-    A layer without weights that cannot be in integers as a whole, such as a layer normalization,
-    stays in float as a whole: casts inside it cost more than they save.
-
-    Args:
-        model: The float graph.
-        ranges: Range of each tensor that has one.
-        formats: The number format of each node.
-        layers: The layers that each node computes.
-        target: One of ``TARGETS``.
-
-    Returns:
-        Names of nodes.
+    A layer without weights that cannot be in integers as a whole, such as a layer normalization, stays in float as a
+    whole: casts inside it cost more than they save.
     """
     types = onnx_types(model)
-    constants = {each.name for each in model.graph.initializer}
+    constants = {tensor.name for tensor in model.graph.initializer}
     able: dict[str, bool] = {}
     parts: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for node, precision, owners in zip(model.graph.node, formats, layers, strict=True):
@@ -76,7 +58,7 @@ def integer_nodes(
             name for name in (*node.input, *node.output) if types.get(name) == "float32" and name not in constants
         ]
         known = all(name in ranges for name in floats)
-        able[node.name] = precision == "int8" and node.op_type in _NOTED[target] and known
+        able[node.name] = precision == "int8" and node.op_type in _MARKED[target] and known
         parts[owners].append(node)
     if target == "onnxruntime":
         for owners, nodes in parts.items():
@@ -90,21 +72,11 @@ def integer_nodes(
 def in_integers(
     model: Any, ranges: Mapping[str, Range], nodes: Collection[str], target: str, *, reduce_range: bool = False
 ) -> Any:
-    """Return a graph that notes, by QuantizeLinear and DequantizeLinear, which nodes compute in integers.
+    """Return a copy of a float graph in which QuantizeLinear and DequantizeLinear mark the nodes that compute in integers.
 
-    Weights are int8, symmetric, with a scale for each output channel. For ONNX Runtime, activations
-    are uint8 with a zero point and biases int32; for TensorRT, activations are symmetric, biases stay
-    in float, and each weight has a Q/DQ pair that the builder folds.
-
-    Args:
-        model: The float graph.
-        ranges: Range of each tensor that has one.
-        nodes: Names of the nodes.
-        target: One of ``TARGETS``.
-        reduce_range: Whether weights have 7 bits.
-
-    Returns:
-        Another model.
+    Weights are int8, symmetric, with a scale per output channel. For ONNX Runtime, activations are uint8 with a zero point
+    and biases int32; for TensorRT, activations are symmetric, biases stay in float, and all weights have a Q/DQ pair that
+    the builder folds.
     """
     onnx = require("onnx", extra="onnx")
     with captured("onnxruntime"):
@@ -117,9 +89,9 @@ def in_integers(
         }
         strict = target == "tensorrt"
         kinds = tools.QuantType
-        made = quantizer(
+        wrapped = quantizer(
             onnx.shape_inference.infer_shapes(model),
-            True,  # a scale for each channel
+            True,  # a scale per channel
             reduce_range,
             kinds.QInt8,
             kinds.QInt8 if strict else kinds.QUInt8,  # twice as fast on x86, where products are of u8 and s8
@@ -137,26 +109,19 @@ def in_integers(
             },
         )
         if nodes:  # an empty list would stand for all
-            made.quantize_model()
-            made.model.topological_sort()
-        found = made.model.model
-    del found.graph.value_info[:]
-    return found
+            wrapped.quantize_model()
+            wrapped.model.topological_sort()
+        quantized = wrapped.model.model
+    del quantized.graph.value_info[:]
+    return quantized
 
 
 def in_float16(model: Any) -> Any:
-    """Return a graph that computes in float16, with inputs and outputs of the types that they had.
-
-    Args:
-        model: The float graph.
-
-    Returns:
-        Another model.
-    """
+    """Return a graph that computes in float16, with inputs and outputs of their former types."""
     with captured("onnxruntime"):
         convert = require("onnxruntime.transformers.float16", extra="onnx").convert_float_to_float16
-        made = convert(model, keep_io_types=True)
-        wrapped = require("onnxruntime.quantization.onnx_model", extra="onnx").ONNXModel(made)
+        converted = convert(model, keep_io_types=True)
+        wrapped = require("onnxruntime.quantization.onnx_model", extra="onnx").ONNXModel(converted)
         wrapped.topological_sort()
     del wrapped.model.graph.value_info[:]
     return wrapped.model

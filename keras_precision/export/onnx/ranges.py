@@ -1,4 +1,4 @@
-"""Which range each tensor of an ONNX graph gets: that of the tensor with the same values in the float file."""
+"""Ranges for the tensors of an ONNX graph: those of the tensors with the same values in the float file."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -22,37 +22,34 @@ _CLOSE = 1e-4  # of the largest value: two runtimes add up in another order
 
 
 def onnx_ranges(model: Any, calibration: Calibration, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Return the range of each tensor of a graph that holds what a tensor of the float file holds.
+    """Return the range of every tensor of a graph that has the values of a tensor of the float file.
 
-    The two are run on the same random sample. Tensors are told by their values in ascending order,
-    since the graph has its own order of axes; names are of no help, since a converter gives what it
-    fuses new ones. What only a ReLU or a clip reads gets the range behind that: integers clip as it does.
-
-    Args:
-        model: The float graph, as ``onnx`` has it.
-        calibration: The calibration, with the float file that the graph was made from.
-        ranges: Name of a tensor of the float file to its range.
-
-    Returns:
-        Name of a tensor of the graph to its range; tensors without a counterpart are left out.
+    Both run on the same random sample. Tensors are matched by their values in ascending order, since the graph has its own
+    order of axes, and a converter renames what it fuses. What only a ReLU or a clip reads gets the range behind that:
+    integers clip as it does. ``ranges`` are by names of the float file, the result by names of the graph.
     """
     sample = _sample(calibration)
-    known = list(_held_by_file(calibration, sample, ranges).items())
-    found: dict[str, Range] = {}
-    for name, values in _held_by_graph(model, sample).items():
-        match = next((each for each, other in known if _alike(values, other)), None)
+    file_values = list(_file_values(calibration, sample, ranges).items())
+    matched: dict[str, Range] = {}
+    for name, values in _graph_values(model, sample).items():
+        match = next((tensor for tensor, others in file_values if _alike(values, others)), None)
         if match is not None:
-            found[name] = ranges[match]
+            matched[name] = ranges[match]
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in model.graph.node:
         for name in node.input:
             readers[name].append(node)
-    answered = {each.name for each in model.graph.output}
+    outputs = {output.name for output in model.graph.output}
     for name, nodes in readers.items():
-        only = nodes[0] if len(nodes) == 1 and name not in answered else None
-        if only is not None and only.op_type in ("Relu", "Clip") and only.input[0] == name and only.output[0] in found:
-            found[name] = found[only.output[0]]
-    return found
+        only = nodes[0] if len(nodes) == 1 and name not in outputs else None
+        if (
+            only is not None
+            and only.op_type in ("Relu", "Clip")
+            and only.input[0] == name
+            and only.output[0] in matched
+        ):
+            matched[name] = matched[only.output[0]]
+    return matched
 
 
 def _sample(calibration: Calibration) -> dict[str, Array]:
@@ -71,38 +68,39 @@ def _sample(calibration: Calibration) -> dict[str, Array]:
     return sample
 
 
-def _held_by_file(
+def _file_values(
     calibration: Calibration, sample: Mapping[str, Array], ranges: Mapping[str, Range]
 ) -> dict[str, Array]:
     graph = Flatbuffer(calibration.float_file.content)
-    read = graph.read()  # what a loop leaves and nobody reads is not kept by the interpreter
-    wanted = [number for number in graph.activations() if number in read and graph.name(number) in ranges]
-    names = {number: graph.name(number) for number in wanted}
-    held: dict[str, Array] = {}
+    read = graph.read()  # the interpreter discards what a loop writes and nobody reads
+    numbers = [number for number in graph.activations() if number in read and graph.name(number) in ranges]
+    names = {number: graph.name(number) for number in numbers}
+    sorted_values: dict[str, Array] = {}
 
     def look(number: int, values: Array) -> None:
-        held[names[number]] = np.sort(values, axis=None)
+        sorted_values[names[number]] = np.sort(values, axis=None)
 
     for _ in Observer(calibration.float_file.content, list(names), batch=1).run([sample], look):
         pass
-    return held
+    return sorted_values
 
 
-def _held_by_graph(model: Any, sample: Mapping[str, Array]) -> dict[str, Array]:
-    """What each float tensor of a graph holds, in ascending order."""
+def _graph_values(model: Any, sample: Mapping[str, Array]) -> dict[str, Array]:
+    """The values of every float tensor of a graph, in ascending order."""
     onnx = require("onnx", extra="onnx")
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     types = onnx_types(model)
-    answered = {each.name for each in model.graph.output}
+    outputs = {output.name for output in model.graph.output}
     for name in (name for node in model.graph.node for name in node.output):
-        if types.get(name) == "float32" and name not in answered:
+        if types.get(name) == "float32" and name not in outputs:
             tapped.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     opened = open_onnx(tapped, model.graph.name, optimize=False)
-    wanted = [each.name for each in tapped.graph.output]
-    held = {each.name: np.sort(sample[each.name], axis=None) for each in model.graph.input}
-    held |= {name: np.sort(values, axis=None) for name, values in zip(wanted, opened.run(wanted, sample), strict=True)}
-    return {name: values for name, values in held.items() if values.dtype == np.float32}
+    names = [output.name for output in tapped.graph.output]
+    sorted_values = {tensor.name: np.sort(sample[tensor.name], axis=None) for tensor in model.graph.input}
+    values_of = zip(names, opened.run(names, sample), strict=True)
+    sorted_values |= {name: np.sort(values, axis=None) for name, values in values_of}
+    return {name: values for name, values in sorted_values.items() if values.dtype == np.float32}
 
 
 def _alike(values: Array, others: Array) -> bool:

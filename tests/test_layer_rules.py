@@ -155,7 +155,7 @@ def test_an_origin_that_was_not_found_again_is_told_and_judged_by_nobody():
         (Blame("forward", None, near="b"), "in the forward pass, in an operation before 'b'"),
         (
             Blame("forward", "b", within="deep", kind="Boom", minimum=1.0, maximum=2.0),
-            "of 'b' (deep: Boom). What went in lay between 1 and 2.",
+            "of 'b' (deep: Boom). Input range: [1, 2].",
         ),
     ],
 )
@@ -227,7 +227,7 @@ def test_plans_from_findings():
     assert dict(plan.layers) == {"a": "float32", "c": "float32"}
     assert plan.reasons["a"] == "float16-overflow: Too large."
     assert kp.suggest_plan([], "mixed_bfloat16") == PrecisionPlan.training("mixed_bfloat16")
-    with pytest.raises(InputError, match="Expected findings, as kp.diagnose gives them. Received: 'a'"):
+    with pytest.raises(InputError, match="Expected findings, as kp.diagnose returns them. Received: 'a'"):
         kp.suggest_plan(["a"])
     with pytest.raises(PlanKindError):
         kp.suggest_plan([], PrecisionPlan.deployment("int8"))

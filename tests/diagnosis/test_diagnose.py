@@ -137,7 +137,7 @@ def test_pixels_that_go_into_half_precision(rng):
     [
         ([], None, InputError, "Received: \\[\\]"),
         ([1], None, InputError, "Received: \\['int'\\]"),
-        (kp.Result("run"), np.ones(3), InputError, "Expected data with a model alone"),
+        (kp.Result("run"), np.ones(3), InputError, "Expected data only with a model"),
         ("model", None, ModelError, "Expected a Keras model"),
     ],
 )

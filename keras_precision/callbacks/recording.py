@@ -129,6 +129,7 @@ class Recording:
 
     def _batches_until(self, batch: int) -> int:
         """Return the batches of the step that ends with ``batch``; Keras's last number may exceed the steps of the epoch."""
+        # With steps_per_execution, Keras counts full executions: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/epoch_iterator.py
         steps = self.subject.params.get("steps")
         last = batch if steps is None else min(batch, int(steps) - 1)
         return max(1, last - self._batch + 1)

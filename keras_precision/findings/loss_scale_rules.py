@@ -97,6 +97,7 @@ def _stuck(result: Result) -> Iterator[Finding]:
 
 
 def _missing(result: Result) -> Iterator[Finding]:
+    # Keras's rule is that of auto_scale_loss: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/trainer.py
     plan = result.plan
     if plan is None or not _computes_in_float16(plan) or not result.select("loss_scale") or _scale(result) is not None:
         return

@@ -65,6 +65,8 @@ def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
 
 
 def _needs_loss_scaling(plan: PrecisionPlan, policies: Mapping[str, str]) -> bool:
+    # compile() looks at the policy of the model only, not at those of its layers (auto_scale_loss):
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/trainer.py
     return "mixed_float16" in (policies.values() or (plan.default,))
 
 

@@ -17,7 +17,7 @@ from keras_precision.core.system.timing import spread, time_calls
 __all__ = ["hardware"]
 
 _ROUNDS, _WARMUP, _SLOWEST_MS = 9, 3, 150.0
-_SMALL = {"matmul": 768, "image": 28, "batch": 8, "channels": 64}  # a few ms each in float32 on two cores
+_SMALL = {"matmul": 768, "image": 28, "batch": 8, "channels": 64}  # a few ms per operation in float32 on two cores
 _LARGE = {"matmul": 4096, "image": 56, "batch": 64, "channels": 128}
 _MEASURED = ("float32", "tf32", "bfloat16", "float16")
 

@@ -26,7 +26,7 @@ def busy():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    ours = [str(each.message) for each in caught if each.category is kp.PrecisionWarning]
+    ours = [str(warning.message) for warning in caught if warning.category is kp.PrecisionWarning]
     assert len(ours) == 1
     assert "expected one fit at a time" in ours[0]
 

@@ -70,6 +70,8 @@ class StepTimeProbe(Probe):
 
     def step_end(self, batches: int) -> None:
         """Stop the clock."""
+        # The step has ended on the device: Keras has converted its logs to numbers of Python before it calls the hook.
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/callbacks/callback_list.py
         ended = clock()
         if self._fit is None:
             return

@@ -32,7 +32,7 @@ def alternating(model):
 
 
 def policies(model):
-    """Path to the policies of a layer and of all that it is made of."""
+    """Path to the policies of a layer and of all its inner layers."""
     adapter = adapter_of(model)
     return {
         path: {adapter.policy_name(inner) for inner in adapter.walk(layer)}
@@ -46,19 +46,19 @@ def expected(plan, model):
 
 
 def types(model, x):
-    """Path to the type of what each layer made of x."""
-    adapter, found = adapter_of(model), {}
+    """Path to the type of the outputs of the layers for x."""
+    adapter, dtypes = adapter_of(model), {}
     paths = {id(layer): path for path, layer in kp.layer_paths(model).items()}
 
     def watch(layer, proceed):
         output = proceed()
         if id(layer) in paths:
-            found[paths[id(layer)]] = str(output.dtype).partition("'")[2].rstrip("'>") or str(output.dtype)
+            dtypes[paths[id(layer)]] = str(output.dtype).partition("'")[2].rstrip("'>") or str(output.dtype)
         return output
 
     with adapter.watching_calls(watch):
         adapter.call(model, [x])
-    return {path: name.removeprefix("torch.") for path, name in found.items()}
+    return {path: name.removeprefix("torch.") for path, name in dtypes.items()}
 
 
 @pytest.mark.parametrize(("build", "shape"), MODELS.values(), ids=MODELS)
@@ -74,15 +74,15 @@ def test_the_realised_plan_is_the_plan(stack, rng, tmp_path, build, shape, in_pl
     if not in_place:
         assert set().union(*policies(model).values()) == {"float32"}
     planned.save(tmp_path / "model.keras")
-    for each in (planned, stack.keras.models.load_model(tmp_path / "model.keras")):
-        assert policies(each) == expected(plan, model)
-        assert kp.plan_of(each).resolve(kp.layer_paths(each)) == plan.resolve(kp.layer_paths(model))
-        wanted = {
+    for candidate in (planned, stack.keras.models.load_model(tmp_path / "model.keras")):
+        assert policies(candidate) == expected(plan, model)
+        assert kp.plan_of(candidate).resolve(kp.layer_paths(candidate)) == plan.resolve(kp.layer_paths(model))
+        expected_types = {
             path: "float32" if kind == "float32" else "bfloat16"
             for path, kind in plan.resolve(kp.layer_paths(model)).items()
         }
-        assert types(each, x) == wanted
-        np.testing.assert_allclose(adapter_of(each).predict(each, x, 4), before, atol=0.1)
+        assert types(candidate, x) == expected_types
+        np.testing.assert_allclose(adapter_of(candidate).predict(candidate, x, 4), before, atol=0.1)
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["copy", "in place"])
@@ -110,7 +110,7 @@ def compiled(stack, **settings):
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["copy", "in place"])
 def test_a_compiled_model_stays_compiled_and_gets_loss_scaling(stack, rng, in_place):
-    """Settings of the optimizer are kept, float16 is scaled, and what trained before trains on."""
+    """Settings of the optimizer are preserved, float16 is scaled, and what trained before trains on."""
     model = compiled(stack)
     x, y = nets.classes(rng)
     model.fit(x, y, verbose=0)
@@ -128,7 +128,9 @@ def test_a_compiled_model_stays_compiled_and_gets_loss_scaling(stack, rng, in_pl
     assert history["loss"][-1] < history["loss"][0]
     assert profiler.result.plan == kp.plan_of(planned)
     assert profiler.result.value("loss_scale") == 2.0**15
-    assert [each.code for each in profiler.findings if each.code != "input-bound"] == []  # as a machine in use may be
+    assert [
+        finding.code for finding in profiler.findings if finding.code != "input-bound"
+    ] == []  # as a machine in use may be
     back = kp.apply_plan(planned, kp.PrecisionPlan.training("mixed_bfloat16"), in_place=in_place)
     assert not adapter.is_loss_scaling(back.optimizer)
     assert "hits" in back.fit(x, y, verbose=0).history
@@ -190,13 +192,13 @@ def with_block(stack, *, hands_on):
 def test_layers_inside_a_user_s_own_layers(stack, rng):
     """They get the precision where it lasts; where it would be lost when saved, that is an error that names them."""
     plan = kp.PrecisionPlan.training("float32", layers={"block": "mixed_bfloat16"})
-    kept = kp.apply_plan(with_block(stack, hands_on=True), plan)
-    assert policies(kept) == {"block": {"mixed_bfloat16"}, "head": {"float32"}}
+    careful = kp.apply_plan(with_block(stack, hands_on=True), plan)
+    assert policies(careful) == {"block": {"mixed_bfloat16"}, "head": {"float32"}}
     careless = with_block(stack, hands_on=False)
     with pytest.raises(PlanNotHonouredError, match="Received: 'block/inner' in float32: it loses it when"):
         kp.apply_plan(careless, plan)
     kp.apply_plan(careless, plan, in_place=True)
-    assert policies(careless) == policies(kept)
+    assert policies(careless) == policies(careful)
     x = rng.uniform(size=(2, 4)).astype("float32")
     assert types(careless, x) == {"block": "bfloat16", "head": "float32"}
 
@@ -214,7 +216,7 @@ def test_plans_that_do_not_fit(stack):
 
 
 def test_models_without_a_configuration(stack):
-    """A layer that cannot be made from its configuration is told before anything is changed."""
+    """A layer that cannot be rebuilt from its configuration is reported before anything is changed."""
 
     class Odd(stack.keras.layers.Layer):
         def __init__(self, factor, offset):
@@ -247,12 +249,12 @@ def test_wrapped_layers_keep_their_precision_under_any_policy(stack, rng, tmp_pa
     x = rng.uniform(size=(2, 8)).astype("float32")
     narrow = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}[policy]
     model.save(tmp_path / "model.keras")
-    for each in (model, keras.models.load_model(tmp_path / "model.keras")):
-        assert types(each, x) == {"body": narrow, "kept": narrow}
-        kept = kp.layer_paths(each)["kept"]
+    for candidate in (model, keras.models.load_model(tmp_path / "model.keras")):
+        assert types(candidate, x) == {"body": narrow, "kept": narrow}
+        kept = kp.layer_paths(candidate)["kept"]
         assert kept.layer.compute_dtype == "float32"
-        assert len(each.get_weights()) == 4
-        np.testing.assert_array_equal(each.get_weights()[2], model.get_weights()[2])
+        assert len(candidate.get_weights()) == 4
+        np.testing.assert_array_equal(candidate.get_weights()[2], model.get_weights()[2])
     assert kp.plan_of(model).precision_of("kept") == "float32"
 
 
@@ -281,7 +283,7 @@ def test_a_wrapper_passes_masks_and_training_on(stack, rng):
 
 
 def test_a_wrapped_composite_layer(stack, rng):
-    """All that attention is made of computes in the wrapper's precision."""
+    """All inner layers of attention compute in the wrapper's precision."""
     with kp.precision("mixed_bfloat16"):
         attention = kp.PrecisionWrapper(stack.keras.layers.MultiHeadAttention(2, 4), "float32")
         series = stack.keras.layers.Input((5, 8))

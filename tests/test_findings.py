@@ -1,4 +1,4 @@
-"""Findings on loss scaling: each failure is found, and healthy runs give none."""
+"""Findings on loss scaling: every failure is reported, and healthy runs give none."""
 
 import math
 
@@ -41,7 +41,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize(("result", "code", "severity", "part"), PLANTED.values(), ids=PLANTED)
-def test_each_failure_is_found(result, code, severity, part):
+def test_every_failure_is_reported(result, code, severity, part):
     """A planted failure gives one finding, with its numbers and advice in code."""
     (finding,) = loss_scale_findings(result)
     assert (finding.code, finding.severity, finding.subject) == (code, severity, "run")
@@ -68,8 +68,8 @@ def test_healthy_runs_give_no_finding(result):
 def test_findings_are_ordered_by_severity():
     """Errors come before warnings, and these before remarks."""
     finding = {name: Finding(name, name, "run", "seen", "do") for name in ("info", "error", "warning")}
-    rules = [lambda result, each=each: iter([each]) for each in finding.values()]
-    assert [each.severity for each in judge(run(), rules)] == ["error", "warning", "info"]
+    rules = [lambda result, finding=finding: iter([finding]) for finding in finding.values()]
+    assert [finding.severity for finding in judge(run(), rules)] == ["error", "warning", "info"]
 
 
 def fed(**figures):

@@ -21,7 +21,7 @@ def measured():
 
 @pytest.mark.every_stack
 def test_every_format_is_judged_and_the_float_formats_are_measured(stack, measured):
-    """There is a row for each format, a time for each that Keras computes in, and how it was got."""
+    """There is a row for every format, a time for every format of Keras, and how it was measured."""
     assert {row.subject for row in measured.select("accelerated")} == set(kp.formats.FORMATS)
     for metric in ("matmul_ms", "convolution_ms", "depthwise_ms"):
         times = {row.subject: row.value for row in measured.select(metric)}
@@ -43,7 +43,7 @@ def test_measuring_leaves_tf32_as_it_was(stack, measured):
 
 
 def test_the_table_shows_speedups(measured):
-    """Each format has a row, and each measured operation a time and a speedup against float32."""
+    """Every format has a row, and every measured operation a time and a speedup against float32."""
     text = kp.render(measured, format="markdown")
     assert "| Format | In hardware | Matrix product | Speedup | Convolution | Speedup | Depthwise | Speedup |" in text
     wide = next(line for line in text.splitlines() if line.startswith("| float32 |"))
@@ -75,8 +75,10 @@ CPU = Environment(cpu_flags=("f16c", "avx512_bf16", "avx512_vnni"))
 )  # fmt: skip
 def test_what_the_flags_promise(compute, environment, expected):
     """A format is accelerated if the flags, or the compute capability, say so."""
-    found = {name for name, each in kp.formats.FORMATS.items() if hardware._accelerated(each, compute, environment)}
-    assert found == expected
+    accelerated = {
+        name for name, number in kp.formats.FORMATS.items() if hardware._accelerated(number, compute, environment)
+    }
+    assert accelerated == expected
 
 
 def test_a_turing_card_may_have_no_tensor_cores(monkeypatch):

@@ -1,4 +1,4 @@
-"""Rules over layers, runs and plans: each finds what it is there for, and is silent otherwise."""
+"""Rules over layers, runs and plans: a rule reports its kind of problem, and nothing otherwise."""
 
 import math
 
@@ -56,8 +56,8 @@ def figures(path="body", plan=None, **metrics):
 )
 def test_figures_of_layers(result, expected):
     """One figure out of range gives one finding about that layer; figures within give none."""
-    found = judge(result, LAYER_RULES)
-    assert [(each.code, each.severity, each.subject) for each in found] == (
+    findings = judge(result, LAYER_RULES)
+    assert [(finding.code, finding.severity, finding.subject) for finding in findings] == (
         [] if expected is None else [(*expected, "body")]
     )
 
@@ -86,22 +86,22 @@ def gradients(first, last, plan=HALF, **more):
 )
 def test_gradients_that_are_gone_already(result, expected):
     """The first layer, going back, at which float16 has nothing left of gradients that were too small for it."""
-    found = [each for each in judge(result, LAYER_RULES) if each.code == "gradient-vanished"]
-    assert [each.subject for each in found] == ([] if expected is None else ["first"])
-    assert all(expected in each.advice for each in found)
+    findings = [finding for finding in judge(result, LAYER_RULES) if finding.code == "gradient-vanished"]
+    assert [finding.subject for finding in findings] == ([] if expected is None else ["first"])
+    assert all(expected in finding.advice for finding in findings)
 
 
 def test_the_scale_that_cures_is_named():
     """The scale lifts the largest gradient to a quarter of float16's range, and is a power of two."""
-    (found,) = judge(
+    (finding,) = judge(
         figures(gradient_float16_underflow=0.5, gradient_maximum=2.0**-20, gradient_scaled_underflow=0.2), LAYER_RULES
     )
-    assert "2.0**33" not in found.message
-    assert "2.0**24" in found.message
-    (found,) = judge(
+    assert "2.0**33" not in finding.message
+    assert "2.0**24" in finding.message
+    (finding,) = judge(
         figures(gradient_float16_underflow=0.5, gradient_maximum=2.0**-5, gradient_scaled_underflow=0.0), LAYER_RULES
     )
-    assert "initial_scale=2.0**18" in found.advice
+    assert "initial_scale=2.0**18" in finding.advice
 
 
 def call(path, before=FINE, after=FINE, within="", kind="Dense", back_in=FINE, back_out=FINE):
@@ -132,14 +132,14 @@ def call(path, before=FINE, after=FINE, within="", kind="Dense", back_in=FINE, b
         (Observation((call("a"),), math.nan, weights={"a": (BROKEN,)}), ("weights", "a", "")),
     ],
 )
-def test_who_is_to_blame(observation, expected):
-    """Blame goes to the first that turned finite numbers into others, and to nobody else."""
-    found = blame(observation)
-    assert (None if found is None else (found.phase, found.path, found.within)) == expected
+def test_origin_of_the_first_non_finite_value(observation, expected):
+    """The origin is the first layer that turns finite numbers into non-finite ones."""
+    origin = blame(observation)
+    assert (None if origin is None else (origin.phase, origin.path, origin.within)) == expected
 
 
-def test_an_origin_that_was_not_found_again_is_told_and_judged_by_nobody():
-    """A step that could not be made to break again is a row, and no finding."""
+def test_an_origin_that_cannot_be_reproduced_is_no_finding():
+    """A step that could not be reproduced is a row, and no finding."""
     rows = tuple(origin_rows(None, 7, loss_is_finite=False))
     assert [(row.value, row.step) for row in rows] == [("not found again", 7)]
     assert judge(Result("run", rows), LAYER_RULES) == ()
@@ -155,25 +155,25 @@ def test_an_origin_that_was_not_found_again_is_told_and_judged_by_nobody():
         (Blame("forward", None, near="b"), "in the forward pass, in an operation before 'b'"),
         (
             Blame("forward", "b", within="deep", kind="Boom", minimum=1.0, maximum=2.0),
-            "of 'b' (deep: Boom). What went in lay between 1 and 2.",
+            "of 'b' (deep: Boom). Input range: [1, 2].",
         ),
     ],
 )
-def test_each_origin_is_said_in_words(origin, words):
+def test_the_finding_describes_the_origin(origin, words):
     """The finding says where, in words, and is an error where no loss scaling was there to catch it."""
-    (found,) = judge(Result("run", tuple(origin_rows(origin, 3, loss_is_finite=False))), LAYER_RULES)
-    assert words in found.message
-    assert (found.code, found.severity) == ("non-finite", "error")
-    assert found.advice
+    (finding,) = judge(Result("run", tuple(origin_rows(origin, 3, loss_is_finite=False))), LAYER_RULES)
+    assert words in finding.message
+    assert (finding.code, finding.severity) == ("non-finite", "error")
+    assert finding.advice
 
 
 def test_facts_of_layers():
     """A tiny epsilon counts in a user's own float16 layer alone, odd widths on an accelerator alone."""
     own = LayerFacts("norm", "MyNorm", "mixed_float16", "float16", epsilon=1e-9, is_own=True)
-    assert [each.code for each in facts_findings([own])] == ["tiny-epsilon"]
+    assert [finding.code for finding in facts_findings([own])] == ["tiny-epsilon"]
     assert not facts_findings([LayerFacts("norm", "LayerNormalization", "mixed_float16", "float16", epsilon=1e-9)])
     odd = LayerFacts("head", "Dense", "mixed_bfloat16", "bfloat16", width=1000 + 1)
-    assert [each.code for each in facts_findings([odd], on_accelerator=True)] == ["odd-width"]
+    assert [finding.code for finding in facts_findings([odd], on_accelerator=True)] == ["odd-width"]
     assert not facts_findings([odd])
 
 
@@ -183,16 +183,16 @@ def test_spreads_against_float32():
     usual = Observation((call("a"), call("b")), None)
     for spread, word in ((9.0, "explodes"), (0.1, "collapses")):
         changed = FINE._replace(deviation=spread)
-        (found,) = variance_findings(
+        (finding,) = variance_findings(
             Observation((call("a", after=changed), call("b", after=changed)), None), usual, layers
         )
-        assert (found.code, found.subject) == (f"variance-{word}", "b")
+        assert (finding.code, finding.subject) == (f"variance-{word}", "b")
     assert not variance_findings(usual, usual, layers)
     assert not input_findings(Observation((), None, inputs=(FINE,)), layers)
 
 
 def run(name, losses, step_ms=None, plan=None, **more):
-    """A run with a loss for each epoch."""
+    """A run with a loss for every epoch."""
     rows = [Measurement("epoch", "loss", loss, epoch) for epoch, loss in enumerate(losses)]
     rows += [] if step_ms is None else [Measurement("fit", "step_time_ms", step_ms)]
     rows += [Measurement("fit", key, value) for key, value in more.items()]
@@ -202,32 +202,32 @@ def run(name, losses, step_ms=None, plan=None, **more):
 def test_runs_against_their_baseline():
     """A loss that leaves its baseline is dated; a speedup that is not there is explained; good runs give nothing."""
     base = run("float32", [1.0, 0.5, 0.25], 20.0)
-    (found,) = run_findings([base, run("half", [1.0, 0.9, 0.9])])
-    assert (found.code, found.severity, found.subject) == ("leaves-baseline", "warning", "half")
-    assert "in epoch 2: 0.9 against 0.5" in found.message
+    (finding,) = run_findings([base, run("half", [1.0, 0.9, 0.9])])
+    assert (finding.code, finding.severity, finding.subject) == ("leaves-baseline", "warning", "half")
+    assert "in epoch 2: 0.9 against 0.5" in finding.message
     assert run_findings([base, run("half", [1.0, math.nan])])[0].severity == "error"
     (slow,) = run_findings([base, run("half", [1.0, 0.5, 0.26], 21.0, HALF, data_wait_share=0.5)])
     assert (slow.code, slow.severity) == ("no-speedup", "info")
     assert "waits for data 50%" in slow.message
     assert "emulates" in slow.message
     assert run_findings([base, run("half", [1.0, 0.51, 0.24], 9.0)]) == ()
-    assert [each.code for each in kp.diagnose([base, run("half", [1.0, 0.9])])] == ["leaves-baseline"]
+    assert [finding.code for finding in kp.diagnose([base, run("half", [1.0, 0.9])])] == ["leaves-baseline"]
 
 
 def test_plans_from_findings():
     """Layers at fault get float32, with the reason; infos, runs and batches change nothing."""
-    found = [
+    findings = [
         Finding("float16-overflow", "error", "a", "Too large.", ""),
         Finding("half-output", "warning", "a", "Output.", ""),
         Finding("gradient-underflow", "info", "b", "Small.", ""),
         Finding("non-finite", "error", "batch/inputs", "NaN.", ""),
         Finding("input-bound", "warning", "run", "Waits.", ""),
     ]
-    plan = kp.suggest_plan(found, PrecisionPlan.training("mixed_float16", layers={"c": "float32"}))
+    plan = kp.suggest_plan(findings, PrecisionPlan.training("mixed_float16", layers={"c": "float32"}))
     assert dict(plan.layers) == {"a": "float32", "c": "float32"}
     assert plan.reasons["a"] == "float16-overflow: Too large."
     assert kp.suggest_plan([], "mixed_bfloat16") == PrecisionPlan.training("mixed_bfloat16")
-    with pytest.raises(InputError, match="Expected findings, as kp.diagnose gives them. Received: 'a'"):
+    with pytest.raises(InputError, match="Expected findings, as kp.diagnose returns them. Received: 'a'"):
         kp.suggest_plan(["a"])
     with pytest.raises(PlanKindError):
         kp.suggest_plan([], PrecisionPlan.deployment("int8"))

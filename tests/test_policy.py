@@ -13,7 +13,7 @@ pytestmark = pytest.mark.every_stack
 
 
 def test_precision_holds_inside_and_is_put_back(stack):
-    """Layers made inside have the policy; the global policy is as before, after an error too."""
+    """Layers created inside have the policy; the global policy is as before, after an error too."""
     with kp.precision("mixed_bfloat16"):
         assert stack.keras.layers.Dense(2).compute_dtype == "bfloat16"
         with pytest.raises(ZeroDivisionError), kp.precision("mixed_float16"):
@@ -97,7 +97,7 @@ def test_set_precision_sets_tf32(stack):
 def test_tf32_is_a_truth_value(stack):
     """Anything else is refused, and changes nothing."""
     before = tf32_switches(stack)
-    for call in (kp.set_precision, lambda *given, **more: kp.precision(*given, **more).__enter__()):
+    for call in (kp.set_precision, lambda *arguments, **more: kp.precision(*arguments, **more).__enter__()):
         with pytest.raises(InputError, match="Expected tf32 to be True, False, or None.*Received: 'yes'"):
             call("mixed_float16", tf32="yes")
     assert tf32_switches(stack) == before
@@ -112,7 +112,7 @@ def tf32_switches(stack):
     """What the backend itself says."""
     if stack.name == "torch":
         backends = importlib.import_module("torch").backends
-        return [each.fp32_precision for each in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)]
+        return [backend.fp32_precision for backend in (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)]
     if stack.name == "jax":
         return [importlib.import_module("jax").config.jax_default_matmul_precision]
     return [importlib.import_module("tensorflow").config.experimental.tensor_float_32_execution_enabled()]

@@ -1,4 +1,4 @@
-"""find_break: the first of the last steps of a fit that broke, and where in it."""
+"""first_failure: the first of the recorded steps that failed, replayed to find the layer where it failed."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ from keras_precision._adapters.tracing.step_observer import Observer
 from keras_precision._adapters.training.step_replay import Capture, Replayed
 from keras_precision.core.observation import Blame, Observation, blame
 
-__all__ = ["Broken", "find_break"]
+__all__ = ["FailedStep", "first_failure"]
 
 
 @dataclass(frozen=True)
-class Broken:
-    """A step that broke.
+class FailedStep:
+    """A step whose loss or weights are not finite, or that loss scaling skipped.
 
     Attributes:
-        number: Its number, from 1.
-        step: What it was run on, and with.
-        observation: What went through each layer when it was run again.
-        origin: Where the first value that is not finite arose; None where that run did not break.
+        number: The number of the step, from 1.
+        step: Its batch and the state before it.
+        observation: Statistics of all layers when the step was run again.
+        origin: Where the first non-finite value arose; None where the repeated run was finite.
     """
 
     number: int
@@ -26,18 +26,8 @@ class Broken:
     origin: Blame | None
 
 
-def find_break(capture: Capture, observer: Observer, *, trained: int, after: int = 0) -> Broken | None:
-    """Run the steps that were kept again, and look at the first in which something broke, or that was skipped.
-
-    Args:
-        capture: What kept them.
-        observer: What looks at layers.
-        trained: Batches trained so far, the last one that was kept included.
-        after: Steps up to this one are not asked for.
-
-    Returns:
-        The step; None if none of them broke.
-    """
+def first_failure(capture: Capture, observer: Observer, *, trained: int, after: int = 0) -> FailedStep | None:
+    """Replay the recorded steps after step ``after`` and return the first that failed; ``trained`` counts all steps so far."""
     first = trained - len(capture.batches) + 1
     for number, step in enumerate(capture.replay(), start=first):
         skipped = step.scale is not None and not step.updated
@@ -45,6 +35,6 @@ def find_break(capture: Capture, observer: Observer, *, trained: int, after: int
             observation = observer.observe(step.batch, step.values, step.scale or 1.0)
             origin = blame(observation)
             if origin is None and step.is_finite:
-                continue  # not skipped: its update changed nothing, as with a learning rate of 0
-            return Broken(number, step, observation, origin)
+                continue  # Not skipped: its update changed nothing, as with a learning rate of 0.
+            return FailedStep(number, step, observation, origin)
     return None

@@ -1,23 +1,20 @@
-"""Caller: whether a fit that has begun is still running."""
+"""FitFrame: whether a fit that has begun is still running."""
 
 import sys
 import threading
 from types import FrameType
 
-__all__ = ["Caller"]
+__all__ = ["FitFrame"]
 
 
-class Caller:
-    """The ``fit`` that calls a callback, told by the frame that it runs in.
+class FitFrame:
+    """The stack frame of a running ``fit``, ``depth`` frames above the caller of the constructor.
 
-    A fit that was interrupted tells nobody that it is over. Its frame does: it is no longer on the
-    stack of its thread. The frame itself is not kept, because it holds the training data.
-
-    Args:
-        depth: Frames between the maker of this object and the fit.
+    Keras calls no hook when a fit is interrupted, but its frame leaves the stack of its thread. Only the frame's
+    identity is stored: a reference to the frame would keep the training data alive.
 
     Example:
-        >>> Caller(0).is_running()
+        >>> FitFrame(0).is_running()
         True
     """
 
@@ -28,18 +25,14 @@ class Caller:
         self.thread = threading.get_ident()
         self._frame, self._code = id(frame), frame.f_code
 
-    def is_running(self, beside: "Caller | None" = None) -> bool:
-        """Tell whether the fit has not ended.
+    def is_running(self, newer: "FitFrame | None" = None) -> bool:
+        """Return whether the fit is still on the stack of its thread.
 
-        Args:
-            beside: A fit that began later and is known to run: a frame at the same place as one that
-                is gone is its own.
-
-        Returns:
-            Whether it is on the stack of its thread.
+        A frame at the address of ``newer``, a fit that began later and is known to run, is not counted: Python reuses
+        the addresses of frames.
         """
         frame: FrameType | None = sys._current_frames().get(self.thread)
-        skipped = None if beside is None else beside._frame
+        skipped = None if newer is None else newer._frame
         while frame is not None:
             if id(frame) == self._frame != skipped and frame.f_code is self._code:
                 return True

@@ -1,4 +1,4 @@
-"""Journal: rows written while they are measured, so that a killed run leaves a result."""
+"""Journal: rows written to a file as they are measured, so that a killed run leaves a result."""
 
 import os
 import time
@@ -10,19 +10,14 @@ from keras_precision.core.result import Measurement, Result
 
 __all__ = ["Journal"]
 
-_ROWS, _SECONDS = 64, 1.0
+_BUFFERED_ROWS, _BUFFERED_SECONDS = 64, 1.0
 
 
 class Journal:
-    """Appends rows to a file that ``Result.load`` reads, however the process ends.
+    """Appends rows to a new file that ``Result.load`` reads, however the process ends.
 
-    At most 64 rows, or those of one second, are held back. What was handed to the operating system
-    survives the end of the process (not that of the machine: nothing is forced to the disk until
-    the result is saved).
-
-    Args:
-        path: The file; it is begun anew.
-        result: Name, environment and plan of the run.
+    At most 64 rows, or those of one second, are buffered. Rows passed to the operating system survive the end of the
+    process, but not a crash of the machine: nothing is synced to disk until the result is saved.
 
     Raises:
         OSError: The file cannot be written.
@@ -37,47 +32,39 @@ class Journal:
 
     def __init__(self, path: str | os.PathLike[str], result: Result) -> None:
         self.path = Path(path)
-        self._held: list[str] = []
-        self._followed: dict[int, int] = {}  # rows taken from each probe
-        self._wrote = time.monotonic()
+        self._buffer: list[str] = []
+        self._rows_read: dict[int, int] = {}  # number of rows read so far, by the id of the probe
+        self._last_flush = time.monotonic()
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
         os.write(self._file, result.log_header().encode())
 
     @property
     def due(self) -> bool:
-        """Whether rows have waited long enough to be asked for."""
-        return time.monotonic() - self._wrote >= _SECONDS
+        """Whether the last flush is at least one second ago."""
+        return time.monotonic() - self._last_flush >= _BUFFERED_SECONDS
 
     def add(self, rows: Iterable[Measurement]) -> None:
-        """Add rows; they are written when enough have come, or the last writing was long ago.
-
-        Args:
-            rows: The rows.
-        """
-        self._held += [row.log_line() for row in rows]
-        if len(self._held) >= _ROWS or self.due:
+        """Buffer rows, and write the buffer when it is full or due."""
+        self._buffer += [row.log_line() for row in rows]
+        if len(self._buffer) >= _BUFFERED_ROWS or self.due:
             self.flush()
 
-    def follow(self, probe: Probe) -> None:
-        """Add the rows that a probe made since it was followed last.
-
-        Args:
-            probe: The probe.
-        """
-        taken = self._followed.get(id(probe), 0)
-        rows = list(probe.rows(taken))
-        self._followed[id(probe)] = taken + len(rows)
+    def add_from(self, probe: Probe) -> None:
+        """Add the rows that a probe has produced since the last call."""
+        start = self._rows_read.get(id(probe), 0)
+        rows = list(probe.rows(start))
+        self._rows_read[id(probe)] = start + len(rows)
         self.add(rows)
 
     def flush(self) -> None:
-        """Write what is held back, in one call: a line is never torn by another writer."""
-        if self._held:
-            os.write(self._file, "".join(self._held).encode())
-            self._held.clear()
-        self._wrote = time.monotonic()
+        """Write the buffer in one call, so that no other writer can split a line."""
+        if self._buffer:
+            os.write(self._file, "".join(self._buffer).encode())
+            self._buffer.clear()
+        self._last_flush = time.monotonic()
 
     def close(self) -> None:
-        """Write the rest, and let go of the file."""
+        """Write the buffer and close the file."""
         if self._file >= 0:
             self.flush()
             os.close(self._file)

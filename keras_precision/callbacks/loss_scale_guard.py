@@ -1,4 +1,4 @@
-"""LossScaleGuard: keeps the loss scale of a compiled model within bounds, and ends a training that it cannot save."""
+"""LossScaleGuard: keeps the loss scale of a compiled model within bounds, and stops a training that cannot recover."""
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.training.callback import Callback, Logs
@@ -13,21 +13,20 @@ class LossScaleGuard(Callback):
 
     Before the first step is traced, Keras's LossScaleOptimizer is replaced by
     ``kp.LossScaleOptimizer`` around the same inner optimizer, with the same state; it stays there
-    after the fit. tf_keras has a floor of its own, which is 1. A model without loss scaling is left
-    alone.
+    after the fit. tf_keras has its own lower bound, which is 1. A model without loss scaling is not changed.
 
-    When every step of the last ``patience`` was skipped with the scale at its floor, no scale helps:
-    the guard raises, before more time is lost.
+    When all of the last ``patience`` steps were skipped with the scale at its lower bound, no scale helps:
+    the guard raises an error, before more time is lost.
 
     Args:
-        min_scale: The floor.
-        max_scale: The ceiling.
-        patience: Steps skipped in a row at the floor after which the training is ended.
-        check_every: Batches between two looks; each look waits for the device.
+        min_scale: Lower bound of the loss scale.
+        max_scale: Upper bound of the loss scale.
+        patience: Number of consecutive skipped steps at the lower bound after which the training is stopped.
+        check_every: Number of batches between two checks; a check synchronizes with the device.
 
     Raises:
         InputError: A bound or a count is out of range.
-        LossScaleCollapse: In ``fit``, when the patience is over.
+        LossScaleCollapse: In ``fit``, after ``patience`` skipped steps at the lower bound.
 
     Example:
         >>> history = model.compile("adam", "sparse_categorical_crossentropy")
@@ -57,7 +56,7 @@ class LossScaleGuard(Callback):
         self._was_at_floor = False
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Put the bounds in, and start to count."""
+        """Set the bounds, and start counting skipped steps."""
         self._start()
         adapter = adapter_of(self.model)
         adapter.bound_loss_scale(self.model, self.min_scale, self.max_scale)
@@ -65,33 +64,35 @@ class LossScaleGuard(Callback):
         self._scaling.begin()
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Note where a step begins: it may hold several batches."""
+        """Record the first batch of the step: under ``steps_per_execution``, a step runs several."""
         self._first_in_step = batch
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Look every ``check_every`` batches."""
+        """Check the loss scale every ``check_every`` batches."""
         self._batches += max(1, batch - self._first_in_step + 1)
         if self._batches - self._checked >= self.check_every:
             self._check()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Look at the end of an epoch, too."""
+        """Check the loss scale at the end of the epoch, too."""
         self._check()
 
     def _check(self) -> None:
         scale, skipped = self._scaling.scale(), self._scaling.skipped(self._batches)
         if scale is None or skipped is None:
             return
-        steps, lost = self._batches - self._checked, skipped - self._skipped
+        steps, newly_skipped = self._batches - self._checked, skipped - self._skipped
         self._checked, self._skipped = self._batches, skipped
         at_floor = scale <= self.min_scale
-        # At the floor at both looks, and every step between them skipped.
-        self._in_a_row = self._in_a_row + lost if at_floor and self._was_at_floor and lost == steps else 0
+        # At the lower bound in both checks, and every step in between skipped.
+        self._in_a_row = (
+            self._in_a_row + newly_skipped if at_floor and self._was_at_floor and newly_skipped == steps else 0
+        )
         self._was_at_floor = at_floor
         if self._in_a_row >= self.patience:
             raise LossScaleCollapse(
                 f"Expected a step without overflow at the smallest loss scale. Received: {self._in_a_row} skipped steps in a "
                 f"row at a scale of {scale:g}, up to batch {self._batches} of this fit; {skipped} steps were skipped in all. "
-                "No scale helps: the forward pass overflows, or the data hold NaN. Check the inputs, lower the learning "
+                "No scale helps: the forward pass overflows, or the data contain NaN. Check the inputs, lower the learning "
                 "rate, or keep the layer that overflows in float32."
             )

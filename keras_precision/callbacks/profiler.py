@@ -1,4 +1,4 @@
-"""PrecisionProfiler: what a precision does to a training run, watched from ``fit``."""
+"""PrecisionProfiler: speed, memory and numerics of a training run, recorded from ``fit``."""
 
 import contextlib
 import copy
@@ -10,14 +10,14 @@ from typing import Any, Literal, Self
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.training.callback import Callback, Logs
-from keras_precision.callbacks.fit_frame import Caller
+from keras_precision.callbacks.fit_frame import FitFrame
 from keras_precision.callbacks.probes.loss_scale import LossScaleProbe
 from keras_precision.callbacks.probes.memory import MemoryProbe
 from keras_precision.callbacks.probes.numerics import NumericsProbe
-from keras_precision.callbacks.probes.probe import Probe, Step
+from keras_precision.callbacks.probes.probe import LoopStep, Probe
 from keras_precision.callbacks.probes.step_time import StepTimeProbe
 from keras_precision.callbacks.recording import Recording, Subject
-from keras_precision.callbacks.summary_notes import remarks
+from keras_precision.callbacks.summary_notes import summary_notes
 from keras_precision.core.errors import InputError, NotMeasuredError, PrecisionWarning
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import check_destination
@@ -29,40 +29,41 @@ from keras_precision.report.text import show, summary
 __all__ = ["PrecisionProfiler"]
 
 _BUSY = (
-    "PrecisionProfiler: expected one fit at a time. Received: a fit that began while this profiler watched another; it is "
-    "not recorded. Use a profiler for each fit."
+    "PrecisionProfiler: expected one fit at a time. Received: a fit that began while this profiler recorded another; it is "
+    "not recorded. Use a separate profiler for every fit."
 )
-_CLAIM = threading.Lock()  # of all profilers: it is held for a moment, and a lock of one's own cannot be pickled
+# Shared by all profilers: it is locked only for a moment, and a profiler with a lock as attribute could not be pickled.
+_BEGIN_LOCK = threading.Lock()
 
 
 class PrecisionProfiler(Callback):
-    """Watches step time, throughput, memory, loss scale and skipped steps of a ``fit``.
+    """Records step time, throughput, memory, loss scale and skipped steps of a ``fit``.
 
     Works in ``fit`` of Keras 3 (TensorFlow, JAX, PyTorch) and of tf_keras, together with any other
-    callbacks, again and again. It changes neither weights nor random state, and an error of its own
-    never ends the training.
+    callbacks, and can be reused. It changes neither weights nor random state, and an error of its own
+    never stops the training.
 
-    With ``log_metrics=True``, these keys land in the epoch's ``logs``, so that History, CSVLogger,
-    TensorBoard and the callbacks of MLflow and W&B record them. The profiler must then stand before
+    With ``log_metrics=True``, these keys are added to the epoch's ``logs``, so that History, CSVLogger,
+    TensorBoard and the callbacks of MLflow and W&B record them. The profiler must then precede
     those callbacks in the list.
 
     | key | meaning |
     | :-- | :-- |
-    | ``step_time_ms`` | median time of one training step in ms, warm-up left out |
-    | ``samples_per_second`` | samples trained in a second of these steps |
+    | ``step_time_ms`` | median time of one training step in ms, without warm-up |
+    | ``samples_per_second`` | samples trained per second in these steps |
     | ``peak_memory_mb`` | peak memory in 10^6 bytes since the fit began; the result names the source |
-    | ``loss_scale`` | scale of the LossScaleOptimizer; absent where there is none |
+    | ``loss_scale`` | scale of the LossScaleOptimizer; absent if there is none |
     | ``skipped_steps`` | steps since the fit began whose update was not applied |
 
     Args:
-        name: What tables call the run; the precision that most layers have, where None.
-        probes: What to watch; step time, memory and loss scale where None.
+        name: Name of the run in tables; None for the precision that most layers have.
+        probes: What to measure; None for step time, memory and loss scale.
         log_metrics: Whether to add the keys above to the epoch's logs.
-        layer_stats_every: Adds ``kp.NumericsProbe(layer_stats_every)``: it tells which layer makes the first value that
-            is not finite, and, every so many steps, what goes through each layer. None for neither.
-        path: Where the result goes, as JSON. While the run lasts, rows are appended to it, so that a
-            run that is killed leaves a readable result: at most 64 rows or one second are lost.
-        verbose: 1 prints one summary at the end, 0 prints nothing, ``"auto"`` does as ``fit`` was told.
+        layer_stats_every: Adds ``kp.NumericsProbe(layer_stats_every)``, which finds the layer where the first non-finite
+            value arises, and measures every layer at this interval of steps. None adds no such probe.
+        path: JSON file for the result. Rows are appended to it during the run, so that a killed run leaves
+            a readable result: at most 64 rows or one second are lost.
+        verbose: 1 prints one summary at the end, 0 prints nothing, ``"auto"`` follows ``verbose`` of ``fit``.
 
     Raises:
         InputError: An argument is of the wrong type.
@@ -102,12 +103,12 @@ class PrecisionProfiler(Callback):
         self.probes = (*_checked(probes), *numerics)
         self._result: Result | None = None
         self._recording: Recording | None = None
-        self._others: list[Caller] = []  # fits that began while one was recorded
-        self._given: dict[tuple[int, str], Any] = {}  # model and params by thread: fits may begin side by side
+        self._unrecorded: list[FitFrame] = []  # fits that began while another was recorded
+        self._arguments: dict[tuple[int, str], Any] = {}  # model and params by thread: fits may begin at the same time
 
     @property
     def result(self) -> Result:
-        """What was measured in the last ``fit``.
+        """The measurements of the last ``fit``.
 
         Raises:
             NotMeasuredError: No ``fit`` with this profiler has ended yet.
@@ -120,7 +121,7 @@ class PrecisionProfiler(Callback):
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with the last ``fit``, the worst first; empty where all is well.
+        """Problems of the last ``fit``, the most severe first; empty if there are none.
 
         Raises:
             NotMeasuredError: No ``fit`` with this profiler has ended yet.
@@ -128,31 +129,31 @@ class PrecisionProfiler(Callback):
         return in_order((*training_findings(self.result), *judge(self.result, LAYER_RULES)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy settings and the last result, without the model: KerasTuner copies callbacks for each trial."""
+        """Copy settings and the last result, without the model: KerasTuner copies callbacks for every trial."""
         probes = [copy.copy(probe) for probe in self.probes]
         for probe in probes:
-            probe.end()  # of a fit that is running, or was interrupted
-        twin = type(self)(self.name, probes, log_metrics=self.log_metrics, path=self.path, verbose=self.verbose)
-        twin.layer_stats_every = self.layer_stats_every  # its probe is among the others
-        twin._result = self._result
-        return twin
+            probe.end()  # It may belong to a fit that is running, or was interrupted.
+        duplicate = type(self)(self.name, probes, log_metrics=self.log_metrics, path=self.path, verbose=self.verbose)
+        duplicate.layer_stats_every = self.layer_stats_every  # Its probe is already in the list.
+        duplicate._result = self._result
+        return duplicate
 
     @contextlib.contextmanager
     def watch(self, model: Any, optimizer: Any = None) -> Iterator[Self]:
-        """Watch a training loop of the user's own; each step of it goes into ``step``.
+        """Record a custom training loop, whose steps run inside ``step``.
 
         Args:
             model: The model that is trained.
             optimizer: The Keras optimizer that trains it; None for the one that it was compiled with.
-                Skipped steps are known where each step makes one update of this very object; a JAX
-                loop keeps its state elsewhere, and they are unknown.
+                Skipped steps are counted if every step updates this optimizer object once; a JAX
+                loop stores the state elsewhere, so that they are unknown.
 
         Yields:
-            The profiler; its result is there when the block ends.
+            The profiler; its result is complete when the block ends.
 
         Raises:
-            InputError: The profiler is watching already.
-            ModelError: ``model`` is no Keras model.
+            InputError: The profiler is already recording.
+            ModelError: ``model`` is not a Keras model.
 
         Example:
             >>> import keras
@@ -165,12 +166,16 @@ class PrecisionProfiler(Callback):
             64
         """
         if self._recording is not None and self._recording.subject.own_loop:
-            raise InputError("Expected one loop at a time. Received: watch inside watch. Use a profiler for each loop.")
+            raise InputError(
+                "Expected one loop at a time. Received: watch inside watch. Use a separate profiler for every loop."
+            )
         adapter_of(model)
         subject = Subject(model, {}, optimizer or getattr(model, "optimizer", None), own_loop=True)
         recording = self._begin(subject, None)
         if recording is None:
-            raise InputError("Expected one fit or loop at a time. Received: watch inside fit. Use a profiler for each.")
+            raise InputError(
+                "Expected one fit or loop at a time. Received: watch inside fit. Use a separate profiler for both."
+            )
         recording.epoch_begin(0)
         try:
             yield self
@@ -179,25 +184,25 @@ class PrecisionProfiler(Callback):
             self._end(recording)
 
     @contextlib.contextmanager
-    def step(self, batch_size: int) -> Iterator[Step]:
-        """Time one step of a loop that ``watch`` watches.
+    def step(self, batch_size: int) -> Iterator[LoopStep]:
+        """Time one step of a custom training loop inside ``watch``.
 
         Args:
-            batch_size: Samples in the batch.
+            batch_size: Number of samples in the batch.
 
         Yields:
-            A step: what is assigned to its ``outputs`` is waited for before the clock stops, so that
-            work which the device does by itself (JAX, accelerators) is counted.
+            A step: the clock stops when the tensors assigned to its ``outputs`` are computed, so that
+            asynchronous work of the device (JAX, accelerators) is included.
 
         Raises:
-            InputError: There is no ``watch`` around it, or ``batch_size`` is not positive.
+            InputError: It is not called inside ``watch``, or ``batch_size`` is not positive.
         """
         recording = self._recording
         if recording is None or recording.samples is None:
             raise InputError("Expected step inside 'with profiler.watch(model, optimizer):'. Received: step alone.")
         if batch_size < 1:
             raise InputError(f"Expected batch_size >= 1. Received: {batch_size}.")
-        step = Step()
+        step = LoopStep()
         recording.step_begin(recording.steps)
         yield step
         if step.outputs is not None:
@@ -206,77 +211,79 @@ class PrecisionProfiler(Callback):
         recording.step_end(recording.steps, None)
 
     def set_params(self, params: Mapping[str, Any]) -> None:
-        """Take verbose, epochs and steps from ``fit``."""
+        """Receive verbose, epochs and steps from ``fit``."""
         super().set_params(params)
-        self._given[threading.get_ident(), "params"] = params
+        self._arguments[threading.get_ident(), "params"] = params
 
     def set_model(self, model: Any) -> None:
-        """Take the model from ``fit``."""
+        """Receive the model from ``fit``."""
         super().set_model(model)
-        self._given[threading.get_ident(), "model"] = model
+        self._arguments[threading.get_ident(), "model"] = model
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Start to watch; another fit, while one is watched, is left alone."""
-        caller, thread = Caller(2), threading.get_ident()
-        model = self._given.pop((thread, "model"), self.model)
-        params = self._given.pop((thread, "params"), self.params)
-        if self._begin(Subject(model, params, caller=caller), caller) is None:
+        """Start recording; a fit that begins while another is recorded is ignored, with a warning."""
+        frame, thread = FitFrame(2), threading.get_ident()
+        model = self._arguments.pop((thread, "model"), self.model)
+        params = self._arguments.pop((thread, "params"), self.params)
+        if self._begin(Subject(model, params, fit_frame=frame), frame) is None:
             warnings.warn(_BUSY, PrecisionWarning, stacklevel=2)
 
-    def _begin(self, subject: Subject, caller: Caller | None) -> Recording | None:
-        """Begin a recording; where another is going on, note who asked, and return None."""
-        with _CLAIM:  # a fit that begins at the same moment in another thread must see this one
+    def _begin(self, subject: Subject, frame: FitFrame | None) -> Recording | None:
+        """Begin a recording, or return None during another one."""
+        with _BEGIN_LOCK:  # Another thread may begin a fit at the same moment.
             current = self._recording
-            if current is not None and (current.subject.caller is None or current.subject.caller.is_running(caller)):
-                self._others += [caller] if caller else []
+            if current is not None and (
+                current.subject.fit_frame is None or current.subject.fit_frame.is_running(frame)
+            ):
+                self._unrecorded += [frame] if frame else []
                 return None
-            self._others.clear()
+            self._unrecorded.clear()
             self._recording = recording = Recording(subject, self.name, self.path)
         if current is not None:
-            current.close()  # it was interrupted
+            current.close()  # Its fit was interrupted.
         self._result = None
         recording.begin(self.probes)
         return recording
 
-    def _mine(self) -> Recording | None:
-        """The recording that a hook is for; None where it comes from a fit that is not recorded."""
-        return self._told_apart() if self._others else self._recording
+    def _current_recording(self) -> Recording | None:
+        """Return the recording of the fit that called a hook; None if that fit is not recorded."""
+        return self._recording_of_this_thread() if self._unrecorded else self._recording
 
-    def _told_apart(self) -> Recording | None:
+    def _recording_of_this_thread(self) -> Recording | None:
         recording, thread = self._recording, threading.get_ident()
-        self._others = [other for other in self._others if other.is_running()]
-        caller = None if recording is None else recording.subject.caller
-        elsewhere = caller is not None and caller.thread != thread
-        inside = any(other.thread == thread for other in self._others)
-        return None if elsewhere or inside else recording
+        self._unrecorded = [frame for frame in self._unrecorded if frame.is_running()]
+        frame = None if recording is None else recording.subject.fit_frame
+        in_other_thread = frame is not None and frame.thread != thread
+        in_nested_fit = any(other.thread == thread for other in self._unrecorded)
+        return None if in_other_thread or in_nested_fit else recording
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Note which epoch it is."""
-        recording = self._mine()
+        """Record the number of the epoch."""
+        recording = self._current_recording()
         if recording is not None:
             recording.epoch_begin(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Let the probes see a step begin."""
-        recording = self._mine()
+        """Call the probes before a step."""
+        recording = self._current_recording()
         if recording is not None:
             recording.step_begin(batch)
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Let the probes see a step end."""
-        recording = self._mine()
+        """Call the probes after a step."""
+        recording = self._current_recording()
         if recording is not None:
             recording.step_end(batch, logs)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """End the epoch before its validation resets the model's metrics."""
-        recording = self._mine()
+        recording = self._current_recording()
         if recording is not None:
             recording.end_epoch()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """End the epoch, note its metrics, and add our own to the logs."""
-        recording = self._mine()
+        """End the epoch, record its metrics, and add those of the probes to the logs."""
+        recording = self._current_recording()
         if recording is not None:
             recording.end_epoch()
             recording.epoch_metrics(epoch, logs)
@@ -284,8 +291,8 @@ class PrecisionProfiler(Callback):
                 recording.add_metrics(logs)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        """Make the result, and print the summary."""
-        recording = self._mine()
+        """Build the result, and print the summary."""
+        recording = self._current_recording()
         if recording is not None:
             self._end(recording)
 
@@ -295,17 +302,17 @@ class PrecisionProfiler(Callback):
         verbose = recording.subject.params.get("verbose", 1) if self.verbose == "auto" else self.verbose
         if verbose:
             with recording.guarded("the summary could not be printed"):
-                show("\n".join([summary(self._result, self.findings), *remarks(self._result)]))
+                show("\n".join([summary(self._result, self.findings), *summary_notes(self._result)]))
 
 
 def _checked(probes: Probe | Sequence[Probe] | None) -> tuple[Probe, ...]:
-    """The probes of a profiler: the default ones where none are given."""
+    """Return the probes as a tuple; the default ones for None."""
     if probes is None:
         return StepTimeProbe(), MemoryProbe(), LossScaleProbe()
     if not isinstance(probes, Probe | Iterable):
         raise InputError(f"Expected probes to be instances of kp.Probe. Received: {probes!r}.")
-    given = (probes,) if isinstance(probes, Probe) else tuple(probes)
-    for probe in given:
+    probes = (probes,) if isinstance(probes, Probe) else tuple(probes)
+    for probe in probes:
         if not isinstance(probe, Probe):
             raise InputError(f"Expected probes to be instances of kp.Probe. Received: {probe!r}.")
-    return given
+    return probes

@@ -1,1 +1,1 @@
-"""A model looked at, then judged."""
+"""Findings about models: from one observed training step, or from the graph alone."""

@@ -1,4 +1,4 @@
-"""lint: what a model's graph says, without data."""
+"""lint: findings from the graph of a model, without data."""
 
 from typing import Any
 
@@ -13,21 +13,22 @@ __all__ = ["lint"]
 
 
 def lint(model: Any) -> tuple[Finding, ...]:
-    """Find what goes wrong in low precision by reading a model's graph, without data.
+    """Find numerical problems of low precision in the graph of a model, without data.
 
-    It sees what statistics on the outputs of layers cannot: sums accumulated in half precision, softmax or exp without
-    the maximum subtracted, ``log(softmax)``, a variance as a difference of squares, an epsilon that is 0 in float16, casts
-    back and forth, constants beyond float16. A model in float32 gets the same as ``info``: they would matter there.
+    It detects what statistics on the outputs of layers cannot show: sums accumulated in half precision, softmax or exp
+    without the maximum subtracted, ``log(softmax)``, a variance as a difference of squares, an epsilon that is 0 in
+    float16, redundant casts to 16 bits and back, constants beyond the range of float16. For a model in float32, the
+    findings have severity ``info``: they would matter in float16.
 
     Args:
         model: A built functional or sequential model of Keras 3 or tf_keras. It is traced as for training, as a jaxpr,
-            a TensorFlow graph, or the operations that PyTorch dispatches; nothing of it is changed.
+            a TensorFlow graph, or the operations that PyTorch dispatches; the model is not changed.
 
     Returns:
-        The findings, the worst first; each names the layer, and the line where it is of the user's own code.
+        The findings, the most severe first, with the layer, and the source line if it is user code.
 
     Raises:
-        ModelError: The model is subclassed, not built, or no Keras model.
+        ModelError: The model is subclassed, not built, or not a Keras model.
 
     Example:
         >>> import keras

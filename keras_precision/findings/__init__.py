@@ -1,1 +1,1 @@
-"""What is concluded from results: a new finding is a function in one of these files."""
+"""Rules that derive findings from results, graphs and layers."""

@@ -1,4 +1,4 @@
-"""Finding: what a rule concludes from results; a rule is one small pure function."""
+"""Finding: a problem that a rule has detected; a rule is a pure function from a result to findings."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ _ORDER = {"error": 0, "warning": 1, "info": 2}
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule concludes.
+    """A problem that a rule has detected.
 
     Attributes:
-        code: A short name that stays the same from version to version.
-        severity: ``"error"`` (the run is worthless), ``"warning"`` (it is at risk) or ``"info"``.
-        subject: What it is about: a run, a layer.
-        message: What was seen, with the numbers, and why it matters.
-        advice: What to do, as code.
+        code: A short name that is stable between versions.
+        severity: ``"error"`` (the run is unusable), ``"warning"`` (it is at risk) or ``"info"``.
+        subject: The name of the run, the layer or the group of samples.
+        message: What was observed, with numbers, and why it matters.
+        advice: The remedy, as code.
     """
 
     code: str
@@ -32,29 +32,14 @@ class Finding:
 
 
 Rule = Callable[[Result], Iterator[Finding]]
-"""One thing that can be wrong: a function from a result to findings."""
+"""A function that detects one kind of problem in a result."""
 
 
 def judge(result: Result, rules: Iterable[Rule]) -> tuple[Finding, ...]:
-    """Apply rules to a result.
-
-    Args:
-        result: The result.
-        rules: Functions from a result to findings.
-
-    Returns:
-        The findings, ordered by severity.
-    """
+    """Apply rules to a result, and return the findings by severity."""
     return in_order(finding for rule in rules for finding in rule(result))
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return findings ordered by severity, the worst first.
-
-    Args:
-        findings: The findings.
-
-    Returns:
-        The same, those of one severity as they were.
-    """
+    """Return findings sorted by severity, the most severe first; the sort is stable."""
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))

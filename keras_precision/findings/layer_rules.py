@@ -1,4 +1,4 @@
-"""What the figures of layers say: where values broke, what float16 would lose, what training does to them."""
+"""Rules for statistics of layers: the origin of non-finite values, overflow, underflow and dead units."""
 
 import math
 from collections.abc import Iterator
@@ -9,32 +9,32 @@ from keras_precision.findings.finding import Finding, Rule, Severity
 
 __all__ = ["LAYER_RULES"]
 
-_FLOAT16_LARGEST = 65504.0
-_FLOAT16_NORMAL = 2.0**-14  # smaller numbers lose bits, and vanish in the end
-# Of the gradients that are not 0, a tenth that vanishes is felt in training; below that, weights still follow.
-_FELT = 0.1
-# A layer of which all but one in a hundred outputs are 0, on a whole batch, passes almost nothing on.
+_FLOAT16_MAX = 65504.0
+_FLOAT16_MIN_NORMAL = 2.0**-14  # smaller numbers lose bits, down to 2**-24
+# If a tenth of the nonzero gradients becomes 0, training suffers; with less, the weights still learn.
+_MIN_UNDERFLOW = 0.1
+# A layer with 99 % zeros in its outputs for a whole batch passes on almost no signal.
 _DEAD = 0.99
 
 
 def _origin(result: Result) -> Iterator[Finding]:
-    """Where the first value that is not finite arose."""
+    """The origin of the first non-finite value."""
     for row in result.select("first_non_finite"):
         facts = {
-            each.metric: each.value
-            for each in result
-            if each.step == row.step and each.subject == row.subject and each.metric.startswith("first_non_finite_")
+            fact.metric: fact.value
+            for fact in result
+            if fact.step == row.step and fact.subject == row.subject and fact.metric.startswith("first_non_finite_")
         }
         phase, layer = str(row.value), facts.get("first_non_finite_layer")
         if phase == "not found again":
             continue
-        harmless = facts.get("first_non_finite_loss") == "finite" and _scales(result)
+        harmless = facts.get("first_non_finite_loss") == "finite" and _has_loss_scaling(result)
         where = f"in step {row.step}" if row.step is not None else "in this step"
         low, high = facts.get("first_non_finite_from"), facts.get("first_non_finite_to")
-        went_in = f" What went in lay between {_number(low)} and {_number(high)}." if low is not None else ""
+        input_range = f" Input range: [{_number(low)}, {_number(high)}]." if low is not None else ""
         severity: Severity = "info" if harmless else "error"
         why = (
-            "The step was skipped, and its loss was finite: this is how dynamic loss scaling finds its scale."
+            "The step was skipped, and its loss was finite: this is how dynamic loss scaling adjusts its scale."
             if harmless
             else _WHY.get(phase.partition(",")[0], "")
         )
@@ -42,16 +42,16 @@ def _origin(result: Result) -> Iterator[Finding]:
             code="non-finite" if not harmless else "non-finite-harmless",
             severity=severity,
             subject=row.subject,
-            message=f"The first value that is not finite arose {where} {_place(phase, row.subject, layer)}.{went_in} {why}".rstrip(),
+            message=f"The first non-finite value arose {where} {_place(phase, row.subject, layer)}.{input_range} {why}".rstrip(),
             advice=_remedy(phase, row.subject),
         )
 
 
 _WHY = {
-    "data": "The batch itself holds NaN or infinity: no precision helps.",
+    "data": "The batch itself contains NaN or infinity: no precision helps.",
     "weights": "The weights were not finite before the step.",
-    "forward": "Everything behind it is NaN or infinite, too, and so is the loss.",
-    "loss": "Every layer put out finite values: the loss function made it.",
+    "forward": "Everything after it is NaN or infinite, too, and so is the loss.",
+    "loss": "The outputs of all layers were finite: the loss function produced it.",
     "backward": "The forward pass was finite; the gradients were not.",
 }
 
@@ -75,21 +75,21 @@ def _remedy(phase: str, subject: str) -> str:
     if phase == "weights":
         return "keras.callbacks.BackupAndRestore, or kp.PrecisionScheduler({}, on_instability='raise_precision')"
     if subject == "loss" or phase == "loss":
-        return "Keep the last layer in float32 and the loss from logits: Dense(n, dtype='float32'), from_logits=True"
+        return "Use float32 in the last layer, and compute the loss from logits: Dense(n, dtype='float32'), from_logits=True"
     return f"plan = kp.PrecisionPlan.training('mixed_float16', layers={{'{subject}': 'float32'}}); kp.apply_plan(model, plan)"
 
 
-def _scales(result: Result) -> bool:
+def _has_loss_scaling(result: Result) -> bool:
     return result.get("loss_scale") is not None or bool(result.get("skipped_steps"))
 
 
 def _overflow(result: Result) -> Iterator[Finding]:
-    """Activations beyond what float16 holds: there already, or if the layer were in float16."""
-    # Behind the first layer that is not finite, none is; where the origin was looked for, that is told already.
+    """Activations beyond the range of float16, in a float16 layer, or in one that could be in float16."""
+    # After the first non-finite layer, all are non-finite; if its origin is known, _origin reports it.
     rows = () if result.select("first_non_finite") else result.select("activation_non_finite")
-    broken = next((row.subject for row in rows if row.value), None)
-    for path, row in _widest(result, "activation_float16_overflow").items():
-        if _is_kept_high(result.plan, path):
+    first_non_finite = next((row.subject for row in rows if row.value), None)
+    for path, row in _largest(result, "activation_float16_overflow").items():
+        if _is_excluded(result.plan, path):
             continue
         in_half = _in_float16(result.plan, path)
         size = _size(result, path, "activation")
@@ -99,87 +99,87 @@ def _overflow(result: Result) -> Iterator[Finding]:
                 severity="error" if in_half else "warning",
                 subject=path,
                 message=(
-                    f"'{path}' puts out values up to {_number(size)}, and {_share(row.value)} of them are beyond the largest number "
-                    f"of float16, {_FLOAT16_LARGEST:.0f}: there, they {'are' if in_half else 'would be'} infinite."
+                    f"The outputs of '{path}' are values up to {_number(size)}; {_share(row.value)} of them exceed the largest number "
+                    f"of float16, {_FLOAT16_MAX:.0f}, and {'are' if in_half else 'would be'} infinite in float16."
                 ),
                 advice=f"kp.PrecisionPlan.training('mixed_float16', layers={{'{path}': 'float32'}}), or 'mixed_bfloat16' for all",
             )
-        elif in_half and path == broken:
+        elif in_half and path == first_non_finite:
             yield Finding(
                 code="float16-overflow",
                 severity="error",
                 subject=path,
-                message=f"'{path}' computes in float16, and {_share(_lost(result, path))} of what it puts out is NaN or infinite.",
+                message=f"'{path}' computes in float16, and {_share(_non_finite_share(result, path))} of its outputs are NaN or infinite.",
                 advice=f"kp.PrecisionPlan.training('mixed_float16', layers={{'{path}': 'float32'}})",
             )
 
 
-def _lost(result: Result, path: str) -> float:
+def _non_finite_share(result: Result, path: str) -> float:
     return max((float(row.value or 0) for row in result.select("activation_non_finite", path)), default=0.0)
 
 
 def _underflow(result: Result) -> Iterator[Finding]:
-    """Gradients that float16 flushes to 0, and the loss scale that would lift them."""
-    for path, row in _widest(result, "gradient_float16_underflow").items():
-        if _is_kept_high(result.plan, path):
+    """Gradients that float16 flushes to 0, and the loss scale that would preserve them."""
+    for path, row in _largest(result, "gradient_float16_underflow").items():
+        if _is_excluded(result.plan, path):
             continue
         share = float(row.value or 0)
         weights = max(
-            (float(each.value or 0) for each in result.select("weight_gradient_float16_underflow", path)), default=0.0
+            (float(row.value or 0) for row in result.select("weight_gradient_float16_underflow", path)), default=0.0
         )
         share = max(share, weights)
-        if share < _FELT:
+        if share < _MIN_UNDERFLOW:
             continue
         size = max(_size(result, path, "gradient"), _size(result, path, "weight_gradient"))
-        scale = 2.0 ** min(24, math.floor(math.log2(_FLOAT16_LARGEST / 4 / size))) if size > 0 else 2.0**24
-        left = max(
+        scale = 2.0 ** min(24, math.floor(math.log2(_FLOAT16_MAX / 4 / size))) if size > 0 else 2.0**24
+        remaining = max(
             (
-                float(each.value or 0)
-                for what in ("gradient", "weight_gradient")
-                for each in result.select(f"{what}_scaled_underflow", path)
+                float(row.value or 0)
+                for tensor in ("gradient", "weight_gradient")
+                for row in result.select(f"{tensor}_scaled_underflow", path)
             ),
             default=0.0,
         )
-        cured = left < _FELT
-        rest = f"with the loss scale of 2**15 that Keras starts with, {_share(left)} still do"
+        is_fixed = remaining < _MIN_UNDERFLOW
         yield Finding(
             code="gradient-underflow",
-            severity="info" if cured else "warning",
+            severity="info" if is_fixed else "warning",
             subject=path,
             message=(
-                f"{_share(share)} of the gradients at '{path}' are not 0 and become 0 in float16, where its weights stop learning; "
-                f"{rest}. They are at most {_number(size)}: a scale of {_number(scale)} lifts them as far as float16 goes."
+                f"{_share(share)} of the gradients at '{path}' are not 0 and become 0 in float16, where its weights stop learning; with "
+                f"Keras's initial loss scale of 2**15, {_share(remaining)} still do. They are at most {_number(size)}: a scale of "
+                f"{_number(scale)} makes use of float16's range."
             ),
             advice=(
                 f"model.compile(kp.LossScaleOptimizer(optimizer, initial_scale={_number(scale)}), ...)"
-                if cured or scale > 2.0**15
+                if is_fixed or scale > 2.0**15
                 else f"kp.PrecisionPlan.training('mixed_bfloat16'), or layers={{'{path}': 'float32'}}"
             ),
         )
 
 
 def _vanished(result: Result) -> Iterator[Finding]:
-    """Going back from the loss: the first layer in float16 whose gradients are all 0, behind ones too small for float16."""
-    behind, held = "", float(result.get("loss_scale") or 1.0)
-    for path, row in reversed(_widest(result, "gradient_zero").items()):
-        size = _size(result, behind, "gradient")
+    """The last float16 layer whose gradients are all 0, followed by a layer with gradients too small for float16."""
+    next_path, loss_scale = "", float(result.get("loss_scale") or 1.0)
+    for path, row in reversed(_largest(result, "gradient_zero").items()):
+        size = _size(result, next_path, "gradient")
         if float(row.value or 0) < 1:
-            behind = path
-        elif behind and 0 < size * held < _FLOAT16_NORMAL and _in_float16(result.plan, path):
-            scale = 2.0 ** min(24, math.floor(math.log2(_FLOAT16_LARGEST / 4 / size)))
-            cures = size * scale >= _FLOAT16_NORMAL
+            next_path = path
+        elif next_path and 0 < size * loss_scale < _FLOAT16_MIN_NORMAL and _in_float16(result.plan, path):
+            scale = 2.0 ** min(24, math.floor(math.log2(_FLOAT16_MAX / 4 / size)))
+            is_sufficient = size * scale >= _FLOAT16_MIN_NORMAL
             yield Finding(
                 code="gradient-vanished",
                 severity="warning",
                 subject=path,
                 message=(
-                    f"All gradients at '{path}' are 0 in float16: those that come back from '{behind}' are at most "
-                    f"{_number(size)}, and float16 holds nothing below 6e-8. Its weights do not learn."
+                    f"All gradients at '{path}' are 0 in float16: those from the next layer, '{next_path}', are at most "
+                    f"{_number(size)}, and the smallest positive number of float16 is 6e-8. Its weights do not learn."
                 ),
                 advice=(
                     f"model.compile(kp.LossScaleOptimizer(optimizer, initial_scale={_number(scale)}), ...)"
-                    if cures
-                    else "kp.PrecisionPlan.training('mixed_bfloat16'), or a loss that is not so small"
+                    if is_sufficient
+                    else "kp.PrecisionPlan.training('mixed_bfloat16'), or a loss function with larger values"
                 ),
             )
             return
@@ -188,35 +188,36 @@ def _vanished(result: Result) -> Iterator[Finding]:
 
 
 def _dead(result: Result) -> Iterator[Finding]:
-    """Units that put out 0 for the whole batch."""
-    for path, row in _widest(result, "activation_zero").items():
+    """Layers whose outputs are 0 for the whole batch."""
+    for path, row in _largest(result, "activation_zero").items():
         share = float(row.value or 0)
         if share >= _DEAD:
             yield Finding(
                 code="dead-units",
                 severity="warning",
                 subject=path,
-                message=f"{_share(share)} of what '{path}' puts out is 0: almost nothing passes, forward or backward.",
+                message=f"{_share(share)} of the outputs of '{path}' are 0: almost no signal passes, forward or backward.",
                 advice="A lower learning rate, another initializer, or keras.layers.LeakyReLU",
             )
 
 
-def _widest(result: Result, metric: str) -> dict[str, Measurement]:
-    """For each layer, the row with the largest value of a metric."""
-    found: dict[str, Measurement] = {}
+def _largest(result: Result, metric: str) -> dict[str, Measurement]:
+    """Return the row with the largest value of a metric by layer."""
+    largest: dict[str, Measurement] = {}
     for row in result.select(metric):
         if row.value is not None and (
-            row.subject not in found or float(row.value) > float(found[row.subject].value or 0)
+            row.subject not in largest or float(row.value) > float(largest[row.subject].value or 0)
         ):
-            found[row.subject] = row
-    return found
+            largest[row.subject] = row
+    return largest
 
 
-def _size(result: Result, path: str, what: str) -> float:
+def _size(result: Result, path: str, tensor: str) -> float:
+    """Return the largest absolute value of a layer's ``activation``, ``gradient`` or ``weight_gradient``."""
     values = [
         abs(float(row.value))
         for end in ("minimum", "maximum")
-        for row in result.select(f"{what}_{end}", path)
+        for row in result.select(f"{tensor}_{end}", path)
         if row.value is not None
     ]
     return max(values, default=0.0)
@@ -226,8 +227,8 @@ def _in_float16(plan: PrecisionPlan | None, path: str) -> bool:
     return plan is not None and plan.precision_of(path) == "mixed_float16"
 
 
-def _is_kept_high(plan: PrecisionPlan | None, path: str) -> bool:
-    """Whether a layer is in float32 in a plan that lowers others: somebody has decided that already."""
+def _is_excluded(plan: PrecisionPlan | None, path: str) -> bool:
+    """Whether a plan with lower precisions assigns float32 to the layer: its range is then no problem."""
     return (
         plan is not None
         and plan.precision_of(path) == "float32"
@@ -247,4 +248,4 @@ def _number(value: object) -> str:
 
 
 LAYER_RULES: tuple[Rule, ...] = (_origin, _overflow, _underflow, _vanished, _dead)
-"""Rules over the rows that a NumericsProbe, or kp.diagnose, makes of each layer."""
+"""Rules for the layer statistics of ``kp.NumericsProbe`` and ``kp.diagnose``."""

@@ -1,4 +1,4 @@
-"""Findings of a training run: its loss scale, the steps that it skipped, and its wait for data."""
+"""Rules for training runs: loss scale, skipped steps, and waiting for data."""
 
 from collections.abc import Iterator
 
@@ -8,25 +8,19 @@ from keras_precision.findings.finding import Finding, Rule, judge
 
 __all__ = ["loss_scale_findings", "training_findings"]
 
-# float16 holds no normal number below 2**-14: a scale down there shrinks gradients instead of lifting them.
+# 2**-14 is the smallest normal number of float16: a scale below it makes gradients smaller instead of larger.
 _TINY_SCALE = 2.0**-14
 # Products of gradients with a scale above this do not fit float16 (largest number 65504) unless they
 # are below 0.004: a run that computes in float16 does not get there.
 _HUGE_SCALE = 2.0**24
-# Of a step that waits for 30 % of its time, no precision saves more than the rest: without the wait it
-# would be 1.4 times as fast. Waits under 1 ms are those of any Python loop over arrays in memory, and
-# weigh only beside steps so short that no pipeline would help. Few steps say nothing: queues are still full.
-_LARGE_WAIT, _LONG_WAIT_MS, _LEAST_STEPS = 0.3, 1.0, 10
+# If a step waits for 30 % of its time, no precision can save more than the other 70 %; without the wait it
+# would be 1.4 times as fast. Waits under 1 ms occur in any Python loop over arrays in memory, and
+# matter only for steps so short that no pipeline would help. In the first steps, queues are still full.
+_MIN_WAIT_SHARE, _MIN_WAIT_MS, _MIN_STEPS = 0.3, 1.0, 10
 
 
 def loss_scale_findings(result: Result) -> tuple[Finding, ...]:
-    """Judge the loss scaling of a training run.
-
-    Args:
-        result: The result of a ``PrecisionProfiler``.
-
-    Returns:
-        What is wrong with it, the worst first; nothing where all is well.
+    """Return the findings on the loss scaling of a result of ``PrecisionProfiler``, by severity.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -38,13 +32,7 @@ def loss_scale_findings(result: Result) -> tuple[Finding, ...]:
 
 
 def training_findings(result: Result) -> tuple[Finding, ...]:
-    """Judge a training run: its loss scaling, and whether it waits for data.
-
-    Args:
-        result: The result of a ``PrecisionProfiler``.
-
-    Returns:
-        What is wrong with it, the worst first; nothing where all is well.
+    """Return the findings on loss scaling and data loading of a result of ``PrecisionProfiler``, by severity.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -60,55 +48,56 @@ def _collapsed(result: Result) -> Iterator[Finding]:
     scale = _scale(result)
     if scale is None or not scale < 1:
         return
-    gone = scale < _TINY_SCALE
+    is_unusable = scale < _TINY_SCALE
     effect = (
         "The next step without overflow divides 0 by 0 and turns every weight into NaN."
         if scale == 0
-        else "Gradients are no longer lifted out of the range in which float16 flushes them to 0."
+        else "Gradients are no longer scaled out of the range in which float16 flushes them to 0."
     )
     yield Finding(
         code="loss-scale-collapsed",
-        severity="error" if gone else "warning",
+        severity="error" if is_unusable else "warning",
         subject=result.name,
-        message=f"The loss scale fell to {scale:.3g}: overflow followed overflow, and Keras 3 sets no floor. {effect}",
+        message=f"The loss scale fell to {scale:.3g}: steps overflowed repeatedly, and Keras 3 has no lower bound. {effect}",
         advice=(
-            "optimizer = kp.LossScaleOptimizer(inner_optimizer, min_scale=1.0)  # and find the overflow: "
-            "inputs, learning rate, a layer that belongs in float32"
+            "optimizer = kp.LossScaleOptimizer(inner_optimizer, min_scale=1.0)  # and find the cause of the overflow: "
+            "inputs, learning rate, a layer that needs float32"
         ),
     )
 
 
-def _locked(result: Result) -> Iterator[Finding]:
+def _infinite(result: Result) -> Iterator[Finding]:
     scale = _scale(result)
     if scale == float("inf"):
         yield Finding(
             code="loss-scale-infinite",
             severity="error",
             subject=result.name,
-            message="The loss scale is infinite: every step is skipped from here on, while the loss still looks normal.",
+            message="The loss scale is infinite: every step is skipped from now on, while the loss still looks normal.",
             advice="optimizer = kp.LossScaleOptimizer(inner_optimizer, max_scale=2.0**24)",
         )
 
 
 def _stuck(result: Result) -> Iterator[Finding]:
-    """At a scale of 1, and still skipping: tf_keras's floor, or our own."""
+    """Steps are skipped at a scale of 1: the lower bound of tf_keras and of ``kp.LossScaleOptimizer``."""
     batches, scales = result.series("loss_scale", "fit")
     skipped = result.series("skipped_steps", "fit")[1]
     if _scale(result) != 1 or len(scales) < 1 or skipped[-1] is None:
         return
     before = (batches[-2], skipped[-2]) if len(batches) > 1 and scales[-2] == 1 else (0, 0)
-    steps, lost = batches[-1] - before[0], skipped[-1] - (before[1] or 0)
-    if steps and lost > steps / 2:
+    steps, newly_skipped = batches[-1] - before[0], skipped[-1] - (before[1] or 0)
+    if steps and newly_skipped > steps / 2:
         yield Finding(
             code="loss-scale-stuck",
             severity="error",
             subject=result.name,
-            message=f"The loss scale is at its floor of 1, and {lost} of the last {steps} steps were skipped: no scale helps.",
-            advice="The forward pass overflows, or the data hold NaN: check the inputs, then keep the layer to blame in float32.",
+            message=f"The loss scale is at its lower bound of 1, and {newly_skipped} of the last {steps} steps were skipped: no scale helps.",
+            advice="The forward pass overflows, or the data contain NaN: check the inputs, then run the layer that overflows in float32.",
         )
 
 
 def _missing(result: Result) -> Iterator[Finding]:
+    # Keras's rule is that of auto_scale_loss: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/trainer.py
     plan = result.plan
     if plan is None or not _computes_in_float16(plan) or not result.select("loss_scale") or _scale(result) is not None:
         return
@@ -118,7 +107,7 @@ def _missing(result: Result) -> Iterator[Finding]:
         subject=result.name,
         message=(
             "Layers compute in float16, but the optimizer scales no loss, so that small gradients become 0. Keras adds "
-            "scaling only where the model's own policy is mixed_float16 when it is compiled: not for policies of single "
+            "scaling only if the model's own policy is mixed_float16 when it is compiled: not for policies of single "
             "layers, not for a DTypePolicyMap, not for a model that was loaded under another global policy."
         ),
         advice="model.compile(kp.LossScaleOptimizer(optimizer), ...)",
@@ -135,24 +124,24 @@ def _idle(result: Result) -> Iterator[Finding]:
             code="loss-scale-idle",
             severity="warning",
             subject=result.name,
-            message=f"The optimizer scales the loss, but {why}: scaling gains nothing here, and grows until it is infinite.",
+            message=f"The optimizer scales the loss, but {why}: the scale has no benefit here, and grows until it is infinite.",
             advice="model.compile(optimizer.inner_optimizer, auto_scale_loss=False, ...)",
         )
 
 
 def _input_bound(result: Result) -> Iterator[Finding]:
-    """The trainer waits for data: where that is not known, nothing is said."""
+    """The trainer waits for data; no finding if the wait is unknown."""
     share, wait, steps = (result.get(name) for name in ("data_wait_share", "data_wait_ms", "steps_measured"))
-    if share is None or wait is None or (steps or 0) < _LEAST_STEPS:
+    if share is None or wait is None or (steps or 0) < _MIN_STEPS:
         return
-    if share >= _LARGE_WAIT and wait >= _LONG_WAIT_MS:
+    if share >= _MIN_WAIT_SHARE and wait >= _MIN_WAIT_MS:
         yield Finding(
             code="input-bound",
             severity="warning",
             subject=result.name,
             message=(
-                f"Training waited for data during {100 * share:.0f} % of the time, {wait:.3g} ms a step: a precision in "
-                f"which the rest costs nothing could not make it more than {1 / share:.1f} times as fast."
+                f"Training waited for data during {100 * share:.0f} % of the time, {wait:.3g} ms a step: even if "
+                f"everything else took no time, it could not be more than {1 / share:.1f} times as fast."
             ),
             advice=(
                 "dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).cache().prefetch(tf.data.AUTOTUNE)"
@@ -161,7 +150,7 @@ def _input_bound(result: Result) -> Iterator[Finding]:
         )
 
 
-_LOSS_SCALE_RULES: tuple[Rule, ...] = (_collapsed, _locked, _stuck, _missing, _idle)
+_LOSS_SCALE_RULES: tuple[Rule, ...] = (_collapsed, _infinite, _stuck, _missing, _idle)
 
 
 def _scale(result: Result) -> float | None:

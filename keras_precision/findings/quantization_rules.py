@@ -1,4 +1,4 @@
-"""What is wrong with a quantized file: rules over a quantization report, and over what explain_drop found."""
+"""Rules for quantized files: over the results of ``kp.quantization_report`` and ``kp.explain_drop``."""
 
 from collections.abc import Iterator
 
@@ -7,29 +7,23 @@ from keras_precision.findings.finding import Finding, Rule, judge
 
 __all__ = ["drop_findings", "quantization_findings"]
 
-# The ranges of an activation settle with some hundred samples; below this, the tails are a matter of luck.
-_FEW = 100
-# One value in a hundred beyond the range is no tail: the ranges come from other data.
-_CLIPPED = 0.01
-# A range four times as wide as the data leaves them 6 of 8 bits.
-_WIDE = 0.25
-# A tenth of the channels always 0: weights and time that could be saved, and perhaps an input that is missing.
-_DEAD = 0.1
-# Noise a tenth of the signal (20 dB) moves answers that are close; a layer that adds half of that stands out.
-_NOISY_DB, _LOSS_DB = 20.0, 6.0
+# Activation ranges converge with some hundred samples; with fewer, their tails are random.
+_MIN_SAMPLES = 100
+# If 1 % of the values are outside the range, they are no tail: the range comes from other data.
+_MAX_CLIPPED = 0.01
+# A range four times as wide as the data leaves 6 of 8 bits for them.
+_MIN_FILLED = 0.25
+# A tenth of the channels always 0: wasted weights and time, and perhaps an input that is missing.
+_MIN_DEAD = 0.1
+# Noise of a tenth of the signal (20 dB) changes close predictions; a layer that adds half of it is an outlier.
+_MIN_SNR_DB, _MAX_LOSS_DB = 20.0, 6.0
 # A step of 0.25 in a softmax input is a factor of 1.28 in a probability.
-_COARSE = 0.25
-_CHANCE = 0.05
+_MAX_EXP_STEP = 0.25
+_SIGNIFICANCE = 0.05
 
 
 def quantization_findings(report: Result) -> tuple[Finding, ...]:
-    """Judge the calibration of a quantized file, layer by layer.
-
-    Args:
-        report: The result of ``kp.quantization_report``.
-
-    Returns:
-        What is wrong with it, the worst first, layers that lose most first; nothing where all is well.
+    """Return the findings of a result of ``kp.quantization_report`` by severity, layers with the largest loss first.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -42,23 +36,24 @@ def quantization_findings(report: Result) -> tuple[Finding, ...]:
 
 def _few_samples(report: Result) -> Iterator[Finding]:
     count = report.get("calibration_samples")
-    if count is not None and count < _FEW:
+    if count is not None and count < _MIN_SAMPLES:
         yield Finding(
             code="calibration-few-samples",
             severity="warning",
             subject=report.name,
-            message=f"The ranges were chosen from {count} samples: which values are rare, so few cannot tell.",
-            advice="kp.export_tflite(model, path, 'int8', representative_dataset=x_train[:500])  # drawn at random",
+            message=f"The ranges were chosen from {count} samples, too few to estimate the tails of the distribution.",
+            advice="kp.export_tflite(model, path, 'int8', representative_dataset=x_train[:500])  # a random sample",
         )
 
 
 def _other_data(report: Result) -> Iterator[Finding]:
-    """A range that calibration and test data do not share."""
+    """A calibration mismatch: the data exceed the range in the file, or fill only a small part of it."""
     layers = _layers(report)
     clipped = {
         name: row["clipped_share"]
         for name, row in layers.items()
-        if row.get("clipped_share", 0) > _CLIPPED and "exp_input_step" not in row  # whose range the operator fixes
+        if row.get("clipped_share", 0) > _MAX_CLIPPED
+        and "exp_input_step" not in row  # its range is fixed by the operator
     }
     if clipped:
         worst = max(clipped, key=lambda name: clipped[name])
@@ -68,36 +63,36 @@ def _other_data(report: Result) -> Iterator[Finding]:
             subject=worst,
             message=(
                 f"{100 * clipped[worst]:.1f} % of the values of '{worst}' lie outside the range in the file "
-                f"({_span(layers[worst])}){_others(clipped, worst)}: the samples that set it were not like these."
+                f"({_span(layers[worst])}){_others(clipped, worst)}: the calibration samples were different."
             ),
-            advice="Calibrate on data like those in use, preprocessed alike: kp.export_tflite(..., representative_dataset=...)",
+            advice="Calibrate on data as in production, with the same preprocessing: kp.export_tflite(..., representative_dataset=...)",
         )
-    wide = {name: part for name, row in layers.items() if (part := _filled(row)) is not None and part < _WIDE}
-    if wide:
-        worst = min(wide, key=lambda name: wide[name])
+    filled = {name: part for name, row in layers.items() if (part := _filled(row)) is not None and part < _MIN_FILLED}
+    if filled:
+        worst = min(filled, key=lambda name: filled[name])
         yield Finding(
             code="calibration-too-wide",
             severity="warning",
             subject=worst,
             message=(
-                f"These samples fill {100 * wide[worst]:.0f} % of the range of '{worst}' ({_span(layers[worst])}; "
-                f"they take {layers[worst]['seen_low']:.3g} to {layers[worst]['seen_high']:.3g}){_others(wide, worst)}: "
-                "the rest of the integers is not used."
+                f"These samples fill {100 * filled[worst]:.0f} % of the range of '{worst}' ({_span(layers[worst])}; "
+                f"their range is {layers[worst]['seen_low']:.3g} to {layers[worst]['seen_high']:.3g}){_others(filled, worst)}: "
+                "the other integers are not used."
             ),
-            advice="Look for other scaling or single extreme values in the calibration data, or calibration='mse'",
+            advice="Check the calibration data for different scaling and single extreme values, or use calibration='mse'",
         )
 
 
 def _outliers(report: Result) -> Iterator[Finding]:
     for name, row in _layers(report).items():
-        if row.get("outlier_channels", 0) and row.get("snr_db", 99) < _NOISY_DB:
+        if row.get("outlier_channels", 0) and row.get("snr_db", 99) < _MIN_SNR_DB:
             yield Finding(
                 code="outlier-channels",
                 severity="warning",
                 subject=name,
                 message=(
-                    f"{row['outlier_channels']} of {row['channels']} channels of '{name}' reach more than 8 times as far as the "
-                    f"others, which share their step: the output keeps {row['snr_db']:.0f} dB."
+                    f"{row['outlier_channels']} of {row['channels']} channels of '{name}' have more than 8 times the range of "
+                    f"the others, which share their scale: the signal-to-noise ratio of the output is {row['snr_db']:.0f} dB."
                 ),
                 advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{name}': 'int16x8'}})  # or 'float32', or export with cross_layer_equalization=True",
             )
@@ -105,61 +100,55 @@ def _outliers(report: Result) -> Iterator[Finding]:
 
 def _dead(report: Result) -> Iterator[Finding]:
     for name, row in _layers(report).items():
-        if row.get("dead_channels", 0) >= max(1, _DEAD * row.get("channels", 0)):
+        if row.get("dead_channels", 0) >= max(1, _MIN_DEAD * row.get("channels", 0)):
             yield Finding(
                 code="dead-channels",
                 severity="info",
                 subject=name,
                 message=f"{row['dead_channels']} of {row['channels']} channels of '{name}' are 0 on all samples.",
-                advice="They cost time and size and say nothing: train with fewer, or see whether the samples lack something",
+                advice="They cost time and size without effect: train with fewer, or check whether the samples lack a kind of input",
             )
 
 
 def _saturated(report: Result) -> Iterator[Finding]:
     for name, row in _layers(report).items():
         step = row.get("exp_input_step", 0)
-        if step > _COARSE:
+        if step > _MAX_EXP_STEP:
             yield Finding(
                 code="softmax-input-coarse",
                 severity="warning",
                 subject=name,
                 message=(
-                    f"What goes into the exponential of '{name}' has steps of {step:.2g}, each a factor of {2.718281828**step:.2f} "
-                    "in a probability: its inputs are so large that close answers are not told apart."
+                    f"The inputs of the exponential of '{name}' have steps of {step:.2g}, a factor of {2.718281828**step:.2f} in a "
+                    "probability: the inputs are so large that close predictions cannot be distinguished."
                 ),
                 advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{name}': 'float32'}})  # or train with label smoothing",
             )
 
 
 def _noise(report: Result) -> Iterator[Finding]:
-    """The layers that lose the signal, the one that loses most first."""
+    """Layers that lose signal, those with the largest loss first."""
     layers = _layers(report)
-    lost = {
+    losses = {
         name: row["snr_loss_db"]
         for name, row in layers.items()
-        if row.get("snr_db", 99) < _NOISY_DB and row.get("snr_loss_db", 0) > _LOSS_DB
+        if row.get("snr_db", 99) < _MIN_SNR_DB and row.get("snr_loss_db", 0) > _MAX_LOSS_DB
     }
-    for name in sorted(lost, key=lambda name: -lost[name]):
+    for name in sorted(losses, key=lambda name: -losses[name]):
         yield Finding(
             code="layer-loses-signal",
             severity="warning",
             subject=name,
             message=(
-                f"'{name}' puts out {layers[name]['snr_db']:.0f} dB of signal over noise; "
-                f"what it reads has {layers[name]['snr_db'] + lost[name]:.0f} dB."
+                f"The signal-to-noise ratio of '{name}' is {layers[name]['snr_db']:.0f} dB at its outputs and "
+                f"{layers[name]['snr_db'] + losses[name]:.0f} dB at its inputs."
             ),
-            advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{name}': 'int16x8'}})  # kp.explain_drop tells what that wins",
+            advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{name}': 'int16x8'}})  # kp.explain_drop measures the gain",
         )
 
 
 def drop_findings(explained: Result) -> tuple[Finding, ...]:
-    """Judge what a quantized file does to answers.
-
-    Args:
-        explained: The result of ``kp.explain_drop``.
-
-    Returns:
-        Groups that lose more than chance explains, and the layers to blame.
+    """Return the findings of a result of ``kp.explain_drop``: significant accuracy drops of groups, and sensitive layers.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -168,38 +157,38 @@ def drop_findings(explained: Result) -> tuple[Finding, ...]:
         >>> [finding.subject for finding in drop_findings(Result("drop", rows))]
         ['class 3']
     """
-    return judge(explained, (_hurt, _to_blame))
+    return judge(explained, (_group_drops, _sensitive_layers))
 
 
-def _hurt(explained: Result) -> Iterator[Finding]:
-    """Groups that lose; with many groups, one of them would by chance: Bonferroni's correction."""
+def _group_drops(explained: Result) -> Iterator[Finding]:
+    """Groups whose accuracy drops significantly, with Bonferroni's correction for the number of groups."""
     groups = [row.subject for row in explained.select("p_value") if row.subject != "plan"]
     for name in groups:
-        lost, won, chance = (explained.value(metric, name) for metric in ("lost_samples", "won_samples", "p_value"))
-        if lost > won and chance * len(groups) < _CHANCE:
+        lost, won, p_value = (explained.value(metric, name) for metric in ("lost_samples", "won_samples", "p_value"))
+        if lost > won and p_value * len(groups) < _SIGNIFICANCE:
             yield Finding(
                 code="group-hurt",
                 severity="warning",
                 subject=name,
                 message=(
-                    f"Of {explained.value('samples', name)} samples of '{name}', {lost} that were right are now wrong, and {won} the "
-                    f"other way round (p = {chance:.2g}, of {len(groups)} groups)."
+                    f"Of {explained.value('samples', name)} samples of '{name}', {lost} correct predictions became wrong, and {won} "
+                    f"wrong ones became correct (p = {p_value:.2g}, one of {len(groups)} groups)."
                 ),
                 advice="kp.export_tflite(model, path, explained.plan, representative_dataset=...)",
             )
 
 
-def _to_blame(explained: Result) -> Iterator[Finding]:
-    """A layer without whose lowering half of the changed answers come back, or more."""
+def _sensitive_layers(explained: Result) -> Iterator[Finding]:
+    """Layers that recover at least half of the changed predictions when they alone stay in float."""
     whole = explained.value("changed_share", "whole plan") if explained.select("changed_share", "whole plan") else 0.0
     for row in explained.select("changed_kept_alone"):
         if isinstance(row.value, int | float) and row.value <= whole / 2 and whole > 0:
             yield Finding(
-                code="layer-to-blame",
+                code="sensitive-layer",
                 severity="warning",
                 subject=row.subject,
                 message=(
-                    f"With '{row.subject}' alone kept in float, {100 * row.value:.2f} % of the answers are changed, not "
+                    f"With only '{row.subject}' in float, {100 * row.value:.2f} % of the predictions change instead of "
                     f"{100 * whole:.2f} %."
                 ),
                 advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{row.subject}': 'float32'}})",
@@ -210,16 +199,16 @@ _RULES: tuple[Rule, ...] = (_few_samples, _other_data, _noise, _outliers, _satur
 
 
 def _layers(report: Result) -> dict[str, dict[str, float]]:
-    """Layer to its figures, in the order in which they run."""
-    found: dict[str, dict[str, float]] = {}
+    """Return the metrics of the layers by name, in order of execution."""
+    layers: dict[str, dict[str, float]] = {}
     for row in report:
         if row.metric != "calibration_samples" and isinstance(row.value, int | float):
-            found.setdefault(row.subject, {})[row.metric] = row.value
-    return found
+            layers.setdefault(row.subject, {})[row.metric] = row.value
+    return layers
 
 
 def _filled(row: dict[str, float]) -> float | None:
-    """The part of a range that the data reach; None where the range is fixed by the operator, or nothing is seen."""
+    """Return the part of a range that the data fill; None if the operator fixes the range, or no data were recorded."""
     if "exp_input_step" in row or not {"range_low", "range_high", "seen_low", "seen_high"} <= set(row):
         return None
     span = row["range_high"] - row["range_low"]
@@ -230,6 +219,6 @@ def _span(row: dict[str, float]) -> str:
     return f"{row['range_low']:.3g} to {row['range_high']:.3g}"
 
 
-def _others(found: dict[str, float], worst: str) -> str:
-    names = [f"'{name}'" for name in found if name != worst][:5]
+def _others(layers: dict[str, float], worst: str) -> str:
+    names = [f"'{name}'" for name in layers if name != worst][:5]
     return f", and likewise in {', '.join(names)}" if names else ""

@@ -1,4 +1,4 @@
-"""What two training runs say together: a speedup that is not there, a loss that leaves its baseline."""
+"""Rules for two training runs: a missing speedup, and a loss that diverges from the baseline."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,23 +9,19 @@ from keras_precision.findings.finding import Finding, in_order
 
 __all__ = ["run_findings"]
 
-_NO_GAIN = 1.05  # times as fast: less than that is not worth the digits
-_SHORT_MS = 2.0  # of such a step, most is calling kernels, whatever they compute in
-_LEAVES = 0.25  # of the baseline's loss at the same epoch, and of how far it has come
+_MIN_SPEEDUP = 1.05  # a smaller one does not justify fewer digits
+_SHORT_MS = 2.0  # most of so short a step is kernel launches, in any precision
+_MAX_DIVERGENCE = 0.25  # of the baseline's loss at the same epoch, and of its decrease since the first epoch
 
 
 def run_findings(results: Sequence[Result]) -> tuple[Finding, ...]:
-    """Judge runs against the first of them.
-
-    Args:
-        results: Results of ``PrecisionProfiler``, the baseline first.
-
-    Returns:
-        The findings, the worst first.
-    """
+    """Compare results of ``PrecisionProfiler`` with the first of them, the baseline; return findings by severity."""
     baseline, *others = results
     return in_order(
-        finding for other in others for rule in (_no_speedup, _leaves_baseline) for finding in rule(baseline, other)
+        finding
+        for other in others
+        for rule in (_no_speedup, _diverges_from_baseline)
+        for finding in rule(baseline, other)
     )
 
 
@@ -34,7 +30,7 @@ def _no_speedup(baseline: Result, other: Result) -> Iterator[Finding]:
     if not before or not after or baseline.environment.machine != other.environment.machine:
         return
     ratio = float(before) / float(after)
-    if ratio >= _NO_GAIN:
+    if ratio >= _MIN_SPEEDUP:
         return
     reasons = list(_reasons(other, float(after)))
     yield Finding(
@@ -43,9 +39,9 @@ def _no_speedup(baseline: Result, other: Result) -> Iterator[Finding]:
         subject=other.name,
         message=(
             f"'{other.name}' takes {after:.3g} ms a step, '{baseline.name}' {before:.3g}: {ratio:.2f} times as fast. "
-            + (" ".join(reasons) or "Nothing in the results says why.")
+            + (" ".join(reasons) or "The results do not show why.")
         ),
-        advice="kp.hardware(measure=True) tells what this machine computes fast, on this backend",
+        advice="kp.hardware(measure=True) measures the formats that this machine accelerates with this backend",
     )
 
 
@@ -54,31 +50,32 @@ def _reasons(result: Result, step_ms: float) -> Iterator[str]:
     if share is not None and share >= 0.3:
         yield f"It waits for data {share:.0%} of the time."
     if step_ms < _SHORT_MS:
-        yield "Such short steps are calls of kernels more than computing: a larger batch or model would gain more."
+        yield "Most of so short a step is kernel launches, not computation: a larger batch or model would gain more."
     policy = result.plan.default if result.plan is not None else ""
     on_processor = not result.environment.device or result.environment.device == result.environment.processor
     flags = PROCESSOR_FLAGS.get(policy.removeprefix("mixed_"), ())
     if flags and on_processor and not native_flags(policy, result.environment.cpu_flags):
-        yield f"This processor has none of {', '.join(flags)}: it emulates what '{policy}' computes in."
+        yield f"This processor has none of {', '.join(flags)}: it emulates the format of '{policy}'."
 
 
-def _leaves_baseline(baseline: Result, other: Result) -> Iterator[Finding]:
+def _diverges_from_baseline(baseline: Result, other: Result) -> Iterator[Finding]:
     expected = {row.step: row.value for row in baseline.select("loss", "epoch") if row.value is not None}
     start = next((float(value) for value in expected.values() if isinstance(value, float | int)), None)
     for row in other.select("loss", "epoch"):
-        usual = expected.get(row.step)
-        if usual is None or row.value is None or start is None or not math.isfinite(float(usual)):
+        target = expected.get(row.step)
+        if target is None or row.value is None or start is None or not math.isfinite(float(target)):
             continue
-        loss, usual = float(row.value), float(usual)
-        gone = _LEAVES * (abs(usual) + abs(start - usual) * 0.2) + 1e-6
-        if not math.isfinite(loss) or loss - usual > gone:
-            broken = not math.isfinite(loss)
+        loss, target = float(row.value), float(target)
+        tolerance = _MAX_DIVERGENCE * (abs(target) + abs(start - target) * 0.2) + 1e-6
+        is_finite = math.isfinite(loss)
+        if not is_finite or loss - target > tolerance:
             yield Finding(
                 code="leaves-baseline",
-                severity="error" if broken else "warning",
+                severity="warning" if is_finite else "error",
                 subject=other.name,
                 message=(
-                    f"The loss of '{other.name}' leaves that of '{baseline.name}' in epoch {int(row.step or 0) + 1}: {loss:.4g} against {usual:.4g}."
+                    f"The loss of '{other.name}' diverges from that of '{baseline.name}' in epoch {int(row.step or 0) + 1}: "
+                    f"{loss:.4g} against {target:.4g}."
                 ),
                 advice="kp.PrecisionProfiler(layer_stats_every=100), or kp.find_unstable_layers(build, data)",
             )

@@ -24,41 +24,43 @@ _RAISE = {
     "infinite-constant",
     "log-of-softmax",
 }
-"""Codes of what goes away where the layer computes in float32."""
+"""Codes of the findings that float32 in the layer resolves."""
 
 
 def suggest_plan(findings: Iterable[Finding], start: PrecisionPlan | str = "mixed_float16") -> PrecisionPlan:
-    """Return a plan that keeps the layers in float32 that findings lay something at the door of.
+    """Return a plan with float32 for the layers in which findings report a problem that float32 resolves.
 
-    Findings of severity ``info`` change nothing. Gradients that a loss scale cannot lift out of the range that
-    float16 flushes to 0 put the layer into bfloat16's range, that is: float32.
+    Findings of severity ``info`` change nothing. A layer whose gradients become 0 in float16 with any loss scale
+    needs the range of bfloat16, and gets float32, which includes it.
 
     Args:
-        findings: Of ``kp.diagnose``, ``kp.lint``, or a profiler.
-        start: The plan that one would like; the name of a policy stands for the plan of that alone.
+        findings: Findings of ``kp.diagnose``, ``kp.lint``, or a profiler.
+        start: The plan to start from; the name of a policy means a plan with this policy for all layers.
 
     Returns:
-        The plan, with the reasons of what it changes.
+        The plan, with reasons for its changes.
 
     Raises:
-        InputError: ``findings`` holds something else.
+        InputError: An element of ``findings`` is not a ``kp.Finding``.
         PlanKindError: ``start`` is a deployment plan.
-        UnknownPrecisionError: ``start`` is the name of no policy.
+        UnknownPrecisionError: ``start`` is not the name of a policy.
 
     Example:
-        >>> found = Finding("float16-overflow-ahead", "warning", "logits", "Values up to 1e6.", "")
-        >>> plan = suggest_plan([found])
+        >>> finding = Finding("float16-overflow-ahead", "warning", "logits", "Values up to 1e6.", "")
+        >>> plan = suggest_plan([finding])
         >>> plan.default, dict(plan.layers), dict(plan.reasons)
         ('mixed_float16', {'logits': 'float32'}, {'logits': 'float16-overflow-ahead: Values up to 1e6.'})
     """
     plan = PrecisionPlan.training(start) if isinstance(start, str) else start.expect("training")
-    given = list(findings)
-    for finding in given:
+    findings = list(findings)
+    for finding in findings:
         if not isinstance(finding, Finding):
-            raise InputError(f"Expected findings, as kp.diagnose gives them. Received: {finding!r}.")
+            raise InputError(
+                f"Expected findings, as kp.diagnose returns them. Received: {finding!r}. Pass kp.diagnose(...)."
+            )
     raised = {
         finding.subject: f"{finding.code}: {finding.message}"
-        for finding in reversed(given)  # the worst comes first, and is the reason that stays
+        for finding in reversed(findings)  # The most severe comes first, so that its reason is the one in the plan.
         if finding.severity != "info" and finding.code in {*_RAISE, "gradient-underflow"} and _is_layer(finding)
     }
     return plan.with_layers(dict.fromkeys(raised, "float32"), raised)

@@ -1,4 +1,4 @@
-"""apply_plan: a model in the precisions of a plan, read back and verified."""
+"""apply_plan: a model in the precisions of a plan, which are verified on the result."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,27 +15,27 @@ __all__ = ["apply_plan"]
 def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
     """Return a model whose layers compute in the precisions of a plan.
 
-    Layers inside MultiHeadAttention, Bidirectional, TimeDistributed and other layers made of layers get the precision
-    of the outer one. A compiled model gives a compiled one, with the same loss, metrics and settings of the optimizer;
-    where a layer computes in float16, the optimizer is wrapped in dynamic loss scaling, which Keras by itself adds only
-    where the model's own policy is ``mixed_float16``; where none does, that is taken off.
+    Layers inside MultiHeadAttention, Bidirectional, TimeDistributed and other composite layers get the precision
+    of the outer layer. A compiled model remains compiled, with the same loss, metrics and optimizer settings.
+    If a layer computes in float16, the optimizer is wrapped in dynamic loss scaling, which Keras itself adds only
+    if the model's own policy is ``mixed_float16``; if no layer does, loss scaling is removed.
 
     Args:
         model: A Keras 3 or tf_keras model.
         plan: A training plan; it may name layers of ``kp.layer_paths(model)``.
-        in_place: False leaves the model as it is, and returns a copy with the same weights, made from its
-            configuration as loading a file makes it. True changes the model itself, keeps the state of the optimizer,
-            and forgets compiled functions; a subclassed model can be changed only so. What a saved file will hold
-            of layers within a user's own layers is then not verified.
+        in_place: False leaves the model unchanged, and returns a copy with the same weights, rebuilt from its
+            configuration as on loading a file. True changes the model itself, preserves the state of the optimizer,
+            and discards compiled functions; it is the only way for a subclassed model. Whether layers inside custom
+            layers retain their precision in a saved file is then not verified.
 
     Returns:
-        The model in the plan.
+        The model with the precisions of the plan.
 
     Raises:
-        PlanKindError: It is a deployment plan.
+        PlanKindError: The plan is a deployment plan.
         UnknownLayerError: The plan names a layer that the model does not have.
-        ModelError: It is no Keras model, it is quantized, or it cannot be made from its configuration.
-        PlanNotHonouredError: A layer does not take the precision, or would lose it when saved and loaded.
+        ModelError: It is not a Keras model, it is quantized, or it cannot be rebuilt from its configuration.
+        PlanNotHonouredError: A layer does not accept the precision, or would lose it when saved and loaded.
 
     Example:
         >>> import keras
@@ -45,27 +45,29 @@ def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
         True
     """
     adapter, layers = adapter_of(model), layer_paths(model)
-    wanted = plan.expect("training").resolve(layers)
+    policies = plan.expect("training").resolve(layers)
     _refuse_quantized(adapter, layers)
     if in_place:
-        _set_policies(adapter, model, plan, wanted)
+        _set_policies(adapter, model, plan, policies)
         forget_compiled(model)
-        _scale_loss(adapter, model, due=_is_due(plan, wanted))
-        _verify(adapter, layer_paths(model), wanted, "does not take it")
+        _set_loss_scaling(adapter, model, enabled=_needs_loss_scaling(plan, policies))
+        _verify(adapter, layer_paths(model), policies, "does not accept it")
         return model
     draft = rebuilt(adapter, model)
-    _set_policies(adapter, draft, plan, wanted)
-    planned = rebuilt(adapter, draft)
-    _verify(adapter, layer_paths(planned), wanted, "loses it when the model is saved and loaded")
+    _set_policies(adapter, draft, plan, policies)
+    planned = rebuilt(adapter, draft)  # As saving and loading would: a policy that the configuration lacks is lost.
+    _verify(adapter, layer_paths(planned), policies, "loses it when the model is saved and loaded")
     if model.built:
         planned.set_weights(model.get_weights())
     if is_compiled(model):
-        compile_like(adapter, planned, model, scale_loss=_is_due(plan, wanted))
+        compile_like(adapter, planned, model, scale_loss=_needs_loss_scaling(plan, policies))
     return planned
 
 
-def _is_due(plan: PrecisionPlan, wanted: Mapping[str, str]) -> bool:
-    return "mixed_float16" in (wanted.values() or (plan.default,))
+def _needs_loss_scaling(plan: PrecisionPlan, policies: Mapping[str, str]) -> bool:
+    # compile() looks at the policy of the model only, not at those of its layers (auto_scale_loss):
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/trainer.py
+    return "mixed_float16" in (policies.values() or (plan.default,))
 
 
 def _refuse_quantized(adapter: KerasAdapter, layers: Mapping[str, Any]) -> None:
@@ -79,37 +81,44 @@ def _refuse_quantized(adapter: KerasAdapter, layers: Mapping[str, Any]) -> None:
 
 
 def _members(adapter: KerasAdapter, layer: Any) -> Iterator[Any]:
-    """A layer and those inside it, without the ones that compute no floats: lookups of strings and integers."""
+    """Yield a layer and its inner layers, except those without a float policy: lookups of strings and integers."""
     return (inner for inner in adapter.walk(layer) if "float" in adapter.policy_name(inner))
 
 
-def _set_policies(adapter: KerasAdapter, model: Any, plan: PrecisionPlan, wanted: Mapping[str, str]) -> None:
+def _set_policies(adapter: KerasAdapter, model: Any, plan: PrecisionPlan, policies: Mapping[str, str]) -> None:
     for inner in adapter.walk(model):
         if adapter.is_model(inner):
-            adapter.set_policy(inner, plan.default)  # the layers of a model come after it, and have their own
+            adapter.set_policy(inner, plan.default)  # Its layers get their own policies below.
     for path, layer in layer_paths(model).items():
         for inner in _members(adapter, layer):
-            adapter.set_policy(inner, wanted[path])
+            adapter.set_policy(inner, policies[path])
 
 
-def _scale_loss(adapter: KerasAdapter, model: Any, *, due: bool) -> None:
-    """Put loss scaling around the optimizer of a compiled model, or take it off, keeping its state."""
+def _set_loss_scaling(adapter: KerasAdapter, model: Any, *, enabled: bool) -> None:
+    """Wrap the optimizer of a compiled model in loss scaling, or unwrap it, preserving its state."""
     optimizer = getattr(model, "optimizer", None)
-    if optimizer is None or adapter.is_loss_scaling(optimizer) == due or getattr(optimizer, "loss_scale_factor", None):
+    if (
+        optimizer is None
+        or adapter.is_loss_scaling(optimizer) == enabled
+        or getattr(optimizer, "loss_scale_factor", None)
+    ):
         return
-    model.optimizer = adapter.scaled(optimizer) if due else optimizer.inner_optimizer
-    if due and getattr(optimizer, "built", False):
+    model.optimizer = adapter.scaled(optimizer) if enabled else optimizer.inner_optimizer
+    if enabled and getattr(optimizer, "built", False):
         model.optimizer.build(model.trainable_variables)
-    model._compile_config.config["optimizer"] = model.optimizer  # what is saved
+    # Saving serializes the optimizer in _compile_config, which compile() sets, and not model.optimizer. If the attribute
+    # changes, write the optimizer to what get_compile_config() reads (in tf_keras: tf_keras/src/engine/training.py).
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/trainer.py
+    model._compile_config.config["optimizer"] = model.optimizer
 
 
-def _verify(adapter: KerasAdapter, layers: Mapping[str, Any], wanted: Mapping[str, str], what: str) -> None:
+def _verify(adapter: KerasAdapter, layers: Mapping[str, Any], policies: Mapping[str, str], failure: str) -> None:
     for path, layer in layers.items():
         for inner in _members(adapter, layer):
             realised = adapter.policy_name(inner)
-            if realised != wanted[path]:
+            if realised != policies[path]:
                 name = path if inner is layer else f"{path}/{inner.name}"
                 raise PlanNotHonouredError(
-                    f"Expected '{path}' in {wanted[path]}. Received: '{name}' in {realised}: it {what}. Let its class "
-                    "pass dtype=self.dtype_policy to the layers that it makes, or build it in that precision."
+                    f"Expected '{path}' in {policies[path]}. Received: '{name}' in {realised}: it {failure}. Let its "
+                    "class pass dtype=self.dtype_policy to the layers that it creates, or build it in that precision."
                 )

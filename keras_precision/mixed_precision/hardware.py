@@ -1,4 +1,4 @@
-"""hardware: what this machine computes in each number format; flags explain, measurements decide."""
+"""hardware: the number formats that this machine accelerates, by flags of the processor and by measurement."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,24 +17,24 @@ from keras_precision.core.system.timing import spread, time_calls
 __all__ = ["hardware"]
 
 _ROUNDS, _WARMUP, _SLOWEST_MS = 9, 3, 150.0
-_SMALL = {"matmul": 768, "image": 28, "batch": 8, "channels": 64}  # a few ms each in float32 on two cores
+_SMALL = {"matmul": 768, "image": 28, "batch": 8, "channels": 64}  # a few ms per operation in float32 on two cores
 _LARGE = {"matmul": 4096, "image": 56, "batch": 64, "channels": 128}
 _MEASURED = ("float32", "tf32", "bfloat16", "float16")
 
 
 def hardware(measure: bool = False) -> Result:
-    """Say which number formats this machine accelerates, and measure it.
+    """Report which number formats this machine accelerates, optionally with measurements.
 
-    The same processor can be fast in a format with one backend and slow with another: what the flags promise is
-    the row ``accelerated`` (1 or 0) of each format, and what the current Keras backend makes of it are ``matmul_ms``,
-    ``convolution_ms`` and ``depthwise_ms``, medians of rounds in which the formats take turns. float32 is measured
-    without TF32, where the backend can be told so; ``tf32`` where the device has it.
+    The same processor can be fast in a format with one backend and slow with another. The row ``accelerated``
+    (1 or 0) of a format is what the flags of the processor promise. The rows ``matmul_ms``, ``convolution_ms`` and
+    ``depthwise_ms`` are times with the current Keras backend: medians of rounds with interleaved formats. float32 is
+    measured without TF32, where the backend can disable it, and ``tf32`` where the device has it.
 
     Args:
-        measure: Whether to run the products; it takes a few seconds.
+        measure: Whether to time the operations, which takes a few seconds.
 
     Returns:
-        A result whose subjects are the names of ``kp.formats.FORMATS``; ``kp.render`` draws it.
+        A result whose subjects are the names of ``kp.formats.FORMATS``; ``kp.render`` formats it as a table.
 
     Example:
         >>> hardware().value("accelerated", "float32")
@@ -44,15 +44,15 @@ def hardware(measure: bool = False) -> Result:
     compute = adapter.compute
     environment = compute.environment()
     rows = [
-        Measurement(name, "accelerated", _accelerated(each, compute, environment)) for name, each in FORMATS.items()
+        Measurement(name, "accelerated", _accelerated(number, compute, environment)) for name, number in FORMATS.items()
     ]
     notes = tuple(_reasons(compute, environment))
     sources = {"accelerated": "flags of the processor, or the compute capability of the GPU"}
     if measure:
         for metric, operation in _OPERATIONS.items():
-            rows += [Measurement(name, metric, time) for name, time in _measured(adapter, operation).items()]
+            rows += [Measurement(name, metric, time) for name, time in _median_times(adapter, operation).items()]
             sources[metric] = (
-                f"median of up to {_ROUNDS} calls through keras.ops, formats in turns, {_WARMUP} warm-up calls"
+                f"median of up to {_ROUNDS} calls through keras.ops, formats interleaved, {_WARMUP} warm-up calls"
             )
     return Result(environment.device, tuple(rows), environment.with_sources(sources), notes=notes)
 
@@ -69,14 +69,14 @@ def _accelerated(number: Format, compute: Compute, environment: Environment) -> 
 
 
 def _reasons(compute: Compute, environment: Environment) -> Iterator[str]:
-    """In words, what the flags rest on."""
+    """Describe the device, or the processor and its flags."""
     if compute.device:
         capability = compute.compute_capability
         yield f"{compute.device}: compute capability {'unknown' if capability is None else '{}.{}'.format(*capability)}."
         if capability == (7, 5):
-            yield "The GTX 16 series has compute capability 7.5, too, but no tensor cores: measure=True tells."
+            yield "The GTX 16 series has compute capability 7.5, too, but no tensor cores: measure=True shows what this device does."
         return
-    flags = ", ".join(environment.cpu_flags) or "none that matters here"
+    flags = ", ".join(environment.cpu_flags) or "no flags of accelerated formats"
     yield f"{environment.processor}: {flags}."
 
 
@@ -101,30 +101,30 @@ _OPERATIONS: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
 )
 
 
-def _measured(adapter: KerasAdapter, operation: Callable[..., Any]) -> dict[str, float]:
-    """Format to median time in ms of one operation, the formats taking turns."""
+def _median_times(adapter: KerasAdapter, operation: Callable[..., Any]) -> dict[str, float]:
+    """Return the median time of one operation in ms by format, measured in interleaved rounds."""
     compute, ops, random = adapter.compute, adapter.keras.ops, np.random.default_rng(0)
     function, *shapes = operation(ops, _LARGE if compute.device else _SMALL)
     arrays = [random.normal(size=shape).astype(np.float32) for shape in shapes]
     names = [name for name in _MEASURED if name != "tf32" or compute.tf32 is not None]
     calls = {name: _call(adapter, function, arrays, name) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(_ROUNDS):
+    for round_number in range(_ROUNDS):
         for name, call in calls.items():
-            if turn and times[name][0] > _SLOWEST_MS:
-                continue  # emulated, and told apart by one call
-            warmup = 0 if turn else _WARMUP
+            if round_number and times[name][0] > _SLOWEST_MS:
+                continue  # An emulated format: one call is enough to show it.
+            warmup = 0 if round_number else _WARMUP
             with _rounding(compute, name == "tf32"):
                 times[name] += time_calls(lambda _: call(), warmup=warmup, min_calls=1, min_seconds=0).tolist()  # noqa: B023
-    return {name: spread(each).median for name, each in times.items()}
+    return {name: spread(values).median for name, values in times.items()}
 
 
 def _call(adapter: KerasAdapter, function: Callable[..., Any], arrays: list[Any], name: str) -> Callable[[], None]:
-    """A call in a format that returns when its work is done."""
+    """Return a function that runs the operation in a format and waits until the device has completed it."""
     ops, compute = adapter.keras.ops, adapter.compute
     dtype = "float32" if name == "tf32" else name
     tensors = [ops.cast(ops.convert_to_tensor(array), dtype) for array in arrays]
-    compiled = compute.compiled(lambda *given: function(*given))  # one for each format: a trace holds its TF32
+    compiled = compute.compiled(lambda *inputs: function(*inputs))  # One per format: TF32 is fixed when it is traced.
 
     def call() -> None:
         compute.wait(compiled(*tensors))
@@ -134,8 +134,8 @@ def _call(adapter: KerasAdapter, function: Callable[..., Any], arrays: list[Any]
 
 @contextmanager
 def _rounding(compute: Compute, allowed: bool) -> Iterator[None]:
-    put_back = compute.allow_tf32(allowed)
+    restore = compute.allow_tf32(allowed)
     try:
         yield
     finally:
-        put_back()
+        restore()

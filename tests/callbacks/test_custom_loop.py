@@ -56,9 +56,11 @@ def jax_step(stack, model, optimizer, scaled):
 
     loss_of = stack.keras.losses.SparseCategoricalCrossentropy()
     optimizer.build(model.trainable_variables)
-    state = [[each.value for each in variables] for variables in (model.trainable_variables, optimizer.variables)]
-    place = [each.name for each in optimizer.variables].index("dynamic_scale") if scaled else None
-    rest = [each.value for each in model.non_trainable_variables]
+    state = [
+        [variable.value for variable in variables] for variables in (model.trainable_variables, optimizer.variables)
+    ]
+    place = [variable.name for variable in optimizer.variables].index("dynamic_scale") if scaled else None
+    rest = [variable.value for variable in model.non_trainable_variables]
 
     def compute(trainable, x, y, scale):
         answers, _ = model.stateless_call(trainable, rest, x, training=True)
@@ -144,7 +146,7 @@ def test_updates_that_are_no_skips_are_not_counted(stack, rng):
 
 
 def test_error_in_the_loop_is_the_users(stack, rng):
-    """An exception of the loop comes out as it is; what was measured until then is kept."""
+    """An exception of the loop comes out as it is; what was measured until then is retained."""
     profiler = kp.PrecisionProfiler(verbose=0)
     model = nets.mlp(stack.keras)
     with pytest.raises(ZeroDivisionError), profiler.watch(model):

@@ -1,4 +1,4 @@
-"""Time waiting for data: where the trainer pulls from its iterator, told apart from the step."""
+"""Time waiting for data: where the trainer pulls from its iterator, measured separately from the step."""
 
 import itertools
 import warnings
@@ -19,7 +19,7 @@ KNOWN = ("tensorflow", "jax", "torch")
 
 
 class Clock:
-    """Nanoseconds that pass only when somebody says so, and a microsecond at each look."""
+    """Nanoseconds that pass only when somebody says so, and a microsecond at every look."""
 
     def __init__(self):
         self.now = 0
@@ -64,12 +64,12 @@ def unbuffered(data):
 
     first = data[0]
     signature = tuple(tf.TensorSpec(part.shape, part.dtype) for part in first)
-    made = tf.data.Dataset.from_generator(
+    dataset = tf.data.Dataset.from_generator(
         lambda: (data[index] for index in range(len(data))), output_signature=signature
     )
     options = tf.data.Options()
     options.experimental_optimization.inject_prefetch = False
-    return made.with_options(options).apply(tf.data.experimental.assert_cardinality(len(data)))
+    return dataset.with_options(options).apply(tf.data.experimental.assert_cardinality(len(data)))
 
 
 def working(stack, clock, milliseconds):
@@ -207,7 +207,7 @@ def test_summary_tells_the_wait(stack, rng, clock, capsys):
 
 
 def test_a_loop_of_ones_own_has_time_between_steps(stack, clock):
-    """What a loop does between two steps is told as that, and not called waiting for data."""
+    """What a loop does between two steps is reported as that, and not called waiting for data."""
     profiler = kp.PrecisionProfiler(probes=[StepTimeProbe(warmup_steps=2)], verbose=0)
     with profiler.watch(nets.mlp(stack.keras)):
         for _ in range(12):

@@ -19,7 +19,7 @@ ROWS = [Measurement("step", "step_time_ms", float(number), number) for number in
 
 def test_rows_are_readable_as_soon_as_they_are_flushed(tmp_path):
     """A log that nobody closed is a result, with a note that says what it is."""
-    journal = Journal(tmp_path / "run.json", Result("run", notes=("kept elsewhere",)))
+    journal = Journal(tmp_path / "run.json", Result("run", notes=("stored elsewhere",)))
     journal.add(ROWS)
     journal.flush()
     result = Result.load(tmp_path / "run.json")
@@ -30,7 +30,7 @@ def test_rows_are_readable_as_soon_as_they_are_flushed(tmp_path):
 
 
 def test_many_rows_are_written_without_being_asked(tmp_path):
-    """No more than 64 rows are held back."""
+    """No more than 64 rows are buffered."""
     journal = Journal(tmp_path / "run.json", Result("run"))
     for _ in range(20):
         journal.add(ROWS)
@@ -78,7 +78,7 @@ def test_result_is_at_its_path_after_the_fit(stack, rng, tmp_path):
 
 
 def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path):
-    """The folder is checked when the profiler is made, not when the training has run."""
+    """The folder is checked when the profiler is created, not when the training has run."""
     with pytest.raises(DestinationError, match="does not exist"):
         kp.PrecisionProfiler(path=tmp_path / "none" / "run.json")
 

@@ -1,4 +1,4 @@
-"""The profiler as a callback of KerasTuner, which copies its callbacks for each trial."""
+"""The profiler as a callback of KerasTuner, which copies its callbacks for every trial."""
 
 import nets
 import pytest
@@ -9,7 +9,7 @@ import keras_precision as kp
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of protobuf, under TensorBoard's summaries
 def test_search_with_the_profiler(rng, tmp_path):
-    """Each trial is profiled by a copy; its keys reach the trial's metrics."""
+    """Every trial is profiled by a copy; its keys reach the trial's metrics."""
     import keras
     import keras_tuner
 

@@ -1,4 +1,4 @@
-"""Bounds on the loss scale, and what is found when it fails, on every stack."""
+"""Bounds on the loss scale, and the findings when it fails, on every stack."""
 
 import nets
 import numpy as np
@@ -40,9 +40,9 @@ def test_storm_without_bounds_ruins_the_model(stack, rng):
     model, profiler = compiled(stack), kp.PrecisionProfiler()
     storm(model, rng, profiler, bad=180, good=3)
     assert has_nan(model)
-    found = [each for each in profiler.findings if each.code != "input-bound"]  # as a machine in use may be
-    assert [each.code for each in found] == ["loss-scale-collapsed"]
-    assert found[0].severity == "error"
+    findings = [finding for finding in profiler.findings if finding.code != "input-bound"]  # as a machine in use may be
+    assert [finding.code for finding in findings] == ["loss-scale-collapsed"]
+    assert findings[0].severity == "error"
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["single", "grouped"])
@@ -157,18 +157,18 @@ def test_harmless_overflows_are_told_from_real_ones(stack, rng):
 
 
 def test_the_mean_that_is_begun_anew_changes_nothing_of_the_training(stack, rng):
-    """History, logs of each batch, samples of the mean and weights are those of a fit without the profiler, over two epochs."""
+    """History, logs of every batch, samples of the mean and weights are those of a fit without the profiler, over two epochs."""
     x, y = nets.classes(rng, 40)
     x[8:12], x[20:24] = np.inf, np.nan
     seen = []
     for callbacks in ([], [kp.PrecisionProfiler()]):
-        model, told = compiled(stack), []
+        model, losses = compiled(stack), []
         watch = stack.keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs, told=told: told.append(logs["loss"])
+            on_train_batch_end=lambda batch, logs, losses=losses: losses.append(logs["loss"])
         )
         with np.errstate(all="ignore"):
             fitted = model.fit(x, y, batch_size=4, shuffle=False, epochs=2, verbose=0, callbacks=[*callbacks, watch])
-        seen.append((fitted.history["loss"], told, *model.get_weights()))
+        seen.append((fitted.history["loss"], losses, *model.get_weights()))
         profiler = callbacks[0] if callbacks else None
     assert np.isnan(seen[0][0]).all()
     for one, other in zip(*seen, strict=True):
@@ -191,7 +191,7 @@ def test_an_epoch_of_unknown_length_stays_nan(stack, rng):
     if stack.name in ("tensorflow", "tf_keras"):
         import tensorflow as tf
 
-        specs = tuple(tf.TensorSpec((4, *each.shape[1:]), each.dtype) for each in (x, y))
+        specs = tuple(tf.TensorSpec((4, *array.shape[1:]), array.dtype) for array in (x, y))
         data, options = tf.data.Dataset.from_generator(batches, output_signature=specs), {"epochs": 2}
     else:
         data, options = batches(), {"epochs": 1}
@@ -239,7 +239,7 @@ def test_missing_scaling_is_found(stack, rng):
 
 
 def test_summary_shows_findings(stack, rng, capsys):
-    """What was found, and what to do, stand below the table."""
+    """Findings and advice stand below the table."""
     profiler = kp.PrecisionProfiler(verbose=1)
     storm(compiled(stack), rng, profiler, bad=20)
     assert ("Warning: The loss scale fell" in capsys.readouterr().out) == (stack.name != "tf_keras")
@@ -256,7 +256,7 @@ def test_summary_shows_findings(stack, rng, capsys):
     ],
 )
 def test_impossible_bounds_are_refused(arguments, message):
-    """Bounds out of order and counts below one are refused when the guard is made."""
+    """Bounds out of order and counts below one are refused when the guard is created."""
     with pytest.raises(InputError, match=message):
         kp.LossScaleGuard(**arguments)
 
@@ -278,7 +278,7 @@ def test_floor_of_tf_keras_is_its_own(stack, rng):
 
 
 def test_fixed_scaling_is_no_finding(stack, rng):
-    """An optimizer that scales the loss by a fixed factor is told as such, and not blamed."""
+    """An optimizer that scales the loss by a fixed factor is reported as such, without a finding."""
     if stack.name == "tf_keras":
         pytest.skip("its fixed scaling is that of its LossScaleOptimizer")
     layers = stack.keras.layers

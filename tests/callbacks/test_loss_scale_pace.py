@@ -13,7 +13,7 @@ from keras_precision.callbacks.probes.loss_scale import LossScaleProbe
 
 
 class _Planned(LossScaling):
-    """Skips the steps that it is told to, and notes when it was asked."""
+    """Skips the steps of its plan, and records when it was read."""
 
     source = "planned"
 
@@ -64,7 +64,7 @@ def test_looks_become_rarer_while_nothing_is_skipped(now: SimpleNamespace) -> No
 
 
 def test_a_skip_brings_the_looks_back(now: SimpleNamespace) -> None:
-    """A look that found a skipped step is followed by one after 64 batches."""
+    """A look that shows a skipped step is followed by one after 64 batches."""
     probe = LossScaleProbe()
     assert run(probe, _Planned(200), 600, now) == [64, 192, 448, 512]
     assert [row.subject for row in probe.rows()] == ["steps 193 to 448"]

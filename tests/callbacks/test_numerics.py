@@ -53,7 +53,7 @@ def test_the_step_and_the_layer_are_named(stack, rng):
 
 
 def test_a_gradient_that_breaks_behind_a_finite_loss(stack, rng):
-    """The step whose update broke the weights is found, though its own loss was finite, across two windows."""
+    """The step whose update made weights non-finite is identified, though its own loss was finite, across two windows."""
     model = faulty.net(stack.keras, faulty.backward_boom(stack.keras, name="root"))
     model.get_layer("first").set_weights([np.eye(8), np.ones(8)])
     x, y = np.abs(planted(rng)[0]), np.ones((96, 1), "float32")
@@ -94,9 +94,9 @@ def test_training_is_not_changed(stack, rng, policy):
         return model.get_weights(), history
 
     profiler = kp.PrecisionProfiler(layer_stats_every=5)
-    (plain, told), (watched, heard) = run(None), run(profiler)
+    (plain, plain_logs), (watched, watched_logs) = run(None), run(profiler)
     assert profiler.result.notes == ()
-    np.testing.assert_array_equal(told["loss"], heard["loss"])
+    np.testing.assert_array_equal(plain_logs["loss"], watched_logs["loss"])
     for one, other in zip(plain, watched, strict=True):
         np.testing.assert_array_equal(one, other)
     if policy == "mixed_float16":
@@ -105,7 +105,7 @@ def test_training_is_not_changed(stack, rng, policy):
 
 
 def test_layer_statistics_come_at_their_cadence(stack, rng):
-    """Each layer has figures of activations and gradients every so many steps, and nothing else is added."""
+    """Every layer has statistics of activations and gradients every so many steps, and nothing else is added."""
     profiler = kp.PrecisionProfiler(probes=[kp.NumericsProbe(layer_stats_every=5)])
     fitted(faulty.net(stack.keras), profiler, planted(rng))
     result = profiler.result

@@ -26,7 +26,7 @@ def compiled(stack, policy="float32", *, optimizer="adam", **options):
 
 
 def fitted(model, profiler, rng, *, count=90, spoiled=(), epochs=2, **options):
-    """Fit on batches of 8, in order, with an infinity in each of the batches ``spoiled``; return the history."""
+    """Fit on batches of 8, in order, with an infinity in the batches ``spoiled``; return the history."""
     x, y = nets.classes(rng, count)
     for batch in spoiled:
         x[8 * batch] = np.inf
@@ -38,7 +38,7 @@ def fitted(model, profiler, rng, *, count=90, spoiled=(), epochs=2, **options):
 
 
 def test_result_holds_what_was_asked_for(stack, rng):
-    """Times, throughput, counts and plan are there after a fit, with how each was got."""
+    """Times, throughput, counts and plan are in the result, with how they were measured."""
     profiler = kp.PrecisionProfiler()
     model = compiled(stack, steps_per_execution=stack.steps_per_execution)
     fitted(model, profiler, rng, validation_data=nets.classes(rng, 16))
@@ -76,18 +76,18 @@ def test_memory_is_measured_or_unknown_but_never_nothing(stack, rng):
 
 
 def test_memory_by_kind_shows_what_mixed_precision_cannot_save(stack, rng):
-    """Weights, gradients and slots are told by their types: the same under mixed precision."""
-    held = []
+    """Weights, gradients and slots are reported by their types: the same under mixed precision."""
+    sizes = []
     for policy in ("float32", "mixed_bfloat16"):
         profiler = kp.PrecisionProfiler()
         model = compiled(stack, policy)
         fitted(model, profiler, rng, count=16)
-        held.append([profiler.result.value(f"{kind}_mb") for kind in ("weights", "gradients", "optimizer")])
-    # 8 x 16 + 16 + 16 x 3 + 3 weights of 4 bytes; Adam has two slots for each.
+        sizes.append([profiler.result.value(f"{kind}_mb") for kind in ("weights", "gradients", "optimizer")])
+    # 8 x 16 + 16 + 16 x 3 + 3 weights of 4 bytes; Adam has two slots per weight.
     weights = (8 * 16 + 16 + 16 * 3 + 3) * 4e-6
-    assert held[0] == held[1]
-    assert held[0][:2] == pytest.approx([weights, weights])
-    assert held[0][2] == pytest.approx(2 * weights, abs=2e-5)
+    assert sizes[0] == sizes[1]
+    assert sizes[0][:2] == pytest.approx([weights, weights])
+    assert sizes[0][2] == pytest.approx(2 * weights, abs=2e-5)
     assert profiler.result.value("activations_mb") is None  # on a processor
 
 
@@ -184,7 +184,7 @@ def test_profiler_is_used_again(stack, rng):
 
 
 def test_profiler_is_copied_before_and_after_use(stack, rng):
-    """KerasTuner copies callbacks for each trial: a copy has the settings, and measures by itself."""
+    """KerasTuner copies callbacks for every trial: a copy has the settings, and measures by itself."""
     profiler = kp.PrecisionProfiler("mine", log_metrics=True)
     twin = copy.deepcopy(profiler)
     fitted(compiled(stack), twin, rng, count=16)
@@ -349,7 +349,7 @@ def test_failing_probe_is_switched_off_with_one_warning(stack, rng, hook):
     ("verbose", "fit_verbose", "shown"), [("auto", 2, True), ("auto", 0, False), (1, 0, True), (0, 2, False)]
 )
 def test_summary_is_printed_once_when_wanted(stack, rng, capsys, verbose, fit_verbose, shown):
-    """The summary follows fit's own verbosity unless told otherwise."""
+    """The summary follows fit's own verbosity unless it has its own."""
     fitted(compiled(stack), kp.PrecisionProfiler(verbose=verbose), rng, verbose=fit_verbose)
     assert capsys.readouterr().out.count("Samples/s") == int(shown)
 

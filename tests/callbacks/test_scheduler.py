@@ -1,4 +1,4 @@
-"""PrecisionScheduler: precision by epoch, and a training that breaks goes on with the layer to blame in float32."""
+"""PrecisionScheduler: precision by epoch, and a training that fails continues with the failing layer in float32."""
 
 import math
 import warnings
@@ -32,7 +32,7 @@ def samples(rng, scale=1.0):
 
 @pytest.mark.every_stack
 def test_policies_by_epoch(stack, rng):
-    """Each epoch computes in what the schedule says, training goes on from the same weights, and the result tells it."""
+    """Every epoch computes in its scheduled precision, training continues from the same weights, and the result records it."""
     model = faulty.net(stack.keras)
     plan = kp.PrecisionPlan.training("mixed_float16", layers={"last": "float32"})
     seen = []

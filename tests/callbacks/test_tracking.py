@@ -13,7 +13,7 @@ KEYS = ("step_time_ms", "samples_per_second", "peak_memory_mb", "skipped_steps")
 
 
 def events(folder: Path) -> dict[str, list[float]]:
-    """Return what TensorBoard's own reader finds in a folder: tag to the value of each epoch."""
+    """Return what TensorBoard's own reader finds in a folder: tag to the value of every epoch."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
@@ -26,7 +26,7 @@ def events(folder: Path) -> dict[str, list[float]]:
 @pytest.mark.every_stack
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of protobuf, under TensorBoard's summaries
 def test_tensorboard_records_the_figures(stack: Any, rng: np.random.Generator, tmp_path: Path) -> None:
-    """The event files hold each key once an epoch, with the values of the history and of the result."""
+    """The event files contain every key once an epoch, with the values of the history and of the result."""
     with kp.precision("mixed_float16"):
         model = nets.mlp(stack.keras, head="float32")
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -34,13 +34,13 @@ def test_tensorboard_records_the_figures(stack: Any, rng: np.random.Generator, t
     profiler = kp.PrecisionProfiler(log_metrics=True, verbose=0)
     board = stack.keras.callbacks.TensorBoard(tmp_path, write_graph=False)
     history = model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[profiler, board]).history
-    found = events(tmp_path / "train")
+    scalars = events(tmp_path / "train")
     expected = [key for key in (*KEYS, "loss_scale") if key in history]
     assert {"step_time_ms", "samples_per_second", "loss_scale", "skipped_steps"} <= set(expected)
     for key in expected:
-        assert found[f"epoch_{key}"] == pytest.approx(history[key], rel=1e-6)
-    assert found["epoch_loss_scale"][-1] == profiler.result.value("loss_scale")
-    assert found["epoch_skipped_steps"][-1] == profiler.result.value("skipped_steps")
+        assert scalars[f"epoch_{key}"] == pytest.approx(history[key], rel=1e-6)
+    assert scalars["epoch_loss_scale"][-1] == profiler.result.value("loss_scale")
+    assert scalars["epoch_skipped_steps"][-1] == profiler.result.value("skipped_steps")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -8,7 +8,7 @@ import nets
 import pytest
 
 import keras_precision as kp
-from keras_precision.callbacks.fit_frame import Caller
+from keras_precision.callbacks.fit_frame import FitFrame
 
 pytestmark = pytest.mark.every_stack
 
@@ -26,7 +26,7 @@ def busy():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    ours = [str(each.message) for each in caught if each.category is kp.PrecisionWarning]
+    ours = [str(warning.message) for warning in caught if warning.category is kp.PrecisionWarning]
     assert len(ours) == 1
     assert "expected one fit at a time" in ours[0]
 
@@ -93,8 +93,8 @@ def test_a_caller_that_returned_is_not_running():
     """A frame that is gone has ended, though another call of the same function may stand in its place."""
 
     def fit():
-        return Caller(0)
+        return FitFrame(0)
 
     gone = fit()
     assert not gone.is_running()
-    assert Caller(0).is_running()
+    assert FitFrame(0).is_running()

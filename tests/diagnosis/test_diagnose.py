@@ -1,4 +1,4 @@
-"""diagnose: planted faults are found in the layer where they are, their healthy twins give no error."""
+"""diagnose: planted faults are reported in the layer where they are, their healthy twins give no error."""
 
 import faulty
 import numpy as np
@@ -10,7 +10,7 @@ from keras_precision.core.errors import DataError, InputError, ModelError
 
 def codes(findings, *severities):
     """Code and subject of the findings of these severities."""
-    return {(each.code, each.subject) for each in findings if each.severity in severities}
+    return {(finding.code, finding.subject) for finding in findings if finding.severity in severities}
 
 
 @pytest.mark.every_stack
@@ -36,14 +36,14 @@ def test_a_layer_that_breaks_in_half_precision_only(stack, rng):
     """exp overflows in float16 where it does not in float32: named as an error there, and not here."""
     x, y = rng.normal(size=(16, 8)).astype("float32") * 8, np.ones((16, 1), "float32")
 
-    def found(policy):
+    def findings_of(policy):
         stack.keras.utils.set_random_seed(1)
         with kp.precision(policy):
             model = faulty.net(stack.keras, faulty.boom(stack.keras, name="boom"))
         return kp.diagnose(model, (x, y))
 
-    assert ("non-finite", "boom") in codes(found("mixed_float16"), "error")
-    assert not codes(found("float32"), "error")
+    assert ("non-finite", "boom") in codes(findings_of("mixed_float16"), "error")
+    assert not codes(findings_of("float32"), "error")
 
 
 @pytest.mark.every_stack
@@ -52,13 +52,13 @@ def test_saturated_units_are_found_and_others_are_not(stack, rng, activation):
     """A layer whose weights drive it to the ends of its activation is named; one that is moved a little is not."""
     layers = stack.keras.layers
     x, y = rng.normal(size=(64, 8)).astype("float32"), np.zeros((64, 1), "float32")
-    found = {}
+    findings = {}
     for gain in (0.1, 1000.0):
         start = stack.keras.initializers.RandomNormal(stddev=gain, seed=3)
         model = faulty.net(stack.keras, layers.Dense(8, activation, kernel_initializer=start, name="bounded"))
-        found[gain] = codes(kp.diagnose(model, (x, y)), "warning")
-    assert ("saturated-units", "bounded") in found[1000.0]
-    assert ("saturated-units", "bounded") not in found[0.1]
+        findings[gain] = codes(kp.diagnose(model, (x, y)), "warning")
+    assert ("saturated-units", "bounded") in findings[1000.0]
+    assert ("saturated-units", "bounded") not in findings[0.1]
 
 
 def test_a_sure_output_is_not_saturated(rng):
@@ -67,8 +67,8 @@ def test_a_sure_output_is_not_saturated(rng):
 
     start = keras.initializers.RandomNormal(stddev=1000.0, seed=3)
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, "sigmoid", kernel_initializer=start)])
-    found = kp.diagnose(model, rng.normal(size=(64, 8)).astype("float32"))
-    assert "saturated-units" not in {each.code for each in found}
+    findings = kp.diagnose(model, rng.normal(size=(64, 8)).astype("float32"))
+    assert "saturated-units" not in {finding.code for finding in findings}
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float16", True), (None, False)])
@@ -78,8 +78,8 @@ def test_a_loss_in_half_precision(rng, dtype, expected):
 
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
     model.compile("sgd", keras.losses.MeanSquaredError(dtype=dtype))
-    found = kp.diagnose(model, (rng.normal(size=(16, 8)).astype("float32"), np.zeros((16, 1), "float32")))
-    assert (("half-loss", "loss") in codes(found, "error")) is expected
+    findings = kp.diagnose(model, (rng.normal(size=(16, 8)).astype("float32"), np.zeros((16, 1), "float32")))
+    assert (("half-loss", "loss") in codes(findings, "error")) is expected
 
 
 def test_data_in_every_form(rng):
@@ -96,7 +96,7 @@ def test_data_in_every_form(rng):
 
 
 def test_what_layers_say_of_themselves():
-    """Plain float16, an output in half precision and a softmax there are found without data."""
+    """Plain float16, an output in half precision and a softmax there are reported without data."""
     import keras
 
     layers = keras.layers
@@ -126,10 +126,10 @@ def test_pixels_that_go_into_half_precision(rng):
         scaled = keras.Sequential(
             [keras.Input((16,)), layers.Rescaling(1 / 255), layers.Dense(4), layers.Dense(1, dtype="float32")]
         )
-    found = [each for each in kp.diagnose(bare, x) if each.code == "input-scale"]
-    assert [each.subject for each in found] == ["stem"]
-    assert "pixels" in found[0].message
-    assert "input-scale" not in {each.code for each in kp.diagnose(scaled, x)}
+    findings = [finding for finding in kp.diagnose(bare, x) if finding.code == "input-scale"]
+    assert [finding.subject for finding in findings] == ["stem"]
+    assert "pixels" in findings[0].message
+    assert "input-scale" not in {finding.code for finding in kp.diagnose(scaled, x)}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_pixels_that_go_into_half_precision(rng):
     [
         ([], None, InputError, "Received: \\[\\]"),
         ([1], None, InputError, "Received: \\['int'\\]"),
-        (kp.Result("run"), np.ones(3), InputError, "Expected data with a model alone"),
+        (kp.Result("run"), np.ones(3), InputError, "Expected data only with a model"),
         ("model", None, ModelError, "Expected a Keras model"),
     ],
 )

@@ -1,4 +1,4 @@
-"""lint: what a graph shows is found on every stack, in the right layer and line; healthy twins give nothing of the kind."""
+"""lint: what a graph shows is reported on every stack, in the right layer and line; healthy twins give nothing of the kind."""
 
 import faulty
 import numpy as np
@@ -65,28 +65,30 @@ PLANTED = {
 
 @pytest.mark.parametrize(("code", "wrong", "right"), PLANTED.values(), ids=PLANTED)
 def test_what_the_graph_shows(stack, code, wrong, right):
-    """The fault is found in its layer and line, in float16 as more than info; the twin without it is not."""
+    """The fault is reported in its layer and line, in float16 as more than info; the twin without it is not."""
     ops = Ops(stack.keras)
 
-    def found(function, policy):
+    def findings_of(function, policy):
         class Planted(stack.keras.layers.Layer):
             def call(self, inputs):
                 return function(ops, inputs)
 
         with kp.precision(policy), np.errstate(over="ignore"):
             return [
-                each for each in kp.lint(faulty.net(stack.keras, Planted(name="planted"))) if each.subject == "planted"
+                finding
+                for finding in kp.lint(faulty.net(stack.keras, Planted(name="planted")))
+                if finding.subject == "planted"
             ]
 
-    (half,) = [each for each in found(wrong, "mixed_float16") if each.code == code]
+    (half,) = [finding for finding in findings_of(wrong, "mixed_float16") if finding.code == code]
     assert half.severity in ("error", "warning")
     assert "(test_lint.py:" in half.message
-    assert all(each.severity == "info" for each in found(wrong, "float32"))
-    assert not [each for each in found(right, "mixed_float16") if each.code == code]
+    assert all(finding.severity == "info" for finding in findings_of(wrong, "float32"))
+    assert not [finding for finding in findings_of(right, "mixed_float16") if finding.code == code]
 
 
 def test_long_sums_in_half_precision(stack):
-    """A long sum that stays in 16 bits is found where the framework adds up in them, and no short one."""
+    """A long sum that stays in 16 bits is reported where the framework adds up in them, and no short one."""
     ops = Ops(stack.keras)
 
     class Total(stack.keras.layers.Layer):
@@ -96,8 +98,8 @@ def test_long_sums_in_half_precision(stack):
     with kp.precision("mixed_float16"):
         long, short = (faulty.net(stack.keras, Total(name="total"), width=width) for width in (512, 8))
     narrow = stack.name in ("tensorflow", "tf_keras")
-    assert ("half-reduction" in {each.code for each in kp.lint(long)}) == narrow
-    assert "half-reduction" not in {each.code for each in kp.lint(short)}
+    assert ("half-reduction" in {finding.code for finding in kp.lint(long)}) == narrow
+    assert "half-reduction" not in {finding.code for finding in kp.lint(short)}
 
 
 def test_a_healthy_model_is_left_alone(stack):
@@ -108,7 +110,7 @@ def test_a_healthy_model_is_left_alone(stack):
             stack.keras, layers.LayerNormalization(name="norm"), layers.Dropout(0.5), layers.Dense(8, activation="gelu")
         )
     before = model.get_weights()
-    assert {each.severity for each in kp.lint(model)} <= {"info"}
+    assert {finding.severity for finding in kp.lint(model)} <= {"info"}
     assert all((one == other).all() for one, other in zip(before, model.get_weights(), strict=True))
 
 

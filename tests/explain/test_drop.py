@@ -91,7 +91,7 @@ def test_the_rules_name_whom_and_what(setting):
     """Groups that lose more than chance explains are found, and the layer; those without loss are not."""
     findings = kp.diagnose(setting[-1])
     assert set(findings) == set(drop_findings(setting[-1]))
-    assert ("layer-to-blame", "coarse") in {(each.code, each.subject) for each in findings}
+    assert ("sensitive-layer", "coarse") in {(each.code, each.subject) for each in findings}
     hurt = {each.subject for each in findings if each.code == "group-hurt"}
     assert "all" in hurt
     assert "slice none" not in hurt
@@ -221,6 +221,6 @@ def test_from_a_shell(setting, tmp_path, capsys):
         tmp_path / "plan.json",
     ]
     assert main(list(map(str, arguments))) == 0
-    assert "layer-to-blame" not in (shown := capsys.readouterr().out)
-    assert "With 'coarse' alone kept in float" in shown
+    assert "sensitive-layer" not in (shown := capsys.readouterr().out)
+    assert "With only 'coarse' in float" in shown
     assert kp.PrecisionPlan.load(tmp_path / "plan.json").layers == {"coarse": "float32"}

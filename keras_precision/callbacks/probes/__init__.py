@@ -1,1 +1,1 @@
-"""What the profiler watches: one small file a probe."""
+"""The probes of the profiler."""

@@ -1,4 +1,4 @@
-"""Probe: one thing that the profiler watches."""
+"""Probe: one quantity that the profiler records during a fit."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -8,25 +8,25 @@ from typing import Any
 from keras_precision._adapters import KerasAdapter
 from keras_precision.core.result import Measurement, Value
 
-__all__ = ["Fit", "Probe", "Step"]
+__all__ = ["FitState", "LoopStep", "Probe"]
 
 
 @dataclass
-class Fit:
-    """The fit that is being watched.
+class FitState:
+    """The state of the fit that is being recorded.
 
     Attributes:
         model: The model.
-        adapter: Its Keras.
-        optimizer: What a training loop of the user's own updates it with; None in ``fit``.
+        adapter: The adapter of its Keras version.
+        optimizer: The optimizer of a custom training loop; None in ``fit``.
         batches: Batches trained so far.
-        batches_exact: Whether that is certain; if not, it may be too high by less than
+        batches_exact: Whether that count is exact; if not, it may be too high by less than
             ``steps_per_execution`` an epoch.
-        samples: Samples trained so far; None once they could not be counted.
-        loss: Keras's mean of the loss over the running epoch; None if it tells none.
-        own_loop: Whether a training loop of the user's own is watched, and no ``fit``.
-        resources: What is let go of when the fit ends, or the next one begins: a probe may enter
-            context managers here.
+        samples: Samples trained so far; None after they could not be counted.
+        loss: Keras's running mean of the loss in the current epoch; None if the logs have none.
+        own_loop: Whether a custom training loop is recorded instead of ``fit``.
+        resources: Context managers that are closed when the fit ends or the next one begins; a probe may
+            enter its own here.
     """
 
     model: Any
@@ -40,32 +40,32 @@ class Fit:
     resources: ExitStack = field(default_factory=ExitStack)
 
 
-class Step:
-    """One step of a training loop of the user's own.
+class LoopStep:
+    """One step of a custom training loop.
 
     Attributes:
-        outputs: Tensors that the step computes, in any structure; they are waited for.
+        outputs: Tensors that the step computes, in any structure; the clock stops when they are computed.
     """
 
     outputs: Any = None
 
 
 class Probe:
-    """One thing that the profiler watches; a subclass overrides the hooks that it needs.
+    """One quantity that the profiler records; a subclass overrides the hooks that it needs.
 
-    An exception in a hook switches the probe off for the rest of the fit, with one warning.
+    An exception in a hook disables the probe for the rest of the fit, with one warning.
 
     Attributes:
-        name: What a warning calls it.
+        name: The name of the probe in warnings.
     """
 
     name = "probe"
 
-    def begin(self, fit: Fit) -> None:
+    def begin(self, fit: FitState) -> None:
         """Run before the first step.
 
         Args:
-            fit: The fit; it stays current for as long as the fit lasts.
+            fit: The state of the fit; the same object is updated until the fit ends.
         """
 
     def step_begin(self) -> None:
@@ -75,31 +75,31 @@ class Probe:
         """Run after a training step.
 
         Args:
-            batches: Batches that it trained: more than one under ``steps_per_execution``.
+            batches: Number of batches that the step trained: more than one under ``steps_per_execution``.
         """
 
     def epoch_end(self, epoch: int) -> None:
-        """Run after an epoch, and before its validation where there is one.
+        """Run after an epoch, before its validation if there is one.
 
         Args:
-            epoch: Its number, from 0.
+            epoch: The number of the epoch, from 0.
         """
 
     def end(self) -> None:
-        """Run when the result has been made: let go of the model, so that it can be freed."""
+        """Run after the result is complete: release the model, so that its memory can be freed."""
 
     def values(self) -> Mapping[str, Value]:
-        """Return the figures as they stand: metric to value, None for what cannot be known."""
+        """Return the current values by metric; None for a value that cannot be determined."""
         return {}
 
     def rows(self, since: int = 0) -> Iterator[Measurement]:
-        """Yield more than summaries: figures of single steps or epochs, in the order in which they were made.
+        """Yield measurements of single steps or epochs, in the order in which they were taken.
 
         Args:
-            since: How many of them to leave out, because they were asked for before.
+            since: The number of measurements to skip, because an earlier call has returned them.
         """
         return iter(())
 
     def sources(self) -> Mapping[str, str]:
-        """Return how each figure was got: metric to words."""
+        """Return how the metrics were measured, by metric."""
         return {}

@@ -1,4 +1,4 @@
-"""ProbeSet: the probes that watch a fit, of which one that fails is switched off."""
+"""ProbeSet: the probes of a fit; a probe that raises an exception is disabled."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,11 +8,7 @@ __all__ = ["ProbeSet"]
 
 
 class ProbeSet:
-    """Calls probes, and keeps what they raise away from the training.
-
-    Args:
-        probes: The probes.
-        report: Told of each probe that fails.
+    """Calls the hooks of probes; an exception in a probe is passed to ``report`` as text and never reaches the training.
 
     Example:
         >>> ProbeSet([Probe()], print).step_begin()
@@ -20,48 +16,40 @@ class ProbeSet:
 
     def __init__(self, probes: Iterable[Probe], report: Callable[[str], None]) -> None:
         self._report = report
-        self._keep(probes)
+        self._activate(probes)
 
-    def _keep(self, probes: Iterable[Probe]) -> None:
+    def _activate(self, probes: Iterable[Probe]) -> None:
         self._active = tuple(probes)
-        # Only those that do something in a step are called in one: this is the hot path.
+        # The step hooks are the hot path: only probes that override them are called.
         self._at_begin = tuple(probe for probe in self._active if _overrides(probe, "step_begin"))
         self._at_end = tuple(probe for probe in self._active if _overrides(probe, "step_end"))
 
     def step_begin(self) -> None:
-        """Let the probes see a step begin."""
+        """Call ``step_begin`` of the probes."""
         for probe in self._at_begin:
             try:
                 probe.step_begin()
             except Exception as error:  # noqa: BLE001 - training must go on, whatever a probe does
-                self._drop(probe, error)
+                self._disable(probe, error)
 
     def step_end(self, batches: int) -> None:
-        """Let the probes see a step end.
-
-        Args:
-            batches: Batches that it trained.
-        """
+        """Call ``step_end`` of the probes with the number of batches of the step."""
         for probe in self._at_end:
             try:
                 probe.step_end(batches)
             except Exception as error:  # noqa: BLE001 - training must go on, whatever a probe does
-                self._drop(probe, error)
+                self._disable(probe, error)
 
-    def each(self, act: Callable[[Probe], None]) -> None:
-        """Let each probe act.
-
-        Args:
-            act: Given the probe.
-        """
+    def apply(self, action: Callable[[Probe], None]) -> None:
+        """Call ``action`` with every active probe."""
         for probe in self._active:
             try:
-                act(probe)
+                action(probe)
             except Exception as error:  # noqa: BLE001 - training must go on, whatever a probe does
-                self._drop(probe, error)
+                self._disable(probe, error)
 
-    def _drop(self, probe: Probe, error: Exception) -> None:
-        self._keep(other for other in self._active if other is not probe)
+    def _disable(self, probe: Probe, error: Exception) -> None:
+        self._activate(other for other in self._active if other is not probe)
         self._report(f"the probe '{probe.name}' failed and was switched off: {type(error).__name__}: {error}")
 
 

@@ -66,9 +66,9 @@ def against(other: Result, **settings: object) -> Comparison:
     [
         ((5.0, 5.1, 4.9), "better"),
         ((20.0, 20.1, 19.9), "worse"),
-        ((10.0, 10.2, 9.8), "no difference shown"),
-        ((10.05, 10.15, 9.95), "no difference shown"),  # half a percent, without a doubt: two processes differ by more
-        ((9.0, 15.0, 6.0), "no difference shown"),
+        ((10.0, 10.2, 9.8), "inconclusive"),
+        ((10.05, 10.15, 9.95), "inconclusive"),  # half a percent, without a doubt: two processes differ by more
+        ((9.0, 15.0, 6.0), "inconclusive"),
     ],
 )
 def test_times_are_compared_over_processes(means: tuple[float, ...], verdict: str) -> None:
@@ -91,13 +91,13 @@ def test_a_drift_that_hits_both_is_no_difference() -> None:
     """A machine that slows down to a third does not decide: the rounds are compared in pairs."""
     slowing = [1.0, 1.5, 2.0, 2.5, 2.8, 3.0]
     pair = [run(name, [[each * k for each in slowing] for k in (1, 1.01, 0.99)]) for name in ("a", "b")]
-    assert Comparison(pair[0], pair[1:]).verdict("step_time_ms", "b") == "no difference shown"
+    assert Comparison(pair[0], pair[1:]).verdict("step_time_ms", "b") == "inconclusive"
 
 
 def test_times_of_other_days_are_allowed_a_drift() -> None:
     """Without turns, five percent are no difference, and a half is one."""
     base = run("base", processes(10.0, 10.0, 10.1), session="monday")
-    for mean, verdict in ((10.5, "no difference shown"), (5.0, "better")):
+    for mean, verdict in ((10.5, "inconclusive"), (5.0, "better")):
         other = run("other", processes(mean, mean, mean * 1.01), session="tuesday")
         assert Comparison(base, [other]).verdict("step_time_ms", "other") == verdict
 
@@ -111,14 +111,14 @@ def test_steps_of_a_profiler_can_be_compared() -> None:
 
     assert Comparison(profiled("a", 10.0), [profiled("b", 20.0)]).verdict("step_time_ms", "b") == "worse"
     few = dataclasses.replace(profiled("c", 10.0), measurements=profiled("c", 10.0).measurements[:15])
-    with pytest.raises(NotMeasuredError, match="at least 20 steps that were timed. Received: 14 of 'c'. Train longer"):
+    with pytest.raises(NotMeasuredError, match="at least 20 timed steps. Received: 14 of 'c'. Train longer"):
         Comparison(profiled("a", 10.0), [few]).verdict("step_time_ms", "c")
 
 
 def test_times_of_two_machines_are_refused() -> None:
     """There is a warning, no verdict on time, and a verdict on the metric all the same."""
     other = run("other", processes(5.0, 5.0, 5.1), environment=THERE, seeds={"val_accuracy": [0.5, 0.51, 0.52]})
-    with pytest.warns(PrecisionWarning, match="'other' was measured on another machine than 'float32'"):
+    with pytest.warns(PrecisionWarning, match="'other' was measured on a different machine than 'float32'"):
         comparison = against(other)
     with pytest.raises(NotComparableError, match="times of one machine. Received: 'step_time_ms' of 'float32' and"):
         comparison.verdict("step_time_ms", "other")
@@ -134,14 +134,14 @@ def test_memory_of_two_sources_is_refused() -> None:
         seeds={"peak_memory_mb": [50, 50, 50]},
     )  # fmt: skip
     with pytest.raises(
-        NotComparableError, match="figures of one source.*'float32' from allocator, and of 'other' from resi"
+        NotComparableError, match="values of one source.*'float32' from allocator, and of 'other' from resi"
     ):
         against(other).verdict("peak_memory_mb", "other")
 
 
 @pytest.mark.parametrize(
     ("values", "verdict"),
-    [((50, 50, 50), "better"), ((100, 100, 100), "no difference shown"), ((90, 130, 100), "no difference shown")],
+    [((50, 50, 50), "better"), ((100, 100, 100), "inconclusive"), ((90, 130, 100), "inconclusive")],
 )
 def test_memory_is_compared_over_seeds(values: Sequence[float], verdict: str) -> None:
     """Less memory is better, where the seeds agree."""
@@ -154,10 +154,10 @@ def test_one_figure_says_nothing_of_its_spread() -> None:
     with pytest.raises(NotMeasuredError, match="at least two seeds. Received: 1, .* Use seeds="):
         against(one).verdict("val_accuracy", "one")
     with pytest.raises(
-        NotMeasuredError, match="turns of at least two processes. Received: 1 of 'one'. Allow more time"
+        NotMeasuredError, match="interleaved rounds of at least two processes. Received: 1 of 'one'. Allow more time"
     ):
         against(one).verdict("step_time_ms", "one")
-    with pytest.raises(NotMeasuredError, match="of several seeds or answers. Received: one figure"):
+    with pytest.raises(NotMeasuredError, match="of several seeds or samples. Received: one value"):
         Comparison(
             Result("a", (Measurement("m", "accuracy", 0.9),)), [Result("b", (Measurement("m", "accuracy", 0.8),))]
         ).verdict("accuracy", "b")
@@ -225,7 +225,7 @@ def deployed(name: str, right: Sequence[bool], **figures: float | str) -> Result
 def test_accuracy_is_compared_on_the_same_samples() -> None:
     """McNemar's test decides: of 30 changed answers 25 lost are worse, and 15 lost are nothing."""
     base = [True] * 900 + [False] * 100
-    for lost, verdict in ((25, "worse"), (15, "no difference shown"), (5, "better")):
+    for lost, verdict in ((25, "worse"), (15, "inconclusive"), (5, "better")):
         other = [False] * lost + [True] * (900 - lost) + [True] * (30 - lost) + [False] * (70 + lost)
         comparison = Comparison(deployed("a", base), [deployed("b", other)], metric="accuracy")
         assert comparison.verdict("accuracy", "b") == verdict
@@ -240,7 +240,7 @@ def test_a_size_is_exact() -> None:
     """One figure of a size is enough: a file has no spread."""
     pair = [deployed(name, [True], size_bytes=size) for name, size in (("a", 1000), ("b", 999), ("c", 1000))]
     comparison = Comparison(pair[0], pair[1:])
-    assert [comparison.verdict("size_bytes", name) for name in "bc"] == ["better", "no difference shown"]
+    assert [comparison.verdict("size_bytes", name) for name in "bc"] == ["better", "inconclusive"]
 
 
 def test_answers_survive_packing(rng: np.random.Generator) -> None:
@@ -248,7 +248,7 @@ def test_answers_survive_packing(rng: np.random.Generator) -> None:
     for count in (0, 1, 7, 8, 9, 1000):
         right = rng.random(count) < 0.5
         assert np.array_equal(unpack_answers(pack_answers(right)), right)
-    with pytest.raises(FileFormatError, match="answers as 'count:digits'. Received: 'x:zz'"):
+    with pytest.raises(FileFormatError, match="correct predictions as 'count:digits'. Received: 'x:zz'"):
         unpack_answers("x:zz")
 
 
@@ -276,7 +276,7 @@ def test_runs_that_are_not_otherwise_identical_are_refused(what: str) -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     """Each message says what was expected, and what was received."""
-    with pytest.raises(InputError, match=r"names of their own. Received: \['float32', 'float32'\]"):
+    with pytest.raises(InputError, match=r"distinct names. Received: \['float32', 'float32'\]"):
         Comparison(BASE, [BASE])
     with pytest.raises(InputError, match="mode to be 'auto', 'max' or 'min'. Received: 'up'"):
         Comparison(BASE, mode="up")
@@ -284,7 +284,7 @@ def test_wrong_arguments_are_refused() -> None:
         Comparison(BASE, margin=-1)
     with pytest.raises(InputError, match="one of the runs float32, other. Received: 'othr'. Did you mean 'other'?"):
         against(run("other")).verdict("step_time_ms", "othr")
-    with pytest.raises(InputError, match="one direction is better. Received: 'loss_scale'"):
+    with pytest.raises(InputError, match="better direction. Received: 'loss_scale'"):
         against(run("other")).verdict("loss_scale", "other")
 
 
@@ -319,7 +319,7 @@ def test_the_table_shows_the_intervals() -> None:
     assert "| Run | Step time | Speedup vs FP32 | Peak memory | Val accuracy |" in drawn
     assert "| bf16 | 5.75 ms | 2.00x (2.00-2.00) | 80 MB | 91.00 % |" in drawn
     assert (
-        "bf16 against float32: step_time_ms better, peak_memory_mb better, val_accuracy no difference shown." in drawn
+        "bf16 against float32: step_time_ms better, peak_memory_mb better, val_accuracy inconclusive." in drawn
     )
     assert "Recommended: bf16: bf16 is 2.00 times" in drawn
     assert against(other)._repr_html_().startswith("<table><caption>Training</caption>")

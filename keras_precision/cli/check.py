@@ -39,7 +39,7 @@ def _run(options: argparse.Namespace) -> Answer:
         for check in check_results(found[0], new, **limits):
             told.append({"run": new.name, **asdict(check)})
             lines.append(f"{check.verdict.upper():>9}  {new.name}: {check.message}")
-            if check.verdict == "failed" or (check.verdict == "not shown" and not options.allow_not_shown):
+            if check.verdict == "failed" or (check.verdict == "inconclusive" and not options.allow_not_shown):
                 advice = "keras-precision report OLD NEW shows both runs"
                 findings.append(Finding(f"check-{check.metric}", "error", new.name, check.message, advice))
     return Answer("\n".join(lines), told, tuple(findings))

@@ -16,7 +16,7 @@ _METRICS = (
     ("peak_memory_mb", "memory saved"),
     ("size_bytes", "size saved"),
 )
-_COLOURS = {"better": "#3ca951", "worse": "#ff725c", "no difference shown": "#9498a0"}
+_COLOURS = {"better": "#3ca951", "worse": "#ff725c", "inconclusive": "#9498a0"}
 
 
 def verdict_chart(comparison: Comparison, number: int = 0) -> Chart | None:
@@ -51,7 +51,7 @@ def verdict_chart(comparison: Comparison, number: int = 0) -> Chart | None:
     return Chart(
         key=f"verdicts-{number}",
         title=f"Against {comparison.baseline.name}",
-        about="How many times as good as the baseline, with 95 % intervals. A bar that crosses the dotted line shows no difference.",
+        about="How many times as good as the baseline, with 95 % intervals. A bar that crosses the dotted line is inconclusive.",
         traces=tuple(trace for trace in traces if trace["x"]),
         layout={
             "shapes": [line],

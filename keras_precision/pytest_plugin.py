@@ -26,9 +26,7 @@ def precision_gate() -> Callable[..., tuple[Check, ...]]:
 def _gate(
     old: Source, new: Source, *, allow_not_shown: bool = False, **limits: float | str | None
 ) -> tuple[Check, ...]:
-    before, after = (
-        source if isinstance(source, Result) else Result.load(source) for source in (old, new)
-    )
+    before, after = (source if isinstance(source, Result) else Result.load(source) for source in (old, new))
     checks = check_results(before, after, **limits)  # type: ignore[arg-type]
     failures = [
         f"{check.verdict}: {check.message}"
@@ -36,5 +34,7 @@ def _gate(
         if check.verdict == "failed" or (check.verdict == "inconclusive" and not allow_not_shown)
     ]
     if failures:
-        pytest.fail("\n".join([f"'{after.name}' is not shown to be as good as '{before.name}':", *failures]), pytrace=False)
+        pytest.fail(
+            "\n".join([f"'{after.name}' is not shown to be as good as '{before.name}':", *failures]), pytrace=False
+        )
     return checks

@@ -318,9 +318,7 @@ def test_the_table_shows_the_intervals() -> None:
     drawn = render(against(other), "markdown")
     assert "| Run | Step time | Speedup vs FP32 | Peak memory | Val accuracy |" in drawn
     assert "| bf16 | 5.75 ms | 2.00x (2.00-2.00) | 80 MB | 91.00 % |" in drawn
-    assert (
-        "bf16 against float32: step_time_ms better, peak_memory_mb better, val_accuracy inconclusive." in drawn
-    )
+    assert "bf16 against float32: step_time_ms better, peak_memory_mb better, val_accuracy inconclusive." in drawn
     assert "Recommended: bf16: bf16 is 2.00 times" in drawn
     assert against(other)._repr_html_().startswith("<table><caption>Training</caption>")
 

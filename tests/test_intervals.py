@@ -60,7 +60,10 @@ def test_the_difference_is_scipys_paired_test(rng: np.random.Generator) -> None:
 
 def test_the_ratio_of_separate_runs_is_welchs_interval() -> None:
     """Both ends are those of Welch's formulas, with a quantile that is computed without SciPy."""
-    first, second = [1.0, math.e**2, math.e**4], [math.e, math.e**3, math.e**4, math.e**4]  # logarithms 0 2 4 and 1 3 4 4
+    first, second = (
+        [1.0, math.e**2, math.e**4],
+        [math.e, math.e**3, math.e**4, math.e**4],
+    )  # logarithms 0 2 4 and 1 3 4 4
     # Means 2 and 3, variances 4 and 2, squared errors 4/3 and 1/2; freedom (11/6)^2 / ((4/3)^2 / 2 + (1/2)^2 / 3).
     freedom = (11 / 6) ** 2 / (8 / 9 + 1 / 12)
     quantile = _student_quantile(0.975, freedom)

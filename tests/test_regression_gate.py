@@ -24,7 +24,10 @@ def run(name: str, time: float = 10.0, accuracies: tuple[float, ...] = (), sessi
     rows += [kp.Measurement("fit", "session", session)] if session else []
     for number in range(3):
         times = [time * (1 + 0.002 * number) * drift for drift in (1.0, 1.1, 1.2, 1.3)]
-        rows += [kp.Measurement(f"process {number}", "step_time_ms", step_time, index) for index, step_time in enumerate(times)]
+        rows += [
+            kp.Measurement(f"process {number}", "step_time_ms", step_time, index)
+            for index, step_time in enumerate(times)
+        ]
     for seed, accuracy in enumerate(accuracies):
         rows.append(kp.Measurement("seed", "val_accuracy", accuracy, seed))
     if accuracies:

@@ -168,12 +168,12 @@ def test_speedup_is_over_the_first(make: Callable[[Sequence[Result]], Table], me
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"), [((90, 90), "median of 90 steps a run"), ((90, 7), "median of 7 to 90 steps a run")]
+    ("counts", "expected"), [((90, 90), "median of 90 steps per run"), ((90, 7), "median of 7 to 90 steps per run")]
 )
 def test_the_notes_say_what_the_step_time_rests_on(counts: tuple[int, ...], expected: str) -> None:
     """A table says how many steps were measured, and where its memory figures come from."""
     notes = run_table([run("a", steps, step_time_ms=1.0) for steps in counts]).notes
-    assert notes == ("Memory: peak resident set.", f"Step time: {expected}, warm-up left out.")
+    assert notes == ("Memory: peak resident set.", f"Step time: {expected}, without warm-up.")
 
 
 def test_pipes_do_not_break_a_markdown_table() -> None:
@@ -235,11 +235,11 @@ def test_what_cannot_be_rendered_is_refused(results: list[Result], form: str, me
     ("values", "notes", "expected"),
     [
         ({}, (), []),
-        ({"profiler_us_per_step": 3.456}, (), ["Profiler: 3.46 us a step."]),
-        ({"profiler_us_per_step": 3.0}, ("a", "b"), ["Profiler: 3 us a step.", "Note: a", "Note: b"]),
+        ({"profiler_us_per_step": 3.456}, (), ["Profiler: 3.46 us per step."]),
+        ({"profiler_us_per_step": 3.0}, ("a", "b"), ["Profiler: 3 us per step.", "Note: a", "Note: b"]),
     ],
 )
 def test_the_summary_of_a_run(values: dict[str, Value], notes: tuple[str, ...], expected: list[str]) -> None:
-    """A summary is the table of the run, what the profiler took, and what a reader should know."""
+    """A summary is the table of the run, the overhead of the profiler, and the notes."""
     one = RUNS[0].with_measurements((Measurement("fit", *item) for item in values.items()), notes)
     assert text.summary(one).splitlines() == [*text.draw(run_table([one])).splitlines(), *expected]

@@ -11,9 +11,9 @@ from typing import Literal, Self
 
 import numpy as np
 
-from keras_precision.comparison.effect import answers_test, effect, is_ratio
+from keras_precision.comparison.effect import effect, is_ratio, mcnemar_test
 from keras_precision.comparison.intervals import Interval
-from keras_precision.comparison.recommendation import choose
+from keras_precision.comparison.recommendation import recommend
 from keras_precision.comparison.table import comparison_table
 from keras_precision.core.errors import (
     FileFormatError,
@@ -185,9 +185,7 @@ class Comparison:
         if known.better is not None:
             return known.better == "higher"
         if known.meaning != metric_of("").meaning:
-            raise InputError(
-                f"Expected a metric with a better direction. Received: '{metric}'. See kp.METRICS."
-            )
+            raise InputError(f"Expected a metric with a better direction. Received: '{metric}'. See kp.METRICS.")
         return any(part in metric.lower() for part in _HIGHER)
 
     def keeps_metric(self, run: str) -> bool:
@@ -224,12 +222,12 @@ class Comparison:
     @property
     def recommended(self) -> str:
         """The run to use: the fastest that is significantly faster and preserves the metric, or the baseline."""
-        return choose(self)[0]
+        return recommend(self)[0]
 
     @property
     def reason(self) -> str:
         """The reason for the recommendation."""
-        return choose(self)[1]
+        return recommend(self)[1]
 
     def class_changes(self, run: str) -> dict[str, float]:
         """Return the change of accuracy per class: a mean can hide classes that get worse.
@@ -326,7 +324,7 @@ class Comparison:
         other = self.result(run)
         interval = effect(self.baseline, other, metric)
         if metric == "accuracy" and self.baseline.select("answers_right") and other.select("answers_right"):
-            test = answers_test(self.baseline, other)
+            test = mcnemar_test(self.baseline, other)
             return int(np.sign(test.only_other - test.only_baseline)) if test.p_value < _P_VALUE else 0
         slack = 1 + self.tolerance if interval.count > 1 else 1.0
         low, high = (1 / slack, slack) if is_ratio(metric) else (0.0, 0.0)

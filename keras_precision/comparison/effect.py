@@ -19,7 +19,7 @@ from keras_precision.core.errors import FileFormatError, NotComparableError, Not
 from keras_precision.core.metrics import metric_of
 from keras_precision.core.result import Result
 
-__all__ = ["answers_test", "effect", "is_ratio", "is_time", "pack_answers", "unpack_answers"]
+__all__ = ["effect", "is_ratio", "is_time", "mcnemar_test", "pack_answers", "unpack_answers"]
 
 _CONFIDENCE = 0.95
 _DRIFT = 0.10  # change of a machine's speed between two sessions: other load, clock rate, temperature
@@ -56,7 +56,7 @@ def effect(baseline: Result, other: Result, metric: str, confidence: float = _CO
     return _over_seeds(baseline, other, metric, confidence)
 
 
-def answers_test(baseline: Result, other: Result) -> McNemar:
+def mcnemar_test(baseline: Result, other: Result) -> McNemar:
     """Return McNemar's test of which samples two results predict correctly."""
     return mcnemar(*_correct_predictions(baseline, other))
 

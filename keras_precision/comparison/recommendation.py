@@ -8,7 +8,7 @@ from keras_precision.core.errors import NotComparableError, NotMeasuredError
 if TYPE_CHECKING:
     from keras_precision.comparison.comparison import Comparison
 
-__all__ = ["choose", "speedup", "time_metric"]
+__all__ = ["recommend", "speedup", "time_metric"]
 
 
 def time_metric(comparison: "Comparison") -> str:
@@ -24,7 +24,7 @@ def speedup(comparison: "Comparison", run: str) -> Interval | None:
         return None
 
 
-def choose(comparison: "Comparison") -> tuple[str, str]:
+def recommend(comparison: "Comparison") -> tuple[str, str]:
     """Return the name of the run to use, and the reason.
 
     It is the fastest run that is significantly faster and preserves the metric; else one that needs significantly less
@@ -45,7 +45,10 @@ def choose(comparison: "Comparison") -> tuple[str, str]:
     }  # fmt: skip
     if lean:
         run, share = min(lean.items(), key=lambda item: item[1])
-        return run, f"{run} needs {100 * (1 - share):.0f} % less memory than {baseline}, is not shown to be slower{within}."
+        return (
+            run,
+            f"{run} needs {100 * (1 - share):.0f} % less memory than {baseline}, is not shown to be slower{within}.",
+        )
     others = [*(f"{run}: {verdicts[run] or 'not comparable'} in {metric}" for run in sound), *rejected]
     return baseline, f"no other run is shown to be faster and sound ({'; '.join(others) or 'there is none'})."
 

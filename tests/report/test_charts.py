@@ -11,7 +11,7 @@ import keras_precision as kp
 from keras_precision.report.charts.chart import Chart, label
 from keras_precision.report.charts.heat_map import heat_maps
 from keras_precision.report.charts.layer_error import layer_errors
-from keras_precision.report.charts.loss import loss_chart, parting
+from keras_precision.report.charts.loss import divergence_step, loss_chart
 from keras_precision.report.charts.loss_scale import loss_scale_chart
 from keras_precision.report.charts.memory import memory_chart
 from keras_precision.report.charts.pareto import pareto_charts
@@ -69,12 +69,12 @@ def test_nothing_measured_is_no_chart() -> None:
 
 
 def test_warm_up_is_marked_and_not_counted() -> None:
-    """Steps left out are crosses of the time line, and not in the histogram."""
+    """Excluded steps are crosses in the chart of single steps, and not in the histogram."""
     rows = [("step", "step_time_ms", 10.0 + step % 2, step) for step in range(10, 30)]
     run = result("run", ("warm-up step", "step_time_ms", 900.0, 1), *rows)
     line, spread = step_time_line([run]), step_time_spread([run])
-    assert trace(line, "run: left out")["x"] == [1]
-    assert trace(line, "run: left out")["marker"]["symbol"] == "x"
+    assert trace(line, "run: excluded")["x"] == [1]
+    assert trace(line, "run: excluded")["marker"]["symbol"] == "x"
     assert trace(line, "run")["x"] == list(range(10, 30))
     (histogram,) = spread.traces
     assert sum(histogram["y"]) == pytest.approx(1)
@@ -105,21 +105,23 @@ def test_the_histogram_says_what_lies_beyond_it() -> None:
     ],
 )  # fmt: skip
 def test_curves_part_where_they_stay_apart(other: list[float], expected: int | None) -> None:
-    """The parting is the first step from which on two curves differ to the end."""
+    """The divergence_step is the first step from which on two curves differ to the end."""
     steps = [0, 1, 2, 3]
-    assert parting((steps, [4.0, 3.0, 2.0, 1.0]), (steps, other)) == expected
+    assert divergence_step((steps, [4.0, 3.0, 2.0, 1.0]), (steps, other)) == expected
 
 
-def test_the_loss_chart_marks_the_parting() -> None:
-    """Where a run leaves the first, there is a line, its name, and a sentence; where none does, that is said."""
+def test_the_loss_chart_marks_the_divergence_step() -> None:
+    """Where a run diverges from the first, there is a line, its name, and a sentence; where none does, that is said."""
     first = result("float32", *series("loss", [4.0, 3.0, 2.0]), *series("val_loss", [4.0, 3.5, 3.0]))
     other = result("float16", *series("loss", [4.0, 3.0, 5.0]))
     chart = loss_chart([first, other])
     assert [shape["x0"] for shape in chart.layout["shapes"]] == [3]
-    assert chart.layout["annotations"][0]["text"] == "float16 leaves"
-    assert chart.notes[0].startswith("float16 leaves float32 at epoch 3:")
+    assert chart.layout["annotations"][0]["text"] == "float16 diverges"
+    assert chart.notes[0].startswith("float16 diverges from float32 at epoch 3:")
     assert trace(chart, "float32, validation")["line"]["dash"] == "dash"
-    assert loss_chart([first, first]).notes == ("No run leaves float32: at the end, all are within 10 % of its loss.",)
+    assert loss_chart([first, first]).notes == (
+        "No run diverges from float32: at the end, all are within 10 % of its loss.",
+    )
 
 
 def test_a_diverged_loss_is_told() -> None:
@@ -132,11 +134,11 @@ def test_a_diverged_loss_is_told() -> None:
 
 
 def test_losses_of_steps_are_averaged() -> None:
-    """The noise of single batches is no parting: curves by steps are running means, and the chart says so."""
+    """The noise of single batches is no divergence_step: curves by steps are running means, and the chart says so."""
     noise = [1.0 + 0.5 * (-1) ** step for step in range(1000)]
     chart = loss_chart([result("a", *series("loss", noise, "step")), result("b", *series("loss", noise[::-1], "step"))])
     assert chart.layout["shapes"] == []
-    assert "Each point is the mean of the last 20 steps." in chart.notes
+    assert "Points are means of the last 20 steps." in chart.notes
     assert chart.traces[0]["y"][-1] == 1.0
     assert chart.layout["yaxis"]["type"] == "log"
     negative = loss_chart([result("n", *series("loss", [1.0, -1.0]))])
@@ -158,8 +160,8 @@ def test_the_loss_scale_and_what_was_skipped() -> None:
     assert skipped["text"][1:3] == ["step 7 skipped", "3 of steps 65 to 90 skipped"]
     assert chart.notes == (
         "run skipped 4 of 100 steps: 1 with a finite loss (the scale searching), 3 without.",
-        "run ended with a loss scale of 0, for which the axis has no place.",
-        "run: the count was read from time to time, so that of steps 65 to 90 it is not known which were skipped.",
+        "run ended with a loss scale of 0, which the axis cannot show.",
+        "run: the count was not read at every step, so it is unknown which of steps 65 to 90 were skipped.",
     )
 
 
@@ -209,7 +211,7 @@ def test_errors_of_rounding_have_a_colour_where_they_matter() -> None:
     assert cells["z"] == [[-3.0, 0.0], [None, -6.0]]
     assert cells["text"][0][0] == "stem<br>activations, int8: error: 10 %"
     assert chart.notes[0] == "No layer has any error of 1 % in bfloat16 (activations)."
-    assert "foretold" in chart.notes[1]
+    assert "predicted" in chart.notes[1]
 
 
 def files(*figures: tuple[str, float, float]) -> list[kp.Result]:

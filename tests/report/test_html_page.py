@@ -57,7 +57,7 @@ def charts(page: Page) -> list[str]:
 
 
 def test_an_explanation_says_what_it_comes_to() -> None:
-    """The first sentences tell how many answers changed, and which layer comes first; of a regression, without rights."""
+    """The first sentences tell how many predictions changed, and the most sensitive layer; of a regression, without correctness."""
     rows = [
         ("all", "samples", 100),
         ("all", "changed_samples", 3),
@@ -67,11 +67,11 @@ def test_an_explanation_says_what_it_comes_to() -> None:
     blamed = [("head", "changed_kept_alone", 0.01), ("stem", "changed_kept_alone", 0.02)]
     drop = kp.Result("drop of a.tflite", [kp.Measurement(*row) for row in rows + blamed])
     assert overview([drop]).sentences == (
-        "drop of a.tflite: 3 of 100 answers changed; 2 were right and are wrong now, 1 the other way round.",
-        "The layer to blame first is head.",
+        "drop of a.tflite: 3 of 100 predictions changed; 2 were correct and are wrong now, 1 the other way round.",
+        "The most sensitive layer is head.",
     )
     regression = kp.Result("drop of b.tflite", [kp.Measurement(*row) for row in rows[:2]])
-    assert overview([regression]).sentences == ("drop of b.tflite: 3 of 100 answers changed.",)
+    assert overview([regression]).sentences == ("drop of b.tflite: 3 of 100 predictions changed.",)
 
 
 def test_the_session_has_every_part(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_machines_are_warned_of_and_kept_apart(tmp_path: Path) -> None:
         kp.Result(name, [kp.Measurement("fit", "step_time_ms", time)], kp.Environment(processor=processor))
         for name, time, processor in (("a", 4.0, "one"), ("b", 2.0, "one"), ("c", 1.0, "two"))
     ]
-    with pytest.warns(PrecisionWarning, match="come from 2 machines, which the report keeps apart: one; two"):
+    with pytest.warns(PrecisionWarning, match="come from 2 machines, which the report shows separately: one; two"):
         page = saved(runs, tmp_path)
     assert {"m0-overview", "m1-overview", "machines"} <= set(page.ids)
     assert [text for text in page.texts if re.fullmatch(r"\d\.\d\dx", text)] == ["2.00x", "1.00x", "2.00x", "1.00x"]
@@ -225,7 +225,7 @@ def test_the_overview_claims_no_more_than_it_knows() -> None:
     """Single runs are described, with the figures of both sides, and never recommended."""
     said = overview(session())
     assert said.sentences[0] == "No run had shorter steps than float32 (2.32 ms)."
-    assert said.sentences[1] == "These are single runs: kp.compare_training tells which differences are real."
+    assert said.sentences[1] == "These are single runs: kp.compare_training shows which differences are significant."
     assert said.sentences[2].startswith("tflite:int8 is the smallest file, 72 % of tflite:float32, 0.28x as fast, ")
     assert [tile.figure for tile in said.tiles][:1] == ["0.82x"]
 

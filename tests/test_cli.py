@@ -22,7 +22,7 @@ def run(*arguments, **options):
 
 
 @pytest.mark.slow
-def test_demo_runs_and_says_what_it_found(tmp_path):
+def test_demo_runs_and_reports_its_results(tmp_path):
     """The demo prints both tables and a verdict, writes what it names, and no messages of other packages."""
     done = run("demo", "--epochs", 2, "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -158,7 +158,7 @@ def test_export_writes_tables_of_weights(files, tmp_path, capsys):
 
 
 def test_export_takes_a_plan(files, tmp_path, capsys):
-    """A plan from a file is what is exported, and an older file is kept where that is asked for."""
+    """A plan from a file is what is exported, and an older file is not replaced with --no-overwrite."""
     plan = kp.PrecisionPlan.deployment("int8", layers={"head": "float32"})
     plan.save(tmp_path / "plan.json")
     written = tmp_path / "model.tflite"
@@ -178,7 +178,7 @@ def test_formats_and_hardware(capsys):
 
 
 def test_data_that_cannot_be_used(files, tmp_path, capsys):
-    """Missing arrays, foreign files and missing files are one line each, with exit code 2."""
+    """Missing arrays, foreign files and missing files are errors of one line, with exit code 2."""
     (tmp_path / "data.npz").write_bytes(b"no archive")
     model = str(files / "model.keras")
     for data, message in (
@@ -197,10 +197,10 @@ def test_data_that_cannot_be_used(files, tmp_path, capsys):
 
 
 def test_a_finding_of_severity_error_makes_the_code_1():
-    """Errors found make the exit code 1, warnings do not; text and JSON both tell them."""
+    """Errors make the exit code 1, warnings do not; text and JSON contain both."""
     error, warning = (kp.Finding("code", severity, "layer", "Seen.", "Do.") for severity in ("error", "warning"))
     result = kp.Result("run")
-    assert [CommandOutput.of(result, "", found).code for found in ((), (warning,), (warning, error))] == [0, 0, 1]
+    assert [CommandOutput.of(result, "", findings).code for findings in ((), (warning,), (warning, error))] == [0, 0, 1]
     output = CommandOutput.of(result, "table", (error,))
     assert output.text == "table\nError: Seen.\n    Do."
     assert json.loads(output.json())["findings"][0]["severity"] == "error"

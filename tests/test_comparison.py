@@ -1,4 +1,4 @@
-"""Comparison: verdicts that are no stronger than the data, from results that were made by hand."""
+"""Comparison: verdicts that are no stronger than the data, from results built by hand."""
 
 import dataclasses
 import json
@@ -38,7 +38,9 @@ def run(
     rows = [Measurement("fit", "session", session)] if session else []
     rows += [Measurement("fit", "step_time_ms", float(np.median(times)))] if times else []
     for number, rounds in enumerate(times):
-        rows += [Measurement(f"process {number}", "step_time_ms", each, index) for index, each in enumerate(rounds)]
+        rows += [
+            Measurement(f"process {number}", "step_time_ms", step_time, index) for index, step_time in enumerate(rounds)
+        ]
     for metric, values in (seeds or {}).items():
         rows += [Measurement("seed", metric, value, seed) for seed, value in enumerate(values)]
         if not isinstance(values[0], str):
@@ -47,7 +49,7 @@ def run(
 
 
 def processes(*means: float) -> list[list[float]]:
-    """Return four rounds around each mean, in a drift that hits both runs of a round alike."""
+    """Return four rounds around every mean, in a drift that hits both runs of a round alike."""
     return [[mean * drift for drift in (1.0, 1.1, 1.2, 1.3)] for mean in means]
 
 
@@ -72,7 +74,7 @@ def against(other: Result, **settings: object) -> Comparison:
     ],
 )
 def test_times_are_compared_over_processes(means: tuple[float, ...], verdict: str) -> None:
-    """A difference is one that each pair of processes shows, beyond what two processes of one program differ by."""
+    """A difference is one that every pair of processes shows, beyond what two processes of one program differ by."""
     comparison = against(run("other", processes(*means)))
     assert comparison.verdict("step_time_ms", "other") == verdict
     assert comparison.interval("step_time_ms", "other").count == 3
@@ -90,7 +92,7 @@ def test_a_rate_is_the_inverse_of_its_time() -> None:
 def test_a_drift_that_hits_both_is_no_difference() -> None:
     """A machine that slows down to a third does not decide: the rounds are compared in pairs."""
     slowing = [1.0, 1.5, 2.0, 2.5, 2.8, 3.0]
-    pair = [run(name, [[each * k for each in slowing] for k in (1, 1.01, 0.99)]) for name in ("a", "b")]
+    pair = [run(name, [[step_time * k for step_time in slowing] for k in (1, 1.01, 0.99)]) for name in ("a", "b")]
     assert Comparison(pair[0], pair[1:]).verdict("step_time_ms", "b") == "inconclusive"
 
 
@@ -164,15 +166,15 @@ def test_one_figure_says_nothing_of_its_spread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "kept"),
+    ("accuracies", "preserved"),
     [((0.90, 0.91, 0.92), True), ((0.85, 0.86, 0.87), False), ((0.93, 0.88, 0.92), False), ((0.95, 0.96, 0.97), True)],
 )
-def test_the_metric_is_kept_where_a_larger_loss_is_ruled_out(accuracies: Sequence[float], kept: bool) -> None:
+def test_the_metric_is_preserved_where_a_larger_loss_is_ruled_out(accuracies: Sequence[float], preserved: bool) -> None:
     """It is not enough that no loss is shown."""
-    assert against(run("other", seeds={"val_accuracy": accuracies})).keeps_metric("other") == kept
+    assert against(run("other", seeds={"val_accuracy": accuracies})).keeps_metric("other") == preserved
 
 
-def test_a_lower_metric_is_kept_the_other_way_round() -> None:
+def test_a_lower_metric_is_preserved_the_other_way_round() -> None:
     """The margin of a loss is one percent of the baseline's, upwards."""
     base, close, far = (
         run(name, seeds={"val_loss": [k * x for x in (2.0, 2.1, 1.9)]})
@@ -275,7 +277,7 @@ def test_runs_that_are_not_otherwise_identical_are_refused(what: str) -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    """Each message says what was expected, and what was received."""
+    """Every message says what was expected, and what was received."""
     with pytest.raises(InputError, match=r"distinct names. Received: \['float32', 'float32'\]"):
         Comparison(BASE, [BASE])
     with pytest.raises(InputError, match="mode to be 'auto', 'max' or 'min'. Received: 'up'"):
@@ -324,7 +326,7 @@ def test_the_table_shows_the_intervals() -> None:
 
 
 def test_the_table_of_deployed_models() -> None:
-    """Size, latency, throughput, accuracy, agreement, and accuracy for each millisecond."""
+    """Size, latency, throughput, accuracy, agreement, and accuracy per millisecond."""
     names = ("keras:float32", "tflite:int8")
     pair = [deployed(name, [True, False], size_bytes=2000, latency_ms=0.5, agreement=1.0) for name in names]
     drawn = render(Comparison(pair[0], pair[1:], metric="accuracy"), "markdown")

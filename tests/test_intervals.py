@@ -24,19 +24,19 @@ def test_the_interval_of_a_mean_is_that_of_scipy(rng: np.random.Generator, confi
     """Both ends are those of SciPy's one-sample t test."""
     values = rng.normal(3, 2, 7)
     expected = stats.ttest_1samp(values, 0).confidence_interval(confidence)
-    found = mean_interval(values.tolist(), confidence)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert (found.estimate, found.count, found.confidence) == (pytest.approx(values.mean()), 7, confidence)
+    interval = mean_interval(values.tolist(), confidence)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert (interval.estimate, interval.count, interval.confidence) == (pytest.approx(values.mean()), 7, confidence)
 
 
-def test_a_ratio_that_is_the_same_in_each_block_is_certain() -> None:
+def test_a_ratio_that_is_the_same_in_every_block_is_certain() -> None:
     """Without any spread, the interval is a point: the ratio."""
-    found = ratio_interval([1.0, 2.0, 8.0], [1.5, 3.0, 12.0])
-    assert [found.estimate, found.low, found.high] == pytest.approx([1.5] * 3)
+    interval = ratio_interval([1.0, 2.0, 8.0], [1.5, 3.0, 12.0])
+    assert [interval.estimate, interval.low, interval.high] == pytest.approx([1.5] * 3)
 
 
 def test_a_ratio_and_its_inverse_are_alike(rng: np.random.Generator) -> None:
-    """Exchanging the two runs turns each end into the inverse of the other."""
+    """Exchanging the two runs turns both ends into the inverse of the other."""
     first, second = rng.lognormal(size=9), rng.lognormal(size=9)
     there, back = ratio_interval(first, second), ratio_interval(second, first)
     assert (there.low, there.estimate) == pytest.approx((1 / back.high, 1 / back.estimate))
@@ -46,16 +46,16 @@ def test_the_ratio_of_blocks_is_scipys_interval_of_logarithms(rng: np.random.Gen
     """The interval is that of a paired t test on logarithms."""
     first, second = rng.lognormal(size=9), rng.lognormal(size=9)
     expected = stats.ttest_rel(np.log(second), np.log(first)).confidence_interval(0.95)
-    found = ratio_interval(first, second)
-    assert (found.low, found.high) == pytest.approx((math.exp(expected.low), math.exp(expected.high)))
+    interval = ratio_interval(first, second)
+    assert (interval.low, interval.high) == pytest.approx((math.exp(expected.low), math.exp(expected.high)))
 
 
 def test_the_difference_is_scipys_paired_test(rng: np.random.Generator) -> None:
     """The interval of a paired difference is that of SciPy."""
     first, second = rng.normal(size=5), rng.normal(size=5)
     expected = stats.ttest_rel(second, first).confidence_interval(0.95)
-    found = difference_interval(first, second)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    interval = difference_interval(first, second)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
 
 
 def test_the_ratio_of_separate_runs_is_welchs_interval() -> None:
@@ -68,10 +68,10 @@ def test_the_ratio_of_separate_runs_is_welchs_interval() -> None:
     freedom = (11 / 6) ** 2 / (8 / 9 + 1 / 12)
     quantile = _student_quantile(0.975, freedom)
     half_width = quantile * math.sqrt(11 / 6) + math.log(1.1)
-    found = separate_ratio_interval(first, second, drift=0.1)
+    interval = separate_ratio_interval(first, second, drift=0.1)
     expected = [math.exp(1), math.exp(1 - half_width), math.exp(1 + half_width)]
-    assert [found.estimate, found.low, found.high] == pytest.approx(expected, rel=1e-6)
-    assert (found.confidence, found.count) == (0.95, 3)
+    assert [interval.estimate, interval.low, interval.high] == pytest.approx(expected, rel=1e-6)
+    assert (interval.confidence, interval.count) == (0.95, 3)
 
 
 def _student_quantile(probability: float, freedom: float) -> float:
@@ -102,8 +102,8 @@ def test_separate_runs_without_a_spread_are_certain(
     first: list[float], second: list[float], low: float, high: float
 ) -> None:
     """A run whose times are all equal adds nothing to the interval, and no warning of SciPy reaches the caller."""
-    found = separate_ratio_interval(first, second)
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-6)
+    interval = separate_ratio_interval(first, second)
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-6)
 
 
 @pytest.mark.parametrize("count", [2, 3, 12])
@@ -111,8 +111,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(rng: np.random.Generator,
     """Of 2,000 A/A comparisons with few blocks, no more leave 1 out than 95 % confidence allows (p > 0.001)."""
     load = rng.lognormal(0, 0.5, (2000, count))  # shared by both runs of a block
     first, second = (load * rng.lognormal(0, 0.05, load.shape) for _ in range(2))
-    found = [ratio_interval(a, b) for a, b in zip(first, second, strict=True)]
-    wrong = sum(interval.lies_above(1) or interval.lies_below(1) for interval in found)
+    intervals = [ratio_interval(a, b) for a, b in zip(first, second, strict=True)]
+    wrong = sum(interval.lies_above(1) or interval.lies_below(1) for interval in intervals)
     assert stats.binomtest(wrong, 2000, 0.05).pvalue > 0.001
 
 
@@ -132,7 +132,7 @@ def test_drift_goes_out_of_folded_rounds() -> None:
     first = [pair[number % 2] for number, pair in enumerate(pairs)]
     second = [pair[1 - number % 2] for number, pair in enumerate(pairs)]
     assert folded(second) == pytest.approx(folded(first))
-    assert ratio_interval(first, second).high > 1.02  # each round alone does not know that it was drift
+    assert ratio_interval(first, second).high > 1.02  # single rounds do not show that it was drift
 
 
 def test_an_odd_round_is_left_out() -> None:
@@ -147,9 +147,9 @@ def test_mcnemar_is_the_binomial_test(lost: int, won: int) -> None:
     other = [False] * lost + [True] * won + [True] * 50 + [False] * 7
     count = lost + won
     tail = sum(math.comb(count, k) for k in range(max(lost, won), count + 1)) / 2**count
-    found = mcnemar(baseline, other)
-    assert found.p_value == pytest.approx(min(1.0, 2 * tail))
-    assert (found.only_baseline, found.only_other) == (lost, won)
+    test = mcnemar(baseline, other)
+    assert test.p_value == pytest.approx(min(1.0, 2 * tail))
+    assert (test.only_baseline, test.only_other) == (lost, won)
 
 
 def test_mcnemar_names_few_winners_among_equals(rng: np.random.Generator) -> None:

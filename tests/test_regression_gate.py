@@ -66,7 +66,7 @@ def test_runs_of_other_days_show_less() -> None:
 
 
 def test_times_of_two_machines_are_inconclusive() -> None:
-    """They are not compared, and the reason is given."""
+    """They are not compared, and the message has the reason."""
     elsewhere = kp.Result("new", run("new").measurements, kp.Environment(processor="Two"))
     (check,) = kp.check_results(run("old"), elsewhere, max_slowdown=1.05)
     assert (check.verdict, check.message[:44]) == ("inconclusive", "step_time_ms: inconclusive: Expected times o")
@@ -161,7 +161,7 @@ def test_inconclusive_fails_unless_allowed(saved: Path) -> None:
 
 
 def test_a_comparison_is_checked_by_itself(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each of its runs is checked against its baseline; one result alone is misuse."""
+    """All its runs are checked against its baseline; one result alone is misuse."""
     Comparison(run("old"), (run("same"), run("slow", 20.0))).save(saved / "comparison.json")
     assert main(["check", str(saved / "comparison.json"), "--max-slowdown", "1.05"]) == 1
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:2]] == ["PASSED", "FAILED"]

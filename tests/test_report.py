@@ -19,7 +19,7 @@ UNKNOWN = "-"
 
 
 def result(name: str, subject: str, sources: dict[str, str] | None = None, **values: Value) -> Result:
-    """Return a result with one summary row for each value."""
+    """Return a result with one summary row per value."""
     rows = tuple(Measurement(subject, metric, value) for metric, value in values.items())
     return Result(name, rows, Environment(sources=sources or {}))
 
@@ -85,10 +85,8 @@ def test_the_report_is_as_recorded(form: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "results"), [(run_table, RUNS), (export_table, MODELS), (run_table, MODELS), (export_table, RUNS)]
 )
-def test_each_row_has_a_cell_for_each_heading(
-    make: Callable[[Sequence[Result]], Table], results: Sequence[Result]
-) -> None:
-    """A table is as wide in each row as in its header, whatever the results hold."""
+def test_every_row_has_a_cell_per_column(make: Callable[[Sequence[Result]], Table], results: Sequence[Result]) -> None:
+    """All rows are as wide as the header, whatever the results contain."""
     table = make(results)
     assert [len(row) for row in table.rows] == [len(table.header)] * len(results)
     assert all(cell for row in table.rows for cell in row)
@@ -201,8 +199,8 @@ def test_a_table_that_is_too_wide_loses_nothing() -> None:
     assert joined == [f"heading{n}123,456.{n}ms" for n in range(12)]
 
 
-def test_training_runs_and_models_get_a_table_each() -> None:
-    """Results are told apart by what they hold, and keep their order."""
+def test_training_runs_and_models_have_separate_tables() -> None:
+    """Results are grouped by their metrics, and keep their order."""
     drawn = render(RECORDED, format="markdown")
     assert re.findall(r"^(?:### |\| )([\w ]+)", drawn, re.MULTILINE) == [
         *("Training", "Run ", "float32 ", "mixed_float16 ", "diverged "),

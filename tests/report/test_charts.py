@@ -26,14 +26,14 @@ def result(name: str, *rows: Row, plan: kp.PrecisionPlan | None = None, **source
 
 
 def series(metric: str, values: Sequence[float | None], subject: str = "epoch") -> list[Row]:
-    """Return a row for each value, by steps from 0."""
+    """Return rows of the values, with steps from 0."""
     return [(subject, metric, value, step) for step, value in enumerate(values)]
 
 
 def trace(chart: Chart, name: str) -> Any:
     """Return the trace of a name."""
-    (found,) = [each for each in chart.traces if each["name"] == name]
-    return found
+    (match,) = [candidate for candidate in chart.traces if candidate["name"] == name]
+    return match
 
 
 def every_chart(results: Sequence[kp.Result]) -> list[Chart]:
@@ -45,7 +45,7 @@ def every_chart(results: Sequence[kp.Result]) -> list[Chart]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what plotly imports
 def test_plotly_knows_every_word() -> None:
-    """Plotly's own check, which refuses misspelt attributes and wrong values, accepts each chart of the session."""
+    """Plotly's own check, which refuses misspelt attributes and wrong values, accepts every chart of the session."""
     from plotly.graph_objects import Figure
 
     watched = result(
@@ -124,7 +124,7 @@ def test_the_loss_chart_marks_the_divergence_step() -> None:
     )
 
 
-def test_a_diverged_loss_is_told() -> None:
+def test_a_diverged_loss_is_noted() -> None:
     """NaN has no place on an axis: the curve ends, and a note says where."""
     gone = loss_chart([result("gone", *series("loss", [1.0, math.nan, math.nan]))])
     back = loss_chart([result("back", *series("loss", [1.0, math.inf, 0.5]))])
@@ -146,7 +146,7 @@ def test_losses_of_steps_are_averaged() -> None:
 
 
 def test_the_loss_scale_and_what_was_skipped() -> None:
-    """Known steps and windows are counted up; a scale of 0 has no place on the axis, and is told."""
+    """Known steps and windows are counted up; a scale of 0 is a note, because the axis cannot show it."""
     run = result(
         "run", ("fit", "loss_scale", 32768.0, 50), ("fit", "loss_scale", 0.0, 100), ("step", "skipped_in_window", 1, 7),
         ("steps 65 to 90", "skipped_in_window", 3, 90), ("fit", "skipped_steps", 4, 50), ("fit", "skipped_steps", 4, 100),
@@ -173,14 +173,14 @@ def test_skipped_steps_without_places() -> None:
 
 
 def test_memory_by_kind_and_its_peak() -> None:
-    """Parts are bars; peaks are drawn where one source measured all, and told where two did."""
-    held = [("fit", "weights_mb", 4.0, None), ("fit", "optimizer_mb", 8.0, None)]
+    """Parts are bars; peaks are drawn where one source measured all, and a note explains it where two did."""
+    parts = [("fit", "weights_mb", 4.0, None), ("fit", "optimizer_mb", 8.0, None)]
     peak = ("fit", "peak_memory_mb", 20.0, None)
-    one = memory_chart([result(name, *held, peak, peak_memory_mb="allocator") for name in "ab"])
+    one = memory_chart([result(name, *parts, peak, peak_memory_mb="allocator") for name in "ab"])
     assert [bar["name"] for bar in one.traces] == ["weights", "optimizer", "measured peak"]
     assert one.traces[0]["x"] == [4.0, 4.0]
     assert one.notes == ("Peak: allocator.",)
-    two = memory_chart([result(name, *held, peak, peak_memory_mb=name) for name in "ab"])
+    two = memory_chart([result(name, *parts, peak, peak_memory_mb=name) for name in "ab"])
     assert [bar["name"] for bar in two.traces] == ["weights", "optimizer"]
     assert two.notes[0].startswith("Peaks are not drawn: they come from 2 sources")
     assert memory_chart([result(name, peak, peak_memory_mb=name) for name in "ab"]) is None
@@ -224,7 +224,7 @@ def files(*figures: tuple[str, float, float]) -> list[kp.Result]:
 
 
 def test_the_pareto_chart_links_what_nothing_beats() -> None:
-    """The front is what no other beats in both; each point shows its plan, cut where it is long."""
+    """The Pareto front is linked; points show their plans, cut where they are long."""
     (chart,) = pareto_charts(files(("a", 1000, 0.9), ("b", 2000, 0.8), ("c", 3000, 0.95), ("d", 3000, 0.94)))
     best, others = chart.traces
     assert (best["text"], best["x"]) == (["a", "c"], [1.0, 3.0])
@@ -246,24 +246,24 @@ def test_a_worth_that_is_better_when_lower() -> None:
     assert pareto_charts(runs[:1]) == []
 
 
-def test_what_each_layer_loses() -> None:
-    """Layers keep their order; each precision has its bars, and a single subject is no layer."""
+def test_errors_by_layer() -> None:
+    """Layers keep their order; every precision has its bars, and a single subject is no layer."""
     rows = [("all in int8", 0.01), ("stem in int4", 0.5), ("stem in float32", 0.0), ("head in int4", 0.2)]
     (chart,) = layer_errors([result("run", *[(name, "divergence", value, None) for name, value in rows])])
     assert chart.layout["yaxis"]["ticktext"] == ["all", "stem", "head"]
-    assert [(each["name"], each["y"], each["x"]) for each in chart.traces] == [
+    assert [(bars["name"], bars["y"], bars["x"]) for bars in chart.traces] == [
         ("int8", [0], [0.01]),
         ("int4", [1, 2], [0.5, 0.2]),
         ("float32", [1], [0.0]),
     ]
     (plain,) = layer_errors([result("file", ("stem", "snr_db", 30.0, None), ("head", "snr_db", 20.0, None))])
     assert plain.title == "Signal-to-noise ratio: file"
-    assert [each["name"] for each in plain.traces] == ["snr db"]
+    assert [bars["name"] for bars in plain.traces] == ["snr db"]
     assert layer_errors([result("file", ("model.tflite", "snr_db", 30.0, None))]) == []
 
 
 def test_a_result_of_many_plans_is_a_front() -> None:
-    """Where one result holds many subjects with a size and a divergence, each is a point."""
+    """Where one result holds many subjects with a size and a divergence, all of them are points."""
     rows = [
         (f"plan {n}", metric, value, None)
         for n, pair in enumerate([(1e3, 0.5), (2e3, 0.1), (3e3, 0.2)])

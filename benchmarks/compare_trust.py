@@ -186,7 +186,7 @@ def plain(sets: Sequence[dict[str, list[float]]], equal: Sequence[str]) -> dict[
                     if ratio > 1 + PLAIN_THRESHOLD
                     else "better"
                     if ratio < 1 - PLAIN_THRESHOLD
-                    else "no difference shown"
+                    else "inconclusive"
                 )
                 counter[word] += 1
     return {name: dict(counter) for name, counter in told.items()}
@@ -203,12 +203,12 @@ def report_verdicts(told: Sequence[dict[str, Any]], options: argparse.Namespace)
     for how, verdicts_ in (("in earnest", real), ("drawn", found["drawn"]), ("plain way", found["plain"])):
         for name, counts in verdicts_.items():
             total = sum(counts.values()) or 1
-            row = [counts.get(word, 0) for word in ("better", "worse", "no difference shown")]
+            row = [counts.get(word, 0) for word in ("better", "worse", "inconclusive")]
             what = "A against A" if name == "A" else f"A against A slowed by {100 * WAITS[name]:.0f} %"
             wrong = row[0] + row[1] if name == "A" else total - row[1]
             rows.append((what, how, total, *row, f"{100 * wrong / total:.1f} %"))
     drawn_ = found["drawn"]
-    false = 1 - drawn_["A"].get("no difference shown", 0) / options.draws
+    false = 1 - drawn_["A"].get("inconclusive", 0) / options.draws
     caught = {name: drawn_[name].get("worse", 0) / options.draws for name in WAITS}
     width = 100 * float(np.median(found["widths"]))
     notes = [
@@ -223,7 +223,7 @@ def report_verdicts(told: Sequence[dict[str, Any]], options: argparse.Namespace)
         f"Aim: 5 % slower is worse in at least 95 %: {100 * caught['slow5']:.1f} %: {'met' if caught['slow5'] >= 0.95 else 'NOT met'}.",
         f"Aim: 10 % slower is worse always: {100 * caught['slow10']:.1f} %: {'met' if caught['slow10'] == 1 else 'NOT met'}.",
     ]
-    header = ("What", "How", "Comparisons", "better", "worse", "no difference shown", "Wrong or missed")
+    header = ("What", "How", "Comparisons", "better", "worse", "inconclusive", "Wrong or missed")
     return markdown(f"Verdicts on {options.backend}", header, rows, *notes)
 
 

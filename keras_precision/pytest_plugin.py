@@ -1,4 +1,4 @@
-"""The pytest plugin: ``precision_gate``, a fixture that fails a test where a new result is worse than an old one."""
+"""The pytest plugin: ``precision_gate``, a fixture that fails a test if a new result is worse than an old one."""
 
 import os
 from collections.abc import Callable
@@ -15,11 +15,10 @@ Source = Result | str | os.PathLike[str]
 
 @pytest.fixture
 def precision_gate() -> Callable[..., tuple[Check, ...]]:
-    """Return a function that holds a new result against an old one, and fails the test where that is worse.
+    """Return a function that compares a new result with an old one, and fails the test if it is worse.
 
-    It is called as ``precision_gate(old, new, max_drop=0.005, max_slowdown=1.05)``: results or their files, and the
-    limits of ``kp.check_results``. ``allow_not_shown=True`` lets through what the data can neither show nor rule out.
-    It returns the checks.
+    Call it as ``precision_gate(old, new, max_drop=0.005, max_slowdown=1.05)`` with results or their files, and the limits
+    of ``kp.check_results``. ``allow_not_shown=True`` accepts inconclusive checks. It returns the checks.
     """
     return _gate
 
@@ -27,13 +26,15 @@ def precision_gate() -> Callable[..., tuple[Check, ...]]:
 def _gate(
     old: Source, new: Source, *, allow_not_shown: bool = False, **limits: float | str | None
 ) -> tuple[Check, ...]:
-    before, after = (each if isinstance(each, Result) else Result.load(each) for each in (old, new))
+    before, after = (source if isinstance(source, Result) else Result.load(source) for source in (old, new))
     checks = check_results(before, after, **limits)  # type: ignore[arg-type]
-    bad = [
+    failures = [
         f"{check.verdict}: {check.message}"
         for check in checks
-        if check.verdict == "failed" or (check.verdict == "not shown" and not allow_not_shown)
+        if check.verdict == "failed" or (check.verdict == "inconclusive" and not allow_not_shown)
     ]
-    if bad:
-        pytest.fail("\n".join([f"'{after.name}' is not shown to be as good as '{before.name}':", *bad]), pytrace=False)
+    if failures:
+        pytest.fail(
+            "\n".join([f"'{after.name}' is not shown to be as good as '{before.name}':", *failures]), pytrace=False
+        )
     return checks

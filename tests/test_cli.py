@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision.cli.command import CommandOutput
+from keras_precision.cli.commands import COMMANDS
 from keras_precision.cli.demo_run import TimeLimit
 from keras_precision.cli.main import main
-from keras_precision.cli.verb import Answer
-from keras_precision.cli.verbs import VERBS
 
 
 def run(*arguments, **options):
@@ -22,8 +22,8 @@ def run(*arguments, **options):
 
 
 @pytest.mark.slow
-def test_demo_runs_and_says_what_it_found(tmp_path):
-    """The demo prints both tables and a verdict, writes what it names, and shows nobody else's chatter."""
+def test_demo_runs_and_reports_its_results(tmp_path):
+    """The demo prints both tables and a verdict, writes what it names, and no messages of other packages."""
     done = run("demo", "--epochs", 2, "--output", tmp_path / "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -37,14 +37,14 @@ def test_demo_runs_and_says_what_it_found(tmp_path):
     for name in runs[1:]:  # one that takes too long here is ended, and the demo says so
         steps = results[name].value("batches")
         assert 6 <= steps <= 2 * 20
-        assert (f"ended after {steps} of 40 steps" in " ".join(done.stdout.split())) == (steps < 40)
+        assert (f"stopped after {steps} of 40 steps" in " ".join(done.stdout.split())) == (steps < 40)
     assert results["mixed_float16"].value("loss_scale") is not None
     assert results["tflite-int8"].value("size_bytes") < results["tflite-float32"].value("size_bytes") / 2
     assert results["tflite-int8"].value("agreement") > 0.9
     assert kp.PrecisionPlan.load(tmp_path / "out" / "plan.json") == results["tflite-int8"].plan
     assert results["tflite-best"].value("size_bytes") < results["tflite-int8"].value("size_bytes")
     assert "int4" in kp.PrecisionPlan.load(tmp_path / "out" / "plan.best.json").layers.values()
-    assert "A precision for each layer: of " in done.stdout
+    assert "A precision per layer: of " in done.stdout
     assert kp.edge.inspect(tmp_path / "out" / "model.int8.tflite").inputs[0].dtype == "int8"
 
 
@@ -64,13 +64,13 @@ def test_misuse_ends_with_2_and_one_line(tmp_path, capsys):
     """What cannot be done is one line on standard error, and exit code 2."""
     (tmp_path / "file").write_text("")
     assert main(["demo", "--epochs", "0"]) == 2
-    assert capsys.readouterr().err == "keras-precision: Expected epochs >= 1. Received: 0.\n"
+    assert capsys.readouterr().err == "keras-precision: Expected epochs >= 1. Received: 0. Pass a positive number.\n"
     assert main(["demo", "--output", str(tmp_path / "file")]) == 2
-    assert "Expected a folder that can be made" in capsys.readouterr().err
+    assert "Expected a folder that can be created" in capsys.readouterr().err
 
 
-def test_unknown_verb_lists_the_known(capsys):
-    """A verb that does not exist is refused with those that do."""
+def test_unknown_command_lists_the_known(capsys):
+    """A command that does not exist is refused, with a list of those that do."""
     with pytest.raises(SystemExit, match="2"):
         main(["dem"])
     assert "demo" in capsys.readouterr().err
@@ -98,7 +98,7 @@ def files(tmp_path_factory):
 
 
 def json_of(capsys, *arguments):
-    """Run a verb with --json in this process; return what it printed."""
+    """Run a command with --json in this process; return what it printed."""
     code = main([*map(str, arguments), "--json"])
     printed = capsys.readouterr()
     assert code == 0, printed.err
@@ -106,7 +106,7 @@ def json_of(capsys, *arguments):
 
 
 def test_export_evaluate_and_benchmark_chain(files, tmp_path, capsys):
-    """A model is exported, its file is scored against it and timed; as JSON, each answer is a saved result."""
+    """A model is exported, its file is scored against it and timed; as JSON, every output is a saved result."""
     model, data, written = files / "model.keras", files / "data.npz", tmp_path / "model.tflite"
     exported = json_of(capsys, "export", model, "-o", written, "--data", data, "--samples", 30, "--validation", data)
     (tmp_path / "exported.json").write_text(json.dumps(exported))
@@ -122,7 +122,7 @@ def test_export_evaluate_and_benchmark_chain(files, tmp_path, capsys):
 
 
 def test_export_writes_for_other_runtimes(files, tmp_path, capsys):
-    """The ending of the file says for which, as --format does, and other verbs take what was written."""
+    """The ending of the file says for which, as --format does, and other commands read the file."""
     pytest.importorskip("tf2onnx", reason='pip install "keras-precision[onnx]"')
     pytest.importorskip("onnxruntime", reason='pip install "keras-precision[onnx]"')
     model, data = files / "model.keras", files / "data.npz"
@@ -134,19 +134,19 @@ def test_export_writes_for_other_runtimes(files, tmp_path, capsys):
     assert main(line) == 2
     assert "ends in '.onnx'" in capsys.readouterr().err
     assert main([*line[:-2], "--weights", "palettized"]) == 2
-    assert "Core ML's format alone. Received: it with tflite" in capsys.readouterr().err
+    assert "Core ML's format only. Received: it with tflite" in capsys.readouterr().err
     assert main([*line, "--no-bias-correction"]) == 2
-    assert "Expected --no-bias" not in (told := capsys.readouterr().err)
-    assert "--bias-correction with TensorFlow Lite's format alone. Received: it with onnx" in told
+    assert "Expected --no-bias" not in (error := capsys.readouterr().err)
+    assert "--bias-correction with TensorFlow Lite's format only. Received: it with onnx" in error
 
 
 def test_export_corrects_and_equalizes(files, tmp_path, capsys):
     """--cross-layer-equalization and --no-bias-correction reach the package."""
     common = ("export", files / "model.keras", "--data", files / "data.npz", "-o")
-    told = json_of(capsys, *common, tmp_path / "one.tflite", "--cross-layer-equalization")
-    assert "equalized_pairs" in {row[1] for row in told["measurements"]}
-    told = json_of(capsys, *common, tmp_path / "other.tflite", "--no-bias-correction")
-    assert "equalized_pairs" not in {row[1] for row in told["measurements"]}
+    exported = json_of(capsys, *common, tmp_path / "one.tflite", "--cross-layer-equalization")
+    assert "equalized_pairs" in {row[1] for row in exported["measurements"]}
+    exported = json_of(capsys, *common, tmp_path / "other.tflite", "--no-bias-correction")
+    assert "equalized_pairs" not in {row[1] for row in exported["measurements"]}
     assert (tmp_path / "one.tflite").read_bytes() != (tmp_path / "other.tflite").read_bytes()
 
 
@@ -158,7 +158,7 @@ def test_export_writes_tables_of_weights(files, tmp_path, capsys):
 
 
 def test_export_takes_a_plan(files, tmp_path, capsys):
-    """A plan from a file is what is exported, and an older file is kept where that is asked for."""
+    """A plan from a file is what is exported, and an older file is not replaced with --no-overwrite."""
     plan = kp.PrecisionPlan.deployment("int8", layers={"head": "float32"})
     plan.save(tmp_path / "plan.json")
     written = tmp_path / "model.tflite"
@@ -170,21 +170,21 @@ def test_export_takes_a_plan(files, tmp_path, capsys):
 
 
 def test_formats_and_hardware(capsys):
-    """Both print a table, and as JSON hold each format."""
-    assert [each["name"] for each in json_of(capsys, "formats")] == list(kp.formats.FORMATS)
+    """Both print a table, and as JSON list every format."""
+    assert [row["name"] for row in json_of(capsys, "formats")] == list(kp.formats.FORMATS)
     assert {row[0] for row in json_of(capsys, "hardware")["measurements"]} == set(kp.formats.FORMATS)
     assert main(["formats"]) == main(["hardware"]) == 0
     assert "65504" in capsys.readouterr().out
 
 
 def test_data_that_cannot_be_used(files, tmp_path, capsys):
-    """Missing arrays, foreign files and missing files are one line each, with exit code 2."""
+    """Missing arrays, foreign files and missing files are errors of one line, with exit code 2."""
     (tmp_path / "data.npz").write_bytes(b"no archive")
     model = str(files / "model.keras")
     for data, message in (
         (
             (files / "data.npz", "--y", "label"),
-            "expected an array 'label'. Received: x, y, features, truth. Say which one",
+            "expected an array 'label'. Received: x, y, features, truth. Name the array",
         ),
         ((tmp_path / "data.npz",), "expected an .npz or .npy file of numbers"),
         ((tmp_path / "none.npz",), "which does not exist"),
@@ -197,27 +197,27 @@ def test_data_that_cannot_be_used(files, tmp_path, capsys):
 
 
 def test_a_finding_of_severity_error_makes_the_code_1():
-    """Errors found make the exit code 1, warnings do not; text and JSON both tell them."""
+    """Errors make the exit code 1, warnings do not; text and JSON contain both."""
     error, warning = (kp.Finding("code", severity, "layer", "Seen.", "Do.") for severity in ("error", "warning"))
     result = kp.Result("run")
-    assert [Answer.of(result, "", found).code for found in ((), (warning,), (warning, error))] == [0, 0, 1]
-    answer = Answer.of(result, "table", (error,))
-    assert answer.text == "table\nError: Seen.\n    Do."
-    assert json.loads(answer.json())["findings"][0]["severity"] == "error"
+    assert [CommandOutput.of(result, "", findings).code for findings in ((), (warning,), (warning, error))] == [0, 0, 1]
+    output = CommandOutput.of(result, "table", (error,))
+    assert output.text == "table\nError: Seen.\n    Do."
+    assert json.loads(output.json())["findings"][0]["severity"] == "error"
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_help_has_examples_that_can_be_parsed(verb, capsys):
-    """The help of each verb shows examples and exit codes; each example is a command line of that verb."""
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_has_examples_that_can_be_parsed(command, capsys):
+    """The help of every command shows examples and exit codes; every example is a command line of that command."""
     with pytest.raises(SystemExit, match="0"):
-        main([verb.name, "--help"])
+        main([command.name, "--help"])
     shown = capsys.readouterr().out
     assert "exit codes:" in shown
-    for example in verb.examples:
+    for example in command.examples:
         assert f"keras-precision {example}" in shown
         name, *rest = example.partition(" > ")[0].split()
-        assert name == verb.name
-        assert parser_of_the_program().parse_args([name, *rest]).run is verb.run
+        assert name == command.name
+        assert parser_of_the_program().parse_args([name, *rest]).run is command.run
 
 
 def parser_of_the_program():

@@ -1,4 +1,4 @@
-"""The verbs compare and max-batch: what they ask for, and what they say."""
+"""The commands compare and max-batch: their requests and their output."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.cli.main import main
-from keras_precision.cli.named import WHERE, Part, modules_importable
+from keras_precision.cli.module_function import IMPORT_LOCATION, DataPart, modules_importable
 from keras_precision.core.errors import DataError
 from keras_precision.experiments.task import made
 
@@ -26,15 +26,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_compare_passes_on_what_it_is_told(
+def test_compare_passes_on_its_arguments(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Model, data and numbers reach kp.compare_training; the answer is the table, or the comparison as JSON."""
-    asked: dict[str, Any] = {}
+    """Model, data and numbers reach kp.compare_training; the output is the table, or the comparison as JSON."""
+    request: dict[str, Any] = {}
     comparison = kp.Comparison(kp.Result("float32", (kp.Measurement("fit", "step_time_ms", 2.0),)))
 
     def compare(build: Any, train: Any, validation: Any, **options: Any) -> kp.Comparison:
-        asked.update(options, data=(build, train, validation), path=list(sys.path))
+        request.update(options, data=(build, train, validation), path=list(sys.path))
         return comparison
 
     monkeypatch.setattr(kp, "compare_training", compare)
@@ -54,36 +54,36 @@ def test_compare_passes_on_what_it_is_told(
     ]
     assert main([*line, "--validation", "m:test"]) == 0
     assert "│ float32 │" in capsys.readouterr().out
-    assert asked["data"] == ("m:build", "m:train", "m:test")
-    assert {name: asked[name] for name in ("seeds", "steps", "metric", "time_limit")} == {
+    assert request["data"] == ("m:build", "m:train", "m:test")
+    assert {name: request[name] for name in ("seeds", "steps", "metric", "time_limit")} == {
         "seeds": [3, 4], "steps": 7, "metric": "auc", "time_limit": None,
     }  # fmt: skip
-    assert asked["path"] == [*sys.path, str(folder)]
+    assert request["path"] == [*sys.path, str(folder)]
     assert main([*line, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(comparison.to_bytes())
-    assert asked["data"][1:] == (Part("m:train", rest=False), Part("m:train", rest=True))
+    assert request["data"][1:] == (DataPart("m:train", validation=False), DataPart("m:train", validation=True))
 
 
-def test_a_fifth_of_the_arrays_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fifth_of_the_arrays_is_validation_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a function for the validation data, the last fifth of the training data is; a dataset has none."""
     (tmp_path / "ten_samples.py").write_text(
         "import numpy as np\ndef data():\n    return np.arange(10), np.arange(10)\ndef other():\n    return iter(())\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    parts = [made(Part("ten_samples:data", rest=rest)) for rest in (False, True)]
+    parts = [made(DataPart("ten_samples:data", validation=validation)) for validation in (False, True)]
     assert [np.asarray(part[0]).tolist() for part in parts] == [list(range(8)), [8, 9]]
     with pytest.raises(DataError, match=r"'ten_samples:other' to return \(x, y\) of arrays. Received: tuple_iterator"):
-        made(Part("ten_samples:other", rest=True))
+        made(DataPart("ten_samples:other", validation=True))
 
 
-def test_max_batch_passes_on_what_it_is_told(
+def test_max_batch_passes_on_its_arguments(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Megabytes become bytes, and the table has a row for each precision."""
-    asked: dict[str, Any] = {}
+    """Megabytes become bytes, and the table has a row per precision."""
+    request: dict[str, Any] = {}
 
     def find(build: Any, make_batch: Any, precisions: Any, **options: Any) -> kp.Result:
-        asked.update(options, given=(build, make_batch, precisions), path=list(sys.path))
+        request.update(options, inputs=(build, make_batch, precisions), path=list(sys.path))
         rows = [kp.Measurement(name, "largest_batch", 64) for name in ("float32", "mixed_bfloat16")]
         return kp.Result("largest batch", tuple(rows))
 
@@ -104,12 +104,12 @@ def test_max_batch_passes_on_what_it_is_told(
         )
         == 0
     )
-    assert asked["given"] == ("m:build", "m:batch", ["float32"])
-    assert asked["memory_limit"] == 1_500_000_000
-    assert asked["path"] == [*sys.path, str(folder)]
-    told = capsys.readouterr().out
-    assert "mixed_bfloat16" in told
-    assert "64" in told
+    assert request["inputs"] == ("m:build", "m:batch", ["float32"])
+    assert request["memory_limit"] == 1_500_000_000
+    assert request["path"] == [*sys.path, str(folder)]
+    printed = capsys.readouterr().out
+    assert "mixed_bfloat16" in printed
+    assert "64" in printed
 
 
 def test_what_cannot_be_done_ends_with_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,15 +124,15 @@ def test_what_cannot_be_done_ends_with_2(folder: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("name", ["gone:build", "__main__:build"])
-def test_a_module_that_is_nowhere_is_told_with_the_folder(
+def test_a_module_that_is_nowhere_is_refused_with_the_folder(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     """The message has the folder that was searched, before any process is started, and the module path is as it was."""
     before = list(sys.path)
     assert main(["compare", "--model", name, "--data", "m:train"]) == 2
     module = name.partition(":")[0]
-    told = f"Received: '{module}', but there is no '{module}' in {folder}, and none is installed. Run the command"
-    assert told in capsys.readouterr().err
+    message = f"Received: '{module}', but there is no '{module}' in {folder}, and none is installed. Run the command"
+    assert message in capsys.readouterr().err
     assert sys.path == before
 
 
@@ -151,7 +151,7 @@ def test_a_module_of_python_is_not_taken_from_the_current_folder(
     assert str(folder) not in said
 
 
-def test_packages_of_the_current_folder_are_told_by_their_files(
+def test_packages_of_the_current_folder_are_printed_with_their_files(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A module inside a package, a package without a file, and a module that the package must find itself."""
@@ -191,9 +191,9 @@ def test_a_current_folder_that_is_searched_already_stays_where_it_is(
     assert sys.path == path
 
 
-@pytest.mark.parametrize("verb", ["compare", "max-batch", "search"])
-def test_help_says_where_modules_are_imported_from(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+@pytest.mark.parametrize("command", ["compare", "max-batch", "search"])
+def test_help_says_where_modules_are_imported_from(capsys: pytest.CaptureFixture[str], command: str) -> None:
     """Whoever names a module knows which one is meant."""
     with pytest.raises(SystemExit, match="0"):
-        main([verb, "--help"])
-    assert WHERE in " ".join(capsys.readouterr().out.split())
+        main([command, "--help"])
+    assert IMPORT_LOCATION in " ".join(capsys.readouterr().out.split())

@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
+from keras_precision.cli.commands import COMMANDS
 from keras_precision.cli.main import main
-from keras_precision.cli.verbs import VERBS
 
 
 def script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -40,14 +40,14 @@ def completed(tmp_path, capsys):
     return offered
 
 
-def test_bash_completes_verbs(completed):
-    """An empty word is any verb, the beginning of one that verb."""
-    assert {verb.name for verb in VERBS} <= completed("")
+def test_bash_completes_commands(completed):
+    """An empty word is any command, the beginning of one that command."""
+    assert {command.name for command in COMMANDS} <= completed("")
     assert completed("expo") == {"export"}
 
 
 def test_bash_completes_options_and_choices(completed):
-    """Options are those of the verb, and choices those of the option."""
+    """Options are those of the command, and choices those of the option."""
     assert completed("export", "--prec") == {"--precision"}
     assert completed("export", "--max-d") == set()
     assert completed("check", "--max-d") == {"--max-drop"}
@@ -62,11 +62,11 @@ def test_bash_completes_files(completed):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_gets_every_verb_and_option(shell, capsys):
-    """The script of each shell has all verbs, and is one that the shell can read, where it is installed."""
+def test_every_shell_gets_every_command_and_option(shell, capsys):
+    """The script of every shell has all commands, and is one that the shell can read, where it is installed."""
     text = script(shell, capsys)
     assert "keras-precision" in text
-    assert [verb.name for verb in VERBS if verb.name not in text] == []
+    assert [command.name for command in COMMANDS if command.name not in text] == []
     assert [option for option in ("max-metric-drop", "per-operator", "max-slowdown") if option not in text] == []
     if shutil.which(shell) is not None:
         assert subprocess.run([shell, "-n"], input=text, text=True, capture_output=True, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The verbs diagnose and lint."""
+"""The commands diagnose and lint."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_diagnose_of_results_and_models(model_file, tmp_path, capsys):
         rows = (Measurement("epoch", "loss", loss, epoch) for epoch, loss in enumerate(losses))
         Result(name, tuple(rows)).save(tmp_path / f"{name}.json")
     assert main(["diagnose", str(tmp_path / "good.json")]) == 0
-    assert capsys.readouterr().out.strip() == "Nothing was found."
+    assert capsys.readouterr().out.strip() == "No findings."
     assert main(["diagnose", str(tmp_path / "good.json"), str(tmp_path / "bad.json")]) == 0
     assert "leaves-baseline" in capsys.readouterr().out
     np.savez(tmp_path / "data.npz", x=np.full((4, 4), 1e7, "float32"), y=np.zeros((4, 2), "float32"))

@@ -1,4 +1,4 @@
-"""Comparison: verdicts that are no stronger than the data, from results that were made by hand."""
+"""Comparison: verdicts that are no stronger than the data, from results built by hand."""
 
 import dataclasses
 import json
@@ -38,7 +38,9 @@ def run(
     rows = [Measurement("fit", "session", session)] if session else []
     rows += [Measurement("fit", "step_time_ms", float(np.median(times)))] if times else []
     for number, rounds in enumerate(times):
-        rows += [Measurement(f"process {number}", "step_time_ms", each, index) for index, each in enumerate(rounds)]
+        rows += [
+            Measurement(f"process {number}", "step_time_ms", step_time, index) for index, step_time in enumerate(rounds)
+        ]
     for metric, values in (seeds or {}).items():
         rows += [Measurement("seed", metric, value, seed) for seed, value in enumerate(values)]
         if not isinstance(values[0], str):
@@ -47,7 +49,7 @@ def run(
 
 
 def processes(*means: float) -> list[list[float]]:
-    """Return four rounds around each mean, in a drift that hits both runs of a round alike."""
+    """Return four rounds around every mean, in a drift that hits both runs of a round alike."""
     return [[mean * drift for drift in (1.0, 1.1, 1.2, 1.3)] for mean in means]
 
 
@@ -66,13 +68,13 @@ def against(other: Result, **settings: object) -> Comparison:
     [
         ((5.0, 5.1, 4.9), "better"),
         ((20.0, 20.1, 19.9), "worse"),
-        ((10.0, 10.2, 9.8), "no difference shown"),
-        ((10.05, 10.15, 9.95), "no difference shown"),  # half a percent, without a doubt: two processes differ by more
-        ((9.0, 15.0, 6.0), "no difference shown"),
+        ((10.0, 10.2, 9.8), "inconclusive"),
+        ((10.05, 10.15, 9.95), "inconclusive"),  # half a percent, without a doubt: two processes differ by more
+        ((9.0, 15.0, 6.0), "inconclusive"),
     ],
 )
 def test_times_are_compared_over_processes(means: tuple[float, ...], verdict: str) -> None:
-    """A difference is one that each pair of processes shows, beyond what two processes of one program differ by."""
+    """A difference is one that every pair of processes shows, beyond what two processes of one program differ by."""
     comparison = against(run("other", processes(*means)))
     assert comparison.verdict("step_time_ms", "other") == verdict
     assert comparison.interval("step_time_ms", "other").count == 3
@@ -90,14 +92,14 @@ def test_a_rate_is_the_inverse_of_its_time() -> None:
 def test_a_drift_that_hits_both_is_no_difference() -> None:
     """A machine that slows down to a third does not decide: the rounds are compared in pairs."""
     slowing = [1.0, 1.5, 2.0, 2.5, 2.8, 3.0]
-    pair = [run(name, [[each * k for each in slowing] for k in (1, 1.01, 0.99)]) for name in ("a", "b")]
-    assert Comparison(pair[0], pair[1:]).verdict("step_time_ms", "b") == "no difference shown"
+    pair = [run(name, [[step_time * k for step_time in slowing] for k in (1, 1.01, 0.99)]) for name in ("a", "b")]
+    assert Comparison(pair[0], pair[1:]).verdict("step_time_ms", "b") == "inconclusive"
 
 
 def test_times_of_other_days_are_allowed_a_drift() -> None:
     """Without turns, five percent are no difference, and a half is one."""
     base = run("base", processes(10.0, 10.0, 10.1), session="monday")
-    for mean, verdict in ((10.5, "no difference shown"), (5.0, "better")):
+    for mean, verdict in ((10.5, "inconclusive"), (5.0, "better")):
         other = run("other", processes(mean, mean, mean * 1.01), session="tuesday")
         assert Comparison(base, [other]).verdict("step_time_ms", "other") == verdict
 
@@ -111,14 +113,14 @@ def test_steps_of_a_profiler_can_be_compared() -> None:
 
     assert Comparison(profiled("a", 10.0), [profiled("b", 20.0)]).verdict("step_time_ms", "b") == "worse"
     few = dataclasses.replace(profiled("c", 10.0), measurements=profiled("c", 10.0).measurements[:15])
-    with pytest.raises(NotMeasuredError, match="at least 20 steps that were timed. Received: 14 of 'c'. Train longer"):
+    with pytest.raises(NotMeasuredError, match="at least 20 timed steps. Received: 14 of 'c'. Train longer"):
         Comparison(profiled("a", 10.0), [few]).verdict("step_time_ms", "c")
 
 
 def test_times_of_two_machines_are_refused() -> None:
     """There is a warning, no verdict on time, and a verdict on the metric all the same."""
     other = run("other", processes(5.0, 5.0, 5.1), environment=THERE, seeds={"val_accuracy": [0.5, 0.51, 0.52]})
-    with pytest.warns(PrecisionWarning, match="'other' was measured on another machine than 'float32'"):
+    with pytest.warns(PrecisionWarning, match="'other' was measured on a different machine than 'float32'"):
         comparison = against(other)
     with pytest.raises(NotComparableError, match="times of one machine. Received: 'step_time_ms' of 'float32' and"):
         comparison.verdict("step_time_ms", "other")
@@ -134,14 +136,14 @@ def test_memory_of_two_sources_is_refused() -> None:
         seeds={"peak_memory_mb": [50, 50, 50]},
     )  # fmt: skip
     with pytest.raises(
-        NotComparableError, match="figures of one source.*'float32' from allocator, and of 'other' from resi"
+        NotComparableError, match="values of one source.*'float32' from allocator, and of 'other' from resi"
     ):
         against(other).verdict("peak_memory_mb", "other")
 
 
 @pytest.mark.parametrize(
     ("values", "verdict"),
-    [((50, 50, 50), "better"), ((100, 100, 100), "no difference shown"), ((90, 130, 100), "no difference shown")],
+    [((50, 50, 50), "better"), ((100, 100, 100), "inconclusive"), ((90, 130, 100), "inconclusive")],
 )
 def test_memory_is_compared_over_seeds(values: Sequence[float], verdict: str) -> None:
     """Less memory is better, where the seeds agree."""
@@ -154,25 +156,25 @@ def test_one_figure_says_nothing_of_its_spread() -> None:
     with pytest.raises(NotMeasuredError, match="at least two seeds. Received: 1, .* Use seeds="):
         against(one).verdict("val_accuracy", "one")
     with pytest.raises(
-        NotMeasuredError, match="turns of at least two processes. Received: 1 of 'one'. Allow more time"
+        NotMeasuredError, match="interleaved rounds of at least two processes. Received: 1 of 'one'. Allow more time"
     ):
         against(one).verdict("step_time_ms", "one")
-    with pytest.raises(NotMeasuredError, match="of several seeds or answers. Received: one figure"):
+    with pytest.raises(NotMeasuredError, match="of several seeds or samples. Received: one value"):
         Comparison(
             Result("a", (Measurement("m", "accuracy", 0.9),)), [Result("b", (Measurement("m", "accuracy", 0.8),))]
         ).verdict("accuracy", "b")
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "kept"),
+    ("accuracies", "preserved"),
     [((0.90, 0.91, 0.92), True), ((0.85, 0.86, 0.87), False), ((0.93, 0.88, 0.92), False), ((0.95, 0.96, 0.97), True)],
 )
-def test_the_metric_is_kept_where_a_larger_loss_is_ruled_out(accuracies: Sequence[float], kept: bool) -> None:
+def test_the_metric_is_preserved_where_a_larger_loss_is_ruled_out(accuracies: Sequence[float], preserved: bool) -> None:
     """It is not enough that no loss is shown."""
-    assert against(run("other", seeds={"val_accuracy": accuracies})).keeps_metric("other") == kept
+    assert against(run("other", seeds={"val_accuracy": accuracies})).keeps_metric("other") == preserved
 
 
-def test_a_lower_metric_is_kept_the_other_way_round() -> None:
+def test_a_lower_metric_is_preserved_the_other_way_round() -> None:
     """The margin of a loss is one percent of the baseline's, upwards."""
     base, close, far = (
         run(name, seeds={"val_loss": [k * x for x in (2.0, 2.1, 1.9)]})
@@ -225,7 +227,7 @@ def deployed(name: str, right: Sequence[bool], **figures: float | str) -> Result
 def test_accuracy_is_compared_on_the_same_samples() -> None:
     """McNemar's test decides: of 30 changed answers 25 lost are worse, and 15 lost are nothing."""
     base = [True] * 900 + [False] * 100
-    for lost, verdict in ((25, "worse"), (15, "no difference shown"), (5, "better")):
+    for lost, verdict in ((25, "worse"), (15, "inconclusive"), (5, "better")):
         other = [False] * lost + [True] * (900 - lost) + [True] * (30 - lost) + [False] * (70 + lost)
         comparison = Comparison(deployed("a", base), [deployed("b", other)], metric="accuracy")
         assert comparison.verdict("accuracy", "b") == verdict
@@ -240,7 +242,7 @@ def test_a_size_is_exact() -> None:
     """One figure of a size is enough: a file has no spread."""
     pair = [deployed(name, [True], size_bytes=size) for name, size in (("a", 1000), ("b", 999), ("c", 1000))]
     comparison = Comparison(pair[0], pair[1:])
-    assert [comparison.verdict("size_bytes", name) for name in "bc"] == ["better", "no difference shown"]
+    assert [comparison.verdict("size_bytes", name) for name in "bc"] == ["better", "inconclusive"]
 
 
 def test_answers_survive_packing(rng: np.random.Generator) -> None:
@@ -248,7 +250,7 @@ def test_answers_survive_packing(rng: np.random.Generator) -> None:
     for count in (0, 1, 7, 8, 9, 1000):
         right = rng.random(count) < 0.5
         assert np.array_equal(unpack_answers(pack_answers(right)), right)
-    with pytest.raises(FileFormatError, match="answers as 'count:digits'. Received: 'x:zz'"):
+    with pytest.raises(FileFormatError, match="correct predictions as 'count:digits'. Received: 'x:zz'"):
         unpack_answers("x:zz")
 
 
@@ -275,8 +277,8 @@ def test_runs_that_are_not_otherwise_identical_are_refused(what: str) -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    """Each message says what was expected, and what was received."""
-    with pytest.raises(InputError, match=r"names of their own. Received: \['float32', 'float32'\]"):
+    """Every message says what was expected, and what was received."""
+    with pytest.raises(InputError, match=r"distinct names. Received: \['float32', 'float32'\]"):
         Comparison(BASE, [BASE])
     with pytest.raises(InputError, match="mode to be 'auto', 'max' or 'min'. Received: 'up'"):
         Comparison(BASE, mode="up")
@@ -284,7 +286,7 @@ def test_wrong_arguments_are_refused() -> None:
         Comparison(BASE, margin=-1)
     with pytest.raises(InputError, match="one of the runs float32, other. Received: 'othr'. Did you mean 'other'?"):
         against(run("other")).verdict("step_time_ms", "othr")
-    with pytest.raises(InputError, match="one direction is better. Received: 'loss_scale'"):
+    with pytest.raises(InputError, match="better direction. Received: 'loss_scale'"):
         against(run("other")).verdict("loss_scale", "other")
 
 
@@ -318,15 +320,13 @@ def test_the_table_shows_the_intervals() -> None:
     drawn = render(against(other), "markdown")
     assert "| Run | Step time | Speedup vs FP32 | Peak memory | Val accuracy |" in drawn
     assert "| bf16 | 5.75 ms | 2.00x (2.00-2.00) | 80 MB | 91.00 % |" in drawn
-    assert (
-        "bf16 against float32: step_time_ms better, peak_memory_mb better, val_accuracy no difference shown." in drawn
-    )
+    assert "bf16 against float32: step_time_ms better, peak_memory_mb better, val_accuracy inconclusive." in drawn
     assert "Recommended: bf16: bf16 is 2.00 times" in drawn
     assert against(other)._repr_html_().startswith("<table><caption>Training</caption>")
 
 
 def test_the_table_of_deployed_models() -> None:
-    """Size, latency, throughput, accuracy, agreement, and accuracy for each millisecond."""
+    """Size, latency, throughput, accuracy, agreement, and accuracy per millisecond."""
     names = ("keras:float32", "tflite:int8")
     pair = [deployed(name, [True, False], size_bytes=2000, latency_ms=0.5, agreement=1.0) for name in names]
     drawn = render(Comparison(pair[0], pair[1:], metric="accuracy"), "markdown")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.cli.verbs import VERBS
+from keras_precision.cli.commands import COMMANDS
 from keras_precision.report import markdown
 from keras_precision.report.tables.formats import formats_table
 
@@ -211,7 +211,7 @@ def test_the_readme_has_the_steps_of_the_makefile(target: str) -> None:
     assert "\n".join(steps) in shell
 
 
-@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
+@pytest.mark.parametrize("verb", [verb.name for verb in COMMANDS])
 def test_each_verb_of_the_command_line_is_documented(verb: str) -> None:
     """Each verb has a section of its own in docs/command-line.md, with a line that can be typed."""
     text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")

@@ -24,7 +24,10 @@ def run(name: str, time: float = 10.0, accuracies: tuple[float, ...] = (), sessi
     rows += [kp.Measurement("fit", "session", session)] if session else []
     for number in range(3):
         times = [time * (1 + 0.002 * number) * drift for drift in (1.0, 1.1, 1.2, 1.3)]
-        rows += [kp.Measurement(f"process {number}", "step_time_ms", each, index) for index, each in enumerate(times)]
+        rows += [
+            kp.Measurement(f"process {number}", "step_time_ms", step_time, index)
+            for index, step_time in enumerate(times)
+        ]
     for seed, accuracy in enumerate(accuracies):
         rows.append(kp.Measurement("seed", "val_accuracy", accuracy, seed))
     if accuracies:
@@ -47,26 +50,26 @@ def verdicts(old: kp.Result, new: kp.Result, **limits: Any) -> list[str]:
     ("time", "limit", "verdict"),
     [(10.0, 1.05, "passed"), (10.4, 1.05, "passed"), (11.0, 1.05, "failed"), (5.0, 1.05, "passed"), (10.0, 0.9, "failed")],
 )  # fmt: skip
-def test_runs_that_took_turns_are_told_apart(time: float, limit: float, verdict: str) -> None:
+def test_slowdowns_of_interleaved_runs_are_detected(time: float, limit: float, verdict: str) -> None:
     """A slowdown beyond the limit fails, one within it passes, however fast the machine was."""
     assert verdicts(run("old"), run("new", time), max_slowdown=limit) == [verdict]
 
 
 def test_runs_of_other_days_show_less() -> None:
-    """What a drift of the machine could explain is not shown, and the message says how to do better."""
+    """What a drift of the machine could explain is inconclusive, and the message says how to do better."""
     old, new = run("old", session=None), run("new", session=None)
     (check,) = kp.check_results(old, new, max_slowdown=1.05)
-    assert check.verdict == "not shown"
-    assert "these data allow both. Measure longer, or let both take turns" in check.message
+    assert check.verdict == "inconclusive"
+    assert "these data allow both. Measure longer, or interleave both runs" in check.message
     assert verdicts(old, new, max_slowdown=1.3) == ["passed"]
     assert verdicts(old, run("new", 30.0, session=None), max_slowdown=1.3) == ["failed"]
 
 
-def test_times_of_two_machines_are_not_shown() -> None:
-    """They are not compared, and the reason is given."""
+def test_times_of_two_machines_are_inconclusive() -> None:
+    """They are not compared, and the message has the reason."""
     elsewhere = kp.Result("new", run("new").measurements, kp.Environment(processor="Two"))
     (check,) = kp.check_results(run("old"), elsewhere, max_slowdown=1.05)
-    assert (check.verdict, check.message[:41]) == ("not shown", "step_time_ms: not shown: Expected times o")
+    assert (check.verdict, check.message[:44]) == ("inconclusive", "step_time_ms: inconclusive: Expected times o")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_times_of_two_machines_are_not_shown() -> None:
     [
         ((0.900, 0.910, 0.920), 0.0, "passed"),
         ((0.899, 0.910, 0.918), 0.005, "passed"),
-        ((0.85, 0.92, 0.97), 0.005, "not shown"),
+        ((0.85, 0.92, 0.97), 0.005, "inconclusive"),
         ((0.800, 0.811, 0.819), 0.005, "failed"),
     ],
 )
@@ -89,7 +92,7 @@ def test_the_same_answers_pass_and_few_samples_do_not() -> None:
     right = [True] * 90 + [False] * 10
     old, new = (file(name, 0.9, 100, answers_right=pack_answers(np.array(right))) for name in ("a", "b"))
     assert verdicts(old, new, max_drop=0.005) == ["passed"]
-    assert verdicts(file("a", 0.9, 100), file("b", 0.9, 100), max_drop=0.005) == ["not shown"]
+    assert verdicts(file("a", 0.9, 100), file("b", 0.9, 100), max_drop=0.005) == ["inconclusive"]
     assert verdicts(file("a", 0.9, 10**6), file("b", 0.9, 10**6), max_drop=0.005) == ["passed"]
     assert verdicts(file("a", 0.9, 10**6), file("b", 0.8, 10**6), max_drop=0.005) == ["failed"]
 
@@ -117,9 +120,9 @@ def test_sizes_are_exact() -> None:
         ({"max_drop": -0.1}, r"Expected max_drop to be at least 0\. Received: -0\.1\."),
         ({"max_slowdown": 0.0}, r"Expected a ratio above 0\. Received: 0\.0\."),
         ({"max_growth": float("nan")}, r"Expected a ratio above 0\. Received: nan\."),
-        ({"max_drop": 0.1}, r"Expected a metric that 'old' and 'new' both hold\. Received: none\. Name one: session, step_time_ms\."),
+        ({"max_drop": 0.1}, r"Expected a metric that 'old' and 'new' share\. Received: none\. Use one of: session, step_time_ms\."),
         ({"max_drop": 0.1, "metric": "auc"}, r"Received: auc\."),
-        ({"max_growth": 1.1}, r"Expected results that hold size_bytes or peak_memory_mb\. Received: 'old' and 'new', which share none"),
+        ({"max_growth": 1.1}, r"Expected results with size_bytes or peak_memory_mb\. Received: 'old' and 'new', which share none"),
     ],
 )  # fmt: skip
 def test_misuse_is_refused(limits: dict[str, Any], message: str) -> None:
@@ -145,12 +148,12 @@ def test_the_exit_code_is_the_verdict(
     assert main(line) == code
     assert f"{verdict}  {name}: step_time_ms: 10 ms -> " in capsys.readouterr().out
     assert main([*line, "--json"]) == code
-    told = json.loads(capsys.readouterr().out)
-    assert (told["result"] if code else told)[0]["verdict"] == verdict.lower()
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["result"] if code else printed)[0]["verdict"] == verdict.lower()
 
 
-def test_not_shown_fails_unless_it_may(saved: Path) -> None:
-    """What the data can neither show nor rule out is let through only on demand."""
+def test_inconclusive_fails_unless_allowed(saved: Path) -> None:
+    """What the data can neither show nor rule out passes only on demand."""
     run("other", session=None).save(saved / "other.json")
     line = ["check", str(saved / "old.json"), str(saved / "other.json"), "--max-slowdown", "1.05"]
     assert main(line) == 1
@@ -158,7 +161,7 @@ def test_not_shown_fails_unless_it_may(saved: Path) -> None:
 
 
 def test_a_comparison_is_checked_by_itself(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each of its runs is held against its baseline; one result alone is misuse."""
+    """All its runs are checked against its baseline; one result alone is misuse."""
     Comparison(run("old"), (run("same"), run("slow", 20.0))).save(saved / "comparison.json")
     assert main(["check", str(saved / "comparison.json"), "--max-slowdown", "1.05"]) == 1
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:2]] == ["PASSED", "FAILED"]

@@ -19,7 +19,7 @@ UNKNOWN = "-"
 
 
 def result(name: str, subject: str, sources: dict[str, str] | None = None, **values: Value) -> Result:
-    """Return a result with one summary row for each value."""
+    """Return a result with one summary row per value."""
     rows = tuple(Measurement(subject, metric, value) for metric, value in values.items())
     return Result(name, rows, Environment(sources=sources or {}))
 
@@ -85,10 +85,8 @@ def test_the_report_is_as_recorded(form: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "results"), [(run_table, RUNS), (export_table, MODELS), (run_table, MODELS), (export_table, RUNS)]
 )
-def test_each_row_has_a_cell_for_each_heading(
-    make: Callable[[Sequence[Result]], Table], results: Sequence[Result]
-) -> None:
-    """A table is as wide in each row as in its header, whatever the results hold."""
+def test_every_row_has_a_cell_per_column(make: Callable[[Sequence[Result]], Table], results: Sequence[Result]) -> None:
+    """All rows are as wide as the header, whatever the results contain."""
     table = make(results)
     assert [len(row) for row in table.rows] == [len(table.header)] * len(results)
     assert all(cell for row in table.rows for cell in row)
@@ -168,12 +166,12 @@ def test_speedup_is_over_the_first(make: Callable[[Sequence[Result]], Table], me
 
 
 @pytest.mark.parametrize(
-    ("counts", "expected"), [((90, 90), "median of 90 steps a run"), ((90, 7), "median of 7 to 90 steps a run")]
+    ("counts", "expected"), [((90, 90), "median of 90 steps per run"), ((90, 7), "median of 7 to 90 steps per run")]
 )
 def test_the_notes_say_what_the_step_time_rests_on(counts: tuple[int, ...], expected: str) -> None:
     """A table says how many steps were measured, and where its memory figures come from."""
     notes = run_table([run("a", steps, step_time_ms=1.0) for steps in counts]).notes
-    assert notes == ("Memory: peak resident set.", f"Step time: {expected}, warm-up left out.")
+    assert notes == ("Memory: peak resident set.", f"Step time: {expected}, without warm-up.")
 
 
 def test_pipes_do_not_break_a_markdown_table() -> None:
@@ -201,8 +199,8 @@ def test_a_table_that_is_too_wide_loses_nothing() -> None:
     assert joined == [f"heading{n}123,456.{n}ms" for n in range(12)]
 
 
-def test_training_runs_and_models_get_a_table_each() -> None:
-    """Results are told apart by what they hold, and keep their order."""
+def test_training_runs_and_models_have_separate_tables() -> None:
+    """Results are grouped by their metrics, and keep their order."""
     drawn = render(RECORDED, format="markdown")
     assert re.findall(r"^(?:### |\| )([\w ]+)", drawn, re.MULTILINE) == [
         *("Training", "Run ", "float32 ", "mixed_float16 ", "diverged "),
@@ -235,11 +233,11 @@ def test_what_cannot_be_rendered_is_refused(results: list[Result], form: str, me
     ("values", "notes", "expected"),
     [
         ({}, (), []),
-        ({"profiler_us_per_step": 3.456}, (), ["Profiler: 3.46 us a step."]),
-        ({"profiler_us_per_step": 3.0}, ("a", "b"), ["Profiler: 3 us a step.", "Note: a", "Note: b"]),
+        ({"profiler_us_per_step": 3.456}, (), ["Profiler: 3.46 us per step."]),
+        ({"profiler_us_per_step": 3.0}, ("a", "b"), ["Profiler: 3 us per step.", "Note: a", "Note: b"]),
     ],
 )
 def test_the_summary_of_a_run(values: dict[str, Value], notes: tuple[str, ...], expected: list[str]) -> None:
-    """A summary is the table of the run, what the profiler took, and what a reader should know."""
+    """A summary is the table of the run, the overhead of the profiler, and the notes."""
     one = RUNS[0].with_measurements((Measurement("fit", *item) for item in values.items()), notes)
     assert text.summary(one).splitlines() == [*text.draw(run_table([one])).splitlines(), *expected]

@@ -1,4 +1,4 @@
-"""The command line: ``keras-precision VERB``, one short file a verb."""
+"""The command line: ``keras-precision COMMAND``, one short file per command."""
 
 from keras_precision.cli.main import main
 

@@ -3,54 +3,56 @@
 import argparse
 from dataclasses import asdict
 
-from keras_precision.cli.verb import Answer, Verb
+from keras_precision.cli.command import Command, CommandOutput
 from keras_precision.findings.finding import Finding
 
-__all__ = ["VERB"]
+__all__ = ["COMMAND"]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("old", metavar="OLD", help="a saved result that is good enough; or a comparison, alone")
-    parser.add_argument("new", metavar="NEW", nargs="?", help="the saved result to judge")
-    parser.add_argument("--max-drop", type=float, metavar="X", help="how much worse the metric may be: 0.005")
-    parser.add_argument("--metric", metavar="NAME", help="what --max-drop is about (accuracy, or val_accuracy)")
-    parser.add_argument("--max-slowdown", type=float, metavar="X", help="times as long a step or a call may take: 1.05")
+    parser.add_argument("old", metavar="OLD", help="the saved reference result; or a comparison, without NEW")
+    parser.add_argument("new", metavar="NEW", nargs="?", help="the saved result to check")
+    parser.add_argument("--max-drop", type=float, metavar="X", help="acceptable loss of the metric: 0.005")
     parser.add_argument(
-        "--max-growth", type=float, metavar="X", help="times as large the file or the memory may be: 1.1"
+        "--metric", metavar="NAME", help="the metric that --max-drop limits (accuracy, or val_accuracy)"
     )
     parser.add_argument(
-        "--allow-not-shown", action="store_true", help="let through what these data can neither show nor rule out"
+        "--max-slowdown", type=float, metavar="X", help="acceptable ratio of the time of a step or a call: 1.05"
     )
+    parser.add_argument(
+        "--max-growth", type=float, metavar="X", help="acceptable ratio of file size or peak memory: 1.1"
+    )
+    parser.add_argument("--allow-not-shown", action="store_true", help="accept checks that are inconclusive")
 
 
-def _run(options: argparse.Namespace) -> Answer:
+def _run(options: argparse.Namespace) -> CommandOutput:
     from keras_precision.comparison.regression_gate import check_results
     from keras_precision.core.errors import InputError
-    from keras_precision.report.loading import gather
+    from keras_precision.report.loading import collect_results
 
-    found = gather([path for path in (options.old, options.new) if path is not None]).results
-    if len(found) < 2 or (options.new is not None and len(found) != 2):
+    old, *others = collect_results([path for path in (options.old, options.new) if path is not None]).results
+    if not others or (options.new is not None and len(others) > 1):
         raise InputError(
-            f"Expected two results, or one comparison. Received: {len(found)} result{'s' if len(found) > 1 else ''}."
+            f"Expected two results, or one comparison. Received: {1 + len(others)} result{'s' if others else ''}."
         )
     limits = {name: getattr(options, name) for name in ("max_drop", "max_slowdown", "max_growth", "metric")}
-    lines, findings, told = [], [], []
-    for new in found[1:]:
-        for check in check_results(found[0], new, **limits):
-            told.append({"run": new.name, **asdict(check)})
-            lines.append(f"{check.verdict.upper():>9}  {new.name}: {check.message}")
-            if check.verdict == "failed" or (check.verdict == "not shown" and not options.allow_not_shown):
+    lines, findings, documents = [], [], []
+    for new in others:
+        for check in check_results(old, new, **limits):
+            documents.append({"run": new.name, **asdict(check)})
+            lines.append(f"{check.verdict.upper():>12}  {new.name}: {check.message}")
+            if check.verdict == "failed" or (check.verdict == "inconclusive" and not options.allow_not_shown):
                 advice = "keras-precision report OLD NEW shows both runs"
                 findings.append(Finding(f"check-{check.metric}", "error", new.name, check.message, advice))
-    return Answer("\n".join(lines), told, tuple(findings))
+    return CommandOutput("\n".join(lines), documents, tuple(findings))
 
 
-VERB = Verb(
+COMMAND = Command(
     name="check",
-    help="fail where a new result is worse than an old one",
-    description="Holds a new result against an old one, for continuous integration: exit code 0 where a loss beyond the "
-    "limits can be ruled out, 1 where it cannot. The limits are tested for non-inferiority, at 5 percent, and are no raw "
-    "thresholds: what the data can neither show nor rule out is 'not shown', and fails unless --allow-not-shown is given.",
+    help="fail if a new result is worse than an old one",
+    description="Compares a new result with an old one, for continuous integration: exit code 0 if a loss beyond the "
+    "limits is ruled out, else 1. The limits are non-inferiority tests at 5 percent, not raw thresholds: what the data can "
+    "neither show nor rule out is 'inconclusive', and fails without --allow-not-shown.",
     examples=(
         "check old.json new.json --max-drop 0.005 --max-slowdown 1.05",
         "check comparison.json --max-slowdown 1.05 --max-growth 1.0",

@@ -2,43 +2,45 @@
 
 import argparse
 
-from keras_precision.cli.verb import Answer, Verb
+from keras_precision.cli.command import Command, CommandOutput
 
-__all__ = ["VERB"]
+__all__ = ["COMMAND"]
 
 _SHELLS = ("bash", "zsh", "fish")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=_SHELLS, help="the shell that the script is for")
+    parser.add_argument("shell", choices=_SHELLS, help="the shell")
 
 
-def _run(options: argparse.Namespace) -> Answer:
+def _run(options: argparse.Namespace) -> CommandOutput:
     import shtab
 
     parser: argparse.ArgumentParser = options.parser
-    _name_files(parser)
+    _mark_files(parser)
     print(shtab.complete(parser, options.shell))
-    return Answer()
+    return CommandOutput()
 
 
-def _name_files(parser: argparse.ArgumentParser) -> None:
-    """Tell which arguments are files and folders: their metavariables say so."""
+def _mark_files(parser: argparse.ArgumentParser) -> None:
+    """Mark the arguments that are files or folders, by their metavar."""
     import shtab
 
     kinds = {"FILE": shtab.FILE, "PATH": shtab.FILE, "OLD": shtab.FILE, "NEW": shtab.FILE, "FOLDER": shtab.DIRECTORY}
+    # argparse has no public list of a parser's arguments, only these attributes:
+    # https://github.com/python/cpython/blob/v3.11.7/Lib/argparse.py
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for own in action.choices.values():
-                _name_files(own)
+            for subparser in action.choices.values():
+                _mark_files(subparser)
         elif isinstance(action.metavar, str) and action.metavar in kinds:
             action.complete = kinds[action.metavar]  # type: ignore[attr-defined]
 
 
-VERB = Verb(
+COMMAND = Command(
     name="completion",
-    help="print a script that completes verbs, options and files in a shell",
-    description="Prints a script for a shell: with it, the tabulator completes verbs, options, choices and files.",
+    help="print a shell script that completes commands, options and files",
+    description="Prints a script for a shell, with which the tab key completes commands, options, choices and files.",
     examples=(
         "completion bash > ~/.local/share/bash-completion/completions/keras-precision",
         "completion zsh > ~/.zfunc/_keras-precision",

@@ -1,4 +1,4 @@
-"""Samples and labels from the NumPy files that verbs are given."""
+"""Samples and labels from NumPy files on the command line."""
 
 import argparse
 import zipfile
@@ -10,7 +10,7 @@ import numpy as np
 from keras_precision.core.errors import DataError, FileFormatError, nearest
 from keras_precision.core.system.files import check_exists
 
-__all__ = ["add_data", "read_data"]
+__all__ = ["add_data", "first_samples", "read_data"]
 
 
 def add_data(
@@ -19,17 +19,9 @@ def add_data(
     *,
     labels: bool,
     required: bool,
-    help: str,  # noqa: A002 - argparse's own word
+    help: str,  # noqa: A002 - as argparse calls it
 ) -> None:
-    """Add the arguments that name a file of samples, and the arrays in it.
-
-    Args:
-        parser: The parser of a verb.
-        option: The argument that takes the file.
-        labels: Whether the verb takes labels.
-        required: Whether it cannot do without.
-        help: What the samples are for.
-    """
+    """Add the option for a file of samples, ``--x`` and, with ``labels``, ``--y`` for the names of its arrays."""
     parser.add_argument(option, required=required, metavar="FILE", help=f"{help}: an .npz or .npy file")
     parser.add_argument(
         "--x", nargs="+", default=["x"], metavar="NAME", help="arrays with the samples, one per input of the model (x)"
@@ -41,20 +33,9 @@ def add_data(
 
 
 def read_data(path: str, x: Sequence[str], y: Sequence[str] | None) -> tuple[Any, Any]:
-    """Read samples, and labels if they are asked for.
+    """Return samples and, for names ``y``, labels from an ``.npz`` file, or samples of one input from an ``.npy`` file.
 
-    Args:
-        path: An ``.npz`` file, or an ``.npy`` file with the samples of one input.
-        x: Names of the arrays with samples.
-        y: Names of the arrays with labels; None for none.
-
-    Returns:
-        Samples and labels, each an array, or a tuple of arrays where several are named.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: It is no file of NumPy, or holds pickled objects.
-        DataError: It has no array of such a name.
+    Both are arrays, or tuples of arrays where several names are passed. Pickled objects are refused.
     """
     try:
         content = np.load(check_exists(path, "a file of samples"), allow_pickle=False)
@@ -63,7 +44,8 @@ def read_data(path: str, x: Sequence[str], y: Sequence[str] | None) -> tuple[Any
         arrays = {name: content[name] for name in (*x, *(y or ())) if name in content}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise FileFormatError(
-            f"{path}: expected an .npz or .npy file of numbers. Received: a damaged or foreign file ({error})."
+            f"{path}: expected an .npz or .npy file of numbers. Received: a damaged or different file ({error}). "
+            "Write one with numpy.savez."
         ) from error
     for name in (*x, *(y or ())):
         if name not in arrays:
@@ -71,11 +53,16 @@ def read_data(path: str, x: Sequence[str], y: Sequence[str] | None) -> tuple[Any
             option = "--x" if name in x else "--y"
             raise DataError(
                 f"{path}: expected an array '{name}'. Received: {', '.join(known) or 'none'}. "
-                f"Say which one it is: {option} NAME. {nearest(name, known)}".rstrip()
+                f"Name the array: {option} NAME. {nearest(name, known)}".rstrip()
             )
     return _one_or_more(arrays, x), _one_or_more(arrays, y) if y else None
 
 
+def first_samples(x: Any, count: int | None) -> Any:
+    """Return the first ``count`` samples of an array or of a tuple of arrays; all for None."""
+    return tuple(array[:count] for array in x) if isinstance(x, tuple) else x[:count]
+
+
 def _one_or_more(arrays: dict[str, Any], names: Sequence[str]) -> Any:
-    found = tuple(arrays[name] for name in names)
-    return found[0] if len(found) == 1 else found
+    values = tuple(arrays[name] for name in names)
+    return values[0] if len(values) == 1 else values

@@ -1,4 +1,4 @@
-"""The demo: what lower precision does to a real training run, and an INT8 model that was run and checked."""
+"""The demo: training in several precisions, validated exports, and a search, on real data."""
 
 import os
 import tempfile
@@ -31,9 +31,9 @@ from keras_precision.verify.evaluate import evaluate
 __all__ = ["run"]
 
 _BATCH, _SIZE, _CALIBRATION, _SEED = 64, 32, 200, 7
-_HELD, _DROP = 300, 0.02  # images that the search judges plans on, and the accuracy that it may lose
+_VALIDATION, _DROP = 300, 0.02  # images on which the search evaluates plans, and the accuracy that it may lose
 _EXPORTS = ("float32", "float16", "int8")
-_PATIENCE_S, _LEAST_STEPS = 20.0, 6  # of one run: a format that has no kernel here may be a hundred times slower
+_PATIENCE_S, _LEAST_STEPS = 20.0, 6  # per run: a format without a kernel may be a hundred times slower
 
 _TITLES = {"mixed_bfloat16": "BF16", "mixed_float16": "FP16"}
 
@@ -41,7 +41,7 @@ Array = npt.NDArray[Any]
 
 
 class Digits(NamedTuple):
-    """Handwritten digits, as images of shape (n, 32, 32, 1) between 0 and 1, and their classes."""
+    """Handwritten digits: images of shape (n, 32, 32, 1) between 0 and 1, and classes of shape (n,)."""
 
     x_train: Array
     y_train: Array
@@ -50,47 +50,32 @@ class Digits(NamedTuple):
 
 
 class TimeLimit(Callback):
-    """Ends a fit that takes too long, once it has enough steps to be timed.
-
-    Args:
-        seconds: From the first step on.
-        least_steps: Steps that are trained in any case.
-    """
+    """Stops training ``seconds`` after the first step, but not before ``least_steps`` steps, which timing needs."""
 
     def __init__(self, seconds: float = _PATIENCE_S, least_steps: int = _LEAST_STEPS) -> None:
         super().__init__()
         self.seconds, self.least_steps = seconds, least_steps
-        self._began: float | None = None
+        self._start: float | None = None
         self._steps = 0
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Look at the clock."""
+        """Stop after the time limit."""
         now = time.monotonic()
-        self._began, self._steps = self._began or now, self._steps + 1
-        if self._steps >= self.least_steps and now - self._began > self.seconds:
+        self._start, self._steps = self._start or now, self._steps + 1
+        if self._steps >= self.least_steps and now - self._start > self.seconds:
             self.model.stop_training = True
 
 
 def run(output: str | os.PathLike[str], *, epochs: int = 8) -> tuple[Result, ...]:
-    """Run the demo and print what it finds.
+    """Run the demo, print the results, and return them: three training runs, three exports, the best file of a search.
 
-    Args:
-        output: The folder for results, plan and models; made where it is missing.
-        epochs: Epochs of each training run.
-
-    Returns:
-        The results: three training runs, three exports, and the best file of a search.
-
-    Raises:
-        InputError: ``epochs`` is not positive.
-        DestinationError: ``output`` cannot be made.
-        MissingExtraError: TensorFlow, scikit-learn or the interpreter is not installed.
+    Results, plans and models are written to the folder ``output``, which is created if needed.
     """
     if epochs < 1:
-        raise InputError(f"Expected epochs >= 1. Received: {epochs}.")
+        raise InputError(f"Expected epochs >= 1. Received: {epochs}. Pass a positive number.")
     folder = _folder(output)
     console = Console(highlight=False)
-    began = time.perf_counter()
+    start = time.perf_counter()
     with console.status("loading TensorFlow"), captured("start-up"):
         data = _digits()
         require("keras", extra="tensorflow")
@@ -101,11 +86,11 @@ def run(output: str | os.PathLike[str], *, epochs: int = 8) -> tuple[Result, ...
     console.print(render(runs), markup=False, soft_wrap=True)
     exports = _export_all(model, data, folder, console)
     console.print(render(exports), markup=False, soft_wrap=True)
-    console.print("\n" + _meaning(runs, exports, len(data.x_test)), markup=False)
-    found = _search(model, data, folder, console)
-    _save(runs, [*exports, found], folder, console)
-    console.print(f"Done in {time.perf_counter() - began:.0f} s.")
-    return (*runs, *exports, found)
+    console.print("\n" + _interpretation(runs, exports, len(data.x_test)), markup=False)
+    best = _search(model, data, folder, console)
+    _save(runs, [*exports, best], folder, console)
+    console.print(f"Done in {time.perf_counter() - start:.0f} s.")
+    return (*runs, *exports, best)
 
 
 def _folder(output: str | os.PathLike[str]) -> Path:
@@ -114,7 +99,7 @@ def _folder(output: str | os.PathLike[str]) -> Path:
         (folder / "results").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DestinationError(
-            f"Expected a folder that can be made. Received: '{folder}' ({error.strerror}). Choose another with --output."
+            f"Expected a folder that can be created. Received: '{folder}' ({error.strerror}). Choose another with --output."
         ) from error
     return folder
 
@@ -122,7 +107,7 @@ def _folder(output: str | os.PathLike[str]) -> Path:
 def _digits() -> Digits:
     datasets = require("sklearn.datasets", extra="demo")
     images, classes = datasets.load_digits(return_X_y=True)
-    # 8 x 8 pixels with 17 grey levels, each drawn as 4 x 4: large enough for a step to be worth timing.
+    # 8 x 8 pixels with 17 grey levels, enlarged four times, so that steps are long enough for timing.
     pixels = np.kron(images.reshape(-1, 8, 8) / 16.0, np.ones((4, 4))).astype(np.float32)[..., np.newaxis]
     order = np.random.default_rng(_SEED).permutation(len(pixels))
     train, test = np.split(order, [int(0.7 * len(order))])
@@ -130,12 +115,12 @@ def _digits() -> Digits:
 
 
 def _build() -> Any:
-    """A small convolutional net: depthwise and pointwise blocks, batch normalization, a residual sum."""
+    """Return a small convolutional network: depthwise separable blocks, batch normalization, a residual sum."""
     keras = require("keras", extra="tensorflow")
     layers = keras.layers
 
     def normalized(x: Any, name: str) -> Any:
-        # The run is short: moving averages with the usual momentum of 0.99 would not get there.
+        # The run is too short for moving averages with the default momentum of 0.99 to converge.
         return layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x))
 
     def block(x: Any, width: int, strides: int, name: str) -> Any:
@@ -148,19 +133,19 @@ def _build() -> Any:
     x = layers.Add(name="residual")([x, block(x, 64, 1, "block_1")])
     x = block(x, 128, 2, "block_2")
     x = layers.GlobalAveragePooling2D(name="pool")(block(x, 128, 1, "block_3"))
-    # Softmax and loss in float32, whatever the policy: the first rule of mixed precision.
-    answer = layers.Dense(10, activation="softmax", dtype="float32", name="head")(x)
-    return keras.Model(image, answer, name="digits")
+    # Under mixed precision, softmax and loss stay in float32, for their range and precision.
+    output = layers.Dense(10, activation="softmax", dtype="float32", name="head")(x)
+    return keras.Model(image, output, name="digits")
 
 
 def _progress(console: Console, unit: str) -> Progress:
-    """A bar that counts in ``unit``."""
+    """Return a progress bar that counts in ``unit``."""
     counted = TextColumn(f"{unit} {{task.completed}} of {{task.total}}")
     return Progress(TextColumn("{task.description:<24}"), BarColumn(), counted, TimeElapsedColumn(), console=console)
 
 
 def _train_all(data: Digits, epochs: int, console: Console) -> tuple[list[Result], Any]:
-    """Train in each precision from the same initial weights; return the results and the float32 model."""
+    """Train in all precisions from the same initial weights; return the results and the float32 model."""
     keras = require("keras", extra="tensorflow")
     results: list[Result] = []
     baseline: Any = None
@@ -178,37 +163,37 @@ def _train_all(data: Digits, epochs: int, console: Console) -> tuple[list[Result
                 validation_data=(data.x_test, data.y_test), callbacks=[profiler, advance, TimeLimit()],
             )  # fmt: skip
             results.append(profiler.result)
-            baseline = baseline or model  # the others may go, and their memory with them
+            baseline = baseline or model  # the other models are released, for their memory
     return results, baseline
 
 
 def _export_all(model: Any, data: Digits, folder: Path, console: Console) -> list[Result]:
-    """Export the float32 model in each format, and run every file over the whole test set."""
+    """Export the float32 model in all formats, and evaluate every file on the whole test set."""
     expected = model.predict(data.x_test, verbose=0)
     results = []
     with _progress(console, "file") as bar:
         task = bar.add_task("exporting and checking", total=len(_EXPORTS))
         for name in _EXPORTS:
             path = folder / f"model.{name}.tflite"
-            written = export_tflite(model, path, name, representative_dataset=data.x_train[:_CALIBRATION])
-            scored = evaluate(path, data.x_test, data.y_test, reference=expected)
-            results.append(written.joined(scored).joined(benchmark(path, data.x_test)))
+            exported = export_tflite(model, path, name, representative_dataset=data.x_train[:_CALIBRATION])
+            evaluated = evaluate(path, data.x_test, data.y_test, reference=expected)
+            results.append(exported.joined(evaluated).joined(benchmark(path, data.x_test)))
             bar.advance(task)
     return results
 
 
 def _search(model: Any, data: Digits, folder: Path, console: Console) -> Result:
-    """Find the smallest file that keeps the accuracy, on images that are not those of the test."""
+    """Find the smallest file within the acceptable accuracy drop, on validation images that are not test images."""
     with captured("start-up"):
         from keras_precision.search.objective.budget import Budget
         from keras_precision.search.tuner import PrecisionTuner
 
-    held = slice(-_HELD, None)
-    with tempfile.TemporaryDirectory() as trials, console.status("choosing a precision for each layer"):
+    validation = slice(-_VALIDATION, None)
+    with tempfile.TemporaryDirectory() as trials, console.status("selecting a precision per layer"):
         tuner = PrecisionTuner(
             model,
             data.x_train[:_CALIBRATION],
-            (data.x_train[held], data.y_train[held]),
+            (data.x_train[validation], data.y_train[validation]),
             ("int8", "int4"),
             budget=Budget(max_metric_drop=_DROP),
             metric="accuracy",
@@ -217,18 +202,18 @@ def _search(model: Any, data: Digits, folder: Path, console: Console) -> Result:
         )
         tuner.search()
         path = folder / "model.best.tflite"
-        written, plan = tuner.export_best(path), tuner.best_plan
-    scored = evaluate(path, data.x_test, data.y_test, reference=model)
-    found = replace(written.joined(scored), name="tflite:best")
+        exported, plan = tuner.export_best(path), tuner.best_plan
+    evaluated = evaluate(path, data.x_test, data.y_test, reference=model)
+    best = replace(exported.joined(evaluated), name="tflite:best")
     low = [path for path, precision in plan.layers.items() if precision == "int4"]
     plan.save(folder / "plan.best.json")
     console.print(
-        f"\nA precision for each layer: of {len(tuner.oracle.trials)} files that were made and run, the smallest that loses at "
-        f"most {_DROP:.1%} of accuracy on {_HELD} images has {found.value('size_bytes') / 1e3:.1f} kB, with "
-        f"{', '.join(low) or 'no layer'} in int4; {found.value('accuracy'):.2%} of the test images are right.",
+        f"\nA precision per layer: of {len(tuner.oracle.trials)} files that were exported and run, the smallest that loses at "
+        f"most {_DROP:.1%} of accuracy on {_VALIDATION} images has {best.value('size_bytes') / 1e3:.1f} kB, with "
+        f"{', '.join(low) or 'no layer'} in int4; its test accuracy is {best.value('accuracy'):.2%}.",
         markup=False,
     )
-    return found
+    return best
 
 
 def _save(runs: Sequence[Result], exports: Sequence[Result], folder: Path, console: Console) -> None:
@@ -244,8 +229,8 @@ def _save(runs: Sequence[Result], exports: Sequence[Result], folder: Path, conso
     )
 
 
-def _meaning(runs: Sequence[Result], exports: Sequence[Result], tested: int) -> str:
-    """One paragraph on what the numbers mean on this machine."""
+def _interpretation(runs: Sequence[Result], exports: Sequence[Result], tested: int) -> str:
+    """Return a paragraph that interprets the results on this machine."""
     environment = runs[0].environment
     sentences = [f"On this machine ({environment.device}, {environment.cores} cores, {environment.backend}):"]
     sentences += [_about_training(runs[0], run, environment) for run in runs[1:]]
@@ -256,11 +241,11 @@ def _meaning(runs: Sequence[Result], exports: Sequence[Result], tested: int) -> 
     smaller = full.value("size_bytes") / integer.value("size_bytes")
     faster = _compared(full.value("latency_ms") / integer.value("latency_ms"))
     sentences.append(
-        f"The INT8 file is {smaller:.1f} times smaller than the FP32 one, and answers {faster} that one on the same "
-        f"interpreter; of {tested} test images, {changed} get another answer than from the Keras model, and {_net(lost)}."
+        f"The INT8 file is {smaller:.1f} times smaller than the FP32 one, and {faster} that one in the same "
+        f"interpreter; of {tested} test images, {changed} have another prediction than in the Keras model, and {_net(lost)}."
     )
     if integer.notes:
-        sentences.append(f"Not everything became integer: {'; '.join(integer.notes)}.")
+        sentences.append(f"Not everything is integer: {'; '.join(integer.notes)}.")
     return " ".join(sentences)
 
 
@@ -271,7 +256,7 @@ def _about_training(baseline: Result, result: Result, environment: Environment) 
         why = f"on {environment.device}"
     elif has and ratio < 0.95:
         why = (
-            f"this processor computes in {title} ({', '.join(has)}), but in a net this small, casts and kernels "
+            f"this processor computes in {title} ({', '.join(has)}), but in so small a network, casts and kernels "
             f"without a {title} version can cost more than that saves"
         )
     elif has:
@@ -280,13 +265,15 @@ def _about_training(baseline: Result, result: Result, environment: Environment) 
         why = f"this processor has no {title} arithmetic, so that {title} is emulated"
     steps, planned = result.value("batches"), baseline.value("batches")
     cut = (
-        f" It was ended after {steps} of {planned} steps, so that its accuracy says nothing." if steps < planned else ""
+        f" It was stopped after {steps} of {planned} steps, so that its accuracy is meaningless."
+        if steps < planned
+        else ""
     )
     return f"{result.name} trained {_compared(ratio)} float32: {why}.{cut}"
 
 
 def _compared(ratio: float) -> str:
-    """How a speedup reads in a sentence; what is within 5 % is called the same."""
+    """Return a speedup in words; within 5 %, speeds count as equal."""
     if ratio > 1.05:
         return f"{ratio:.1f} times as fast as"
     if ratio < 0.95:
@@ -296,5 +283,5 @@ def _compared(ratio: float) -> str:
 
 def _net(lost: int) -> str:
     if lost == 0:
-        return "as many are right"
-    return f"{abs(lost)} {'fewer' if lost > 0 else 'more'} are right"
+        return "as many are correct"
+    return f"{abs(lost)} {'fewer' if lost > 0 else 'more'} are correct"

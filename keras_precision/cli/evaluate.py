@@ -2,27 +2,27 @@
 
 import argparse
 
+from keras_precision.cli.command import Command, CommandOutput
 from keras_precision.cli.data import add_data, read_data
-from keras_precision.cli.verb import Answer, Verb
 
-__all__ = ["VERB"]
+__all__ = ["COMMAND"]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="FILE", help="a .keras, .h5, .hdf5 or .tflite file")
-    add_data(parser, "--data", labels=True, required=True, help="the samples and labels to score it on")
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics of Keras (accuracy)")
+    add_data(parser, "--data", labels=True, required=True, help="the samples and labels for evaluation")
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="Keras metrics (accuracy)")
+    parser.add_argument("--reference", metavar="FILE", help="the original model: adds how often both predict the same")
     parser.add_argument(
-        "--reference", metavar="FILE", help="the model that the file was made from: adds how often both agree"
+        "--batch-size", type=int, default=32, metavar="N", help="samples per call of a Keras model (32)"
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="samples a call of a Keras model (32)")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="interpreters of a .tflite file side by side (one a core)"
+        "--threads", type=int, metavar="N", help="parallel interpreters of a .tflite file (one per core)"
     )
-    parser.add_argument("--unsafe", action="store_true", help="run Python code that the model file carries (Lambda)")
+    parser.add_argument("--unsafe", action="store_true", help="run Python code in the model file (Lambda)")
 
 
-def _run(options: argparse.Namespace) -> Answer:
+def _run(options: argparse.Namespace) -> CommandOutput:
     import keras_precision as kp
     from keras_precision.report.tables.figures import figures_table
     from keras_precision.report.text import draw
@@ -38,13 +38,13 @@ def _run(options: argparse.Namespace) -> Answer:
         threads=options.threads,
         unsafe=options.unsafe,
     )
-    return Answer.of(result, draw(figures_table(result)))
+    return CommandOutput.of(result, draw(figures_table(result)))
 
 
-VERB = Verb(
+COMMAND = Command(
     name="evaluate",
-    help="score a model file on labelled samples",
-    description="Scores a model file on labelled samples; with --reference, tells how often it answers as another does.",
+    help="evaluate a model file on labelled samples",
+    description="Evaluates a model file on labelled samples; with --reference, reports how often both models predict the same.",
     examples=(
         "evaluate model.tflite --data test.npz --reference model.keras",
         "evaluate model.keras --data housing.npz --metrics mae mse --y price",

@@ -2,26 +2,24 @@
 
 import argparse
 
+from keras_precision.cli.command import Command, CommandOutput
 from keras_precision.cli.data import add_data, read_data
-from keras_precision.cli.verb import Answer, Verb
 
-__all__ = ["VERB"]
+__all__ = ["COMMAND"]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="the .keras, .h5 or .hdf5 file that was exported")
+    parser.add_argument("model", metavar="MODEL", help="the exported .keras, .h5 or .hdf5 file")
     parser.add_argument("file", metavar="FILE", help="the .tflite file")
-    add_data(parser, "--data", labels=True, required=True, help="the samples and labels to judge it on")
-    parser.add_argument(
-        "--calibration", metavar="FILE", help="samples that ranges are chosen from: an .npz file with the same names"
-    )
+    add_data(parser, "--data", labels=True, required=True, help="the samples and labels for evaluation")
+    parser.add_argument("--calibration", metavar="FILE", help="calibration samples: an .npz file with the same names")
     parser.add_argument("--win-back", type=float, default=0.75, metavar="SHARE", help="of the changed answers (0.75)")
     parser.add_argument("--keep", default="float32", metavar="NAME", help="what layers are kept in (float32)")
-    parser.add_argument("-o", "--output", metavar="FILE", help="where the plan that wins them back goes, as JSON")
-    parser.add_argument("--unsafe", action="store_true", help="run Python code that the model file carries (Lambda)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the JSON file for the plan that recovers accuracy")
+    parser.add_argument("--unsafe", action="store_true", help="run Python code in the model file (Lambda)")
 
 
-def _run(options: argparse.Namespace) -> Answer:
+def _run(options: argparse.Namespace) -> CommandOutput:
     import keras_precision as kp
     from keras_precision.core.system.files import check_destination
     from keras_precision.findings.quantization_rules import drop_findings
@@ -41,14 +39,14 @@ def _run(options: argparse.Namespace) -> Answer:
     )
     if options.output and result.plan is not None:
         result.plan.save(options.output)
-    return Answer.of(result, kp.render(result), drop_findings(result))
+    return CommandOutput.of(result, kp.render(result), drop_findings(result))
 
 
-VERB = Verb(
+COMMAND = Command(
     name="explain",
-    help="whom a quantized file hurts, and which layers are to blame",
-    description="Runs a quantized file beside its float model: which answers changed, by class; which layers are to "
-    "blame, each lowered and each kept alone; and the plan that wins the answers back, with its cost.",
+    help="where a quantized file loses accuracy, and which layers are most sensitive",
+    description="Compares a quantized file with its float model: changed predictions and accuracy drop per class; the most "
+    "sensitive layers, with only one layer quantized or in float; and the plan that recovers accuracy, with its cost.",
     examples=(
         "explain model.keras model.tflite --data test.npz",
         "explain model.keras model.tflite --data test.npz --calibration calib.npz --keep int16x8 -o plan.json",

@@ -4,11 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from keras_precision.cli.data import add_data, read_data
-from keras_precision.cli.verb import Answer, Verb
+from keras_precision.cli.command import Command, CommandOutput
+from keras_precision.cli.data import add_data, first_samples, read_data
 from keras_precision.core.errors import InputError
+from keras_precision.core.result import Result
 
-__all__ = ["VERB"]
+__all__ = ["COMMAND"]
+
+_TFLITE_OPTIONS = ("bias_correction", "cross_layer_equalization")
+_FORMATS = {".onnx": "onnx", ".xml": "openvino", ".mlpackage": "coreml"}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,51 +21,52 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=("tflite", "onnx", "openvino", "coreml"),
-        help="its format (what its name ends in: .tflite, .onnx, .xml, .mlpackage)",
+        help="the format (by the suffix: .tflite, .onnx, .xml, .mlpackage)",
     )
-    wanted = parser.add_mutually_exclusive_group()
-    wanted.add_argument("--precision", default="int8", metavar="NAME", help="the precision of every layer (int8)")
-    wanted.add_argument("--plan", metavar="FILE", help="a plan that kp.PrecisionPlan.save wrote")
-    add_data(parser, "--data", labels=True, required=False, help="samples to choose the ranges of activations from")
-    parser.add_argument("--samples", type=int, metavar="N", help="use the first N of them (all)")
-    parser.add_argument("--calibration", default="auto", metavar="METHOD", help="how ranges are chosen (auto)")
-    parser.add_argument("--runtime", default="litert", metavar="NAME", help="what the file is to run on (litert)")
+    plan = parser.add_mutually_exclusive_group()
+    plan.add_argument("--precision", default="int8", metavar="NAME", help="the precision of every layer (int8)")
+    plan.add_argument("--plan", metavar="FILE", help="a plan that kp.PrecisionPlan.save wrote")
+    add_data(parser, "--data", labels=True, required=False, help="calibration samples for the ranges of activations")
+    parser.add_argument("--samples", type=int, metavar="N", help="use the first N calibration samples (all)")
+    parser.add_argument("--calibration", default="auto", metavar="METHOD", help="calibration method (auto)")
+    parser.add_argument("--runtime", default="litert", metavar="NAME", help="the runtime of the file (litert)")
     parser.add_argument("--io", metavar="TYPE", help="element type of inputs and outputs (that of the activations)")
-    either: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
-    told = "take the mean error of rounded weights out of the biases of a .tflite file (yes)"
-    parser.add_argument("--bias-correction", help=told, **either)
-    told = "scale channels between the layers of a .tflite file, for weights that reach unevenly (no)"
-    parser.add_argument("--cross-layer-equalization", help=told, **either)
-    parser.add_argument("--weights", metavar="WAY", help="of int8 in Core ML: linear steps, or palettized (linear)")
+    switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
+    text = "correct the biases of a .tflite file for the mean error of rounded weights (yes)"
+    parser.add_argument("--bias-correction", help=text, **switch)
+    text = "equalize the ranges of channels between the layers of a .tflite file (no)"
+    parser.add_argument("--cross-layer-equalization", help=text, **switch)
+    parser.add_argument("--weights", metavar="WAY", help="int8 weights in Core ML: linear or palettized (linear)")
     parser.add_argument(
-        "--validation", metavar="FILE", help="samples and labels to score the file on: an .npz file with the same names"
+        "--validation", metavar="FILE", help="samples and labels for evaluation: an .npz file with the same names"
     )
-    parser.add_argument("--strict", action="store_true", help="refuse a file in which any operator stayed in float")
+    parser.add_argument("--strict", action="store_true", help="refuse a file with any operator in float")
     parser.add_argument("--no-overwrite", action="store_true", help="refuse to replace a file")
-    parser.add_argument("--unsafe", action="store_true", help="run Python code that the model file carries (Lambda)")
+    parser.add_argument("--unsafe", action="store_true", help="run Python code in the model file (Lambda)")
 
 
-def _run(options: argparse.Namespace) -> Answer:
+def _run(options: argparse.Namespace) -> CommandOutput:
     import keras_precision as kp
 
     plan = kp.PrecisionPlan.load(options.plan) if options.plan else options.precision
     samples = None
     if options.data:
         x, _ = read_data(options.data, options.x, None)
-        samples = tuple(each[: options.samples] for each in x) if isinstance(x, tuple) else x[: options.samples]
-    held_out = read_data(options.validation, options.x, options.y) if options.validation else None
-    form = options.format or _FORMATS.get(Path(options.output).suffix, "tflite")
-    if options.weights and form != "coreml":
-        raise InputError(f"Expected --weights with Core ML's format alone. Received: it with {form}. Leave it out.")
-    choices = {name: getattr(options, name) for name in _OF_TFLITE if getattr(options, name) is not None}
-    if form != "tflite":
-        if choices:
-            named = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
+        samples = first_samples(x, options.samples)
+    validation_data = read_data(options.validation, options.x, options.y) if options.validation else None
+    file_format = options.format or _FORMATS.get(Path(options.output).suffix, "tflite")
+    if options.weights and file_format != "coreml":
+        raise InputError(
+            f"Expected --weights with Core ML's format only. Received: it with {file_format}. Leave it out."
+        )
+    tflite_options = {name: getattr(options, name) for name in _TFLITE_OPTIONS if getattr(options, name) is not None}
+    if file_format != "tflite":
+        if tflite_options:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in tflite_options)
             raise InputError(
-                f"Expected {named} with TensorFlow Lite's format alone. Received: it with {form}. Leave it out."
+                f"Expected {names} with TensorFlow Lite's format only. Received: it with {file_format}. Leave it out."
             )
-        result = _elsewhere(form, options, plan, samples, held_out)
-        return Answer.of(result, kp.render(result) + "".join(f"\nNote: {note}" for note in result.notes))
+        return _output(_export_other(file_format, options, plan, samples, validation_data))
     result = kp.export_tflite(
         kp.load_model(options.model, unsafe=options.unsafe),
         options.output,
@@ -70,38 +75,41 @@ def _run(options: argparse.Namespace) -> Answer:
         calibration=options.calibration,
         runtime=options.runtime,
         io=options.io,
-        validation_data=held_out,
+        validation_data=validation_data,
         strict=options.strict,
         overwrite=not options.no_overwrite,
-        **choices,
+        **tflite_options,
     )
-    notes = "".join(f"\nNote: {note}" for note in result.notes)
-    return Answer.of(result, kp.render(result) + notes)
+    return _output(result)
 
 
-_OF_TFLITE = ("bias_correction", "cross_layer_equalization")
-_FORMATS = {".onnx": "onnx", ".xml": "openvino", ".mlpackage": "coreml"}
+def _output(result: Result) -> CommandOutput:
+    from keras_precision.report.render import render
+
+    return CommandOutput.of(result, render(result) + "".join(f"\nNote: {note}" for note in result.notes))
 
 
-def _elsewhere(form: str, options: argparse.Namespace, plan: Any, samples: Any, held_out: Any) -> Any:
-    """Write a file of another toolchain than TensorFlow Lite."""
+def _export_other(
+    file_format: str, options: argparse.Namespace, plan: Any, samples: Any, validation_data: Any
+) -> Result:
+    """Export with a toolchain other than TensorFlow Lite's."""
     import keras_precision as kp
 
     model = kp.load_model(options.model, unsafe=options.unsafe)
     common = {"strict": options.strict, "overwrite": not options.no_overwrite}
-    if form == "coreml":
+    if file_format == "coreml":
         return kp.export_coreml(model, options.output, plan, weights=options.weights or "linear", **common)
-    export = kp.export_onnx if form == "onnx" else kp.export_openvino
+    export = kp.export_onnx if file_format == "onnx" else kp.export_openvino
     return export(
-        model, options.output, plan, samples, calibration=options.calibration, validation_data=held_out, **common
+        model, options.output, plan, samples, calibration=options.calibration, validation_data=validation_data, **common
     )
 
 
-VERB = Verb(
+COMMAND = Command(
     name="export",
-    help="write a model file as TensorFlow Lite, or for another runtime, and read it back",
-    description="Writes a model as a .tflite, .onnx, .xml (OpenVINO) or .mlpackage (Core ML) file, reads it back and runs it, and says what is in it. "
-    "Nothing is written unless all checks pass.",
+    help="export a model for TensorFlow Lite or another runtime, and validate the file",
+    description="Exports a model as a .tflite, .onnx, .xml (OpenVINO) or .mlpackage (Core ML) file, reads it back, runs it, and "
+    "reports its content. Nothing is written unless all checks pass.",
     examples=(
         "export model.keras -o model.tflite --precision int8 --data calib.npz",
         "export model.keras -o model.tflite --plan plan.json --data train.npz --x x_train --samples 500",

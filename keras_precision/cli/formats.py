@@ -3,26 +3,26 @@
 import argparse
 from dataclasses import asdict
 
-from keras_precision.cli.verb import Answer, Verb
+from keras_precision.cli.command import Command, CommandOutput
 
-__all__ = ["VERB"]
+__all__ = ["COMMAND"]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    """It has none."""
+    """Add no arguments."""
 
 
-def _run(options: argparse.Namespace) -> Answer:
+def _run(options: argparse.Namespace) -> CommandOutput:
     from keras_precision.core.formats.fit import FORMATS
     from keras_precision.report.tables.formats import cheat_sheet
 
-    return Answer(cheat_sheet(), [asdict(each) for each in FORMATS.values()])
+    return CommandOutput(cheat_sheet(), [asdict(number_format) for number_format in FORMATS.values()])
 
 
-VERB = Verb(
+COMMAND = Command(
     name="formats",
-    help="what each number format can hold, and what computes in it",
-    description="Prints the limits of each number format, and the hardware that multiplies in it.",
+    help="range and precision of number formats, and the hardware that supports them",
+    description="Prints the limits of all number formats, and the hardware that multiplies in them.",
     examples=("formats", "formats --json"),
     arguments=_arguments,
     run=_run,

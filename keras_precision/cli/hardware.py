@@ -2,31 +2,31 @@
 
 import argparse
 
-from keras_precision.cli.verb import Answer, Verb
+from keras_precision.cli.command import Command, CommandOutput
 
-__all__ = ["VERB"]
+__all__ = ["COMMAND"]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--measure", action="store_true", help="time matrix products and convolutions in each, too: a few seconds"
+        "--measure", action="store_true", help="also time matrix products and convolutions: a few seconds"
     )
 
 
-def _run(options: argparse.Namespace) -> Answer:
+def _run(options: argparse.Namespace) -> CommandOutput:
     import keras_precision as kp
     from keras_precision.core.system.captured_output import captured
 
-    with captured("hardware"):  # what TensorFlow says when it is imported
-        found = kp.hardware(measure=options.measure)
-    return Answer.of(found, kp.render(found))
+    with captured("hardware"):  # TensorFlow prints messages when it is imported
+        result = kp.hardware(measure=options.measure)
+    return CommandOutput.of(result, kp.render(result))
 
 
-VERB = Verb(
+COMMAND = Command(
     name="hardware",
     help="which number formats this machine accelerates",
-    description="Says which number formats this machine accelerates by its flags, and, with --measure, what the "
-    "current Keras backend makes of them (KERAS_BACKEND chooses it).",
+    description="Lists the number formats that this machine accelerates according to its flags, and, with --measure, the "
+    "speed of the current Keras backend in them (KERAS_BACKEND selects it).",
     examples=("hardware", "hardware --measure --json"),
     arguments=_arguments,
     run=_run,

@@ -2,28 +2,30 @@
 
 import argparse
 
-from keras_precision.cli.named import add_model, modules_importable
-from keras_precision.cli.verb import Answer, Verb
+from keras_precision.cli.command import Command, CommandOutput
+from keras_precision.cli.module_function import add_model, modules_importable
 
-__all__ = ["VERB"]
+__all__ = ["COMMAND"]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    add_model(parser, "(x, y) of as many samples as it is asked for")
+    add_model(parser, "(x, y) with a requested number of samples")
     parser.add_argument(
         "--precisions", nargs="+", default=["float32", "mixed_bfloat16", "mixed_float16"], metavar="NAME",
-        help="precisions to search in (float32 mixed_bfloat16 mixed_float16)",
+        help="precisions to search (float32 mixed_bfloat16 mixed_float16)",
     )  # fmt: skip
     parser.add_argument(
-        "--memory-limit", type=float, metavar="MB", help="megabytes that the process may hold (80 %% of what is free)"
+        "--memory-limit", type=float, metavar="MB", help="memory limit of the process (80 %% of the free memory)"
     )
     parser.add_argument(
-        "--margin", type=float, default=0.05, metavar="SHARE", help="of it that stays free (%(default)g)"
+        "--margin", type=float, default=0.05, metavar="SHARE", help="share of the limit that stays free (%(default)g)"
     )
-    parser.add_argument("--max-batch", type=int, default=65536, metavar="N", help="where the search ends (%(default)s)")
+    parser.add_argument(
+        "--max-batch", type=int, default=65536, metavar="N", help="upper end of the search (%(default)s)"
+    )
 
 
-def _run(options: argparse.Namespace) -> Answer:
+def _run(options: argparse.Namespace) -> CommandOutput:
     import keras_precision as kp
 
     with modules_importable(options.model, options.data):
@@ -35,14 +37,14 @@ def _run(options: argparse.Namespace) -> Answer:
             margin=options.margin,
             max_batch=options.max_batch,
         )
-    return Answer.of(result, kp.render(result))
+    return CommandOutput.of(result, kp.render(result))
 
 
-VERB = Verb(
+COMMAND = Command(
     name="max-batch",
-    help="the largest batch that a training step fits with",
-    description="Finds the largest batch that a model can be trained with in a limit of memory, in each precision: "
-    "predicted from small ones, and verified in processes of their own.",
+    help="find the largest batch size that fits into memory",
+    description="Finds the largest batch size with which a model can be trained within a memory limit, per precision: "
+    "predicted from small batches, and verified in separate processes.",
     examples=(
         "max-batch --model mine:build --data mine:batch --memory-limit 4000",
         "max-batch --model model.keras --data mine:batch --precisions float32 --json",

@@ -1,1 +1,1 @@
-"""What the figures of two runs can show."""
+"""Statistical comparison of results."""

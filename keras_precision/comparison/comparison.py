@@ -1,6 +1,7 @@
-"""Comparison: runs against a baseline, and what their figures can show."""
+"""Comparison of runs with a baseline, with a verdict and an interval per metric."""
 
 import json
+import operator
 import os
 import warnings
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ from typing import Literal, Self
 
 import numpy as np
 
-from keras_precision.comparison.effect import answers_test, effect, is_ratio
+from keras_precision.comparison.effect import effect, is_ratio, mcnemar_test
 from keras_precision.comparison.intervals import Interval
-from keras_precision.comparison.recommendation import choose
+from keras_precision.comparison.recommendation import recommend
 from keras_precision.comparison.table import comparison_table
 from keras_precision.core.errors import (
     FileFormatError,
@@ -30,10 +31,10 @@ from keras_precision.core.table import Table
 
 __all__ = ["Comparison", "Verdict"]
 
-Verdict = Literal["better", "worse", "no difference shown"]
+Verdict = Literal["better", "worse", "inconclusive"]
 
 _FORMAT, _VERSION = "keras_precision.comparison", 1
-# Version 1 (2026-11): results, the first of them the baseline; metric, mode, margin, tolerance, notes.
+# Version 1 (2026-11): results, with the baseline first; metric, mode, margin, tolerance, notes.
 
 _IDENTITY = ("initial_weights", "data_order", "configuration")
 _HIGHER = ("acc", "auc", "precision", "recall", "f1", "iou", "dice", "agreement")
@@ -42,33 +43,31 @@ _P_VALUE = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs against a baseline, with a verdict for each figure that is no stronger than the data.
+    """Runs compared with a baseline: a verdict per metric, which the data support at 95 % confidence.
 
-    Made by ``kp.compare_training`` and ``kp.compare_exports``, or from results of other days. Intervals
-    (95 %, Student's t) of times are over pairs of processes that took turns; those of memory and of the
-    task's metric are over seeds, those of the accuracy of deployed models over samples. Times of runs
-    that did not take turns are allowed a drift of 10 % of the machine between them; times of two
-    machines are not compared at all.
+    ``kp.compare_training`` and ``kp.compare_exports`` return one; saved results can be compared, too. Intervals (95 %,
+    Student's t) of times are over pairs of interleaved processes, those of memory and of the task's metric over seeds,
+    and those of the accuracy of deployed models over samples. Intervals of times that were not interleaved allow for a
+    drift of the machine of 10 %; times of two machines are not compared.
 
     Attributes:
-        baseline: What the others are compared with.
-        others: The other results; each has a name of its own.
-        metric: The task's metric, such as ``"val_accuracy"``, that a recommendation must keep; None for none.
+        baseline: The result that the others are compared with.
+        others: The other results, with distinct names.
+        metric: The task's metric, such as ``"val_accuracy"``, which a recommended run must preserve; None for none.
         mode: ``"max"`` where higher is better, ``"min"`` where lower is, ``"auto"`` by the metric's name.
-        margin: How much worse the metric may be and still count as kept; None: 0.01 of a metric between 0
-            and 1, else 1 % of the baseline's.
-        tolerance: Ratios of times and memory that are nearer to 1 than this are never called a difference:
-            two processes of one program differ by so much.
-        notes: What a reader should know.
+        margin: Acceptable loss of the metric; None: 0.01 of a metric between 0 and 1, else 1 % of the baseline's.
+        tolerance: Ratios of times and memory within this distance of 1 are inconclusive: two processes of one program
+            differ by as much.
+        notes: Remarks for the reader.
 
     Raises:
-        InputError: Two results have one name, or an argument is out of range.
-        NotComparableError: The results say that they are not of the same model, data or configuration.
+        InputError: Two results have the same name, or an argument is out of range.
+        NotComparableError: The results are of different models, data or configurations.
 
     Example:
         >>> from keras_precision.core.result import Measurement
         >>> def run(name, *accuracies):
-        ...     return Result(name, [Measurement("seed", "val_accuracy", each, seed) for seed, each in enumerate(accuracies)])
+        ...     return Result(name, [Measurement("seed", "val_accuracy", accuracy, seed) for seed, accuracy in enumerate(accuracies)])
         >>> comparison = Comparison(run("float32", 0.91, 0.92, 0.93), [run("mixed_float16", 0.81, 0.82, 0.84)])
         >>> comparison.verdict("val_accuracy", "mixed_float16")
         'worse'
@@ -83,39 +82,39 @@ class Comparison:
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Check names and identity, and warn where machines differ."""
+        """Check arguments, names and identity, and warn of different machines."""
         object.__setattr__(self, "others", tuple(self.others))
         object.__setattr__(self, "notes", tuple(self.notes))
         names = [result.name for result in self.results]
         if len(set(names)) < len(names):
             raise InputError(
-                f"Expected results with names of their own. Received: {names}. Rename one: dataclasses.replace(result, name=...)."
+                f"Expected results with distinct names. Received: {names}. Rename one: dataclasses.replace(result, name=...)."
             )
         if self.mode not in ("auto", "max", "min"):
-            raise InputError(f"Expected mode to be 'auto', 'max' or 'min'. Received: {self.mode!r}.")
+            raise InputError(f"Expected mode to be 'auto', 'max' or 'min'. Received: {self.mode!r}. Use one of these.")
         if (self.margin is not None and self.margin < 0) or self.tolerance < 0:
             raise InputError(
-                f"Expected margin and tolerance of at least 0. Received: {self.margin} and {self.tolerance}."
+                f"Expected margin and tolerance of at least 0. Received: {self.margin} and {self.tolerance}. Use 0 or more."
             )
         for other in self.others:
             _check_identity(self.baseline, other)
             if other.environment.machine != self.baseline.environment.machine:
                 warnings.warn(
-                    f"'{other.name}' was measured on another machine than '{self.baseline.name}': their times are not compared.",
+                    f"'{other.name}' was measured on a different machine than '{self.baseline.name}': their times are not compared.",
                     PrecisionWarning,
                     stacklevel=3,
                 )
 
     @property
     def results(self) -> tuple[Result, ...]:
-        """The baseline, and the others."""
+        """The baseline, followed by the others."""
         return (self.baseline, *self.others)
 
     def result(self, run: str) -> Result:
         """Return the result of a run.
 
         Args:
-            run: Its name.
+            run: The name of the run.
 
         Returns:
             The result.
@@ -123,15 +122,15 @@ class Comparison:
         Raises:
             InputError: There is no such run.
         """
-        for each in self.results:
-            if each.name == run:
-                return each
-        names = [each.name for each in self.results]
+        for result in self.results:
+            if result.name == run:
+                return result
+        names = [result.name for result in self.results]
         hint = nearest(run, names)
         raise InputError(f"Expected one of the runs {', '.join(names)}. Received: {run!r}. {hint}".rstrip())
 
     def interval(self, metric: str, run: str) -> Interval:
-        """Return how much a run's figure differs from the baseline's.
+        """Return the difference between a run and the baseline in a metric, with its 95 % interval.
 
         Args:
             metric: The metric.
@@ -142,43 +141,43 @@ class Comparison:
 
         Raises:
             InputError: There is no such run.
-            NotComparableError: The figures were not got alike: times of two machines, memory of two sources.
-            NotMeasuredError: There are too few of them.
+            NotComparableError: The values were measured differently: on two machines, or by two sources of memory.
+            NotMeasuredError: There are too few values.
         """
         return effect(self.baseline, self.result(run), metric)
 
     def verdict(self, metric: str, run: str) -> Verdict:
-        """Say whether a run is better than the baseline in a figure.
+        """Return whether a run is better than the baseline in a metric.
 
         Args:
             metric: The metric.
             run: The name of the run.
 
         Returns:
-            ``"better"``, ``"worse"``, or ``"no difference shown"``: there may be one, and these data cannot tell.
+            ``"better"``, ``"worse"``, or ``"inconclusive"``: there may be a difference, but these data do not show it.
 
         Raises:
-            InputError: There is no such run, or neither direction of the metric is better.
-            NotComparableError: The figures were not got alike: times of two machines, memory of two sources.
-            NotMeasuredError: There are too few of them.
+            InputError: There is no such run, or the metric has no better direction.
+            NotComparableError: The values were measured differently: on two machines, or by two sources of memory.
+            NotMeasuredError: There are too few values.
         """
         higher = self.is_higher_better(metric)
         sign = self._sign(metric, run)
         if sign == 0:
-            return "no difference shown"
+            return "inconclusive"
         return "better" if (sign > 0) == higher else "worse"
 
     def is_higher_better(self, metric: str) -> bool:
-        """Tell which direction of a metric is better.
+        """Return whether higher values of a metric are better.
 
         Args:
             metric: The metric.
 
         Returns:
-            Whether the higher is.
+            True where higher is better, False where lower is.
 
         Raises:
-            InputError: It has no better direction.
+            InputError: The metric has no better direction.
         """
         if metric == self.metric and self.mode != "auto":
             return self.mode == "max"
@@ -186,21 +185,19 @@ class Comparison:
         if known.better is not None:
             return known.better == "higher"
         if known.meaning != metric_of("").meaning:
-            raise InputError(
-                f"Expected a metric of which one direction is better. Received: '{metric}'. See kp.METRICS."
-            )
+            raise InputError(f"Expected a metric with a better direction. Received: '{metric}'. See kp.METRICS.")
         return any(part in metric.lower() for part in _HIGHER)
 
     def keeps_metric(self, run: str) -> bool:
-        """Tell whether a run is shown to lose no more of the task's metric than the margin.
+        """Return whether a run loses at most the margin of the task's metric, by a non-inferiority test at 5 %.
 
-        It is a test of non-inferiority at 5 %: the whole one-sided interval lies within the margin.
+        The whole one-sided 95 % interval has to be within the margin.
 
         Args:
             run: The name of the run.
 
         Returns:
-            True if it is shown; False if it is not, or if there is too little to show it with.
+            True if the test passes; False if it does not, or if there are too few values for it.
 
         Raises:
             InputError: There is no such run.
@@ -215,7 +212,7 @@ class Comparison:
         return interval.lies_above(-margin) if self.is_higher_better(self.metric) else interval.lies_below(margin)
 
     def margin_used(self) -> float:
-        """Return how much worse the task's metric may be."""
+        """Return the acceptable loss of the task's metric."""
         if self.margin is not None:
             return self.margin
         value = abs(float(self.baseline.get(self.metric or "") or 0.0))
@@ -224,35 +221,35 @@ class Comparison:
 
     @property
     def recommended(self) -> str:
-        """The run to use: the fastest of those that are shown to be faster and to keep the metric, or the baseline."""
-        return choose(self)[0]
+        """The run to use: the fastest that is significantly faster and preserves the metric, or the baseline."""
+        return recommend(self)[0]
 
     @property
     def reason(self) -> str:
-        """Why that one is recommended."""
-        return choose(self)[1]
+        """The reason for the recommendation."""
+        return recommend(self)[1]
 
     def class_changes(self, run: str) -> dict[str, float]:
-        """Return how the accuracy of each class changed: a mean can hide the classes that suffer.
+        """Return the change of accuracy per class: a mean can hide classes that get worse.
 
         Args:
             run: The name of the run.
 
         Returns:
-            Class to change, the largest loss first; empty where it was not measured.
+            Change by class, the largest loss first; empty where it was not measured.
 
         Raises:
             InputError: There is no such run.
         """
         before, after = (_class_means(result) for result in (self.baseline, self.result(run)))
-        changes = {kind: after[kind] - before[kind] for kind in before if kind in after}
-        return dict(sorted(changes.items(), key=lambda each: each[1]))
+        changes = {name: after[name] - before[name] for name in before if name in after}
+        return dict(sorted(changes.items(), key=operator.itemgetter(1)))
 
     def table(self) -> Table:
-        """Return the classic table, to be printed by ``rich``, shown in a notebook, or drawn by ``kp.render``.
+        """Return the comparison as a table, for ``rich``, a notebook, or ``kp.render``.
 
         Returns:
-            One row a run; the notes say what the figures show.
+            One row per run, with verdicts and the recommendation as notes.
         """
         return comparison_table(self)
 
@@ -263,7 +260,7 @@ class Comparison:
         """Write the comparison as JSON.
 
         Args:
-            path: Where it goes; its folder must exist.
+            path: The file; its folder must exist.
 
         Returns:
             The path.
@@ -274,7 +271,7 @@ class Comparison:
         return write_whole(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """Return what ``save`` writes.
+        """Return the content that ``save`` writes.
 
         Returns:
             JSON, as UTF-8.
@@ -288,7 +285,7 @@ class Comparison:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a comparison that ``save`` wrote.
+        """Read a saved comparison.
 
         Args:
             path: The file.
@@ -297,18 +294,18 @@ class Comparison:
             The comparison.
 
         Raises:
-            FileFormatError: The file is no comparison, or holds something that this version does not know.
+            FileFormatError: The file is not a comparison, or has fields that this version does not know.
             FileNotFoundError: There is no such file.
         """
         fields = load_document(path, _FORMAT, _VERSION)
         fields.refuse_others("format", "version", "results", "metric", "mode", "margin", "tolerance", "notes")
         results = [
-            Result.from_bytes(json.dumps(each).encode(), f"{path}: results[{index}]")
-            for index, each in enumerate(fields.get("results", list))
+            Result.from_bytes(json.dumps(saved).encode(), f"{path}: results[{index}]")
+            for index, saved in enumerate(fields.get("results", list))
         ]
         if not results:
             raise FileFormatError(
-                f"{path}: expected the field 'results' to hold the baseline. Received: an empty list."
+                f"{path}: expected the baseline in the field 'results'. Received: an empty list. Save the comparison again."
             )
         settings = {
             "metric": fields.get("metric", (str, type(None))),
@@ -323,26 +320,25 @@ class Comparison:
             raise FileFormatError(f"{path}: {error}") from error
 
     def _sign(self, metric: str, run: str) -> int:
-        """1 where the figure is shown to be higher, -1 where lower, else 0."""
+        """Return 1 where the metric is significantly higher, -1 where lower, else 0."""
         other = self.result(run)
         interval = effect(self.baseline, other, metric)
         if metric == "accuracy" and self.baseline.select("answers_right") and other.select("answers_right"):
-            test = answers_test(self.baseline, other)
-            shown = test.p_value < _P_VALUE
-            return int(np.sign(test.only_other - test.only_baseline)) if shown else 0
+            test = mcnemar_test(self.baseline, other)
+            return int(np.sign(test.only_other - test.only_baseline)) if test.p_value < _P_VALUE else 0
         slack = 1 + self.tolerance if interval.count > 1 else 1.0
         low, high = (1 / slack, slack) if is_ratio(metric) else (0.0, 0.0)
         return 1 if interval.lies_above(high) else -1 if interval.lies_below(low) else 0
 
 
 def _check_identity(baseline: Result, other: Result) -> None:
-    for what in _IDENTITY:
-        before, after = ({row.step: row.value for row in result.select(what)} for result in (baseline, other))
+    for field in _IDENTITY:
+        before, after = ({row.step: row.value for row in result.select(field)} for result in (baseline, other))
         for step in before.keys() & after.keys():
             if before[step] != after[step]:
                 raise NotComparableError(
                     f"Expected runs that are otherwise identical. Received: '{baseline.name}' and '{other.name}', whose "
-                    f"'{what}' differs. Compare runs of one model, one data set and one configuration."
+                    f"'{field}' differs. Compare runs of one model, one data set and one configuration."
                 )
 
 
@@ -350,4 +346,4 @@ def _class_means(result: Result) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for row in result.select("class_accuracy"):
         values.setdefault(row.subject.removeprefix("class "), []).append(float(row.value))  # type: ignore[arg-type]
-    return {kind: float(np.mean(each)) for kind, each in values.items()}
+    return {name: float(np.mean(accuracies)) for name, accuracies in values.items()}

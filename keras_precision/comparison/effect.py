@@ -1,4 +1,4 @@
-"""Contrast: one figure of two results, with the interval that their processes, seeds or answers allow."""
+"""The effect of a precision on one metric: the difference or ratio of two results, with its interval."""
 
 import functools
 from collections.abc import Mapping
@@ -19,72 +19,50 @@ from keras_precision.core.errors import FileFormatError, NotComparableError, Not
 from keras_precision.core.metrics import metric_of
 from keras_precision.core.result import Result
 
-__all__ = ["answers_test", "effect", "is_ratio", "is_time", "pack_answers", "unpack_answers"]
+__all__ = ["effect", "is_ratio", "is_time", "mcnemar_test", "pack_answers", "unpack_answers"]
 
 _CONFIDENCE = 0.95
-_DRIFT = 0.10  # between two sessions on one machine: what else it did, its clock, its temperature
-_GROUPS = 10
+_DRIFT = 0.10  # change of a machine's speed between two sessions: other load, clock rate, temperature
+_BLOCKS = 10
 _TIMES = ("ms", "s", "us", "1/s")
 _RATIOS = (*_TIMES, "MB", "B")
 
 
 def is_time(metric: str) -> bool:
-    """Tell whether a metric is a time, or a rate."""
+    """Return whether a metric is a time or a rate."""
     return metric_of(metric).unit in _TIMES
 
 
 def is_ratio(metric: str) -> bool:
-    """Tell whether two figures of a metric are compared by their ratio, and not by their difference."""
+    """Return whether two values of a metric are compared by their ratio, and not by their difference."""
     return metric_of(metric).unit in _RATIOS
 
 
 def effect(baseline: Result, other: Result, metric: str, confidence: float = _CONFIDENCE) -> Interval:
-    """Return how much a figure of one result differs from that of another.
+    """Return the ratio ``other / baseline`` of times, rates, memory and sizes, and the difference of other metrics.
 
-    Args:
-        baseline: The one.
-        other: The other.
-        metric: The metric.
-        confidence: Of intervals over seeds or answers; that of times is 0.95.
-
-    Returns:
-        The ratio ``other / baseline`` of times, rates, memory and sizes; the difference of the rest.
-
-    Raises:
-        NotComparableError: The two were not got alike.
-        NotMeasuredError: One of them does not have it, or too few of it.
+    The confidence is that of intervals over seeds or samples; that of times is always 0.95.
     """
     if metric == "samples_per_second" and baseline.select("step_time_ms"):
-        slower = effect(baseline, other, "step_time_ms")
-        return Interval(1 / slower.estimate, 1 / slower.high, 1 / slower.low, slower.confidence, slower.count)
+        slowdown = effect(baseline, other, "step_time_ms")
+        return slowdown.inverse()
     if is_time(metric):
         return _time_ratio(baseline, other, metric)
     if metric == "accuracy" and baseline.select("answers_right") and other.select("answers_right"):
-        before, after = _answers(baseline, other)
+        before, after = _correct_predictions(baseline, other)
         return difference_interval(before.astype(float).tolist(), after.astype(float).tolist(), confidence)
     if metric == "peak_memory_mb":
-        _same_source(baseline, other, metric)
+        _check_same_source(baseline, other, metric)
     return _over_seeds(baseline, other, metric, confidence)
 
 
-def answers_test(baseline: Result, other: Result) -> McNemar:
-    """Return McNemar's test of the answers of two results to the same samples.
-
-    Raises:
-        DataError: They answered other samples.
-        NotMeasuredError: One of them does not have its answers.
-    """
-    return mcnemar(*_answers(baseline, other))
+def mcnemar_test(baseline: Result, other: Result) -> McNemar:
+    """Return McNemar's test of which samples two results predict correctly."""
+    return mcnemar(*_correct_predictions(baseline, other))
 
 
 def pack_answers(right: npt.NDArray[np.bool_]) -> str:
-    """Return which samples were answered right, as a text.
-
-    Args:
-        right: Shape (n,).
-
-    Returns:
-        The count, a colon, and a hexadecimal digit for every four samples.
+    """Return booleans of shape (n,), one per correctly predicted sample, as text: the count, a colon, hexadecimal bits.
 
     Example:
         >>> pack_answers(np.array([True, False, False, True, True]))
@@ -95,16 +73,7 @@ def pack_answers(right: npt.NDArray[np.bool_]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def unpack_answers(text: str) -> npt.NDArray[np.bool_]:
-    """Return what ``pack_answers`` was given.
-
-    Args:
-        text: What it returned.
-
-    Returns:
-        Shape (n,).
-
-    Raises:
-        FileFormatError: It is no such text.
+    """Return the booleans, of shape (n,), from the text that ``pack_answers`` returns.
 
     Example:
         >>> unpack_answers("5:98").tolist()
@@ -114,53 +83,52 @@ def unpack_answers(text: str) -> npt.NDArray[np.bool_]:
     try:
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8))[: int(count)]
     except ValueError as error:
-        raise FileFormatError(f"Expected answers as 'count:digits'. Received: {text[:40]!r}.") from error
+        raise FileFormatError(f"Expected correct predictions as 'count:digits'. Received: {text[:40]!r}.") from error
     return bits.astype(bool)
 
 
 def _time_ratio(baseline: Result, other: Result, metric: str) -> Interval:
     if baseline.environment.machine != other.environment.machine:
         raise NotComparableError(
-            f"Expected times of one machine. Received: '{metric}' of '{baseline.name}' and of '{other.name}', which were "
-            "measured on two. Measure both on one machine."
+            f"Expected times of one machine. Received: '{metric}' of '{baseline.name}' and of '{other.name}', measured on "
+            "two. Measure both on one machine."
         )
     session = baseline.get("session")
     if session is not None and session == other.get("session"):
-        return _ratio_in_turns(baseline, other, metric)
-    groups = [_groups(result, metric) for result in (baseline, other)]
-    return separate_ratio_interval(groups[0], groups[1], drift=_DRIFT)
+        return _interleaved_ratio(baseline, other, metric)
+    return separate_ratio_interval(_block_times(baseline, metric), _block_times(other, metric), drift=_DRIFT)
 
 
-def _ratio_in_turns(baseline: Result, other: Result, metric: str) -> Interval:
-    """The interval over pairs of processes: each is a little faster or slower than another of the same program."""
+def _interleaved_ratio(baseline: Result, other: Result, metric: str) -> Interval:
+    """Return the interval over pairs of processes, because processes of one program differ a little in speed."""
     ratios = []
-    for subject in dict.fromkeys(row.subject for row in baseline.select(metric) if row.step is not None):
-        before, after = (_by_step(result, metric, subject) for result in (baseline, other))
+    for process in dict.fromkeys(row.subject for row in baseline.select(metric) if row.step is not None):
+        before, after = (_by_step(result, metric, process) for result in (baseline, other))
         rounds = sorted(before.keys() & after.keys())
-        pairs = [folded([times[number] for number in rounds]) for times in (before, after)]
-        if pairs[0]:
-            ratios.append(float(np.median(np.asarray(pairs[1]) / np.asarray(pairs[0]))))
+        times_before, times_after = (folded([times[number] for number in rounds]) for times in (before, after))
+        if times_before:
+            ratios.append(float(np.median(np.asarray(times_after) / np.asarray(times_before))))
     if len(ratios) < 2:
         raise NotMeasuredError(
-            f"Expected turns of at least two processes. Received: {len(ratios)} of '{other.name}'. Allow more time."
+            f"Expected interleaved rounds of at least two processes. Received: {len(ratios)} of '{other.name}'. Allow more time."
         )
     return ratio_interval([1.0] * len(ratios), ratios)
 
 
-def _groups(result: Result, metric: str) -> list[float]:
-    """Independent figures of a run that was not measured in turns: neighbouring steps are not independent."""
+def _block_times(result: Result, metric: str) -> list[float]:
+    """Return one median per process or per block of steps, because neighbouring steps are not independent."""
     by_process: dict[str, list[float]] = {}
     for row in result.select(metric):
         if row.step is not None and row.subject.startswith("process ") and isinstance(row.value, int | float):
             by_process.setdefault(row.subject, []).append(float(row.value))
     if len(by_process) > 1:
-        return [float(np.median(values)) for values in by_process.values()]
-    values = list(_by_step(result, metric, "step").values())
-    if len(values) < 2 * _GROUPS:
+        return [float(np.median(times)) for times in by_process.values()]
+    times = list(_by_step(result, metric, "step").values())
+    if len(times) < 2 * _BLOCKS:
         raise NotMeasuredError(
-            f"Expected at least {2 * _GROUPS} steps that were timed. Received: {len(values)} of '{result.name}'. Train longer."
+            f"Expected at least {2 * _BLOCKS} timed steps. Received: {len(times)} of '{result.name}'. Train longer."
         )
-    return [float(np.median(group)) for group in np.array_split(np.asarray(values), _GROUPS)]
+    return [float(np.median(block)) for block in np.array_split(np.asarray(times), _BLOCKS)]
 
 
 def _over_seeds(baseline: Result, other: Result, metric: str, confidence: float) -> Interval:
@@ -170,13 +138,13 @@ def _over_seeds(baseline: Result, other: Result, metric: str, confidence: float)
         first, second = baseline.value(metric), other.value(metric)
         if metric != "size_bytes":
             raise NotMeasuredError(
-                f"Expected '{metric}' of several seeds or answers. Received: one figure, which says nothing of its spread."
+                f"Expected '{metric}' of several seeds or samples. Received: one value, which has no spread. Measure several."
             )
         return Interval(second / first, second / first, second / first, 1.0, 1)
     seeds = sorted(before.keys() & after.keys())
     if len(seeds) < 2:
         raise NotMeasuredError(
-            f"Expected '{metric}' of at least two seeds. Received: {len(seeds)}, which says nothing of its spread. Use seeds=(0, 1, 2)."
+            f"Expected '{metric}' of at least two seeds. Received: {len(seeds)}, which has no spread. Use seeds=(0, 1, 2)."
         )
     pair = [before[seed] for seed in seeds], [after[seed] for seed in seeds]
     return ratio_interval(*pair, confidence) if ratio else difference_interval(*pair, confidence)
@@ -187,14 +155,14 @@ def _by_step(result: Result, metric: str, subject: str) -> Mapping[int, float]:
     return {row.step: float(row.value) for row in rows if row.step is not None and isinstance(row.value, int | float)}
 
 
-def _same_source(baseline: Result, other: Result, metric: str) -> None:
+def _check_same_source(baseline: Result, other: Result, metric: str) -> None:
     sources = [result.environment.sources.get(metric, "") for result in (baseline, other)]
     if sources[0] != sources[1]:
         raise NotComparableError(
-            f"Expected figures of one source. Received: '{metric}' of '{baseline.name}' from {sources[0] or 'an unknown one'}, "
+            f"Expected values of one source. Received: '{metric}' of '{baseline.name}' from {sources[0] or 'an unknown one'}, "
             f"and of '{other.name}' from {sources[1] or 'an unknown one'}. Measure both on one backend and machine."
         )
 
 
-def _answers(baseline: Result, other: Result) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _correct_predictions(baseline: Result, other: Result) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     return unpack_answers(str(baseline.value("answers_right"))), unpack_answers(str(other.value("answers_right")))

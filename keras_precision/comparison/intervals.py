@@ -1,6 +1,7 @@
-"""What blocks of measurements can show: intervals of ratios and differences, non-inferiority, McNemar's test."""
+"""Intervals of ratios and differences of repeated measurements, and McNemar's test."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,15 +27,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate, and the interval that covers the truth with a stated confidence.
-
-    Attributes:
-        estimate: The most likely value.
-        low: The lower end.
-        high: The upper end.
-        confidence: How often such intervals hold the truth: 0.95 is 95 of 100.
-        count: How many independent figures it rests on.
-    """
+    """An estimate with its confidence interval; ``count`` is the number of independent values behind it."""
 
     estimate: float
     low: float
@@ -43,38 +36,34 @@ class Interval:
     count: int
 
     def lies_above(self, bound: float) -> bool:
-        """Tell whether the whole interval lies above a bound.
+        """Return whether the whole interval is above a bound.
 
-        Args:
-            bound: The bound.
-
-        Returns:
-            True if it does; of a non-inferiority margin ``m``, ``lies_above(-m)`` is the test of
-            Walker and Nowacki, "Understanding Equivalence and Noninferiority Testing", J Gen Intern
-            Med 26 (2011): a loss as large as ``m`` can be ruled out.
+        ``lies_above(-m)`` is the non-inferiority test with margin ``m`` of Walker and Nowacki, "Understanding Equivalence
+        and Noninferiority Testing", J Gen Intern Med 26 (2011).
         """
         return self.low > bound
 
     def lies_below(self, bound: float) -> bool:
-        """Tell whether the whole interval lies below a bound.
-
-        Args:
-            bound: The bound.
-
-        Returns:
-            True if it does.
-        """
+        """Return whether the whole interval is below a bound."""
         return self.high < bound
+
+    def inverse(self) -> "Interval":
+        """Return the interval of the inverse ratio."""
+        return Interval(1 / self.estimate, 1 / self.high, 1 / self.low, self.confidence, self.count)
+
+    def exponential(self) -> "Interval":
+        """Return the interval of a ratio from the interval of its logarithm."""
+        return Interval(math.exp(self.estimate), math.exp(self.low), math.exp(self.high), self.confidence, self.count)
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's test: do two classifiers err equally often on the same samples?
+    """McNemar's test of whether two classifiers err equally often on the same samples.
 
     Attributes:
-        only_baseline: Samples that only the baseline got right.
-        only_other: Samples that only the other got right.
-        p_value: How often a difference as large as this one, or larger, is seen where there is none.
+        only_baseline: Number of samples that only the baseline classifies correctly.
+        only_other: Number of samples that only the other classifies correctly.
+        p_value: Probability of a difference at least this large if both are equally good.
     """
 
     only_baseline: int
@@ -83,22 +72,10 @@ class McNemar:
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Return the interval of the mean, by Student's t distribution.
+    """Return Student's t interval of a mean, ``mean ± t(n - 1) * s / sqrt(n)``, of at least two independent values.
 
-    ``mean ± t(n - 1) * s / sqrt(n)``. It is studentized: with few figures, their own spread is
-    uncertain, and the interval is wider for it. The percentile bootstrap knows nothing of that: with
-    two or three figures it leaves the truth out in a quarter to a half of the cases.
-
-    Args:
-        values: At least two independent figures.
-        confidence: Between 0 and 1.
-
-    Returns:
-        The interval.
-
-    Raises:
-        DataError: There are fewer than two figures, or one is not finite.
-        InputError: ``confidence`` is not between 0 and 1.
+    A percentile bootstrap ignores the uncertainty of the spread: with two or three values its 95 % interval misses the
+    true mean in a quarter to a half of all cases.
 
     Example:
         >>> interval = mean_interval([1.0, 2.0, 3.0])
@@ -107,36 +84,23 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     """
     if not 0 < confidence < 1:
         raise InputError(f"Expected a confidence between 0 and 1. Received: {confidence!r}. 0.95 is usual.")
-    array = _figures(values, "figures")
+    array = _finite_array(values, "values")
     if array.size < 2:
         raise DataError(
-            f"Expected at least two figures, as one says nothing of its spread. Received: {array.size}. Measure again."
+            f"Expected at least two values, because one has no spread. Received: {array.size}. Measure again."
         )
     mean = float(array.mean())
-    half = float(stats.t.ppf((1 + confidence) / 2, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size))
-    return Interval(mean, mean - half, mean + half, confidence, array.size)
+    half_width = float(stats.t.ppf((1 + confidence) / 2, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size))
+    return Interval(mean, mean - half_width, mean + half_width, confidence, array.size)
 
 
 def ratio_interval(baseline: Sequence[float], other: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Return the interval of the ratio ``other / baseline`` of two runs that were measured in turns.
+    """Return the interval of the ratio ``other / baseline`` of two runs with interleaved, positive measurements.
 
-    It is the t interval of the mean of ``log(other[i] / baseline[i])``, taken back from the logarithm.
-    Block ``i`` of both runs was measured at nearly the same time: what slows the machine meanwhile slows
-    both, and goes out of the ratio. Logarithms make a ratio and its inverse alike. That the blocks, and
-    not the steps in them, are the independent figures is Kalibera and Jones, "Rigorous Benchmarking in
-    Reasonable Time", ISMM 2013.
-
-    Args:
-        baseline: One time a block, of the baseline: at least two.
-        other: The times of the other run in the same blocks.
-        confidence: Between 0 and 1.
-
-    Returns:
-        The interval; its estimate is the geometric mean of the ratios.
-
-    Raises:
-        DataError: The two are not equally long, shorter than two, or hold a figure that is not positive.
-        InputError: ``confidence`` is not between 0 and 1.
+    It is the t interval of the mean of ``log(other[i] / baseline[i])``, transformed back; its estimate is the geometric
+    mean of the ratios. Block ``i`` of both runs is measured at nearly the same time, so slowdowns of the machine cancel.
+    Blocks, not the steps in them, are the independent values: Kalibera and Jones, "Rigorous Benchmarking in Reasonable
+    Time", ISMM 2013.
 
     Example:
         >>> round(ratio_interval([1.0, 2.0, 4.0], [1.1, 2.2, 4.4]).estimate, 3)
@@ -145,66 +109,39 @@ def ratio_interval(baseline: Sequence[float], other: Sequence[float], confidence
     before, after = _paired(baseline, other)
     if min(before.min(initial=1.0), after.min(initial=1.0)) <= 0:
         raise DataError("Expected times above 0. Received: a time of 0 or less. Remove blocks in which nothing ran.")
-    found = mean_interval(np.log(after / before).tolist(), confidence)
-    return Interval(math.exp(found.estimate), math.exp(found.low), math.exp(found.high), found.confidence, found.count)
+    return mean_interval(np.log(after / before).tolist(), confidence).exponential()
 
 
 def separate_ratio_interval(
     baseline: Sequence[float], other: Sequence[float], confidence: float = 0.95, *, drift: float = 0.0
 ) -> Interval:
-    """Return the interval of the ratio ``other / baseline`` of two runs that were not measured in turns.
+    """Return the interval of the ratio ``other / baseline`` of two runs measured one after the other, not interleaved.
 
-    It is Welch's interval of the difference of the means of the logarithms, with the degrees of freedom of
-    Satterthwaite (Welch, Biometrika 34, 1947), taken back from the logarithm. What changed on the machine
-    between the runs is in no spread of either: ``drift`` is how much of it is allowed for.
-
-    Args:
-        baseline: Times of the baseline: at least two.
-        other: Times of the other run: at least two.
-        confidence: Between 0 and 1.
-        drift: By which part the machine may have become slower or faster in between: 0.1 is a tenth.
-
-    Returns:
-        The interval; ``count`` is the smaller of the two.
-
-    Raises:
-        DataError: One is shorter than two, or holds a figure that is not positive.
+    It is Welch's interval of the difference of mean logarithms (Welch, Biometrika 34, 1947), transformed back and widened
+    by ``drift``, the relative change of the machine's speed between the runs: neither run's own spread contains it.
 
     Example:
         >>> interval = separate_ratio_interval([1.0, 1.0], [2.0, 2.0], drift=0.1)
         >>> round(interval.low, 3), interval.estimate, round(interval.high, 3)
         (1.818, 2.0, 2.2)
     """
-    groups = [_figures(values, "times") for values in (baseline, other)]
-    if min(group.size for group in groups) < 2 or min(group.min() for group in groups) <= 0:
+    runs = [_finite_array(values, "times") for values in (baseline, other)]
+    if min(run.size for run in runs) < 2 or min(run.min() for run in runs) <= 0:
         raise DataError("Expected at least two times above 0 of each run. Received: fewer. Measure again.")
-    logs = [np.log(group) for group in groups]
-    errors = [float(log.var(ddof=1)) / log.size for log in logs]
-    freedom = (
-        sum(errors) ** 2 / sum(error**2 / (log.size - 1) for error, log in zip(errors, logs, strict=True) if error)
-        if any(errors)
-        else 1.0
-    )
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * math.sqrt(sum(errors)) + math.log1p(drift)
-    middle = float(logs[1].mean() - logs[0].mean())
-    count = min(group.size for group in groups)
-    return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half), confidence, count)
+    before, after = (np.log(run) for run in runs)
+    with warnings.catch_warnings():
+        # SciPy warns of a loss of precision where all times of a run are equal; the interval is right all the same.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        welch = stats.ttest_ind(after, before, equal_var=False).confidence_interval(confidence)
+    allowance = math.log1p(drift)
+    estimate = float(after.mean() - before.mean())
+    count = min(run.size for run in runs)
+    low, high = float(welch.low) - allowance, float(welch.high) + allowance
+    return Interval(estimate, low, high, confidence, count).exponential()
 
 
 def difference_interval(baseline: Sequence[float], other: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Return the interval of the mean of ``other[i] - baseline[i]``: one figure a seed, or a sample.
-
-    Args:
-        baseline: Figures of the baseline: at least two.
-        other: Those of the other run, for the same seeds or samples.
-        confidence: Between 0 and 1.
-
-    Returns:
-        The interval.
-
-    Raises:
-        DataError: The two are not equally long, or shorter than two.
-        InputError: ``confidence`` is not between 0 and 1.
+    """Return the t interval of the mean of ``other[i] - baseline[i]``, with one value per seed or per sample.
 
     Example:
         >>> difference_interval([0.90, 0.92], [0.91, 0.93]).high
@@ -215,74 +152,58 @@ def difference_interval(baseline: Sequence[float], other: Sequence[float], confi
 
 
 def folded(values: Sequence[float]) -> list[float]:
-    """Return one figure for each pair of neighbouring rounds, forth and back: their geometric mean.
+    """Return the geometric mean of every two neighbouring rounds of interleaved measurements (ABBA).
 
-    In the order A B, B A, each run is once first and once last: a machine that slows down evenly
-    slows both alike, and the drift goes out of the ratio. A last round without a partner is left out.
-
-    Args:
-        values: One positive time a round.
-
-    Returns:
-        Half as many.
-
-    Raises:
-        DataError: A figure is not positive.
+    In the order A B, B A both runs are first once and last once, so a linear drift of the machine cancels in the ratio. An
+    odd last round is dropped.
 
     Example:
         >>> folded([1.0, 4.0, 9.0])
         [2.0]
     """
-    array = _figures(values, "times")
+    array = _finite_array(values, "times")
     if array.size and array.min() <= 0:
         raise DataError("Expected times above 0. Received: a time of 0 or less. Remove rounds in which nothing ran.")
-    whole = array[: array.size // 2 * 2].reshape(-1, 2)
-    return [float(value) for value in np.sqrt(whole.prod(axis=1))]
+    pairs = array[: array.size // 2 * 2].reshape(-1, 2)
+    return [float(mean) for mean in np.sqrt(pairs.prod(axis=1))]
 
 
 def mcnemar(baseline: npt.ArrayLike, other: npt.ArrayLike) -> McNemar:
-    """Compare two classifiers on the same samples, exactly.
+    """Return the exact, two-sided McNemar test of two classifiers, from booleans of shape (n,): classified correctly.
 
-    Of the samples on which only one is right, each would be right in half, were they equally good:
-    the p-value is that of the binomial distribution, two-sided (McNemar, Psychometrika 12, 1947; the
-    exact form is recommended by Dietterich, Neural Computation 10, 1998, for few such samples).
-
-    Args:
-        baseline: Shape (n,): whether the baseline got each sample right.
-        other: Shape (n,): whether the other did.
-
-    Returns:
-        The counts and the p-value; 1.0 where both are right on the same samples.
-
-    Raises:
-        DataError: The shapes differ.
+    The p-value is binomial (McNemar, Psychometrika 12, 1947; Dietterich, Neural Computation 10, 1998, recommends the exact
+    form for few samples), and 1.0 where both are correct on the same samples.
 
     Example:
         >>> mcnemar([1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0]).p_value
         0.03125
     """
-    before, after = (np.asarray(each, dtype=bool).ravel() for each in (baseline, other))
+    before, after = (np.asarray(correct, dtype=bool).ravel() for correct in (baseline, other))
     if before.size != after.size:
         raise DataError(
-            f"Expected answers to the same samples. Received: {before.size} and {after.size}. Use one test set for both."
+            f"Expected predictions for the same samples. Received: {before.size} and {after.size}. Use one test set for both."
         )
-    lost, won = int(np.sum(before & ~after)), int(np.sum(~before & after))
-    p_value = float(stats.binomtest(lost, lost + won, 0.5).pvalue) if lost + won else 1.0
-    return McNemar(lost, won, p_value)
+    only_baseline, only_other = int(np.sum(before & ~after)), int(np.sum(~before & after))
+    discordant = only_baseline + only_other
+    p_value = float(stats.binomtest(only_baseline, discordant, 0.5).pvalue) if discordant else 1.0
+    return McNemar(only_baseline, only_other, p_value)
 
 
 def _paired(baseline: Sequence[float], other: Sequence[float]) -> tuple[Array, Array]:
-    before, after = _figures(baseline, "figures of the baseline"), _figures(other, "figures of the other run")
+    before = _finite_array(baseline, "values of the baseline")
+    after = _finite_array(other, "values of the other run")
     if before.size != after.size:
         raise DataError(
-            f"Expected as many figures of one run as of the other. Received: {before.size} and {after.size}. "
+            f"Expected as many values of one run as of the other. Received: {before.size} and {after.size}. "
             "Pair them by block, or by seed, first."
         )
     return before, after
 
 
-def _figures(values: Sequence[float], what: str) -> Array:
+def _finite_array(values: Sequence[float], description: str) -> Array:
     array = np.asarray(values, dtype=np.float64).ravel()
     if not np.isfinite(array).all():
-        raise DataError(f"Expected finite {what}. Received: NaN or infinity among {array.size}. Leave such runs out.")
+        raise DataError(
+            f"Expected finite {description}. Received: NaN or infinity among {array.size}. Leave such runs out."
+        )
     return array

@@ -1,4 +1,4 @@
-"""check_results: has a new result become worse than an old one? For the tests of a team's own project."""
+"""A regression gate: tests whether a new result is worse than an old one, for continuous integration."""
 
 import math
 from collections.abc import Iterator
@@ -16,25 +16,25 @@ from keras_precision.core.table import formatted
 
 __all__ = ["Check", "check_results"]
 
-_CONFIDENCE = 0.9  # of an interval with two sides: each side is a test at 5 %
-_WORTH = ("accuracy", "val_accuracy")
+_CONFIDENCE = 0.9  # of a two-sided interval: each side is a test at 5 %
+_QUALITY = ("accuracy", "val_accuracy")
 _TIMES = ("step_time_ms", "latency_ms")
 _AMOUNTS = ("size_bytes", "peak_memory_mb")
 
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one limit.
+    """The outcome of one limit.
 
     Attributes:
-        metric: What was limited.
-        verdict: ``"passed"`` (worse by more than the limit can be ruled out), ``"failed"`` (it is worse by more), or
-            ``"not shown"`` (these data allow both).
-        message: The figures, and the reason.
+        metric: The metric that is limited.
+        verdict: ``"passed"`` (a loss beyond the limit is ruled out), ``"failed"`` (the loss is beyond the limit), or
+            ``"inconclusive"`` (the data allow both).
+        message: The values, and the reason.
     """
 
     metric: str
-    verdict: Literal["passed", "failed", "not shown"]
+    verdict: Literal["passed", "failed", "inconclusive"]
     message: str
 
 
@@ -47,24 +47,24 @@ def check_results(
     max_growth: float | None = None,
     metric: str | None = None,
 ) -> tuple[Check, ...]:
-    """Hold a new result against an old one, with tests of non-inferiority instead of raw thresholds.
+    """Compare a new result with an old one, by non-inferiority tests instead of raw thresholds.
 
-    A limit is passed where the whole interval of the difference (one-sided, 95 %) lies within it: that the two
-    figures happen to be near each other is not enough.
+    A limit is passed if the whole interval of the difference (one-sided, 95 %) is within it; that the two values happen
+    to be close is not enough.
 
     Args:
-        old: What was good enough.
-        new: What is to be judged.
-        max_drop: How much worse the metric may be, in its own unit: 0.005 is half a point of accuracy.
-        max_slowdown: How many times as long a step or a call may take, such as 1.05.
-        max_growth: How many times as large a file, or as high a peak of memory, may be.
-        metric: What ``max_drop`` is about; accuracy, where None.
+        old: The reference result.
+        new: The result to check.
+        max_drop: Acceptable loss of the metric, in its own unit: 0.005 is half a point of accuracy.
+        max_slowdown: Acceptable ratio of the time of a step or a call, such as 1.05.
+        max_growth: Acceptable ratio of the size of a file, or of the peak memory.
+        metric: The metric that ``max_drop`` limits; None: ``"accuracy"``, or else ``"val_accuracy"``.
 
     Returns:
-        A check for each limit and each figure that it is about.
+        One check per limit and metric.
 
     Raises:
-        InputError: No limit was given, one is out of range, or neither result has what it is about.
+        InputError: There is no limit, one is out of range, or the results do not share the metric of a limit.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -77,10 +77,10 @@ def check_results(
     _check_limits(max_drop, max_slowdown, max_growth)
     checks: list[Check] = []
     if max_drop is not None:
-        name = metric or next((each for each in _WORTH if old.select(each) and new.select(each)), None)
+        name = metric or next((known for known in _QUALITY if old.select(known) and new.select(known)), None)
         if name is None or not (old.select(name) and new.select(name)):
             raise InputError(
-                f"Expected a metric that '{old.name}' and '{new.name}' both hold. Received: {metric or 'none'}. Name one: {_both(old, new)}."
+                f"Expected a metric that '{old.name}' and '{new.name}' share. Received: {metric or 'none'}. Use one of: {_shared(old, new)}."
             )
         checks.append(_drop(old, new, name, max_drop))
     for limit, metrics in ((max_slowdown, _TIMES), (max_growth, _AMOUNTS)):
@@ -96,7 +96,7 @@ def _check_limits(drop: float | None, *ratios: float | None) -> None:
             raise InputError(f"Expected a ratio above 0. Received: {ratio!r}. 1.05 allows five percent more.")
 
 
-def _both(old: Result, new: Result) -> str:
+def _shared(old: Result, new: Result) -> str:
     shared = sorted({row.metric for row in old} & {row.metric for row in new})
     return ", ".join(shared) or "they share none"
 
@@ -106,14 +106,14 @@ def _drop(old: Result, new: Result, metric: str, limit: float) -> Check:
     try:
         change = _change(old, new, metric)
     except (NotMeasuredError, NotComparableError) as error:
-        return Check(metric, "not shown", f"{metric}: not shown: {error}")
+        return Check(metric, "inconclusive", f"{metric}: inconclusive: {error}")
     worst, best = (-change.low, -change.high) if higher else (change.high, change.low)
-    words = f"{metric}: {_figures(old, new, metric)}; worse by at most {max(worst, 0.0):.4g} (95 %), {limit:g} allowed"
-    return Check(metric, *_judged(worst <= limit, best > limit, words))
+    message = f"{metric}: {_values(old, new, metric)}; worse by at most {max(worst, 0.0):.4g} (95 %), {limit:g} allowed"
+    return Check(metric, *_verdict(worst <= limit, best > limit, message))
 
 
 def _change(old: Result, new: Result, metric: str) -> Interval:
-    """The difference; of accuracies whose single answers nobody kept, by the numbers of samples."""
+    """Return the interval of the difference; of accuracies without recorded predictions, the normal approximation."""
     try:
         return effect(old, new, metric, _CONFIDENCE)
     except NotMeasuredError:
@@ -122,13 +122,13 @@ def _change(old: Result, new: Result, metric: str) -> Interval:
             raise
     (before, first), (after, second) = (share for share in shares if share is not None)
     error = math.sqrt(before * (1 - before) / first + after * (1 - after) / second)
-    reach = float(stats.norm.ppf(0.5 + _CONFIDENCE / 2)) * error
-    middle = after - before
-    return Interval(middle, middle - reach, middle + reach, _CONFIDENCE, min(first, second))
+    half_width = float(stats.norm.ppf(0.5 + _CONFIDENCE / 2)) * error
+    change = after - before
+    return Interval(change, change - half_width, change + half_width, _CONFIDENCE, min(first, second))
 
 
 def _share(result: Result, metric: str) -> tuple[float, int] | None:
-    """A share of samples, and their number, where both were measured of the same thing."""
+    """Return an accuracy and its number of samples; None unless one subject has both."""
     rows = [row for row in result.select(metric) if row.step is None]
     if metric != "accuracy" or len(rows) != 1:
         return None
@@ -141,29 +141,28 @@ def _ratios(old: Result, new: Result, metrics: tuple[str, ...], limit: float) ->
     shared = [metric for metric in metrics if old.select(metric) and new.select(metric)]
     if not shared:
         raise InputError(
-            f"Expected results that hold {' or '.join(metrics)}. Received: '{old.name}' and '{new.name}', which share none of these."
+            f"Expected results with {' or '.join(metrics)}. Received: '{old.name}' and '{new.name}', which share none of these. "
+            "Measure both, or leave the limit out."
         )
     for metric in shared:
         try:
             ratio = effect(old, new, metric, _CONFIDENCE)
         except (NotMeasuredError, NotComparableError) as error:
-            yield Check(metric, "not shown", f"{metric}: not shown: {error}")
+            yield Check(metric, "inconclusive", f"{metric}: inconclusive: {error}")
             continue
         spread = f" ({ratio.low:.3g} to {ratio.high:.3g})" if ratio.count > 1 else ""
-        words = f"{metric}: {_figures(old, new, metric)}; {ratio.estimate:.3g} times{spread}, {limit:g} allowed"
-        yield Check(metric, *_judged(ratio.high <= limit, ratio.low > limit, words))
+        message = f"{metric}: {_values(old, new, metric)}; {ratio.estimate:.3g} times{spread}, {limit:g} allowed"
+        yield Check(metric, *_verdict(ratio.high <= limit, ratio.low > limit, message))
 
 
-def _judged(within: bool, beyond: bool, words: str) -> tuple[Literal["passed", "failed", "not shown"], str]:
+def _verdict(within: bool, beyond: bool, message: str) -> tuple[Literal["passed", "failed", "inconclusive"], str]:
     if within:
-        return "passed", words
+        return "passed", message
     if beyond:
-        return "failed", words
-    return (
-        "not shown",
-        f"{words}: these data allow both. Measure longer, or let both take turns: kp.compare_training, kp.compare_exports",
-    )
+        return "failed", message
+    advice = "Measure longer, or interleave both runs: kp.compare_training, kp.compare_exports"
+    return "inconclusive", f"{message}: these data allow both. {advice}"
 
 
-def _figures(old: Result, new: Result, metric: str) -> str:
+def _values(old: Result, new: Result, metric: str) -> str:
     return " -> ".join(formatted(metric, result.get(metric)) for result in (old, new))

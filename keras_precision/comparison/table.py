@@ -1,4 +1,4 @@
-"""The classic table of a comparison, and what its figures show, in words."""
+"""The table of a comparison, with its verdicts and recommendation as notes."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -21,22 +21,15 @@ _TITLES = {
     "samples_per_second": "Throughput", "batch_size": "Batch",
 }  # fmt: skip
 _WORST_CLASSES = 3
-_LOSS_OF_A_CLASS = 0.02
+_CLASS_LOSS = 0.02
 
 
 def comparison_table(comparison: "Comparison") -> Table:
-    """Return the table of a comparison.
-
-    Args:
-        comparison: The comparison.
-
-    Returns:
-        One row a run, the baseline first; the notes say what is shown.
-    """
+    """Return the table of a comparison, one row per run, the baseline first."""
     deployed = time_metric(comparison) == "latency_ms"
     metrics = list(_DEPLOYMENT if deployed else _TRAINING)
     metrics += [comparison.metric] if comparison.metric and comparison.metric not in metrics else []
-    metrics += ["diverged_share"] if any(each.get("diverged_share") for each in comparison.results) else []
+    metrics += ["diverged_share"] if any(result.get("diverged_share") for result in comparison.results) else []
     baseline = comparison.baseline.name
     against = "FP32" if baseline.endswith("float32") else baseline
     timed = time_metric(comparison)
@@ -71,10 +64,10 @@ def _speedup(comparison: "Comparison", result: Result) -> str:
 
 def _notes(comparison: "Comparison", metrics: list[str], timed: str) -> Iterator[str]:
     for other in comparison.others:
-        words = [f"{metric} {word}" for metric in metrics if (word := _word(comparison, metric, other.name))]
-        if words:
-            yield f"{other.name} against {comparison.baseline.name}: {', '.join(words)}."
-        yield from _hurt_classes(comparison, other.name)
+        verdicts = [f"{metric} {text}" for metric in metrics if (text := _verdict(comparison, metric, other.name))]
+        if verdicts:
+            yield f"{other.name} against {comparison.baseline.name}: {', '.join(verdicts)}."
+        yield from _class_losses(comparison, other.name)
         yield from (f"{other.name}: {note}" for note in other.notes)
     yield from (f"{comparison.baseline.name}: {note}" for note in comparison.baseline.notes)
     if comparison.others:
@@ -83,8 +76,8 @@ def _notes(comparison: "Comparison", metrics: list[str], timed: str) -> Iterator
     yield from comparison.notes
 
 
-def _word(comparison: "Comparison", metric: str, run: str) -> str | None:
-    """The verdict on a figure; None where it has none, or follows from another one."""
+def _verdict(comparison: "Comparison", metric: str, run: str) -> str | None:
+    """Return the verdict; None for a metric that has none, or that follows from another one."""
     if metric == "samples_per_second" or metric_of(metric).name in ("agreement", "diverged_share"):
         return None
     try:
@@ -93,13 +86,13 @@ def _word(comparison: "Comparison", metric: str, run: str) -> str | None:
         return None
 
 
-def _hurt_classes(comparison: "Comparison", run: str) -> Iterator[str]:
-    losses = {kind: change for kind, change in comparison.class_changes(run).items() if change < -_LOSS_OF_A_CLASS}
+def _class_losses(comparison: "Comparison", run: str) -> Iterator[str]:
+    losses = {name: change for name, change in comparison.class_changes(run).items() if change < -_CLASS_LOSS}
     if losses:
         worst = ", ".join(
-            f"{kind} ({100 * change:+.1f} points)" for kind, change in list(losses.items())[:_WORST_CLASSES]
+            f"{name} ({100 * change:+.1f} points)" for name, change in list(losses.items())[:_WORST_CLASSES]
         )
-        yield f"{run}: {len(losses)} classes lose more than {100 * _LOSS_OF_A_CLASS:.0f} points of accuracy: {worst}."
+        yield f"{run}: {len(losses)} classes lose more than {100 * _CLASS_LOSS:.0f} points of accuracy: {worst}."
 
 
 def _sources(comparison: "Comparison", timed: str) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Results, shown: pure functions from values to text."""
+"""Reports of results: pure functions from values to text, tables and charts."""

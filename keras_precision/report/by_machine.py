@@ -1,4 +1,4 @@
-"""Hosts: results by the machine that they were measured on, since times of two machines are not comparable."""
+"""Results grouped by machine, because times of two machines are not comparable."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,28 +11,16 @@ __all__ = ["Host", "by_host"]
 
 @dataclass(frozen=True)
 class Host:
-    """A machine, and what was measured there.
-
-    Attributes:
-        name: Processor, cores and system.
-        results: Its results, in their order.
-    """
+    """A machine, named by processor, cores and system, and its results."""
 
     name: str
     results: tuple[Result, ...]
 
 
 def by_host(results: Sequence[Result]) -> tuple[Host, ...]:
-    """Tell results apart by machine.
+    """Group results by machine, in order of appearance.
 
-    Two devices of one machine stay together: "how much faster is the card?" is a question, and the
-    environment of each result names its device.
-
-    Args:
-        results: The results.
-
-    Returns:
-        The machines, in the order in which they appear.
+    Devices of one machine stay together, because their times are worth comparing.
 
     Example:
         >>> [host.name for host in by_host([Result("a"), Result("b", (), Environment(processor="M4", cores=8))])]

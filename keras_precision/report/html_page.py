@@ -1,4 +1,4 @@
-"""page: results as one HTML file that needs nothing else."""
+"""The HTML page of a report, as one file without dependencies."""
 
 import base64
 import functools
@@ -24,8 +24,8 @@ from keras_precision.report.charts.memory import memory_chart
 from keras_precision.report.charts.pareto import pareto_charts
 from keras_precision.report.charts.step_time import step_time_line, step_time_spread
 from keras_precision.report.charts.verdicts import verdict_chart
-from keras_precision.report.findings import judged
-from keras_precision.report.loading import Gathered
+from keras_precision.report.findings import findings_of
+from keras_precision.report.loading import ReportInputs
 from keras_precision.report.overview import overview
 from keras_precision.report.render import tables
 from keras_precision.report.tables.machine import machine_table
@@ -37,7 +37,7 @@ _TEMPLATES = Path(__file__).parent / "template"
 
 @dataclass(frozen=True)
 class _Section:
-    """A part of the page, with a place in its navigation."""
+    """A section of the page, with a link in its navigation."""
 
     key: str
     title: str
@@ -45,34 +45,22 @@ class _Section:
     tables: tuple[Table, ...] = ()
 
 
-def page(gathered: Gathered, findings: Sequence[Finding] = (), *, title: str = "Precision report") -> str:
-    """Return results as a page.
-
-    Args:
-        gathered: The results.
-        findings: Findings to show beside those that rules make from the results.
-        title: Its heading.
-
-    Returns:
-        HTML with styles, scripts and data inside; it asks no server for anything.
-
-    Raises:
-        MissingExtraError: plotly or Jinja is not installed.
-    """
+def page(inputs: ReportInputs, findings: Sequence[Finding] = (), *, title: str = "Precision report") -> str:
+    """Return a page with its styles, scripts and data, and with findings in addition to those of the rules."""
     jinja = require("jinja2", extra="report")
     library = _library()
     environment = jinja.Environment(
         loader=jinja.FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja.StrictUndefined,
     )  # fmt: skip
-    hosts = by_host(gathered.results)
-    parts = [_part(gathered, host, index, findings if index == 0 else ()) for index, host in enumerate(hosts)]
+    hosts = by_host(inputs.results)
+    parts = [_part(inputs, host, index, findings if index == 0 else ()) for index, host in enumerate(hosts)]
     charts = [chart.to_json() for part in parts for section in part["sections"] for chart in section.charts]
     return str(
         environment.get_template("report.html").render(
             title=title,
             parts=parts,
-            problems=gathered.problems,
+            problems=inputs.problems,
             charts=_as_script(charts),
             library=library if charts else "",
             style=_asset("report.css"),
@@ -81,19 +69,19 @@ def page(gathered: Gathered, findings: Sequence[Finding] = (), *, title: str = "
     )
 
 
-def _part(gathered: Gathered, host: Host, index: int, findings: Sequence[Finding]) -> dict[str, Any]:
-    """What the template needs to know of one machine."""
-    comparisons = gathered.compared_on(host.results)
-    apart = gathered.apart(host.results)
-    every = judged(host.results, findings)
+def _part(inputs: ReportInputs, host: Host, index: int, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the template's values for one machine."""
+    comparisons = inputs.compared_on(host.results)
+    single = inputs.uncompared(host.results)
+    merged = findings_of(host.results, findings)
     return {
         "key": f"m{index}-",
         "host": host.name,
-        "overview": overview(apart, every, comparisons),
-        "findings": _grouped(every),
+        "overview": overview(single, merged, comparisons),
+        "findings": _grouped(merged),
         "sections": [
-            _placed(section, index)
-            for section in (*_compared(comparisons), *_sections(host.results, apart))
+            _with_keys(section, index)
+            for section in (*_comparison_sections(comparisons), *_sections(host.results, single))
             if section.charts or section.tables
         ],
         "notes": [(result.name, note) for result in host.results for note in result.notes],
@@ -101,7 +89,7 @@ def _part(gathered: Gathered, host: Host, index: int, findings: Sequence[Finding
 
 
 def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
-    """Findings of one kind together: fifty layers that overflow are one story."""
+    """Group findings by severity and code: fifty layers that overflow have one cause."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.severity, finding.code), []).append(finding)
@@ -109,55 +97,53 @@ def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
 
 
 def _without_bars(table: Table) -> Table:
-    """A table without the columns that draw bars of letters: the page has charts."""
-    kept = [index for index, title in enumerate(table.header) if title]
-    rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
-    return replace(table, header=tuple(table.header[index] for index in kept), rows=rows)
+    """Return a table without its untitled columns, whose text bars the charts of the page replace."""
+    columns = [index for index, title in enumerate(table.header) if title]
+    rows = tuple(tuple(row[index] for index in columns) for row in table.rows)
+    return replace(table, header=tuple(table.header[index] for index in columns), rows=rows)
 
 
-def _compared(comparisons: Sequence[Comparison]) -> Iterator[_Section]:
-    charts = _some(*(verdict_chart(comparison, number) for number, comparison in enumerate(comparisons)))
+def _comparison_sections(comparisons: Sequence[Comparison]) -> Iterator[_Section]:
+    charts = _existing(*(verdict_chart(comparison, number) for number, comparison in enumerate(comparisons)))
     yield _Section("compared", "Comparison", charts, tuple(comparison.table() for comparison in comparisons))
 
 
-def _sections(results: Sequence[Result], apart: Sequence[Result]) -> Iterator[_Section]:
-    """The parts of a page; those without anything to show are left out, and so are tables of what was compared."""
-    yield _Section("tables", "Runs and files", tables=tuple(map(_without_bars, tables(apart))))
-    yield _Section("trade", "Cost and worth", tuple(pareto_charts(results)))
-    yield _Section("time", "Step time", _some(step_time_spread(results), step_time_line(results)))
-    yield _Section("loss", "Loss", _some(loss_chart(results)))
-    yield _Section("scale", "Loss scale", _some(loss_scale_chart(results)))
-    yield _Section("memory", "Memory", _some(memory_chart(results)))
+def _sections(results: Sequence[Result], single: Sequence[Result]) -> Iterator[_Section]:
+    """Return the sections of one machine; ``single`` are the results whose tables no comparison shows."""
+    yield _Section("tables", "Runs and files", tables=tuple(map(_without_bars, tables(single))))
+    yield _Section("trade", "Cost and quality", tuple(pareto_charts(results)))
+    yield _Section("time", "Step time", _existing(step_time_spread(results), step_time_line(results)))
+    yield _Section("loss", "Loss", _existing(loss_chart(results)))
+    yield _Section("scale", "Loss scale", _existing(loss_scale_chart(results)))
+    yield _Section("memory", "Memory", _existing(memory_chart(results)))
     yield _Section("layers", "Layers", (*heat_maps(results), *layer_errors(results)))
     yield _Section("measured", "How it was measured", tables=(machine_table(results), *_source_tables(results)))
 
 
-def _some(*charts: Chart | None) -> tuple[Chart, ...]:
+def _existing(*charts: Chart | None) -> tuple[Chart, ...]:
     return tuple(chart for chart in charts if chart is not None)
 
 
-def _placed(section: _Section, index: int) -> _Section:
-    """A section whose charts have keys of their own among all machines."""
-    charts = tuple(Chart(f"m{index}-chart-{chart.key}", *_fields(chart)) for chart in section.charts)
+def _with_keys(section: _Section, index: int) -> _Section:
+    """Return a section whose keys are unique among all machines."""
+    charts = tuple(replace(chart, key=f"m{index}-chart-{chart.key}") for chart in section.charts)
     return _Section(f"m{index}-{section.key}", section.title, charts, section.tables)
-
-
-def _fields(chart: Chart) -> tuple[Any, ...]:
-    return chart.title, chart.about, chart.traces, chart.layout, chart.height, chart.notes, chart.width
 
 
 def _source_tables(results: Sequence[Result]) -> Iterator[Table]:
     sources: dict[tuple[str, str], list[str]] = {}
     for result in results:
-        for metric, how in result.environment.sources.items():
-            sources.setdefault((metric, how), []).append(result.name)
+        for metric, source in result.environment.sources.items():
+            sources.setdefault((metric, source), []).append(result.name)
     if sources:
-        rows = tuple((metric, how, ", ".join(dict.fromkeys(names))) for (metric, how), names in sorted(sources.items()))
-        yield Table("How each figure was got", ("Figure", "How", "Of"), rows)
+        rows = tuple(
+            (metric, source, ", ".join(dict.fromkeys(names))) for (metric, source), names in sorted(sources.items())
+        )
+        yield Table("Sources of all metrics", ("Metric", "Source", "Results"), rows)
 
 
 def _as_script(charts: Sequence[dict[str, Any]]) -> str:
-    """JSON that stays inside its script element, whatever names it holds."""
+    """Return JSON that cannot end its script element, whatever names it contains."""
     text = json.dumps(charts, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -168,7 +154,7 @@ def _asset(name: str) -> str:
 
 @functools.cache
 def _library() -> str:
-    """Plotly's script, packed: it is two thirds smaller, and browsers unpack it in a moment."""
+    """Return Plotly's script, compressed to a third: browsers decompress it quickly."""
     require("plotly", extra="report")
     script = require("plotly.offline", extra="report").get_plotlyjs()
     return base64.b64encode(gzip.compress(script.encode(), 9, mtime=0)).decode()

@@ -1,4 +1,4 @@
-"""Gathered: the results that a report is made of, and what could not be read."""
+"""The inputs of a report: results and comparisons from values, files and folders."""
 
 import json
 import os
@@ -13,19 +13,19 @@ from keras_precision.core.errors import FileFormatError, InputError
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import check_exists
 
-__all__ = ["Gathered", "Source", "gather"]
+__all__ = ["ReportInputs", "Source", "collect_results"]
 
 Source = Result | Comparison | str | os.PathLike[str]
-"""A result, a comparison, a file that holds one, or a folder of such files."""
+"""A result, a comparison, a file of one, or a folder of such files."""
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """What a report is made of.
+class ReportInputs:
+    """The inputs of a report.
 
     Attributes:
-        results: The results, each with a name of its own; those of comparisons among them.
-        problems: What could not be read, and why.
+        results: All results, with distinct names, including those of comparisons.
+        problems: Messages about files that could not be read.
         comparisons: The comparisons.
     """
 
@@ -33,111 +33,86 @@ class Gathered:
     problems: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
 
-    def apart(self, results: Sequence[Result]) -> list[Result]:
-        """Return those that no comparison shows already.
-
-        Args:
-            results: Some of the results.
-
-        Returns:
-            The ones that are in no comparison.
-        """
+    def uncompared(self, results: Sequence[Result]) -> list[Result]:
+        """Return the results that are in no comparison."""
         compared = {id(result) for comparison in self.comparisons for result in comparison.results}
         return [result for result in results if id(result) not in compared]
 
     def compared_on(self, results: Sequence[Result]) -> list[Comparison]:
-        """Return the comparisons whose baseline is among some results.
-
-        Args:
-            results: The results of one machine.
-
-        Returns:
-            The comparisons.
-        """
-        here = {id(result) for result in results}
-        return [comparison for comparison in self.comparisons if id(comparison.baseline) in here]
+        """Return the comparisons whose baseline is among the results of one machine."""
+        baselines = {id(result) for result in results}
+        return [comparison for comparison in self.comparisons if id(comparison.baseline) in baselines]
 
 
-def gather(sources: Any) -> Gathered:
-    """Collect results from wherever they are.
+def collect_results(sources: Any) -> ReportInputs:
+    """Collect results and comparisons from values, files, folders (read recursively), or a sequence of them.
 
-    Args:
-        sources: A result, a comparison, a file, a folder (read with all folders below it), or a sequence of all
-            these.
-
-    Returns:
-        The results. In a folder, those of float32 come first, as they are the baseline; a damaged file is a
-        problem, and the others are still read. Of several results with one name, each gets the name of its
-        file behind it, or a number.
-
-    Raises:
-        InputError: There is no result, or something else was passed.
-        FileFormatError: A file that was named, or every file of a folder, is damaged.
-        FileNotFoundError: There is no such file or folder.
+    In a folder, float32 results come first, as the baseline, and a damaged file is only a problem. Results with the same
+    name get the name of their file, or a number, appended.
 
     Example:
         >>> _ = Result("float32").save("one.json")
         >>> _ = Path("two.json").write_text('{"format": "keras_precision.res')
-        >>> found = gather(".")
-        >>> [result.name for result in found.results], len(found.problems)
+        >>> inputs = collect_results(".")
+        >>> [result.name for result in inputs.results], len(inputs.problems)
         (['float32'], 1)
     """
     problems: list[str] = []
-    found = list(_found(sources, problems))
-    if not found:
-        raise InputError("Expected at least one result. Received: none.")
-    comparisons = tuple(each for each, _ in found if isinstance(each, Comparison))
-    single = [(each, stem) for each, stem in found if isinstance(each, Result)]
+    loaded = list(_load_all(sources, problems))
+    if not loaded:
+        raise InputError("Expected at least one result. Received: none. Pass results, files or folders.")
+    comparisons = tuple(value for value, _ in loaded if isinstance(value, Comparison))
+    single = [(value, stem) for value, stem in loaded if isinstance(value, Result)]
     compared = [result for comparison in comparisons for result in comparison.results]
-    return Gathered((*compared, *_told_apart(single)), tuple(problems), comparisons)
+    return ReportInputs((*compared, *_with_distinct_names(single)), tuple(problems), comparisons)
 
 
-def _found(sources: Any, problems: list[str]) -> Iterator[tuple[Result | Comparison, str]]:
-    """Each result or comparison, and where it was read."""
+def _load_all(sources: Any, problems: list[str]) -> Iterator[tuple[Result | Comparison, str]]:
+    """Yield every result or comparison with the stem of its file."""
     if isinstance(sources, Result | Comparison):
         yield sources, ""
     elif isinstance(sources, str | os.PathLike):
         path = check_exists(sources, "a saved result or a folder of them")
-        yield from _of_folder(path, problems) if path.is_dir() else [(_loaded(path), path.stem)]
+        yield from _load_folder(path, problems) if path.is_dir() else [(_load(path), path.stem)]
     elif isinstance(sources, Iterable) and not isinstance(sources, bytes):
         for source in sources:
-            yield from _found(source, problems)
+            yield from _load_all(source, problems)
     else:
         raise InputError(
-            f"Expected results, files or folders. Received: {type(sources).__name__}. Pass what a verb returned, such as "
-            "profiler.result, or the folder that results were saved to."
+            f"Expected results, files or folders. Received: {type(sources).__name__}. Pass a result, such as "
+            "profiler.result, or the folder of saved results."
         )
 
 
-def _loaded(path: Path) -> Result | Comparison:
+def _load(path: Path) -> Result | Comparison:
     return Comparison.load(path) if b'"keras_precision.comparison"' in path.read_bytes()[:200] else Result.load(path)
 
 
-def _of_folder(folder: Path, problems: list[str]) -> Iterator[tuple[Result | Comparison, str]]:
-    found: list[tuple[Result | Comparison, str]] = []
+def _load_folder(folder: Path, problems: list[str]) -> Iterator[tuple[Result | Comparison, str]]:
+    loaded: list[tuple[Result | Comparison, str]] = []
     damaged = []
     for path in sorted(folder.rglob("*.json")):
         try:
-            if not _of_another_kind(path.read_bytes()):
-                found.append((_loaded(path), path.stem))
+            if not _is_other_document(path.read_bytes()):
+                loaded.append((_load(path), path.stem))
         except (FileFormatError, OSError) as error:
             damaged.append(str(error))
-    if not found and damaged:
+    if not loaded and damaged:
         more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
         raise FileFormatError(
-            f"Expected a folder with results. Received: '{folder}', where none is sound. {damaged[0]}{more}"
+            f"Expected a folder with results. Received: '{folder}', where every file is damaged. {damaged[0]}{more}"
         )
-    if not found:
+    if not loaded:
         raise InputError(
-            f"Expected a folder with results. Received: '{folder}', which holds none. Save one with "
+            f"Expected a folder with results. Received: '{folder}', which has none. Save one with "
             f"result.save('{folder / 'run.json'}'), or PrecisionProfiler(path=...)."
         )
     problems += damaged
-    yield from sorted(found, key=lambda each: _is_wide(each[0]), reverse=True)
+    yield from sorted(loaded, key=lambda pair: _is_float32(pair[0]), reverse=True)
 
 
-def _of_another_kind(content: bytes) -> bool:
-    """Whether a file is sound, and something else than a result: a plan, say."""
+def _is_other_document(content: bytes) -> bool:
+    """Return whether a file is valid JSON of another kind than a result, such as a plan."""
     try:
         document = json.loads(content)
     except ValueError:
@@ -146,20 +121,20 @@ def _of_another_kind(content: bytes) -> bool:
     return kind not in ("keras_precision.result", "keras_precision.result-log", "keras_precision.comparison")
 
 
-def _is_wide(result: Result | Comparison) -> bool:
-    """Whether a result is that of float32, by its plan or its name."""
+def _is_float32(result: Result | Comparison) -> bool:
+    """Return whether a result is of float32, by its plan or its name."""
     if isinstance(result, Comparison):
         return False
     plan = result.plan
     return result.name.endswith("float32") or (plan is not None and plan.default == "float32" and not plan.layers)
 
 
-def _told_apart(found: Sequence[tuple[Result, str]]) -> Iterator[Result]:
-    """A run and a file may share a name: they stand in different tables."""
-    kinds = ["run" if result.select("step_time_ms") else "file" for result, _ in found]
-    counts = Counter((kind, result.name) for kind, (result, _) in zip(kinds, found, strict=True))
+def _with_distinct_names(loaded: Sequence[tuple[Result, str]]) -> Iterator[Result]:
+    """Rename results with the same name; a run and a file may share one, because they are in different tables."""
+    kinds = ["run" if result.select("step_time_ms") else "file" for result, _ in loaded]
+    counts = Counter((kind, result.name) for kind, (result, _) in zip(kinds, loaded, strict=True))
     seen: Counter[tuple[str, str]] = Counter()
-    for kind, (result, stem) in zip(kinds, found, strict=True):
+    for kind, (result, stem) in zip(kinds, loaded, strict=True):
         name = result.name
         if counts[kind, name] > 1:
             name = f"{name} ({stem})" if stem and stem != name else name

@@ -6,13 +6,7 @@ __all__ = ["draw"]
 
 
 def draw(table: Table) -> str:
-    """Return a table as Markdown.
-
-    Args:
-        table: The table.
-
-    Returns:
-        A heading, a pipe table, and the notes.
+    """Return a table as Markdown: a heading, a pipe table, and the notes.
 
     Example:
         >>> print(draw(Table("Training", ("Run", "Step time"), (("float32", "1 ms"),))))
@@ -22,9 +16,9 @@ def draw(table: Table) -> str:
         | :-- | --: |
         | float32 | 1 ms |
     """
-    aligned = [":--", *["--:"] * (len(table.header) - 1)]
+    alignment = [":--", *["--:"] * (len(table.header) - 1)]
     header, *body = (
         tuple(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in (table.header, *table.rows)
     )
-    lines = [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in (header, aligned, *body))]
+    lines = [f"### {table.title}", "", *(f"| {' | '.join(row)} |" for row in (header, alignment, *body))]
     return "\n".join([*lines, *("\n" + note for note in table.notes)])

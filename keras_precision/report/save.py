@@ -1,4 +1,4 @@
-"""save_report: results as one file to send to a colleague."""
+"""Reports as one HTML file."""
 
 import os
 import warnings
@@ -10,7 +10,7 @@ from keras_precision.core.system.files import check_destination, write_whole
 from keras_precision.findings.finding import Finding
 from keras_precision.report.by_machine import by_host
 from keras_precision.report.html_page import page
-from keras_precision.report.loading import Source, gather
+from keras_precision.report.loading import Source, collect_results
 
 __all__ = ["save_report"]
 
@@ -22,12 +22,12 @@ def save_report(
     findings: Sequence[Finding] = (),
     title: str = "Precision report",
 ) -> Path:
-    """Write a report: one HTML file with tables, charts and findings, which needs no network.
+    """Write a report: one HTML file with tables, charts and findings, which works offline.
 
     Args:
-        results: What verbs returned, files that they were saved to, or folders of such files.
-        path: Where the report goes, ending in ``.html``; its folder must exist.
-        findings: Findings to show beside those that rules make from the results themselves.
+        results: Results and comparisons, saved files of them, or folders of such files.
+        path: The file, ending in ``.html``; its folder must exist.
+        findings: Findings to show in addition to those about the results themselves.
         title: The heading of the report.
 
     Returns:
@@ -35,13 +35,13 @@ def save_report(
 
     Raises:
         InputError: There is no result.
-        FileFormatError: A file that was named, or every file of a folder, is damaged.
+        FileFormatError: A file, or every file of a folder, is damaged.
         DestinationError: The path cannot be written.
         MissingExtraError: plotly or Jinja is not installed.
 
     Warns:
-        PrecisionWarning: Files of a folder could not be read, or results come from different machines. The
-            report says so, too.
+        PrecisionWarning: Files of a folder could not be read, or results are of different machines; the report also
+            says so.
 
     Example:
         >>> from keras_precision.core.result import Measurement, Result
@@ -50,15 +50,15 @@ def save_report(
         True
     """
     destination = check_destination(path, suffix=".html")
-    gathered = gather(results)
-    content = page(gathered, findings, title=title)
-    for problem in gathered.problems:
+    inputs = collect_results(results)
+    content = page(inputs, findings, title=title)
+    for problem in inputs.problems:
         warnings.warn(f"Left out of the report: {problem}", PrecisionWarning, stacklevel=2)
-    hosts = by_host(gathered.results)
+    hosts = by_host(inputs.results)
     if len(hosts) > 1:
         names = "; ".join(host.name for host in hosts)
         warnings.warn(
-            f"These results come from {len(hosts)} machines, which the report keeps apart: {names}.",
+            f"These results come from {len(hosts)} machines, which the report shows separately: {names}.",
             PrecisionWarning,
             stacklevel=2,
         )

@@ -17,41 +17,26 @@ _WIDTH = 118
 
 
 def draw(table: Table, *, width: int = _WIDTH) -> str:
-    """Return a table as text.
-
-    Args:
-        table: The table.
-        width: Columns of the terminal.
-
-    Returns:
-        Lines without colours, so that they can go to a file.
+    """Return a table as text without colours, so that it can be written to a file; ``width`` is in characters.
 
     Example:
         >>> "Run" in draw(Table("Training", ("Run",), (("float32",),)))
         True
     """
-    paper = io.StringIO()
+    buffer = io.StringIO()
     console = Console(
-        file=paper, width=width, force_terminal=False, color_system=None, highlight=False, markup=False, emoji=False
+        file=buffer, width=width, force_terminal=False, color_system=None, highlight=False, markup=False, emoji=False
     )
     console.print(table)
-    return paper.getvalue().rstrip()
+    return buffer.getvalue().rstrip()
 
 
 def summary(result: Result, findings: Sequence[Finding] = ()) -> str:
-    """Return the summary of one training run.
-
-    Args:
-        result: The result of a ``PrecisionProfiler``.
-        findings: What rules concluded from it.
-
-    Returns:
-        A few lines of text.
-    """
+    """Return the summary of a training run by ``PrecisionProfiler``, with its findings."""
     lines = [draw(run_table([result]))]
     overhead = result.get("profiler_us_per_step")
     if overhead is not None:
-        lines.append(f"Profiler: {formatted('profiler_us_per_step', overhead)} a step.")
+        lines.append(f"Profiler: {formatted('profiler_us_per_step', overhead)} per step.")
     lines += [f"Note: {note}" for note in result.notes]
     for finding in findings:
         lines += [f"{finding.severity.capitalize()}: {finding.message}", f"    {finding.advice}"]
@@ -59,11 +44,7 @@ def summary(result: Result, findings: Sequence[Finding] = ()) -> str:
 
 
 def show(text: str) -> None:
-    """Print, where there is a place to print to, in the characters that it has.
-
-    Args:
-        text: What to print.
-    """
+    """Print to standard output if there is one, with "?" for characters that its encoding lacks."""
     stream = sys.stdout
     if stream is not None:  # it is None under pythonw, and in some services
         encoding = getattr(stream, "encoding", None) or "utf-8"

@@ -196,9 +196,16 @@ def test_what_cannot_be_explained(setting, tmp_path):
 
 
 def test_the_tables_show_it(setting):
-    """render draws who is hurt, the layers and the steps, and leaves single samples to the result."""
+    """render draws the accuracy drop per class, the layers and the steps, and leaves single samples to the result."""
     text = kp.render(setting[-1])
-    for part in ("Whom it hurts", "slice first", "Layers to blame", "coarse", "keep 1: coarse", "times as long"):
+    for part in (
+        "Accuracy drop per class",
+        "slice first",
+        "Most sensitive layers",
+        "coarse",
+        "keep 1: coarse",
+        "times as long",
+    ):
         assert part in text
     assert "sample 1" not in text
     assert kp.render(setting[-1], "markdown").count("### ") == 3

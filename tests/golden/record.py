@@ -2,7 +2,7 @@
 
     python tests/golden/record.py
 
-The golden files are made of it: ``python tests/golden/record.py --render`` writes them anew, to be looked at.
+The golden files are made of it: ``python tests/golden/record.py --render`` writes them again; review the diff.
 """
 
 import sys

@@ -39,7 +39,7 @@ def to(browser: Browser, key: str) -> None:
 
 
 def test_every_chart_is_drawn_and_nothing_leaves_the_page(browser: Browser, report: Path) -> None:
-    """Each chart has marks in it; the console is silent; the file itself is all that was asked for."""
+    """All charts have marks; the console is silent; the file itself is the only request."""
     browser.look()
     browser.open(report)
     keys = browser.run("return [...document.querySelectorAll('.plot')].map((place) => place.id)")

@@ -11,7 +11,7 @@ import keras_precision as kp
 from keras_precision.report.charts.chart import Chart, label
 from keras_precision.report.charts.heat_map import heat_maps
 from keras_precision.report.charts.layer_error import layer_errors
-from keras_precision.report.charts.loss import loss_chart, parting
+from keras_precision.report.charts.loss import divergence_step, loss_chart
 from keras_precision.report.charts.loss_scale import loss_scale_chart
 from keras_precision.report.charts.memory import memory_chart
 from keras_precision.report.charts.pareto import pareto_charts
@@ -26,14 +26,14 @@ def result(name: str, *rows: Row, plan: kp.PrecisionPlan | None = None, **source
 
 
 def series(metric: str, values: Sequence[float | None], subject: str = "epoch") -> list[Row]:
-    """Return a row for each value, by steps from 0."""
+    """Return rows of the values, with steps from 0."""
     return [(subject, metric, value, step) for step, value in enumerate(values)]
 
 
 def trace(chart: Chart, name: str) -> Any:
     """Return the trace of a name."""
-    (found,) = [each for each in chart.traces if each["name"] == name]
-    return found
+    (match,) = [candidate for candidate in chart.traces if candidate["name"] == name]
+    return match
 
 
 def every_chart(results: Sequence[kp.Result]) -> list[Chart]:
@@ -45,7 +45,7 @@ def every_chart(results: Sequence[kp.Result]) -> list[Chart]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what plotly imports
 def test_plotly_knows_every_word() -> None:
-    """Plotly's own check, which refuses misspelt attributes and wrong values, accepts each chart of the session."""
+    """Plotly's own check, which refuses misspelt attributes and wrong values, accepts every chart of the session."""
     from plotly.graph_objects import Figure
 
     watched = result(
@@ -69,12 +69,12 @@ def test_nothing_measured_is_no_chart() -> None:
 
 
 def test_warm_up_is_marked_and_not_counted() -> None:
-    """Steps left out are crosses of the time line, and not in the histogram."""
+    """Excluded steps are crosses in the chart of single steps, and not in the histogram."""
     rows = [("step", "step_time_ms", 10.0 + step % 2, step) for step in range(10, 30)]
     run = result("run", ("warm-up step", "step_time_ms", 900.0, 1), *rows)
     line, spread = step_time_line([run]), step_time_spread([run])
-    assert trace(line, "run: left out")["x"] == [1]
-    assert trace(line, "run: left out")["marker"]["symbol"] == "x"
+    assert trace(line, "run: excluded")["x"] == [1]
+    assert trace(line, "run: excluded")["marker"]["symbol"] == "x"
     assert trace(line, "run")["x"] == list(range(10, 30))
     (histogram,) = spread.traces
     assert sum(histogram["y"]) == pytest.approx(1)
@@ -105,24 +105,26 @@ def test_the_histogram_says_what_lies_beyond_it() -> None:
     ],
 )  # fmt: skip
 def test_curves_part_where_they_stay_apart(other: list[float], expected: int | None) -> None:
-    """The parting is the first step from which on two curves differ to the end."""
+    """The divergence_step is the first step from which on two curves differ to the end."""
     steps = [0, 1, 2, 3]
-    assert parting((steps, [4.0, 3.0, 2.0, 1.0]), (steps, other)) == expected
+    assert divergence_step((steps, [4.0, 3.0, 2.0, 1.0]), (steps, other)) == expected
 
 
-def test_the_loss_chart_marks_the_parting() -> None:
-    """Where a run leaves the first, there is a line, its name, and a sentence; where none does, that is said."""
+def test_the_loss_chart_marks_the_divergence_step() -> None:
+    """Where a run diverges from the first, there is a line, its name, and a sentence; where none does, that is said."""
     first = result("float32", *series("loss", [4.0, 3.0, 2.0]), *series("val_loss", [4.0, 3.5, 3.0]))
     other = result("float16", *series("loss", [4.0, 3.0, 5.0]))
     chart = loss_chart([first, other])
     assert [shape["x0"] for shape in chart.layout["shapes"]] == [3]
-    assert chart.layout["annotations"][0]["text"] == "float16 leaves"
-    assert chart.notes[0].startswith("float16 leaves float32 at epoch 3:")
+    assert chart.layout["annotations"][0]["text"] == "float16 diverges"
+    assert chart.notes[0].startswith("float16 diverges from float32 at epoch 3:")
     assert trace(chart, "float32, validation")["line"]["dash"] == "dash"
-    assert loss_chart([first, first]).notes == ("No run leaves float32: at the end, all are within 10 % of its loss.",)
+    assert loss_chart([first, first]).notes == (
+        "No run diverges from float32: at the end, all are within 10 % of its loss.",
+    )
 
 
-def test_a_diverged_loss_is_told() -> None:
+def test_a_diverged_loss_is_noted() -> None:
     """NaN has no place on an axis: the curve ends, and a note says where."""
     gone = loss_chart([result("gone", *series("loss", [1.0, math.nan, math.nan]))])
     back = loss_chart([result("back", *series("loss", [1.0, math.inf, 0.5]))])
@@ -132,11 +134,11 @@ def test_a_diverged_loss_is_told() -> None:
 
 
 def test_losses_of_steps_are_averaged() -> None:
-    """The noise of single batches is no parting: curves by steps are running means, and the chart says so."""
+    """The noise of single batches is no divergence_step: curves by steps are running means, and the chart says so."""
     noise = [1.0 + 0.5 * (-1) ** step for step in range(1000)]
     chart = loss_chart([result("a", *series("loss", noise, "step")), result("b", *series("loss", noise[::-1], "step"))])
     assert chart.layout["shapes"] == []
-    assert "Each point is the mean of the last 20 steps." in chart.notes
+    assert "Points are means of the last 20 steps." in chart.notes
     assert chart.traces[0]["y"][-1] == 1.0
     assert chart.layout["yaxis"]["type"] == "log"
     negative = loss_chart([result("n", *series("loss", [1.0, -1.0]))])
@@ -144,7 +146,7 @@ def test_losses_of_steps_are_averaged() -> None:
 
 
 def test_the_loss_scale_and_what_was_skipped() -> None:
-    """Known steps and windows are counted up; a scale of 0 has no place on the axis, and is told."""
+    """Known steps and windows are counted up; a scale of 0 is a note, because the axis cannot show it."""
     run = result(
         "run", ("fit", "loss_scale", 32768.0, 50), ("fit", "loss_scale", 0.0, 100), ("step", "skipped_in_window", 1, 7),
         ("steps 65 to 90", "skipped_in_window", 3, 90), ("fit", "skipped_steps", 4, 50), ("fit", "skipped_steps", 4, 100),
@@ -158,8 +160,8 @@ def test_the_loss_scale_and_what_was_skipped() -> None:
     assert skipped["text"][1:3] == ["step 7 skipped", "3 of steps 65 to 90 skipped"]
     assert chart.notes == (
         "run skipped 4 of 100 steps: 1 with a finite loss (the scale searching), 3 without.",
-        "run ended with a loss scale of 0, for which the axis has no place.",
-        "run: the count was read from time to time, so that of steps 65 to 90 it is not known which were skipped.",
+        "run ended with a loss scale of 0, which the axis cannot show.",
+        "run: the count was not read at every step, so it is unknown which of steps 65 to 90 were skipped.",
     )
 
 
@@ -171,14 +173,14 @@ def test_skipped_steps_without_places() -> None:
 
 
 def test_memory_by_kind_and_its_peak() -> None:
-    """Parts are bars; peaks are drawn where one source measured all, and told where two did."""
-    held = [("fit", "weights_mb", 4.0, None), ("fit", "optimizer_mb", 8.0, None)]
+    """Parts are bars; peaks are drawn where one source measured all, and a note explains it where two did."""
+    parts = [("fit", "weights_mb", 4.0, None), ("fit", "optimizer_mb", 8.0, None)]
     peak = ("fit", "peak_memory_mb", 20.0, None)
-    one = memory_chart([result(name, *held, peak, peak_memory_mb="allocator") for name in "ab"])
+    one = memory_chart([result(name, *parts, peak, peak_memory_mb="allocator") for name in "ab"])
     assert [bar["name"] for bar in one.traces] == ["weights", "optimizer", "measured peak"]
     assert one.traces[0]["x"] == [4.0, 4.0]
     assert one.notes == ("Peak: allocator.",)
-    two = memory_chart([result(name, *held, peak, peak_memory_mb=name) for name in "ab"])
+    two = memory_chart([result(name, *parts, peak, peak_memory_mb=name) for name in "ab"])
     assert [bar["name"] for bar in two.traces] == ["weights", "optimizer"]
     assert two.notes[0].startswith("Peaks are not drawn: they come from 2 sources")
     assert memory_chart([result(name, peak, peak_memory_mb=name) for name in "ab"]) is None
@@ -209,7 +211,7 @@ def test_errors_of_rounding_have_a_colour_where_they_matter() -> None:
     assert cells["z"] == [[-3.0, 0.0], [None, -6.0]]
     assert cells["text"][0][0] == "stem<br>activations, int8: error: 10 %"
     assert chart.notes[0] == "No layer has any error of 1 % in bfloat16 (activations)."
-    assert "foretold" in chart.notes[1]
+    assert "predicted" in chart.notes[1]
 
 
 def files(*figures: tuple[str, float, float]) -> list[kp.Result]:
@@ -222,7 +224,7 @@ def files(*figures: tuple[str, float, float]) -> list[kp.Result]:
 
 
 def test_the_pareto_chart_links_what_nothing_beats() -> None:
-    """The front is what no other beats in both; each point shows its plan, cut where it is long."""
+    """The Pareto front is linked; points show their plans, cut where they are long."""
     (chart,) = pareto_charts(files(("a", 1000, 0.9), ("b", 2000, 0.8), ("c", 3000, 0.95), ("d", 3000, 0.94)))
     best, others = chart.traces
     assert (best["text"], best["x"]) == (["a", "c"], [1.0, 3.0])
@@ -244,24 +246,24 @@ def test_a_worth_that_is_better_when_lower() -> None:
     assert pareto_charts(runs[:1]) == []
 
 
-def test_what_each_layer_loses() -> None:
-    """Layers keep their order; each precision has its bars, and a single subject is no layer."""
+def test_errors_by_layer() -> None:
+    """Layers keep their order; every precision has its bars, and a single subject is no layer."""
     rows = [("all in int8", 0.01), ("stem in int4", 0.5), ("stem in float32", 0.0), ("head in int4", 0.2)]
     (chart,) = layer_errors([result("run", *[(name, "divergence", value, None) for name, value in rows])])
     assert chart.layout["yaxis"]["ticktext"] == ["all", "stem", "head"]
-    assert [(each["name"], each["y"], each["x"]) for each in chart.traces] == [
+    assert [(bars["name"], bars["y"], bars["x"]) for bars in chart.traces] == [
         ("int8", [0], [0.01]),
         ("int4", [1, 2], [0.5, 0.2]),
         ("float32", [1], [0.0]),
     ]
     (plain,) = layer_errors([result("file", ("stem", "snr_db", 30.0, None), ("head", "snr_db", 20.0, None))])
     assert plain.title == "Signal-to-noise ratio: file"
-    assert [each["name"] for each in plain.traces] == ["snr db"]
+    assert [bars["name"] for bars in plain.traces] == ["snr db"]
     assert layer_errors([result("file", ("model.tflite", "snr_db", 30.0, None))]) == []
 
 
 def test_a_result_of_many_plans_is_a_front() -> None:
-    """Where one result holds many subjects with a size and a divergence, each is a point."""
+    """Where one result holds many subjects with a size and a divergence, all of them are points."""
     rows = [
         (f"plan {n}", metric, value, None)
         for n, pair in enumerate([(1e3, 0.5), (2e3, 0.1), (3e3, 0.2)])

@@ -15,7 +15,7 @@ HERE = kp.Environment(processor="One", cores=2, sources={"peak_memory_mb": "allo
 
 
 def run(name: str, time: float, memory: float, losses: tuple[float, ...]) -> kp.Result:
-    """Return a run as ``kp.compare_training`` makes it: three processes that took turns, two seeds."""
+    """Return a run as ``kp.compare_training`` makes it: three interleaved processes, two seeds."""
     rows = [
         kp.Measurement("fit", "session", "s"),
         kp.Measurement("fit", "step_time_ms", time),
@@ -24,7 +24,10 @@ def run(name: str, time: float, memory: float, losses: tuple[float, ...]) -> kp.
     ]
     for number in range(3):
         times = [time * (1 + 0.01 * number) * drift for drift in (1.0, 1.1, 1.2, 1.3)]
-        rows += [kp.Measurement(f"process {number}", "step_time_ms", each, index) for index, each in enumerate(times)]
+        rows += [
+            kp.Measurement(f"process {number}", "step_time_ms", step_time, index)
+            for index, step_time in enumerate(times)
+        ]
     for seed in range(3):
         rows.append(kp.Measurement("seed", "val_accuracy", 0.9 + 0.001 * seed, seed))
         rows.append(kp.Measurement("seed", "peak_memory_mb", memory, seed))
@@ -48,7 +51,7 @@ def test_the_recommendation_comes_first() -> None:
 
 
 def test_intervals_are_drawn_by_verdict() -> None:
-    """Each figure with an interval is a point; its colour is the verdict, and right is better."""
+    """Every metric with an interval is a point; its colour is the verdict, and right is better."""
     chart = verdict_chart(COMPARISON)
     assert chart.layout["yaxis"]["ticktext"] == [
         "mixed_bfloat16: speed of a step",
@@ -85,11 +88,11 @@ def test_processes_have_a_spread_and_no_time_line() -> None:
 
 
 def test_a_comparison_is_shown_once(tmp_path: Path) -> None:
-    """Its runs stand in its own table, and in no other; results beside it have theirs."""
+    """Its runs stand in its own table, and in no other; other results have theirs."""
     COMPARISON.save(tmp_path / "comparison.json")
-    beside = kp.Result("int8", [kp.Measurement("m.tflite", "size_bytes", 5)], HERE)
-    page = kp.save_report([tmp_path / "comparison.json", beside], tmp_path / "report.html").read_text(encoding="utf-8")
+    other = kp.Result("int8", [kp.Measurement("m.tflite", "size_bytes", 5)], HERE)
+    page = kp.save_report([tmp_path / "comparison.json", other], tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("<figcaption>Training</figcaption>") == 1
     assert page.count("<figcaption>Deployment</figcaption>") == 1
     assert page.index("Recommended: mixed_bfloat16") < page.index("Against float32") < page.index("<h2>Runs and files")
-    assert kp.render([COMPARISON, beside], "markdown").count("### ") == 2
+    assert kp.render([COMPARISON, other], "markdown").count("### ") == 2

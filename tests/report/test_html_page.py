@@ -57,25 +57,25 @@ def charts(page: Page) -> list[str]:
 
 
 def test_an_explanation_says_what_it_comes_to() -> None:
-    """The first sentences tell how many answers changed, and which layer comes first; of a regression, without rights."""
+    """The first sentences tell how many predictions changed, and the most sensitive layer; of a regression, without correctness."""
     rows = [
         ("all", "samples", 100),
         ("all", "changed_samples", 3),
         ("all", "lost_samples", 2),
         ("all", "won_samples", 1),
     ]
-    blamed = [("head", "changed_kept_alone", 0.01), ("stem", "changed_kept_alone", 0.02)]
-    drop = kp.Result("drop of a.tflite", [kp.Measurement(*row) for row in rows + blamed])
+    sensitive = [("head", "changed_kept_alone", 0.01), ("stem", "changed_kept_alone", 0.02)]
+    drop = kp.Result("drop of a.tflite", [kp.Measurement(*row) for row in rows + sensitive])
     assert overview([drop]).sentences == (
-        "drop of a.tflite: 3 of 100 answers changed; 2 were right and are wrong now, 1 the other way round.",
-        "The layer to blame first is head.",
+        "drop of a.tflite: 3 of 100 predictions changed; 2 were correct and are wrong now, 1 the other way round.",
+        "The most sensitive layer is head.",
     )
     regression = kp.Result("drop of b.tflite", [kp.Measurement(*row) for row in rows[:2]])
-    assert overview([regression]).sentences == ("drop of b.tflite: 3 of 100 answers changed.",)
+    assert overview([regression]).sentences == ("drop of b.tflite: 3 of 100 predictions changed.",)
 
 
 def test_the_session_has_every_part(tmp_path: Path) -> None:
-    """The recorded session gives each part that its rows allow, the overview first, and no other."""
+    """The recorded session has every section that its rows allow, the overview first, and no other."""
     page = saved(session(), tmp_path, title="Digits & co")
     assert [key for key in page.ids if key.startswith("m0-") and "chart" not in key] == [
         f"m0-{part}"
@@ -126,7 +126,7 @@ def test_data_cannot_leave_their_script() -> None:
 
 
 def test_findings_come_with_their_advice(tmp_path: Path) -> None:
-    """Findings of the caller and of the rules are shown once each, the worst first, and lead the overview."""
+    """Findings of the caller and of the rules are shown once, the most severe first, and lead the overview."""
     collapsed = kp.Result(
         "fp16", [kp.Measurement("fit", "loss_scale", 0.0, 9), kp.Measurement("fit", "step_time_ms", 1.0)]
     )
@@ -154,13 +154,13 @@ def test_findings_of_one_kind_stand_together(tmp_path: Path) -> None:
     assert "Look at the findings: run cannot be trusted." in page.text
 
 
-def test_machines_are_warned_of_and_kept_apart(tmp_path: Path) -> None:
-    """Results of two machines get a part each, with a baseline each, and a warning."""
+def test_machines_are_warned_of_and_separate(tmp_path: Path) -> None:
+    """Results of two machines get separate parts with their own baselines, and a warning."""
     runs = [
         kp.Result(name, [kp.Measurement("fit", "step_time_ms", time)], kp.Environment(processor=processor))
         for name, time, processor in (("a", 4.0, "one"), ("b", 2.0, "one"), ("c", 1.0, "two"))
     ]
-    with pytest.warns(PrecisionWarning, match="come from 2 machines, which the report keeps apart: one; two"):
+    with pytest.warns(PrecisionWarning, match="come from 2 machines, which the report shows separately: one; two"):
         page = saved(runs, tmp_path)
     assert {"m0-overview", "m1-overview", "machines"} <= set(page.ids)
     assert [text for text in page.texts if re.fullmatch(r"\d\.\d\dx", text)] == ["2.00x", "1.00x", "2.00x", "1.00x"]
@@ -169,8 +169,8 @@ def test_machines_are_warned_of_and_kept_apart(tmp_path: Path) -> None:
     assert drawn.count("Times of different machines are not comparable") == 2
 
 
-def test_damaged_files_are_told_and_the_rest_is_shown(tmp_path: Path) -> None:
-    """What could not be read stands at the top, and each is warned of."""
+def test_damaged_files_are_listed_and_the_rest_is_shown(tmp_path: Path) -> None:
+    """Files that could not be read are listed at the top, with warnings."""
     results = tmp_path / "results"
     results.mkdir()
     session()[0].save(results / "good.json")
@@ -225,7 +225,7 @@ def test_the_overview_claims_no_more_than_it_knows() -> None:
     """Single runs are described, with the figures of both sides, and never recommended."""
     said = overview(session())
     assert said.sentences[0] == "No run had shorter steps than float32 (2.32 ms)."
-    assert said.sentences[1] == "These are single runs: kp.compare_training tells which differences are real."
+    assert said.sentences[1] == "These are single runs: kp.compare_training shows which differences are significant."
     assert said.sentences[2].startswith("tflite:int8 is the smallest file, 72 % of tflite:float32, 0.28x as fast, ")
     assert [tile.figure for tile in said.tiles][:1] == ["0.82x"]
 
@@ -246,7 +246,9 @@ ODD = [
 HERE = [replace(odd, environment=session()[0].environment) for odd in ODD]
 
 
-@pytest.mark.parametrize("results", [*[[odd] for odd in ODD], ODD, [*session(), *HERE]], ids=lambda each: each[0].name)
+@pytest.mark.parametrize(
+    "results", [*[[odd] for odd in ODD], ODD, [*session(), *HERE]], ids=lambda results: results[0].name
+)
 def test_any_result_can_be_reported(results: list[kp.Result], tmp_path: Path) -> None:
     """Whatever a sound file may hold, in whatever mixture, makes a page and a table."""
     page = saved(results, tmp_path)

@@ -1,4 +1,4 @@
-"""What a report is made of: results from everywhere, and what could not be read."""
+"""The inputs of a report: results from all sources, and files that could not be read."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import keras_precision as kp
 from keras_precision.comparison.comparison import Comparison
 from keras_precision.core.errors import FileFormatError, InputError
 from keras_precision.report.by_machine import by_host
-from keras_precision.report.loading import gather
+from keras_precision.report.loading import collect_results
 
 
 def run(name: str, **environment: object) -> kp.Result:
@@ -18,8 +18,8 @@ def run(name: str, **environment: object) -> kp.Result:
 
 
 def names(sources: object) -> list[str]:
-    """Return the names of what was gathered."""
-    return [result.name for result in gather(sources).results]
+    """Return the names of what was collect_resultsed."""
+    return [result.name for result in collect_results(sources).results]
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_is_read_with_those_below(folder: Path) -> None:
-    """Each result of a folder is found, float32 first, and what is sound but no result is passed over."""
-    found = gather(folder)
-    assert [result.name for result in found.results] == ["float32", "a"]
-    assert found.problems == ()
+    """All results of a folder are loaded, float32 first, and valid files of other kinds are ignored."""
+    inputs = collect_results(folder)
+    assert [result.name for result in inputs.results] == ["float32", "a"]
+    assert inputs.problems == ()
 
 
 def test_results_files_and_folders_can_be_mixed(folder: Path) -> None:
@@ -52,16 +52,16 @@ def test_a_saved_comparison_is_read_as_one(tmp_path: Path) -> None:
     """A comparison in a folder keeps its results together, and the others stand apart."""
     Comparison(run("base"), (run("other"),)).save(tmp_path / "comparison.json")
     run("one").save(tmp_path / "run.json")
-    found = gather(tmp_path)
-    (comparison,) = found.comparisons
+    inputs = collect_results(tmp_path)
+    (comparison,) = inputs.comparisons
     assert comparison.baseline.name == "base"
-    assert [result.name for result in found.apart(found.results)] == ["one"]
-    assert found.compared_on(found.results) == [comparison]
-    assert found.compared_on(found.results[-1:]) == []
-    assert gather(tmp_path / "comparison.json").comparisons == (comparison,)
+    assert [result.name for result in inputs.uncompared(inputs.results)] == ["one"]
+    assert inputs.compared_on(inputs.results) == [comparison]
+    assert inputs.compared_on(inputs.results[-1:]) == []
+    assert collect_results(tmp_path / "comparison.json").comparisons == (comparison,)
 
 
-def test_results_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_results_of_one_name_are_renamed(tmp_path: Path) -> None:
     """The file's name stands behind a name that several have; without files, a number does."""
     for seed in (1, 2):
         run("bf16").save(tmp_path / f"seed-{seed}.json")
@@ -88,13 +88,13 @@ def test_what_can_be_read_is_read(folder: Path, name: str, damage, message: str)
     """A file that is cut off, empty, of a newer version or no text is a problem, named, and the others are read."""
     path = run("damaged").save(folder / f"{name}.json")
     damage(path)
-    found = gather(folder)
-    assert [result.name for result in found.results] == ["float32", "a"]
-    (problem,) = found.problems
+    inputs = collect_results(folder)
+    assert [result.name for result in inputs.results] == ["float32", "a"]
+    (problem,) = inputs.problems
     assert f"{name}.json" in problem
     assert message in problem
     with pytest.raises(FileFormatError):  # what was named by itself is not passed over
-        gather(path)
+        collect_results(path)
 
 
 def test_a_log_that_was_cut_off_in_a_row_is_read_until_there(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_log_that_was_cut_off_in_a_row_is_read_until_there(tmp_path: Path) -> 
         kp.Measurement("step", "step_time_ms", 1.0, step).log_line() for step in range(5)
     )
     (tmp_path / "killed.json").write_text(log[:-7])
-    (result,) = gather(tmp_path).results
+    (result,) = collect_results(tmp_path).results
     assert result.series("step_time_ms", "step")[0] == [0, 1, 2, 3]
     assert "did not end" in result.notes[0]
 
@@ -111,8 +111,8 @@ def test_a_log_that_was_cut_off_in_a_row_is_read_until_there(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (None, InputError, r"Expected a folder with results\. Received: '.*', which holds none\. Save one with result\.save"),
-        ("{", FileFormatError, r"Expected a folder with results\. Received: '.*', where none is sound\. .*one\.json.*and 1 more"),
+        (None, InputError, r"Expected a folder with results\. Received: '.*', which has none\. Save one with result\.save"),
+        ("{", FileFormatError, r"Expected a folder with results\. Received: '.*', where every file is damaged\. .*one\.json.*and 1 more"),
     ],
 )  # fmt: skip
 def test_a_folder_without_a_sound_result_is_refused(tmp_path: Path, content, error, message: str) -> None:
@@ -121,14 +121,14 @@ def test_a_folder_without_a_sound_result_is_refused(tmp_path: Path, content, err
         for name in ("one", "two"):
             (tmp_path / f"{name}.json").write_text(content)
     with pytest.raises(error, match=message):
-        gather(tmp_path)
+        collect_results(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("sources", "error", "message"),
     [
         ([], InputError, r"Expected at least one result\. Received: none\."),
-        (3, InputError, r"Expected results, files or folders\. Received: int\. Pass what a verb returned"),
+        (3, InputError, r"Expected results, files or folders\. Received: int\. Pass a result"),
         ([b"x"], InputError, "Received: bytes"),
         ("gone.json", FileNotFoundError, "gone.json"),
     ],
@@ -136,11 +136,11 @@ def test_a_folder_without_a_sound_result_is_refused(tmp_path: Path, content, err
 def test_what_is_no_result_is_refused(sources: object, error: type[Exception], message: str) -> None:
     """Nothing, something else, and a file that is not there."""
     with pytest.raises(error, match=message):
-        gather(sources)
+        collect_results(sources)
 
 
-def test_results_are_told_apart_by_machine() -> None:
-    """Each machine has its results in their order; two devices of one machine stay together."""
+def test_results_are_grouped_by_machine() -> None:
+    """A machine has its results in their order; two devices of one machine stay together."""
     first, second = {"processor": "A", "cores": 1, "system": "Linux"}, {"processor": "B", "cores": 8}
     hosts = by_host([run("1", **first), run("2", **second), run("3", **first, device="card")])
     assert [(host.name, [result.name for result in host.results]) for host in hosts] == [

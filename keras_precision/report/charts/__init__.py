@@ -1,1 +1,1 @@
-"""Charts: pure functions from results to what plotly draws. None imports plotly."""
+"""Charts: pure functions from results to the JSON of plotly, without importing plotly."""

@@ -1,4 +1,4 @@
-"""Chart: what plotly draws, as plain values, and the parts that all charts share."""
+"""A chart as plain values for plotly, and the parts that all charts share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from keras_precision.core.result import Result
 
 __all__ = ["Chart", "axis", "colour", "label", "labels", "marker_line"]
 
-# Told apart with any kind of colour vision, on white and on black (Observable's "observable10").
+# Distinct with any kind of colour vision, on white and on black (Observable's "observable10").
 _COLOURS = (
     "#4269d0",
     "#efb118",
@@ -22,22 +22,22 @@ _COLOURS = (
     "#9c6b4e",
     "#9498a0",
 )
-_MOST = 48  # characters of a name
+_MAX_CHARACTERS = 48  # of a name
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, and what to know about it.
+    """A chart with its explanation.
 
     Attributes:
-        key: Its name in the page; letters and dashes.
-        title: Its heading.
+        key: The id in the page; letters and dashes.
+        title: The heading.
         about: How to read it, in a sentence.
-        traces: What plotly draws.
-        layout: Axes and marks; colours of text and lines are those of the page.
-        height: Its height in pixels.
-        notes: What was measured, left out or not known.
-        width: The least width in pixels at which it can be read; 0 where it fits any window.
+        traces: The traces of plotly.
+        layout: The layout of plotly; the page sets the colours of text and lines.
+        height: The height in pixels.
+        notes: What was measured, excluded or unknown.
+        width: The minimum width in pixels; 0 where it fits any window.
     """
 
     key: str
@@ -50,11 +50,7 @@ class Chart:
     width: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the page hands to plotly.
-
-        Returns:
-            Traces, layout and height.
-        """
+        """Return the values that the page passes to plotly."""
         return {
             "key": self.key,
             "data": list(self.traces),
@@ -65,13 +61,7 @@ class Chart:
 
 
 def colour(index: int) -> str:
-    """Return the colour of the run with this number, the same in every chart.
-
-    Args:
-        index: Its place among the results.
-
-    Returns:
-        A colour as CSS writes it.
+    """Return the CSS colour of a result by its index, the same in every chart.
 
     Example:
         >>> colour(0) == colour(10)
@@ -80,67 +70,37 @@ def colour(index: int) -> str:
     return _COLOURS[index % len(_COLOURS)]
 
 
-def label(text: str, most: int = _MOST) -> str:
-    """Return a name as plotly can draw it: shortened in its middle, and escaped, since plotly reads tags in texts.
-
-    Args:
-        text: The name.
-        most: The most characters to keep.
-
-    Returns:
-        The label.
+def label(text: str, max_characters: int = _MAX_CHARACTERS) -> str:
+    """Return a name for plotly: shortened in the middle, and escaped, because plotly interprets tags.
 
     Example:
         >>> label("<b>stem</b>"), label("a" * 30 + "b" * 30, 9)
         ('&lt;b&gt;stem&lt;/b&gt;', 'aaaa…bbbb')
     """
     flat = " ".join(text.split())
-    if len(flat) > most:
-        half = (most - 1) // 2
+    if len(flat) > max_characters:
+        half = (max_characters - 1) // 2
         flat = f"{flat[:half]}…{flat[-half:]}"
     return escape(flat, quote=False)
 
 
 def labels(results: Sequence[Result]) -> list[str]:
-    """Return the label of each result.
-
-    Args:
-        results: The results.
-
-    Returns:
-        Their names, as plotly can draw them.
-    """
+    """Return the names of results as labels."""
     return [label(result.name) for result in results]
 
 
-def axis(title: str, **others: Any) -> dict[str, Any]:
-    """Return an axis.
-
-    Args:
-        title: What it shows, with its unit.
-        **others: More of what plotly knows of axes.
-
-    Returns:
-        The axis.
+def axis(title: str, **options: Any) -> dict[str, Any]:
+    """Return an axis with a title and other options of plotly.
 
     Example:
         >>> axis("step", type="log")
         {'title': {'text': 'step'}, 'type': 'log'}
     """
-    return {"title": {"text": title}, **others}
+    return {"title": {"text": title}, **options}
 
 
 def marker_line(x: float, text: str, tint: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a vertical line at a place of the x axis, and what is written beside it.
-
-    Args:
-        x: Where it stands.
-        text: What is written at its top.
-        tint: Its colour.
-
-    Returns:
-        A shape and an annotation of plotly.
-    """
+    """Return a vertical line at ``x`` and its text, as a shape and an annotation of plotly."""
     line = {
         "type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper",
         "line": {"color": tint, "width": 1.5, "dash": "dot"},

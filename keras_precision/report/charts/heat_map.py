@@ -1,4 +1,4 @@
-"""The heat map of layers and formats: where values would vanish, and where they would not fit."""
+"""The heat map of underflow, overflow and rounding error by layer and format."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ from keras_precision.report.charts.chart import Chart, label
 
 __all__ = ["heat_maps"]
 
-_OF = {"activation": "activations", "gradient": "gradients", "weight_gradient": "gradients of weights"}
+_TENSORS = {"activation": "activations", "gradient": "gradients", "weight_gradient": "gradients of weights"}
 _SHORT = {"activation": "activ.", "gradient": "gradients", "weight_gradient": "w. grad."}
-_WHAT = (
+_COLUMNS = (
     ("float16_underflow", "float16", "underflow"),
     ("float16_overflow", "float16", "overflow"),
     ("bfloat16_underflow", "bfloat16", "underflow"),
@@ -20,21 +20,14 @@ _WHAT = (
     ("int8_error", "int8", "error"),
     ("non_finite", "as trained", "not finite"),
 )
-_LEAST = 1e-6  # of all values: below this, a share is drawn as none
-_ERRORS = "An error is foretold from the sizes of the values. It has a colour from 1 % on, and that of a share of 0.1 % at 10 %."
-_MATTERS = 0.01  # an error: what every value loses in bfloat16 is 0.2 %
+_MIN_SHARE = 1e-6  # a smaller share of all values is drawn as none
+_ERRORS = "Errors are predicted from the magnitudes of the values. An error has a colour from 1 % on; that of 10 % is that of a share of 0.1 %."
+_MIN_ERROR = 0.01  # rounding to bfloat16 alone is an error of 0.2 %
 _SCALE = [[0.0, "rgba(127,127,127,0.10)"], [0.02, "#f6d9a8"], [0.5, "#f0883e"], [1.0, "#b3123f"]]
 
 
 def heat_maps(results: Sequence[Result]) -> list[Chart]:
-    """Return a heat map for each run whose layers were watched.
-
-    Args:
-        results: Training runs.
-
-    Returns:
-        Layers from the first to the last, against what would happen to their values in each format; the worst
-        step counts.
+    """Return a heat map per training run with layer statistics: layers by format, at the worst step.
 
     Example:
         >>> heat_maps([Result("run")])
@@ -45,24 +38,29 @@ def heat_maps(results: Sequence[Result]) -> list[Chart]:
 
 
 def _heat_map(result: Result, index: int) -> Chart | None:
-    every = {(of, column): worst for of in _OF for column in _WHAT if (worst := _worst(result, f"{of}_{column[0]}"))}
-    if not every:
+    worst_shares = {
+        (tensor, column): worst
+        for tensor in _TENSORS
+        for column in _COLUMNS
+        if (worst := _worst(result, f"{tensor}_{column[0]}"))
+    }
+    if not worst_shares:
         return None
-    columns = {column: worst for column, worst in every.items() if _matters(column, worst)} or every
-    errors = any(what == "error" for _, (_, _, what) in columns)
+    columns = {column: worst for column, worst in worst_shares.items() if _matters(column, worst)} or worst_shares
+    errors = any(effect == "error" for _, (_, _, effect) in columns)
     layers = list(dict.fromkeys(layer for worst in columns.values() for layer in worst))
     shares = [[columns[column].get(layer) for column in columns] for layer in layers]
-    heads = [f"{_SHORT[of]}<br>{name}<br>{what}" for of, (_, name, what) in columns]
-    wide = [f"{_OF[of]}, {name}: {what}" for of, (_, name, what) in columns]
+    heads = [f"{_SHORT[tensor]}<br>{name}<br>{effect}" for tensor, (_, name, effect) in columns]
+    descriptions = [f"{_TENSORS[tensor]}, {name}: {effect}" for tensor, (_, name, effect) in columns]
     return Chart(
         key=f"layers-{index}",
         title=f"Layers of {result.name}",
-        about="The share of values that would become 0 (underflow) or infinite (overflow) in a format, and what rounding takes from the others (error), at the worst step seen. A dark cell names the layer to keep in float32.",
+        about="The share of values that would become 0 (underflow) or infinite (overflow) in a format, and the relative rounding error of the others (error), at the worst step. A dark cell marks a layer to keep in float32.",
         traces=({
             "type": "heatmap", "x": heads, "y": list(range(len(layers))), "xgap": 2, "ygap": 1,
-            "z": [[_depth(share, what) for share, (_, (_, _, what)) in zip(row, columns, strict=True)] for row in shares],
-            "text": [[f"{label(layer, 80)}<br>{head}: {_percent(share)}" for head, share in zip(wide, row, strict=True)] for layer, row in zip(layers, shares, strict=True)],
-            "hovertemplate": "%{text}<extra></extra>", "zmin": math.log10(_LEAST), "zmax": 0, "colorscale": _SCALE,
+            "z": [[_depth(share, effect) for share, (_, (_, _, effect)) in zip(row, columns, strict=True)] for row in shares],
+            "text": [[f"{label(layer, 80)}<br>{head}: {_percent(share)}" for head, share in zip(descriptions, row, strict=True)] for layer, row in zip(layers, shares, strict=True)],
+            "hovertemplate": "%{text}<extra></extra>", "zmin": math.log10(_MIN_SHARE), "zmax": 0, "colorscale": _SCALE,
             "colorbar": {"tickvals": [-6, -4, -2, 0], "ticktext": ["0", "0.01 %", "1 %", "all"], "thickness": 10, "outlinewidth": 0, "lenmode": "pixels", "len": 150, "y": 1, "yanchor": "top"},
         },),
         layout={
@@ -74,40 +72,41 @@ def _heat_map(result: Result, index: int) -> Chart | None:
             "margin": {"t": 60, "b": 8},
         },
         height=80 + max(14, min(26, 1400 // len(layers))) * len(layers) + max(0, 90 - 20 * len(layers)),
-        notes=(*_clean([column for column in every if column not in columns]), *([_ERRORS] if errors else [])),
+        notes=(*_note_of_empty([column for column in worst_shares if column not in columns]), *([_ERRORS] if errors else [])),
         width=200 + 55 * len(columns),
     )  # fmt: skip
 
 
 def _matters(column: tuple[str, tuple[str, str, str]], worst: Mapping[str, float]) -> bool:
-    return max(worst.values()) >= (_MATTERS if column[1][2] == "error" else 0) and any(worst.values())
+    return max(worst.values()) >= (_MIN_ERROR if column[1][2] == "error" else 0) and any(worst.values())
 
 
-def _clean(columns: Sequence[tuple[str, tuple[str, str, str]]]) -> list[str]:
-    """Name what no layer has, in one sentence."""
-    kinds: dict[str, list[str]] = {}
-    for of, (_, name, what) in columns:
-        kind = {"not finite": "value that is not finite", "error": f"error of 1 % in {name}"}.get(
-            what, f"{what} in {name}"
-        )
-        kinds.setdefault(kind, []).append(_OF[of])
-    parts = [kind if len(of) == len(_OF) else f"{kind} ({', '.join(of)})" for kind, of in kinds.items()]
+def _note_of_empty(columns: Sequence[tuple[str, tuple[str, str, str]]]) -> list[str]:
+    """Return a sentence about the columns that are empty in all layers."""
+    tensors: dict[str, list[str]] = {}
+    for tensor, (_, name, effect) in columns:
+        special = {"not finite": "value that is not finite", "error": f"error of 1 % in {name}"}
+        tensors.setdefault(special.get(effect, f"{effect} in {name}"), []).append(_TENSORS[tensor])
+    parts = [
+        problem if len(names) == len(_TENSORS) else f"{problem} ({', '.join(names)})"
+        for problem, names in tensors.items()
+    ]
     return [f"No layer has any {'; '.join(parts)}."] if parts else []
 
 
 def _worst(result: Result, metric: str) -> Mapping[str, float]:
-    """Layer to the largest share of any step."""
-    found: dict[str, float] = {}
+    """Return the largest share of any step by layer."""
+    largest: dict[str, float] = {}
     for row in result.select(metric):
         if isinstance(row.value, int | float) and math.isfinite(row.value):
-            found[row.subject] = max(float(row.value), found.get(row.subject, 0.0))
-    return found
+            largest[row.subject] = max(float(row.value), largest.get(row.subject, 0.0))
+    return largest
 
 
-def _depth(share: float | None, what: str) -> float | None:
+def _depth(share: float | None, effect: str) -> float | None:
     if share is None:
         return None
-    return round(math.log10(min(max(share**3 if what == "error" else share, _LEAST), 1.0)), 2)
+    return round(math.log10(min(max(share**3 if effect == "error" else share, _MIN_SHARE), 1.0)), 2)
 
 
 def _percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The chart of the loss scale, and of the steps that were skipped."""
+"""The chart of the loss scale and of skipped steps."""
 
 import math
 import re
@@ -7,21 +7,14 @@ from typing import Any
 
 from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, axis, colour, label
-from keras_precision.report.downsampling import thinned
-from keras_precision.report.values import figure, series
+from keras_precision.report.downsampling import downsample
+from keras_precision.report.values import number_or_none, series
 
 __all__ = ["loss_scale_chart"]
 
 
 def loss_scale_chart(results: Sequence[Result]) -> Chart | None:
-    """Return how the loss scale went, and where steps were skipped.
-
-    Args:
-        results: Training runs.
-
-    Returns:
-        Two charts over one axis: the scale on top, the count of skipped steps below; None where no run has a
-        scale and none skipped.
+    """Return the loss scale over the steps, with the cumulative count of skipped steps below; None without either.
 
     Example:
         >>> loss_scale_chart([Result("run")]) is None
@@ -34,7 +27,7 @@ def loss_scale_chart(results: Sequence[Result]) -> Chart | None:
     return Chart(
         key="loss-scale",
         title="Loss scale and skipped steps",
-        about="A scale that rises, is halved at an overflow and rises again is healthy. One that falls and falls, with every step skipped, is not.",
+        about="A scale that rises, is halved at an overflow and rises again is healthy. One that only falls, with every step skipped, is not.",
         traces=tuple(traces),
         layout={
             "xaxis": axis("step", anchor="y2"),
@@ -42,7 +35,7 @@ def loss_scale_chart(results: Sequence[Result]) -> Chart | None:
             "yaxis2": axis("skipped, in all", domain=[0, 0.34], rangemode="tozero"),
         },
         height=420,
-        notes=tuple(text for _, result in runs for text in _words(result)),
+        notes=tuple(text for _, result in runs for text in _notes(result)),
     )
 
 
@@ -53,7 +46,7 @@ def _scaled(result: Result) -> bool:
 
 def _scale(result: Result, index: int) -> Iterator[dict[str, Any]]:
     steps, values = series(result, "loss_scale", "fit")
-    steps, values = thinned(steps, [value or None for value in values])  # a logarithm has no place for 0
+    steps, values = downsample(steps, [value or None for value in values])  # a logarithmic axis has no 0
     if any(value is not None for value in values):
         yield {
             "type": "scatter", "mode": "lines+markers" if len(steps) <= 60 else "lines", "name": label(result.name),
@@ -63,10 +56,10 @@ def _scale(result: Result, index: int) -> Iterator[dict[str, Any]]:
 
 
 def _skipped(result: Result, index: int) -> Iterator[dict[str, Any]]:
-    """The count by windows, exact where each step is known; else the count of each epoch."""
-    places = result.select("skipped_in_window")
+    """Return the cumulative count by windows of steps, or else by epochs."""
+    windows = result.select("skipped_in_window")
     total, steps, counts, texts = 0, [0], [0], ["start"]
-    for row in places:
+    for row in windows:
         if row.step is None or not isinstance(row.value, int):
             continue
         total += row.value
@@ -83,18 +76,18 @@ def _skipped(result: Result, index: int) -> Iterator[dict[str, Any]]:
     elif (last := max(series(result, "skipped_steps", "fit")[0], default=0)) > steps[-1]:
         steps, counts, texts = [*steps, last], [*counts, total], [*texts, f"{total} skipped in all"]
     if steps:
-        kept, shown = thinned(steps, counts)
-        where = dict(zip(steps, texts, strict=True))
+        shown_steps, shown_counts = downsample(steps, counts)
+        text_at = dict(zip(steps, texts, strict=True))
         yield {
             "type": "scatter", "mode": "lines+markers", "name": label(result.name), "legendgroup": str(index),
-            "showlegend": False, "xaxis": "x", "yaxis": "y2", "x": kept, "y": shown, "text": [where[step] for step in kept],
+            "showlegend": False, "xaxis": "x", "yaxis": "y2", "x": shown_steps, "y": shown_counts, "text": [text_at[step] for step in shown_steps],
             "line": {"color": colour(index), "shape": "hv", "width": 1.5}, "marker": {"size": 5},
             "hovertemplate": f"{label(result.name)}<br>%{{text}}<extra></extra>",
         }  # fmt: skip
 
 
 def _powers(traces: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Ticks at powers of two, few enough to be read."""
+    """Return ticks at powers of two, few enough to be readable."""
     values = [value for trace in traces if trace.get("yaxis") != "y2" for value in trace["y"] if value]
     if not values:
         return {}
@@ -111,19 +104,22 @@ def _power(power: int) -> str:
     return f"{2**power:,}" if 0 <= power <= 20 else f"2<sup>{power}</sup>"
 
 
-def _words(result: Result) -> Iterator[str]:
-    total = figure(result, "skipped_steps")
+def _notes(result: Result) -> Iterator[str]:
+    total = number_or_none(result, "skipped_steps")
     if total:
-        finite, not_finite = figure(result, "skipped_loss_finite"), figure(result, "skipped_loss_not_finite")
+        finite, not_finite = (
+            number_or_none(result, "skipped_loss_finite"),
+            number_or_none(result, "skipped_loss_not_finite"),
+        )
         kinds = (
             ""
             if finite is None or not_finite is None
             else f": {finite} with a finite loss (the scale searching), {not_finite} without"
         )
-        yield f"{result.name} skipped {total:,} of {figure(result, 'batches') or 'all'} steps{kinds}."
-    scale = figure(result, "loss_scale")
+        yield f"{result.name} skipped {total:,} of {number_or_none(result, 'batches') or 'all'} steps{kinds}."
+    scale = number_or_none(result, "loss_scale")
     if scale is not None and (scale == 0 or not math.isfinite(scale)):
-        yield f"{result.name} ended with a loss scale of {scale:g}, for which the axis has no place."
+        yield f"{result.name} ended with a loss scale of {scale:g}, which the axis cannot show."
     windows = [row.subject for row in result.select("skipped_in_window") if re.match(r"steps \d", row.subject)]
     if windows:
-        yield f"{result.name}: the count was read from time to time, so that of {windows[0]} it is not known which were skipped."
+        yield f"{result.name}: the count was not read at every step, so it is unknown which of {windows[0]} were skipped."

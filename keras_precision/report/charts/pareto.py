@@ -1,4 +1,4 @@
-"""The Pareto charts: what each plan costs, and what it is worth."""
+"""The Pareto charts of cost and quality."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,27 +14,22 @@ from keras_precision.report.tables.runs import formatted
 __all__ = ["pareto_charts"]
 
 _COSTS = ("size_bytes", "latency_ms", "step_time_ms")
-_WORTH = ("accuracy", "val_accuracy", "agreement", "metric_drop", "divergence")
-_MOST = 14  # layers named on hover
+_QUALITIES = ("accuracy", "val_accuracy", "agreement", "metric_drop", "divergence")
+_MAX_LAYERS = 14  # listed on hover
 
 
 @dataclass(frozen=True)
 class _Point:
     name: str
     cost: float
-    worth: float
+    quality: float
     plan: PrecisionPlan | None
 
 
 def pareto_charts(results: Sequence[Result]) -> list[Chart]:
-    """Return a chart for each cost that at least two results have beside a figure of worth.
+    """Return charts of size, latency and step time against the first quality metric that two results of a machine have.
 
-    Args:
-        results: Runs, files or plans of one machine.
-
-    Returns:
-        Size, latency or step time against accuracy (else agreement, else another metric of the user's own with a
-        known direction); the plans that no other beats in both are linked, and hovering shows the plan.
+    The Pareto front is linked, and hovering shows the plan.
 
     Example:
         >>> pareto_charts([Result("run")])
@@ -42,22 +37,22 @@ def pareto_charts(results: Sequence[Result]) -> list[Chart]:
     """
     charts = []
     for cost in _COSTS:
-        for worth in _candidates(results):
-            points = [point for result in results for point in _points(result, cost, worth)]
-            if len({point.worth for point in points}) >= 2:
-                charts.append(_chart(points, cost, worth))
+        for quality in _candidates(results):
+            points = [point for result in results for point in _points(result, cost, quality)]
+            if len({point.quality for point in points}) >= 2:
+                charts.append(_chart(points, cost, quality))
                 break
     return charts
 
 
 def _candidates(results: Sequence[Result]) -> list[str]:
-    """Figures of worth, the best known first; the loss last."""
+    """Return the quality metrics in order of preference, the validation loss last."""
     measured = {row.metric for result in results for row in result}
     others = sorted(metric for metric in measured if metric.startswith("val_") and metric_of(metric).better)
     return list(
         dict.fromkeys(
             [
-                *_WORTH,
+                *_QUALITIES,
                 *(other for other in others if other != "val_loss"),
                 *(other for other in others if other == "val_loss"),
             ]
@@ -65,20 +60,20 @@ def _candidates(results: Sequence[Result]) -> list[str]:
     )
 
 
-def _points(result: Result, cost: str, worth: str) -> Iterator[_Point]:
-    """The point of a run or file; those of each subject, where a result holds many plans."""
+def _points(result: Result, cost: str, quality: str) -> Iterator[_Point]:
+    """Yield the point of a run or file, or one per subject of a result with many plans."""
     costs = _finite(result, cost)
-    worths = _finite(result, worth)
-    if len(costs) == 1 and len(worths) == 1:
-        (price,), (value,) = costs.values(), worths.values()
-        yield _Point(result.name, price, value, result.plan)
+    qualities = _finite(result, quality)
+    if len(costs) == 1 and len(qualities) == 1:
+        (lone_cost,), (lone_quality,) = costs.values(), qualities.values()
+        yield _Point(result.name, lone_cost, lone_quality, result.plan)
         return
-    for subject in costs.keys() & worths.keys():
-        yield _Point(subject, costs[subject], worths[subject], None)
+    for subject in costs.keys() & qualities.keys():
+        yield _Point(subject, costs[subject], qualities[subject], None)
 
 
 def _finite(result: Result, metric: str) -> dict[str, float]:
-    """Subject to summary; where there is none, to the last step."""
+    """Return the summary by subject, or else the value of the last step."""
     rows = result.select(metric)
     rows = tuple(row for row in rows if row.step is None) or rows
     return {
@@ -87,27 +82,27 @@ def _finite(result: Result, metric: str) -> dict[str, float]:
 
 
 def front(points: Sequence[_Point], higher: bool) -> list[_Point]:
-    """The points that no other is as cheap as and better, or cheaper than and as good."""
+    """Return the Pareto front: points for which no other is both as cheap and as good, and better in one."""
     sign = -1 if higher else 1
-    kept: list[_Point] = []
-    for point in sorted(points, key=lambda each: (each.cost, sign * each.worth)):
-        if not kept or sign * point.worth < sign * kept[-1].worth:
-            kept.append(point)
-    return kept
+    best: list[_Point] = []
+    for point in sorted(points, key=lambda candidate: (candidate.cost, sign * candidate.quality)):
+        if not best or sign * point.quality < sign * best[-1].quality:
+            best.append(point)
+    return best
 
 
-def _chart(points: Sequence[_Point], cost: str, worth: str) -> Chart:
-    better = metric_of(worth).better
+def _chart(points: Sequence[_Point], cost: str, quality: str) -> Chart:
+    better = metric_of(quality).better
     best = front(points, better == "higher")
     side = "upper" if better == "higher" else "lower"
     return Chart(
         key=f"pareto-{cost.replace('_', '-')}",
-        title=f"{_named(worth).capitalize()} for its {_named(cost)}",
-        about=f"The line links what no other beats in both; the {side} left is best. Hover to see the plan.",
-        traces=(_trace(best, cost, worth, front=True), _trace([point for point in points if point not in best], cost, worth, front=False)),
+        title=f"{_title(quality).capitalize()} against {_title(cost)}",
+        about=f"The line is the Pareto front; the {side} left is best. Hover to see the plan.",
+        traces=(_trace(best, cost, quality, front=True), _trace([point for point in points if point not in best], cost, quality, front=False)),
         layout={
-            "xaxis": axis(f"{_named(cost)} in {'kB' if cost == 'size_bytes' else metric_of(cost).unit}", rangemode="tozero"),
-            "yaxis": axis(_named(worth), **(_percent(points) if _is_share(worth) else {})),
+            "xaxis": axis(f"{_title(cost)} in {'kB' if cost == 'size_bytes' else metric_of(cost).unit}", rangemode="tozero"),
+            "yaxis": axis(_title(quality), **(_percent(points) if _is_share(quality) else {})),
             "hovermode": "closest",
             "showlegend": False,
         },
@@ -115,46 +110,46 @@ def _chart(points: Sequence[_Point], cost: str, worth: str) -> Chart:
     )  # fmt: skip
 
 
-def _trace(points: Sequence[_Point], cost: str, worth: str, *, front: bool) -> dict[str, Any]:
+def _trace(points: Sequence[_Point], cost: str, quality: str, *, front: bool) -> dict[str, Any]:
     scale = 1e3 if cost == "size_bytes" else 1.0
     few = len(points) <= 12
     return {
         "type": "scatter", "mode": ("lines+" if front else "") + "markers" + ("+text" if few else ""),
-        "x": [float(f"{point.cost / scale:.5g}") for point in points], "y": [float(f"{point.worth:.6g}") for point in points],
+        "x": [float(f"{point.cost / scale:.5g}") for point in points], "y": [float(f"{point.quality:.6g}") for point in points],
         "text": [label(point.name, 24) for point in points], "textposition": "top center", "cliponaxis": False,
-        "hovertext": [_hover(point, cost, worth) for point in points], "hovertemplate": "%{hovertext}<extra></extra>",
+        "hovertext": [_hover(point, cost, quality) for point in points], "hovertemplate": "%{hovertext}<extra></extra>",
         "marker": {"size": 11 if front else 9, "color": "#4269d0" if front else "#9498a0"},
         "line": {"color": "#4269d0", "width": 1.5, "dash": "dot", "shape": "hv"},
     }  # fmt: skip
 
 
-def _hover(point: _Point, cost: str, worth: str) -> str:
+def _hover(point: _Point, cost: str, quality: str) -> str:
     lines = [
         f"<b>{label(point.name)}</b>",
-        f"{_named(cost)}: {formatted(cost, point.cost)}",
-        f"{_named(worth)}: {formatted(worth, point.worth)}",
+        f"{_title(cost)}: {formatted(cost, point.cost)}",
+        f"{_title(quality)}: {formatted(quality, point.quality)}",
     ]
     if point.plan is not None:
         lines.append(f"default: {point.plan.default}")
         layers = list(point.plan.layers.items())
-        lines += [f"{label(path, 40)}: {precision}" for path, precision in layers[:_MOST]]
-        lines += [f"and {len(layers) - _MOST} more layers"] if len(layers) > _MOST else []
+        lines += [f"{label(path, 40)}: {precision}" for path, precision in layers[:_MAX_LAYERS]]
+        lines += [f"and {len(layers) - _MAX_LAYERS} more layers"] if len(layers) > _MAX_LAYERS else []
     return "<br>".join(lines)
 
 
-def _named(metric: str) -> str:
-    known = {
+def _title(metric: str) -> str:
+    titles = {
         "size_bytes": "size",
         "latency_ms": "latency",
         "step_time_ms": "step time",
         "val_accuracy": "validation accuracy",
     }
-    return known.get(metric, metric.replace("_", " "))
+    return titles.get(metric, metric.replace("_", " "))
 
 
 def _percent(points: Sequence[_Point]) -> dict[str, str]:
-    """Ticks in percent, with as many digits as tell them apart."""
-    spread = max(point.worth for point in points) - min(point.worth for point in points)
+    """Return a tick format in percent, with enough digits to distinguish the ticks."""
+    spread = max(point.quality for point in points) - min(point.quality for point in points)
     return {"tickformat": ".2%" if spread < 0.02 else ".0%" if spread > 0.2 else ".1%"}
 
 

@@ -1,4 +1,4 @@
-"""The two charts of step time: how the steps are spread, and when which was slow."""
+"""The charts of step time: its distribution, and its course."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,31 +8,25 @@ import numpy.typing as npt
 
 from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, axis, colour, label
-from keras_precision.report.downsampling import thinned
+from keras_precision.report.downsampling import downsample
 from keras_precision.report.tables.runs import formatted
 from keras_precision.report.values import series
 
 __all__ = ["step_time_line", "step_time_spread"]
 
-_WARM, _LEFT_OUT = "step", "warm-up step"
-_LEAST, _BINS = 5, 60
+_MEASURED, _EXCLUDED = "step", "warm-up step"
+_MIN_STEPS, _BINS = 5, 60
 
 
 def step_time_spread(results: Sequence[Result]) -> Chart | None:
-    """Return how the step times of each run are spread, warm-up left out.
-
-    Args:
-        results: Training runs of one machine.
-
-    Returns:
-        A histogram for each run that has at least five steps; None where no run has.
+    """Return histograms of the step times of runs with at least five steps, without warm-up; None without such runs.
 
     Example:
         >>> step_time_spread([Result("run")]) is None
         True
     """
     times = {index: _times(result) for index, result in enumerate(results)}
-    times = {index: values for index, values in times.items() if len(values) >= _LEAST}
+    times = {index: values for index, values in times.items() if len(values) >= _MIN_STEPS}
     if not times:
         return None
     every = np.concatenate(list(times.values()))
@@ -42,12 +36,14 @@ def step_time_spread(results: Sequence[Result]) -> Chart | None:
     traces = tuple(_histogram(results[index], index, values, edges) for index, values in times.items())
     beyond = sum(int((values > high).sum()) for values in times.values())
     notes = (
-        [f"{beyond} steps took longer than {high:.3g} ms, the right end; the time line shows them."] if beyond else []
+        [f"{beyond} steps took longer than {high:.3g} ms, the right end; the chart of single steps shows them."]
+        if beyond
+        else []
     )
     return Chart(
         key="step-time-spread",
-        title="How long steps take",
-        about="The share of steps that took so long. A narrow peak is a steady run; a second peak has a cause, such as waiting for data.",
+        title="Distribution of step times",
+        about="The share of steps by step time. A narrow peak is a steady run; a second peak has a cause, such as waiting for data.",
         traces=traces,
         layout={
             "xaxis": axis("step time in ms"),
@@ -59,9 +55,9 @@ def step_time_spread(results: Sequence[Result]) -> Chart | None:
 
 
 def _times(result: Result) -> npt.NDArray[np.float64]:
-    """The times of all steps that count; in a comparison, those of its processes."""
+    """Return the times of all measured steps; in a comparison, those of all processes."""
     rows = [row for row in result.select("step_time_ms") if row.step is not None]
-    values = [row.value for row in rows if row.subject == _WARM or row.subject.startswith("process ")]
+    values = [row.value for row in rows if row.subject == _MEASURED or row.subject.startswith("process ")]
     data = np.asarray([value for value in values if isinstance(value, int | float)], np.float64)
     return data[np.isfinite(data)]
 
@@ -80,13 +76,7 @@ def _histogram(
 
 
 def step_time_line(results: Sequence[Result]) -> Chart | None:
-    """Return the time of each step in the order of training, those marked in which something was compiled.
-
-    Args:
-        results: Training runs of one machine.
-
-    Returns:
-        A line and crosses for each run; None where no run has steps.
+    """Return step times in the order of training, with crosses for excluded steps; None where no run has steps.
 
     Example:
         >>> step_time_line([Result("run")]) is None
@@ -100,7 +90,7 @@ def step_time_line(results: Sequence[Result]) -> Chart | None:
     return Chart(
         key="step-time-line",
         title="Step by step",
-        about="Crosses are steps that traced or compiled something, or came before everything was warm; no other figure counts them.",
+        about="Crosses are steps of warm-up, tracing or compilation, which all other numbers exclude.",
         traces=tuple(traces),
         layout={
             "xaxis": axis("step"),
@@ -112,16 +102,16 @@ def step_time_line(results: Sequence[Result]) -> Chart | None:
 def _line(result: Result, index: int) -> list[dict[str, Any]]:
     name = label(result.name)
     traces: list[dict[str, Any]] = []
-    steps, values = thinned(*series(result, "step_time_ms", _WARM))
+    steps, values = downsample(*series(result, "step_time_ms", _MEASURED))
     if steps:
         traces.append({
             "type": "scatter", "mode": "lines", "name": name, "legendgroup": str(index), "x": steps, "y": values,
             "line": {"color": colour(index), "width": 1.2}, "hovertemplate": f"{name}<br>step %{{x}}: %{{y}} ms<extra></extra>",
         })  # fmt: skip
-    steps, values = thinned(*series(result, "step_time_ms", _LEFT_OUT), most=200)
+    steps, values = downsample(*series(result, "step_time_ms", _EXCLUDED), max_points=200)
     if steps:
         traces.append({
-            "type": "scatter", "mode": "markers", "name": f"{name}: left out", "legendgroup": str(index), "x": steps, "y": values,
+            "type": "scatter", "mode": "markers", "name": f"{name}: excluded", "legendgroup": str(index), "x": steps, "y": values,
             "showlegend": len(traces) == 0, "marker": {"color": colour(index), "symbol": "x", "size": 8},
             "hovertemplate": f"{name}<br>step %{{x}}: %{{y}} ms, warm-up or compilation<extra></extra>",
         })  # fmt: skip

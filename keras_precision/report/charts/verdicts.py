@@ -1,4 +1,4 @@
-"""The chart of a comparison: what the data can show, as intervals."""
+"""The chart of a comparison: intervals coloured by verdict."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,25 +9,18 @@ from keras_precision.report.charts.chart import Chart, axis, label
 
 __all__ = ["verdict_chart"]
 
-# Ratios to the baseline: of each, the one that is better than 1 is drawn to the right.
+# Ratios to the baseline, drawn inverted, so that right is better.
 _METRICS = (
     ("step_time_ms", "speed of a step"),
     ("latency_ms", "speed of a call"),
     ("peak_memory_mb", "memory saved"),
     ("size_bytes", "size saved"),
 )
-_COLOURS = {"better": "#3ca951", "worse": "#ff725c", "no difference shown": "#9498a0"}
+_COLOURS = {"better": "#3ca951", "worse": "#ff725c", "inconclusive": "#9498a0"}
 
 
 def verdict_chart(comparison: Comparison, number: int = 0) -> Chart | None:
-    """Return how many times as good as the baseline each run is, with the interval that the data allow.
-
-    Args:
-        comparison: The comparison.
-        number: Its place among the comparisons of a report.
-
-    Returns:
-        A point and a bar for each run and figure, coloured by verdict; None where no figure has an interval.
+    """Return ratios to the baseline with their intervals; None without any. ``number`` makes the chart's key unique.
 
     Example:
         >>> from keras_precision.core.result import Result
@@ -38,7 +31,9 @@ def verdict_chart(comparison: Comparison, number: int = 0) -> Chart | None:
     if not points:
         return None
     names = [point["name"] for point in points]
-    traces = [_trace(verdict, [each for each in points if each["verdict"] == verdict], names) for verdict in _COLOURS]
+    traces = [
+        _trace(verdict, [point for point in points if point["verdict"] == verdict], names) for verdict in _COLOURS
+    ]
     line = {
         "type": "line",
         "x0": 1,
@@ -51,7 +46,7 @@ def verdict_chart(comparison: Comparison, number: int = 0) -> Chart | None:
     return Chart(
         key=f"verdicts-{number}",
         title=f"Against {comparison.baseline.name}",
-        about="How many times as good as the baseline, with 95 % intervals. A bar that crosses the dotted line shows no difference.",
+        about="Ratio to the baseline, with 95 % intervals; above 1 is better. A bar that crosses the dotted line is inconclusive.",
         traces=tuple(trace for trace in traces if trace["x"]),
         layout={
             "shapes": [line],
@@ -67,27 +62,32 @@ def verdict_chart(comparison: Comparison, number: int = 0) -> Chart | None:
 
 
 def _points(comparison: Comparison, run: str) -> Iterator[dict[str, Any]]:
-    for metric, words in _METRICS:
+    for metric, quantity in _METRICS:
         try:
             interval, verdict = comparison.interval(metric, run), comparison.verdict(metric, run)
         except (NotMeasuredError, NotComparableError, InputError):
             continue
         if min(interval.low, interval.estimate) > 0:
             low, middle, high = 1 / interval.high, 1 / interval.estimate, 1 / interval.low
-            yield {"name": f"{label(run, 28)}: {words}", "verdict": verdict, "low": low, "middle": middle, "high": high}
+            yield {
+                "name": f"{label(run, 28)}: {quantity}",
+                "verdict": verdict,
+                "low": low,
+                "middle": middle,
+                "high": high,
+            }
 
 
 def _trace(verdict: str, points: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    middles = [each["middle"] for each in points]
     return {
         "type": "scatter", "mode": "markers", "name": verdict,
-        "x": [float(f"{each:.5g}") for each in middles], "y": [names.index(each["name"]) for each in points],
+        "x": [float(f"{point['middle']:.5g}") for point in points], "y": [names.index(point["name"]) for point in points],
         "error_x": {
             "type": "data", "symmetric": False, "thickness": 2.5, "width": 6, "color": _COLOURS[verdict],
-            "array": [float(f"{each['high'] - each['middle']:.5g}") for each in points],
-            "arrayminus": [float(f"{each['middle'] - each['low']:.5g}") for each in points],
+            "array": [float(f"{point['high'] - point['middle']:.5g}") for point in points],
+            "arrayminus": [float(f"{point['middle'] - point['low']:.5g}") for point in points],
         },
         "marker": {"size": 11, "color": _COLOURS[verdict]},
-        "text": [f"{each['name']}<br>{each['middle']:.2f} ({each['low']:.2f} to {each['high']:.2f}): {verdict}" for each in points],
+        "text": [f"{point['name']}<br>{point['middle']:.2f} ({point['low']:.2f} to {point['high']:.2f}): {verdict}" for point in points],
         "hovertemplate": "%{text}<extra></extra>",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tables of what a lower precision does to answers: who is hurt, which layers are to blame, what wins back."""
+"""The tables of an accuracy drop: per class, the most sensitive layers, and the recovery."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,36 +19,22 @@ _GROUPS = {
     "mean_absolute_error": "Error",
 }
 _LAYERS = {
-    "changed_lowered_alone": "Changed, lowered alone",
-    "divergence_lowered_alone": "Divergence, lowered alone",
-    "changed_kept_alone": "Changed, kept alone",
-    "divergence_kept_alone": "Divergence, kept alone",
-    "size_kept_alone": "Size, kept alone",
+    "changed_lowered_alone": "Changed, only this layer quantized",
+    "divergence_lowered_alone": "Divergence, only this layer quantized",
+    "changed_kept_alone": "Changed, only this layer in float",
+    "divergence_kept_alone": "Divergence, only this layer in float",
+    "size_kept_alone": "Size, only this layer in float",
 }
 _STEPS = {"changed_share": "Changed", "size_bytes": "Size"}
 
 
 def is_drop(result: Result) -> bool:
-    """Tell whether a result is one of ``kp.explain_drop``.
-
-    Args:
-        result: Any result.
-
-    Returns:
-        Whether it holds changed samples.
-    """
+    """Return whether a result is one of ``kp.explain_drop``."""
     return bool(result.select("changed_samples", "all"))
 
 
 def drop_tables(result: Result) -> tuple[Table, ...]:
-    """Return what ``kp.explain_drop`` found.
-
-    Args:
-        result: Its result.
-
-    Returns:
-        Groups of samples, layers (the first to blame first), and steps of winning back; single
-        samples are left to the result.
+    """Return the tables of a result of ``kp.explain_drop``: groups of samples, most sensitive layers, recovery.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -61,20 +47,16 @@ def drop_tables(result: Result) -> tuple[Table, ...]:
 
 def _tables(result: Result) -> Iterator[Table]:
     groups = [row.subject for row in result.select("samples")]
-    yield _table(result, f"Whom it hurts: {result.name}", "Samples of", groups, _GROUPS, ())
+    yield _table(result, f"Accuracy drop per class: {result.name}", "Samples of", groups, _GROUPS, ())
     layers = [row.subject for row in result.select("changed_kept_alone")]
     if layers:
-        how = result.environment.sources.get("changed_kept_alone", "")
-        yield _table(result, "Layers to blame, the first first", "Layer", layers, _LAYERS, (how,) if how else ())
+        source = result.environment.sources.get("changed_kept_alone", "")
+        yield _table(result, "Most sensitive layers", "Layer", layers, _LAYERS, (source,) if source else ())
     steps = [row.subject for row in result.select("changed_share")]
     if steps:
         ratio = result.get("latency_ratio")
-        cost = (
-            ()
-            if ratio is None
-            else (f"The plan's file takes {ratio:.2f} times as long as the file that is explained.",)
-        )
-        yield _table(result, "Winning back", "File", steps, _STEPS, (*cost, *result.notes))
+        cost = () if ratio is None else (f"The plan's file takes {ratio:.2f} times as long as the explained file.",)
+        yield _table(result, "Accuracy recovery", "File", steps, _STEPS, (*cost, *result.notes))
 
 
 def _table(

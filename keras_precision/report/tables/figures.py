@@ -1,4 +1,4 @@
-"""The table of all figures of one result."""
+"""The table of all metrics of one result."""
 
 from keras_precision.core.result import Result
 from keras_precision.report.tables.runs import Table, formatted
@@ -7,13 +7,7 @@ __all__ = ["figures_table"]
 
 
 def figures_table(result: Result) -> Table:
-    """Return every summary of a result, a line each.
-
-    Args:
-        result: The result.
-
-    Returns:
-        Metric and value; with the subject, where there are several.
+    """Return all summaries of a result, one row per metric, with the subject if there are several.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -27,6 +21,6 @@ def figures_table(result: Result) -> Table:
     )
     header = ("Of", "Metric", "Value") if several else ("Metric", "Value")
     sources = dict.fromkeys(
-        f"{metric}: {how}." for metric, how in result.environment.sources.items() if result.select(metric)
+        f"{metric}: {source}." for metric, source in result.environment.sources.items() if result.select(metric)
     )
     return Table(result.name, header, rows, (*sources, *result.notes))

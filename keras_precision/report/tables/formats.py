@@ -18,18 +18,15 @@ _HEADER = (
     "Multiplied in hardware by",
 )
 _NOTES = (
-    "Below the smallest normal number, precision is lost bit by bit; below half of the smallest, a number becomes 0.",
+    "Below the smallest normal number, precision decreases bit by bit; below half of the smallest, a number becomes 0.",
     "Epsilon: the distance from 1 to the next number. Rounding changes a number by at most half of that, relatively.",
-    "Integers stand for scale * (q - zero_point): kp.formats.fit(array, 'int8') finds both.",
+    "Integers represent scale * (q - zero_point): kp.formats.fit(array, 'int8') returns both.",
     "What is fast here: keras-precision hardware.",
 )
 
 
 def cheat_sheet() -> str:
-    """Return what every number format can hold, and what computes in it.
-
-    Returns:
-        A table, for a terminal.
+    """Return the table of number formats as text for a terminal.
 
     Example:
         >>> "65504" in cheat_sheet()
@@ -39,10 +36,7 @@ def cheat_sheet() -> str:
 
 
 def formats_table() -> Table:
-    """Return the same as a table, for the documentation.
-
-    Returns:
-        One row a format.
+    """Return the limits of all number formats, and the hardware that multiplies in them, one row per format.
 
     Example:
         >>> [row[0] for row in formats_table().rows[:3]]
@@ -56,12 +50,12 @@ def _row(number: Format) -> tuple[str, ...]:
     if number.is_integer:
         limits = (f"{number.lowest:.0f} to {number.largest:.0f}", UNKNOWN, "1", UNKNOWN)
     else:
-        limits = tuple(map(_shown, (number.largest, number.smallest_normal, number.smallest_subnormal, number.epsilon)))
+        limits = tuple(map(_short, (number.largest, number.smallest_normal, number.smallest_subnormal, number.epsilon)))
     counts = (number.bits, number.exponent_bits or UNKNOWN, number.mantissa_bits)
     return (number.name, *map(str, counts), *limits, _hardware(number))
 
 
-def _shown(value: float) -> str:
+def _short(value: float) -> str:
     return f"{value:.0f}" if 1 <= value < 1e6 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""The table of what a machine computes in each number format."""
+"""The table of the number formats that a machine accelerates."""
 
 from keras_precision.core.result import Result
 from keras_precision.report.tables.runs import UNKNOWN, Table, formatted
@@ -9,13 +9,7 @@ _OPERATIONS = {"matmul_ms": "Matrix product", "convolution_ms": "Convolution", "
 
 
 def hardware_table(result: Result) -> Table:
-    """Return what ``kp.hardware`` found as a table.
-
-    Args:
-        result: Its result.
-
-    Returns:
-        One row a format; the speedups are against float32.
+    """Return the table of a result of ``kp.hardware``, one row per format, with speedups against float32.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -28,15 +22,15 @@ def hardware_table(result: Result) -> Table:
         header += [_OPERATIONS[metric], "Speedup"]
     rows = tuple(_row(result, row.subject, measured) for row in result.select("accelerated"))
     backend = result.environment.backend
-    where = f"{result.name} with {backend}" if backend else result.name
+    title = f"{result.name} with {backend}" if backend else result.name
     sources = dict.fromkeys(result.environment.sources.get(metric, "") for metric in measured)
-    return Table(where, tuple(header), rows, (*result.notes, *(f"Times: {text}." for text in sources if text)))
+    return Table(title, tuple(header), rows, (*result.notes, *(f"Times: {text}." for text in sources if text)))
 
 
 def _row(result: Result, name: str, measured: list[str]) -> tuple[str, ...]:
     cells = [name, "yes" if result.value("accelerated", name) else "no"]
     for metric in measured:
-        own = result.value(metric, name) if result.select(metric, name) else None
-        wide = result.value(metric, "float32")
-        cells += [formatted(metric, own), f"{wide / own:.2f}x" if own else UNKNOWN]
+        time = result.value(metric, name) if result.select(metric, name) else None
+        float32_time = result.value(metric, "float32")
+        cells += [formatted(metric, time), f"{float32_time / time:.2f}x" if time else UNKNOWN]
     return tuple(cells)

@@ -9,13 +9,7 @@ __all__ = ["machine_table"]
 
 
 def machine_table(results: Sequence[Result]) -> Table:
-    """Return what results were measured with.
-
-    Args:
-        results: Results of one machine.
-
-    Returns:
-        One row a field; a value that differs between results names those that have it.
+    """Return the environment of results of one machine, one row per field, with result names where values differ.
 
     Example:
         >>> from keras_precision.core.environment import Environment
@@ -32,17 +26,17 @@ def machine_table(results: Sequence[Result]) -> Table:
             "system": environment.system,
             "device": environment.device,
             "backend": environment.backend,
-            "TF32": {True: "products of float32 may be rounded to it", False: "off", None: ""}[environment.tf32],
+            "TF32": {True: "float32 products may be rounded to it", False: "off", None: ""}[environment.tf32],
             "python": environment.python,
             **environment.versions,
         }
         for name, value in values.items():
             fields.setdefault(name, {}).setdefault(value or UNKNOWN, []).append(result.name)
-    rows = [(name, _told(values)) for name, values in fields.items() if set(values) != {UNKNOWN}]
+    rows = [(name, _joined(values)) for name, values in fields.items() if set(values) != {UNKNOWN}]
     return Table("Machine and software", ("Field", "Value"), tuple(rows))
 
 
-def _told(values: dict[str, list[str]]) -> str:
+def _joined(values: dict[str, list[str]]) -> str:
     if len(values) == 1:
         return next(iter(values))
     return "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())

@@ -1,4 +1,4 @@
-"""The plans that no other beats, drawn and listed for a terminal."""
+"""The Pareto front of plans as text for a terminal."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,7 @@ _AXES = {"size_bytes": "size", "step_time_ratio": "step time"}
 
 
 def front_text(results: Sequence[Result]) -> str:
-    """Return a front of size, or step time, against quality: a chart of points, and a line for each with its layers.
-
-    Args:
-        results: Results of ``PrecisionTuner.pareto_front``, each with a plan.
-
-    Returns:
-        Text; points of the chart carry the letters of the lines below it.
+    """Return a chart of size or step time against quality, and a line per plan with the letter of its point.
 
     Example:
         >>> from keras_precision.core.plan import PrecisionPlan
@@ -28,32 +22,32 @@ def front_text(results: Sequence[Result]) -> str:
         a  trial 3  52.0 kB  divergence 0.01  all int8
     """
     if not results:
-        return "No plan ended well."
+        return "No plan succeeded."
     quality = "metric_drop" if results[0].select("metric_drop") else "divergence"
     cost = "size_bytes" if results[0].select("size_bytes") else "step_time_ratio"
-    points = [(float(each.value(cost)), float(each.value(quality))) for each in results]
+    points = [(float(result.value(cost)), float(result.value(quality))) for result in results]
     letters = [chr(ord("a") + number % 26) for number in range(len(points))]
     grid = [[" "] * _WIDTH for _ in range(_HEIGHT)]
-    for (across, up), letter in zip(_placed(points), letters, strict=True):
+    for (across, up), letter in zip(_grid_positions(points), letters, strict=True):
         grid[up][across] = letter
     lines = [
         f"{quality.replace('_', ' ')}",
         *("│" + "".join(row).rstrip() for row in grid),
         "└" + "─" * _WIDTH + f" {_AXES[cost]}",
     ]
-    return "\n".join([*lines, *(_line(*each, cost, quality) for each in zip(letters, results, strict=True))])
+    return "\n".join([*lines, *(_line(*pair, cost, quality) for pair in zip(letters, results, strict=True))])
 
 
-def _placed(points: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
-    """Column and row of each point; rows count from the top, where most is lost."""
-    sides = list(zip(*points, strict=True))
-    placed = []
+def _grid_positions(points: Sequence[tuple[float, float]]) -> list[tuple[int, int]]:
+    """Return column and row of the points; rows count from the top, where the loss is largest."""
+    axes = list(zip(*points, strict=True))
+    positions = []
     for point in points:
         shares = [
-            (value - min(side)) / ((max(side) - min(side)) or 1.0) for value, side in zip(point, sides, strict=True)
+            (value - min(axis)) / ((max(axis) - min(axis)) or 1.0) for value, axis in zip(point, axes, strict=True)
         ]
-        placed.append((round(shares[0] * (_WIDTH - 1)), round((1 - shares[1]) * (_HEIGHT - 1))))
-    return placed
+        positions.append((round(shares[0] * (_WIDTH - 1)), round((1 - shares[1]) * (_HEIGHT - 1))))
+    return positions
 
 
 def _line(letter: str, result: Result, cost: str, quality: str) -> str:
@@ -63,7 +57,7 @@ def _line(letter: str, result: Result, cost: str, quality: str) -> str:
 
 
 def _layers(result: Result) -> str:
-    """What the plan's layers are in: the default, and those that differ."""
+    """Return the default precision of the plan, and the layers that differ."""
     plan = result.plan
     if plan is None:
         return "plan unknown"

@@ -1,4 +1,4 @@
-"""The table of what each layer alone does to a model's answers and costs."""
+"""The table of a model's sensitivity to the precision of single layers."""
 
 import math
 
@@ -19,25 +19,12 @@ _BLOCK = "█"
 
 
 def is_sensitivity(result: Result) -> bool:
-    """Tell whether a result is one of ``kp.sensitivity``.
-
-    Args:
-        result: Any result.
-
-    Returns:
-        Whether it holds the divergence of several subjects.
-    """
+    """Return whether a result is one of ``kp.sensitivity``: with the divergence of several subjects."""
     return len({row.subject for row in result.select("divergence")}) > 1
 
 
 def sensitivity_table(result: Result) -> Table:
-    """Return what ``kp.sensitivity`` found as a table, the most sensitive layer first, with a bar for each.
-
-    Args:
-        result: Its result.
-
-    Returns:
-        One row a file; the bars are lengths of the divergence.
+    """Return the table of a result of ``kp.sensitivity``, the most sensitive layer first, with bars of the divergence.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -51,7 +38,7 @@ def sensitivity_table(result: Result) -> Table:
     longest = max(numbers.values(), default=0.0)
     measured = [metric for metric in _TITLES if result.select(metric)]
     rows = []
-    for subject in sorted(numbers, key=lambda each: (-numbers[each], each)):
+    for subject in sorted(numbers, key=lambda name: (-numbers[name], name)):
         share = numbers[subject] / longest if longest > 0 else 0.0
         cells = [
             formatted(metric, result.value(metric, subject)) if result.select(metric, subject) else UNKNOWN
@@ -60,4 +47,4 @@ def sensitivity_table(result: Result) -> Table:
         rows.append((subject, _BLOCK * math.ceil(share * _WIDTH - 1e-9), *cells))
     source = result.environment.sources.get("divergence", "")
     notes = (f"Divergence: from the float model, on {source}.",) if source else ()
-    return Table("Sensitivity", ("Layer", "", *(_TITLES[each] for each in measured)), tuple(rows), notes)
+    return Table("Sensitivity", ("Layer", "", *(_TITLES[metric] for metric in measured)), tuple(rows), notes)

@@ -1,4 +1,4 @@
-"""The table of a result that measured many things of one kind: layers, plans, operators."""
+"""The table of a result with many subjects of one kind: layers, plans, operators."""
 
 from keras_precision.core.result import Result
 from keras_precision.report.tables.figures import figures_table
@@ -10,13 +10,7 @@ _TITLES = {"snr_db": "SNR", "snr_loss_db": "SNR loss"}
 
 
 def subject_table(result: Result) -> Table:
-    """Return the summaries of a result, a row for each subject.
-
-    Args:
-        result: The result.
-
-    Returns:
-        Its subjects against its metrics; where there is one subject, a metric a line.
+    """Return the summaries of a result, one row per subject; for a single subject, one row per metric.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -33,5 +27,5 @@ def subject_table(result: Result) -> Table:
         (subject, *(formatted(metric, cells.get((subject, metric))) for metric in metrics)) for subject in subjects
     )
     header = ("Of", *(_TITLES.get(metric) or metric.replace("_", " ").capitalize() for metric in metrics))
-    sources = [f"{metric}: {how}." for metric, how in result.environment.sources.items() if metric in metrics]
+    sources = [f"{metric}: {source}." for metric, source in result.environment.sources.items() if metric in metrics]
     return Table(result.name, header, rows, (*dict.fromkeys(sources), *result.notes))

@@ -110,7 +110,7 @@
   };
   function sort(table, column, heading) {
     const ascending = heading.getAttribute("aria-sort") !== "ascending";
-    for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
+    for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
     const body = table.tBodies[0];
     const rows = [...body.rows].map((row) => ({ row, key: figure(row.cells[column]) }));

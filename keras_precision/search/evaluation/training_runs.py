@@ -201,7 +201,7 @@ class TrainingRuns(Mode):
         figures = {}
         for name, metric in _RATIOS.items():
             with contextlib.suppress(NotMeasuredError):  # a stack that tells no memory
-                differs = comparison.verdict(metric, _PLAN) != "no difference shown"
+                differs = comparison.verdict(metric, _PLAN) != "inconclusive"
                 figures[name] = comparison.interval(metric, _PLAN).estimate if differs else 1.0
         figures["diverged_share"] = float(comparison.result(_PLAN).value("diverged_share"))
         score = self.wishes.score

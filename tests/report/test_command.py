@@ -19,9 +19,9 @@ def test_a_folder_becomes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (results / "bad.json").write_text("{")
     page = tmp_path / "page.html"
     assert main(["report", str(results), "-o", str(page), "--title", "Mine"]) == 0
-    told, left_out = capsys.readouterr().out.splitlines()
-    assert told.startswith(f"Wrote {page} (")
-    assert told.endswith("MB): 1 result.")
+    summary, left_out = capsys.readouterr().out.splitlines()
+    assert summary.startswith(f"Wrote {page} (")
+    assert summary.endswith("MB): 1 result.")
     assert left_out.startswith("Left out: ")
     assert "bad.json" in left_out
     assert "<h1>Mine</h1>" in page.read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def test_files_become_markdown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_run_that_cannot_be_trusted_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A finding of severity error is told, and is the exit code; nothing to report is 2."""
+    """A finding of severity error is printed, and sets the exit code; nothing to report is 2."""
     kp.Result("fp16", [kp.Measurement("fit", "loss_scale", 0.0, 9)]).save(tmp_path / "run.json")
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "page.html")]) == 1
     assert "Error: fp16: The loss scale fell to 0" in capsys.readouterr().out

@@ -230,7 +230,7 @@ def test_models_without_a_configuration(stack):
             return {"name": "odd"}
 
     model = stack.keras.Sequential([stack.keras.layers.Input((2,)), Odd(2, 3)])
-    with pytest.raises(ModelError, match="Expected a model that can be made from its configuration"):
+    with pytest.raises(ModelError, match="Expected a model that can be rebuilt from its configuration"):
         kp.apply_plan(model, kp.PrecisionPlan.training("mixed_bfloat16"))
 
 

@@ -229,7 +229,7 @@ def test_datasets_that_bring_no_labels(trained):
     with pytest.raises(DataError, match="Expected at least one sample.*yields nothing"):
         kp.evaluate(model, iter(()))
     with pytest.raises(
-        DataError, match=r"Expected a label for each of 4 samples of a batch. Received: labels of shape \(3,\)"
+        DataError, match=r"Expected 4 labels for a batch of 4 samples. Received: labels of shape \(3,\)"
     ):
         kp.evaluate(model, iter([(x[:4], y[:3])]))
     assert kp.evaluate(model, bare, metrics=[], reference=model).value("agreement") == 1.0

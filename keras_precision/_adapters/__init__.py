@@ -1,8 +1,7 @@
-"""The one room that knows the frameworks apart: tf_keras, and Keras 3 on TensorFlow, JAX and PyTorch.
+"""All that differs between tf_keras, and Keras 3 on TensorFlow, JAX and PyTorch.
 
-An adapter is chosen by the class of the object at hand, never by a global flag, so that Keras 3
-and tf_keras models can be used in one process; a framework is imported only when an object that
-came from it is passed in.
+An adapter is chosen by the class of an object, not by a global flag, so that Keras 3 and tf_keras models can be used in
+one process. A framework is imported only for an object of it.
 """
 
 import sys
@@ -15,17 +14,7 @@ __all__ = ["KerasAdapter", "adapter_for_file", "adapter_of", "adapters_in_use", 
 
 
 def adapter_of(model: Any) -> KerasAdapter:
-    """Return the adapter for a model, layer or optimizer.
-
-    Args:
-        model: The object.
-
-    Returns:
-        The adapter of the Keras that its class comes from.
-
-    Raises:
-        ModelError: It is no object of Keras.
-    """
+    """Return the adapter of the Keras version that a model, layer or optimizer belongs to."""
     packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
     if "tf_keras" in packages:
         return _legacy()
@@ -38,29 +27,17 @@ def adapter_of(model: Any) -> KerasAdapter:
 
 
 def adapter_for_file() -> KerasAdapter:
-    """Return the adapter that loads ``.keras`` files: that of Keras 3.
-
-    Returns:
-        The adapter.
-    """
+    """Return the adapter that loads ``.keras`` files: that of Keras 3."""
     return _keras3()
 
 
 def legacy_adapter() -> KerasAdapter:
-    """Return the adapter of tf_keras, which must be installed.
-
-    Returns:
-        The adapter.
-    """
+    """Return the adapter of tf_keras, which must be installed."""
     return _legacy()
 
 
 def adapters_in_use() -> list[KerasAdapter]:
-    """Return the adapter of Keras 3, and that of tf_keras where it is loaded.
-
-    Returns:
-        One or two.
-    """
+    """Return the adapter of Keras 3, and that of tf_keras where it is loaded."""
     return [_keras3(), _legacy()] if "tf_keras" in sys.modules else [_keras3()]
 
 

@@ -1,4 +1,4 @@
-"""KerasAdapter: what both Kerases have in common, and the questions that they answer differently."""
+"""KerasAdapter: what Keras 3 and tf_keras have in common, and the methods in which they differ."""
 
 import math
 import re
@@ -28,10 +28,10 @@ class Input:
     """One input of a model.
 
     Attributes:
-        name: Its name in exported files: letters, digits and underscores, unlike any other input's.
+        name: Its unique name in exported files: letters, digits and underscores.
         shape: Its shape without the batch axis; None where a size is free.
-        dtype: NumPy's name of its element type; float32 for every float.
-        aliases: What data may call it, too: its name in the model, its key in a dict of inputs.
+        dtype: NumPy's name of its element type; float32 for all floats.
+        aliases: Other names in data: its name in the model, its key in a dict of inputs.
     """
 
     name: str
@@ -41,11 +41,7 @@ class Input:
 
 
 class KerasAdapter(ABC):
-    """One Keras, seen through the questions that this package asks.
-
-    Args:
-        keras: The module: ``keras`` or ``tf_keras``.
-    """
+    """What this package needs from a Keras version; ``keras`` is the module ``keras`` or ``tf_keras``."""
 
     def __init__(self, keras: ModuleType) -> None:
         self.keras: Any = keras
@@ -53,31 +49,31 @@ class KerasAdapter(ABC):
     @property
     @abstractmethod
     def compute(self) -> Compute:
-        """The framework that computes."""
+        """The backend."""
 
     @abstractmethod
     def children(self, model: Any) -> list[Any]:
-        """Return the layers of a model, one level down, without inputs and operations that are no layers."""
+        """Return the direct layers of a model, without inputs and without operations wrapped as layers."""
 
     @abstractmethod
     def auto_name(self, layer: Any) -> str | None:
-        """Return the stem of the name that Keras gave a layer by itself; None if a person named it."""
+        """Return a layer's automatic name without its number; None if the user named it."""
 
     @abstractmethod
     def input_names(self, model: Any) -> Sequence[Sequence[str]]:
-        """Return what a built model's inputs are called, in its order: the name, then the key in a dict of inputs."""
+        """Return the names of a built model's inputs, in its order: the name, then the key in a dict of inputs."""
 
     @abstractmethod
     def packed(self, model: Any, inputs: Sequence[Any]) -> Any:
-        """Return one tensor or array per input in the structure that the model was built with."""
+        """Pack one tensor or array per input into the structure that the model was built with."""
 
     @abstractmethod
     def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
         """Call a model for inference on one tensor per input; return one tensor per output."""
 
     @abstractmethod
-    def trained_call(self, model: Any, inputs: Sequence[Any]) -> Any:
-        """Call a model as for training, on one tensor per input, and change nothing of it."""
+    def call_for_training(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Call a model as in training, on one tensor per input, without changing its variables."""
 
     @abstractmethod
     def tensorflow_variables(self, model: Any) -> list[Any]:
@@ -85,38 +81,18 @@ class KerasAdapter(ABC):
 
     @abstractmethod
     def loss_scaling(self, model: Any, optimizer: Any = None) -> LossScaling:
-        """Return the reader of a model's loss scaling.
-
-        Args:
-            model: The model.
-            optimizer: What a training loop of the user's own updates it with; None where it is
-                compiled, and trained by ``fit``.
-        """
+        """Return the reader of a model's loss scaling; ``optimizer`` is that of a custom training loop."""
 
     @abstractmethod
     def bound_loss_scale(self, model: Any, min_scale: float, max_scale: float) -> None:
-        """Keep a compiled model's loss scale between two bounds, in every step from now on.
-
-        A model without loss scaling is left as it is.
-
-        Raises:
-            InputError: This Keras has bounds of its own, and these are others.
-        """
+        """Keep a compiled model's loss scale between two bounds from now on; without loss scaling, do nothing."""
 
     @abstractmethod
     def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
-        """Time, for a while, how long ``fit`` waits for its batches.
-
-        Args:
-            model: The model, in a ``fit`` that has begun.
-        """
+        """Measure, inside a ``with`` block, how long a running ``fit`` waits for its batches."""
 
     def batch_loss(self, model: Any) -> AbstractContextManager[BatchLoss]:
-        """Listen, for a while, to the loss of each batch that ``fit`` trains.
-
-        Args:
-            model: The model, in a ``fit`` that has begun.
-        """
+        """Read, inside a ``with`` block, the loss of single batches of a running ``fit``."""
         return nullcontext(BatchLoss())
 
     @abstractmethod
@@ -125,36 +101,27 @@ class KerasAdapter(ABC):
 
     @abstractmethod
     def samples_seen(self, model: Any) -> int | None:
-        """Return how many samples the running epoch has trained; None if the model does not count them."""
+        """Return the number of samples trained in the running epoch; None if the model does not count them."""
 
     @abstractmethod
     def set_policy(self, layer: Any, precision: str) -> None:
-        """Give a layer, built or not, a policy; what was compiled before still computes in the old one."""
+        """Set the policy of a layer, built or not; functions compiled before still compute in the old one."""
 
     def config_of(self, model: Any) -> dict[str, Any]:
-        """Return what a model can be made from."""
+        """Return a configuration from which the model can be rebuilt."""
         config: dict[str, Any] = model.get_config()
         return config
 
     @abstractmethod
     def is_loss_scaling(self, optimizer: Any) -> bool:
-        """Tell whether an optimizer scales the loss of another one, which is its ``inner_optimizer``."""
+        """Tell whether an optimizer wraps an ``inner_optimizer`` in dynamic loss scaling."""
 
     @abstractmethod
     def scaled(self, optimizer: Any) -> Any:
-        """Return an optimizer of this Keras, wrapped in dynamic loss scaling with bounds."""
+        """Return an optimizer wrapped in dynamic loss scaling with bounds."""
 
     def bytes_by_kind(self, model: Any, optimizer: Any = None) -> dict[str, int]:
-        """Return the bytes that training holds from step to step, by the types of the variables.
-
-        Args:
-            model: A built model.
-            optimizer: What trains it; None for the one that it was compiled with.
-
-        Returns:
-            ``weights``, ``gradients`` (one per trainable weight, in its type: mixed precision keeps
-            both in float32) and ``optimizer`` (slots and counters).
-        """
+        """Return the bytes of ``weights``, ``gradients`` (one per trainable weight, in its dtype) and ``optimizer`` state."""
         used = optimizer or getattr(model, "optimizer", None)
         variables = getattr(used, "variables", None) or ()
         slots = variables() if callable(variables) else variables  # a method in older optimizers of tf_keras
@@ -165,7 +132,7 @@ class KerasAdapter(ABC):
         }
 
     def is_model(self, layer: Any) -> bool:
-        """Tell whether a layer is a model, whose own layers have paths of their own."""
+        """Tell whether a layer is a model, whose layers have paths."""
         return isinstance(layer, self.keras.Model)
 
     def policy_name(self, layer: Any) -> str:
@@ -173,11 +140,7 @@ class KerasAdapter(ABC):
         return str(layer.dtype_policy.name)
 
     def inputs(self, model: Any) -> tuple[Input, ...]:
-        """Return the inputs of a built functional or sequential model.
-
-        Raises:
-            ModelError: The model is subclassed, or not built.
-        """
+        """Return the inputs of a built functional or sequential model."""
         if not self.is_model(model):
             raise ModelError(
                 f"Expected a Keras model. Received: the layer '{model.name}' of type {type(model).__name__}."
@@ -202,45 +165,37 @@ class KerasAdapter(ABC):
     @property
     @abstractmethod
     def functional_classes(self) -> tuple[Any, ...]:
-        """The classes of models whose graph of layers is known."""
+        """The classes of functional and sequential models."""
 
     def in_float32(self, model: Any) -> Any:
-        """Return a model that computes everything in float32, with the same weights.
-
-        Args:
-            model: A built functional or sequential model.
-
-        Returns:
-            The model itself if it is in float32 already, else a copy.
-        """
+        """Return a model in float32 with the same weights: itself if it is in float32, else a copy."""
         layers = list(self.walk(model))
         if all(self.policy_name(layer) not in _NARROW_FLOATS for layer in layers):
             return model
         classes = {type(layer).__name__: type(layer) for layer in layers}
         with self.keras.utils.custom_object_scope(classes):
             copy = self.keras.models.clone_model(
-                model, clone_function=lambda layer: type(layer).from_config(_widened(layer.get_config()))
+                model, clone_function=lambda layer: type(layer).from_config(_to_float32(layer.get_config()))
             )
         copy.set_weights(model.get_weights())
         for layer in self.walk(copy):
-            # Normalization keeps constants that it computes from its weights.
+            # Normalization stores constants that it computes from its weights.
             finalize = getattr(layer, "finalize_state", None)
             if finalize is not None:
                 finalize()
         return copy
 
     def walk(self, layer: Any) -> Iterator[Any]:
-        """Yield a layer and every layer inside it, those of composite layers too."""
+        """Yield a layer and all layers inside it, those of composite layers included."""
+        # Model.layers stops at composite layers. The recursive walk is private in both Keras versions:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py,
+        # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/engine/base_layer.py
         yield layer
         yield from layer._flatten_layers(include_self=False)
 
     @contextmanager
     def counting_resets(self, model: Any) -> Iterator[list[None]]:
-        """Note each time that a model's metrics are reset, as ``evaluate`` does, too.
-
-        Yields:
-            A list that grows by one with each reset.
-        """
+        """Yield a list that grows by one whenever the model's metrics are reset, which ``evaluate`` also does."""
         resets: list[None] = []
         original = model.reset_metrics
 
@@ -248,7 +203,10 @@ class KerasAdapter(ABC):
             resets.append(None)
             original()
 
-        object.__setattr__(model, "reset_metrics", reset_metrics)  # past Keras's tracking of attributes
+        # fit and evaluate call reset_metrics at the start of an epoch, and Keras has no callback for it:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/trainer.py. object.__setattr__ avoids the
+        # tracking of attributes in Layer.__setattr__.
+        object.__setattr__(model, "reset_metrics", reset_metrics)
         try:
             yield resets
         finally:
@@ -257,12 +215,9 @@ class KerasAdapter(ABC):
 
     @contextmanager
     def watching_calls(self, watch: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[None]:
-        """Pass every call of a layer through ``watch(layer, proceed)`` for a while.
+        """Pass all calls of layers through ``watch(layer, proceed)`` inside a ``with`` block.
 
-        Keras has no hooks on layers, so the method of the base class is replaced, and put back.
-
-        Args:
-            watch: Given the layer and a function that makes the call; must return what that returns.
+        ``proceed`` makes the call; ``watch`` must return its result.
         """
         base = self.keras.layers.Layer
         original = base.__call__
@@ -270,6 +225,9 @@ class KerasAdapter(ABC):
         def watched(layer: Any, *args: Any, **kwargs: Any) -> Any:
             return watch(layer, lambda: original(layer, *args, **kwargs))
 
+        # Keras has no hooks on layers, so Layer.__call__ of the base class is replaced:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py,
+        # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/engine/base_layer.py
         base.__call__ = watched
         try:
             yield
@@ -277,25 +235,17 @@ class KerasAdapter(ABC):
             base.__call__ = original
 
     def answers(self, model: Any, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Return a model's answers to one batch without compiling anything.
-
-        Args:
-            model: A built functional or sequential model.
-            inputs: One array per input.
-
-        Returns:
-            One array per output.
-        """
+        """Return one array per output for one batch, with one array per input, without compiling anything."""
         convert = getattr(getattr(self.keras, "ops", None), "convert_to_numpy", np.asarray)  # tf_keras has no ops
         return [_as_arrays(convert(output)) for output in self.call(model, inputs)]
 
     def predict(self, model: Any, inputs: Any, batch_size: int) -> Any:
-        """Return a model's answers as NumPy arrays, in float32 where it computes in less."""
+        """Return a model's predictions as NumPy arrays, in float32 where it computes in lower precision."""
         predictions = model.predict(inputs, batch_size=batch_size, verbose=0)
         return _as_arrays(predictions)
 
     def predict_on_batch(self, model: Any, inputs: Any) -> Any:
-        """Return a model's answers to one batch, through its compiled function, as ``predict`` does."""
+        """Return a model's predictions for one batch, through its compiled function, as ``predict`` does."""
         return _as_arrays(model.predict_on_batch(inputs))
 
     def load(
@@ -306,37 +256,25 @@ class KerasAdapter(ABC):
         custom_objects: Mapping[str, Any] | None = None,
         compiled: bool = False,
     ) -> Any:
-        """Load a model from a file, which the caller has checked.
-
-        Args:
-            path: The file.
-            unsafe: Whether code that it carries may run.
-            custom_objects: Classes and functions that it names.
-            compiled: Whether to compile it as it was.
-        """
+        """Load a model from a file that was checked; ``unsafe`` lets code in it run, ``compiled`` compiles it as it was."""
         return self.keras.models.load_model(
             path, custom_objects=dict(custom_objects or {}), compile=compiled, safe_mode=not unsafe
         )
 
 
 def snake_case(name: str, words: str) -> str:
-    """Return a class name as Keras turns it into a layer name.
-
-    Args:
-        name: The class name.
-        words: The regular expression by which this Keras finds the beginning of a word.
-    """
+    """Return a class name as Keras turns it into a layer name; ``words`` is its regular expression for word starts."""
     spaced = re.sub(words, r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub("([a-z])([A-Z])", r"\1_\2", spaced).lower()
 
 
 def is_numbered(name: str, stem: str) -> bool:
-    """Tell whether ``name`` is ``stem``, or ``stem`` with a number behind it."""
+    """Tell whether ``name`` is ``stem``, or ``stem`` followed by a number."""
     return re.fullmatch(rf"{re.escape(stem)}(_\d+)?", name) is not None
 
 
 def _size(variable: Any) -> int:
-    """Bytes of a variable."""
+    """Return the bytes of a variable."""
     name = str(getattr(variable.dtype, "name", variable.dtype))
     width = 2 if name == "bfloat16" else np.dtype(name).itemsize
     return math.prod(int(size) for size in variable.shape) * width
@@ -344,11 +282,11 @@ def _size(variable: Any) -> int:
 
 def _element_type(tensor: Any) -> str:
     name = str(getattr(tensor.dtype, "name", tensor.dtype))
-    return "float32" if "float" in name else np.dtype(name).name  # Keras casts to 16 bits by itself
+    return "float32" if "float" in name else np.dtype(name).name  # Keras itself casts to 16 bits
 
 
 def _unique(names: Iterable[str]) -> list[str]:
-    """The names, each made a Python identifier that no other has."""
+    """Turn names into unique Python identifiers."""
     taken: list[str] = []
     for name in names:
         stem = name if name[:1].isalpha() and name != "self" else f"input_{name}"
@@ -359,19 +297,19 @@ def _unique(names: Iterable[str]) -> list[str]:
     return taken
 
 
-def _widened(config: Any) -> Any:
-    """A layer's configuration with every 16-bit policy replaced by float32, nested ones too."""
+def _to_float32(config: Any) -> Any:
+    """Return a layer's configuration with all 16-bit policies, also nested ones, replaced by float32."""
     if isinstance(config, Mapping):
         if config.get("class_name") in ("DTypePolicy", "Policy", "DTypePolicyMap"):
             return "float32"
         return {
-            key: "float32" if key == "dtype" and value in _NARROW_FLOATS else _widened(value)
+            key: "float32" if key == "dtype" and value in _NARROW_FLOATS else _to_float32(value)
             for key, value in config.items()
         }
     if isinstance(config, tuple):
-        return tuple(_widened(value) for value in config)
+        return tuple(_to_float32(value) for value in config)
     if isinstance(config, Sequence) and not isinstance(config, str | bytes):  # tf_keras has wrapped lists, too
-        return [_widened(value) for value in config]
+        return [_to_float32(value) for value in config]
     return config
 
 

@@ -1,4 +1,4 @@
-"""Compute: TensorFlow, JAX and PyTorch through the few questions that measuring asks."""
+"""Compute: what measurements need from TensorFlow, JAX and PyTorch."""
 
 import os
 import platform
@@ -11,49 +11,38 @@ from keras_precision._adapters.training.peak_memory import MemorySource, Residen
 from keras_precision.core.environment import Environment
 from keras_precision.core.system.optional import require
 
-__all__ = ["Compute", "compute_named"]
+__all__ = ["Compute", "get_compute"]
 
-_MANY = 1_000_000  # more than the tracings of one function
+_MANY = 1_000_000  # more than the traces of one function
 _MEGABYTE = 1e6
 
 
 class Compute(ABC):
-    """One framework that computes for Keras.
-
-    Attributes:
-        name: As Keras names the backend.
-    """
+    """A backend of Keras; ``name`` is Keras's name of it."""
 
     name: str
 
     @property
     @abstractmethod
     def device(self) -> str:
-        """The accelerator that is used; empty for the processor."""
+        """The name of the accelerator; empty for the processor."""
 
     @property
     @abstractmethod
     def tf32(self) -> bool | None:
-        """Whether products of FP32 numbers may be rounded to TF32; None where the device has no TF32."""
+        """Whether FP32 products may be rounded to TF32; None where the device has no TF32."""
 
     @abstractmethod
     def allow_tf32(self, allowed: bool) -> Callable[[], None]:
-        """Say whether products of FP32 numbers may be rounded to TF32.
+        """Allow or forbid TF32 in matrix products and convolutions; return a function that restores the setting."""
 
-        Args:
-            allowed: Whether they may, in products and convolutions.
-
-        Returns:
-            What puts the former setting back.
-        """
-
-    def without_onednn(self) -> None:  # noqa: B027 - elsewhere it is a matter of environment variables
-        """Turn the kernels of oneDNN off, where that can be done in a running process."""
+    def without_onednn(self) -> None:  # noqa: B027 - other backends read environment variables
+        """Turn oneDNN kernels off, where that is possible in a running process."""
 
     @property
     @abstractmethod
     def compute_capability(self) -> tuple[int, int] | None:
-        """That of the NVIDIA GPU that is used; None where there is none."""
+        """The compute capability of the NVIDIA GPU; None without one."""
 
     @property
     def is_tpu(self) -> bool:
@@ -62,19 +51,19 @@ class Compute(ABC):
 
     @abstractmethod
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function of tensors as training runs it: compiled, where the backend compiles."""
+        """Return a function of tensors, compiled where the backend compiles."""
 
     @abstractmethod
     def memory(self) -> MemorySource:
-        """Return the best source of memory figures on this machine."""
+        """Return the best source of memory measurements on this machine."""
 
     @abstractmethod
     def wait(self, outputs: Any) -> None:
-        """Return when the device has computed ``outputs``, tensors in any structure."""
+        """Wait until the device has computed ``outputs``, tensors in any structure."""
 
     @abstractmethod
     def compilations(self, model: Any) -> int:
-        """Return a number that is another one when a training step was traced or compiled; it is cheap to ask."""
+        """Return a number that changes when a training step is traced or compiled."""
 
     def environment(self) -> Environment:
         """Describe this machine with this framework on it."""
@@ -88,7 +77,7 @@ class TensorFlowCompute(Compute):
 
     def __init__(self) -> None:
         self._tf: Any = require("tensorflow", extra="tensorflow")
-        # Weakly: train functions hold their model, and this object lives as long as the process.
+        # Weak references: train functions refer to their model, and this object lives as long as the process.
         self._function: Callable[[], Any] = lambda: None
         self._compiled: Callable[[], Any] = lambda: None
         self._functions = 0
@@ -123,8 +112,8 @@ class TensorFlowCompute(Compute):
     def memory(self) -> MemorySource:
         device = "GPU:0" if self.device else "CPU:0"
         try:
-            # Without oneDNN, the CPU allocator keeps no figures and raises; before the first
-            # allocation it would answer 0.
+            # Without oneDNN, the CPU allocator has no statistics and raises; before the first
+            # allocation it would return 0.
             self._tf.zeros(1)
             self._tf.config.experimental.get_memory_info(device)
         except ValueError:
@@ -142,29 +131,29 @@ class TensorFlowCompute(Compute):
             return 0
         if self._function() is not function:
             self._function, self._functions = weakref.ref(function), self._functions + 1
-            self._compiled = weakref.ref(_compiled(function) or function)
+            self._compiled = weakref.ref(_find_compiled(function) or function)
         count = getattr(self._compiled(), "experimental_get_tracing_count", None)  # absent where it runs eagerly
         return self._functions * _MANY + (0 if count is None else int(count()))
 
 
-def _compiled(function: Any) -> Any:
-    """The compiled function inside a train function; None when it runs eagerly.
-
-    That of Keras 3 is a plain function around a compiled one; a probe may have wrapped either.
-    """
+def _find_compiled(function: Any) -> Any:
+    """Return the compiled function inside a train function; None when it runs eagerly."""
+    # In Keras 3, train_function is a Python function with the tf.function in its closure, and TensorFlow has no other
+    # count of traces: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/trainer.py.
+    # A TrainFunctionWrapper may be around it.
     if hasattr(function, "experimental_get_tracing_count"):
         return function
     parts = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     parts = [part for part in (*parts, getattr(function, "inner", None)) if callable(part)]
-    inside = (_compiled(part) for part in parts if not hasattr(part, "layers"))  # the model is in there, too
-    return next((found for found in inside if found is not None), None)
+    inner = (_find_compiled(part) for part in parts if not hasattr(part, "layers"))  # the closure has the model, too
+    return next((compiled for compiled in inner if compiled is not None), None)
 
 
 class _TensorFlowAllocator(MemorySource):
     def __init__(self, experimental: Any, device: str) -> None:
         self._experimental, self._device = experimental, device
         self.counts_all_tensors = not device.startswith("CPU")
-        # Measured with TF 2.21: the oneDNN allocator of the processor counts only what is large.
+        # Measured with TensorFlow 2.21: the oneDNN allocator of the processor counts only large tensors.
         what = "of 256 KiB and more alive (smaller ones it does not count)" if device.startswith("CPU") else "alive"
         self.name = f"TensorFlow's allocator on {device}: peak of all tensors {what}"
 
@@ -172,7 +161,7 @@ class _TensorFlowAllocator(MemorySource):
         self._experimental.reset_memory_stats(self._device)
 
     def peak_mb(self) -> float | None:
-        # 0 where no tensor was large enough to be counted: not known, rather than nothing.
+        # 0 means that no tensor was large enough to be counted: unknown, not zero.
         return float(self._experimental.get_memory_info(self._device)["peak"]) / _MEGABYTE or None
 
 
@@ -204,7 +193,7 @@ class JaxCompute(Compute):
 
     @property
     def compute_capability(self) -> tuple[int, int] | None:
-        capability = getattr(self._jax.devices()[0], "compute_capability", None)  # "9.0"; absent but on NVIDIA's
+        capability = getattr(self._jax.devices()[0], "compute_capability", None)  # "9.0"; only on NVIDIA GPUs
         major, _, minor = str(capability or "").partition(".")
         return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
 
@@ -236,7 +225,7 @@ class _JaxAllocator(MemorySource):
         self.name = "JAX's allocator: peak bytes in use since the process began (it cannot be reset)"
 
     def start(self) -> None:
-        """JAX offers no reset."""
+        """Do nothing: JAX has no reset."""
 
     def peak_mb(self) -> float:
         return float(self._device.memory_stats()["peak_bytes_in_use"]) / _MEGABYTE
@@ -263,18 +252,19 @@ class TorchCompute(Compute):
     def tf32(self) -> bool | None:
         if not self._torch.cuda.is_available():
             return None
-        # Either switch rounds products: that of matrix products, and that of convolutions.
-        return _rounds(self._torch.backends.cuda.matmul) or _rounds(self._torch.backends.cudnn)
+        # One switch is for matrix products, the other one for convolutions.
+        return _allows_tf32(self._torch.backends.cuda.matmul) or _allows_tf32(self._torch.backends.cudnn)
 
     def allow_tf32(self, allowed: bool) -> Callable[[], None]:
-        # Since PyTorch 2.9 each kind of operation has a switch; once it is set, reading the older ones may raise.
+        # Since PyTorch 2.9 there is a switch per kind of operation; once it is set, reading the older ones may raise:
+        # https://github.com/pytorch/pytorch/blob/v2.13.0/torch/backends/cuda/__init__.py
         backends, switch, value = self._torch.backends, "fp32_precision", "tf32" if allowed else "ieee"
         holders = [backends.cuda.matmul, getattr(backends.cudnn, "conv", None), getattr(backends.cudnn, "rnn", None)]
         if not all(hasattr(holder, switch) for holder in holders):
             holders, switch, value = [backends.cuda.matmul, backends.cudnn], "allow_tf32", allowed  # type: ignore[assignment]
         before = [getattr(holder, switch) for holder in holders]
-        _set_each(holders, switch, [value] * len(holders))
-        return lambda: _set_each(holders, switch, before)
+        _set_switches(holders, switch, [value] * len(holders))
+        return lambda: _set_switches(holders, switch, before)
 
     def without_onednn(self) -> None:
         self._torch.backends.mkldnn.set_flags(False)
@@ -296,17 +286,17 @@ class TorchCompute(Compute):
             self._torch.cuda.synchronize()
 
     def compilations(self, model: Any) -> int:
-        """Return 0: Keras runs PyTorch eagerly unless it is told otherwise."""
+        """Return 0: Keras runs PyTorch eagerly by default."""
         return 0
 
 
-def _set_each(holders: list[Any], switch: str, values: list[Any]) -> None:
+def _set_switches(holders: list[Any], switch: str, values: list[Any]) -> None:
     for holder, value in zip(holders, values, strict=True):
         setattr(holder, switch, value)
 
 
-def _rounds(backend: Any) -> bool:
-    """Whether a backend of PyTorch may use TF32."""
+def _allows_tf32(backend: Any) -> bool:
+    """Tell whether a backend of PyTorch may use TF32."""
     precision = getattr(backend, "fp32_precision", "none")  # since PyTorch 2.9; once set, the older switch raises
     return precision == "tf32" if precision in ("tf32", "ieee") else bool(backend.allow_tf32)
 
@@ -328,19 +318,8 @@ class _TorchAllocator(MemorySource):
 _BY_NAME: dict[str, type[Compute]] = {"tensorflow": TensorFlowCompute, "jax": JaxCompute, "torch": TorchCompute}
 
 
-def compute_named(name: str) -> Compute:
-    """Return the framework that Keras names ``name``.
-
-    Args:
-        name: ``"tensorflow"``, ``"jax"`` or ``"torch"``.
-
-    Returns:
-        It.
-
-    Raises:
-        NotImplementedError: Keras runs on another backend.
-        MissingExtraError: The framework is not installed.
-    """
+def get_compute(name: str) -> Compute:
+    """Return a backend by the name that Keras uses."""
     if name not in _BY_NAME:
         raise NotImplementedError(
             f"Expected one of the Keras backends {', '.join(_BY_NAME)}. Received: '{name}', which cannot train."

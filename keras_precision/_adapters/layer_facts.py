@@ -1,4 +1,4 @@
-"""The facts of a model's layers, and the first batch of data in any form."""
+"""Facts about the layers of a model, and the first batch of data in any form."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,19 +12,11 @@ from keras_precision.core.layer_facts import LayerFacts
 __all__ = ["facts_of", "first_batch", "loss_types"]
 
 _FORMS = "(x, y) as for fit, or x alone; arrays, or anything that yields such batches: tf.data, PyDataset, DataLoader"
-_MOST = 256  # samples of arrays
+_MAX_SAMPLES = 256  # of arrays
 
 
 def facts_of(adapter: KerasAdapter, model: Any) -> tuple[LayerFacts, ...]:
-    """Return the facts of every layer of a model that has a path.
-
-    Args:
-        adapter: The Keras of the model.
-        model: The model.
-
-    Returns:
-        They, in order.
-    """
+    """Return the facts of all layers that have a path, in order."""
     outputs = set(map(id, _outputs(adapter, model)))
     return tuple(_facts(adapter, path, layer, id(layer) in outputs) for path, layer in layer_paths(model).items())
 
@@ -46,29 +38,23 @@ def _facts(adapter: KerasAdapter, path: str, layer: Any, is_output: bool) -> Lay
 
 
 def loss_types(adapter: KerasAdapter, model: Any) -> tuple[str, ...]:
-    """Return the types that a model's losses are computed in.
-
-    Args:
-        adapter: The Keras of the model.
-        model: The model.
-
-    Returns:
-        A type for each loss; none where the model is not compiled with one, and on tf_keras, whose losses have no type:
-        they take that of the model's outputs.
-    """
-    given = getattr(model, "loss", None)
-    if given is None or not hasattr(adapter.keras, "ops"):
+    """Return the dtypes of a model's losses; none if it has no loss, or on tf_keras, where losses take the outputs' dtype."""
+    loss = getattr(model, "loss", None)
+    if loss is None or not hasattr(adapter.keras, "ops"):
         return ()
-    usual = str(adapter.keras.config.floatx())
-    losses = given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else [given]
-    return tuple(str(getattr(each, "dtype", None) or usual) for each in losses if each is not None)
+    default = str(adapter.keras.config.floatx())
+    losses = loss.values() if isinstance(loss, Mapping) else loss if isinstance(loss, list | tuple) else [loss]
+    return tuple(str(getattr(item, "dtype", None) or default) for item in losses if item is not None)
 
 
 def _outputs(adapter: KerasAdapter, model: Any) -> Iterator[Any]:
-    """The layers that make the outputs of a model; that of nested models, looked into."""
+    """Yield the layers that produce the outputs of a model, also inside nested models."""
     if not isinstance(model, adapter.functional_classes) or not getattr(model, "outputs", None):
         return
     for tensor in model.outputs:
+        # (operation, node index, tensor index) of the call that produced a symbolic tensor, in both Keras versions:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/ops/node.py,
+        # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/engine/node.py
         history = getattr(tensor, "_keras_history", None)
         layer = history[0] if history else None
         if layer is not None and adapter.is_model(layer):
@@ -78,25 +64,15 @@ def _outputs(adapter: KerasAdapter, model: Any) -> Iterator[Any]:
 
 
 def first_batch(data: Any) -> Batch:
-    """Return a batch of data: the first of those that are yielded, or the first samples of arrays.
-
-    Args:
-        data: Inputs, or inputs, labels and perhaps weights of samples, as ``fit`` takes them.
-
-    Returns:
-        The batch.
-
-    Raises:
-        DataError: There is none.
-    """
+    """Return the first batch of data as ``fit`` takes them: the first one yielded, or the first samples of arrays."""
     if data is None or isinstance(data, str | bytes):
         raise DataError(f"Expected data: {_FORMS}. Received: {type(data).__name__}.")
     if not isinstance(data, tuple | list | Mapping) and not hasattr(data, "shape"):
-        data = _pulled(data)
+        data = _first_element(data)
     elif isinstance(data, tuple):
-        data = tuple(_cut(each) for each in data)
+        data = tuple(map(_first_samples, data))
     else:
-        data = _cut(data[0] if isinstance(data, list) and len(data) == 1 else data)
+        data = _first_samples(data[0] if isinstance(data, list) and len(data) == 1 else data)
     batch = Batch(*data[:3]) if isinstance(data, tuple) else Batch(data)
     size = getattr(batch.x, "shape", (1,))
     if len(size) and size[0] == 0:
@@ -104,9 +80,9 @@ def first_batch(data: Any) -> Batch:
     return batch
 
 
-def _pulled(data: Any) -> Any:
+def _first_element(data: Any) -> Any:
     try:
-        # A PyDataset counts its batches, and does not end by itself.
+        # A PyDataset has a number of batches, and its iterator does not end.
         first = (
             data[0]
             if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not _is_loader(data)
@@ -121,10 +97,10 @@ def _is_loader(data: Any) -> bool:
     return hasattr(data, "dataset")
 
 
-def _cut(value: Any) -> Any:
-    """The first samples of an array, or of each array of a structure."""
+def _first_samples(value: Any) -> Any:
+    """Return the first samples of an array, or of all arrays of a structure."""
     if isinstance(value, Mapping):
-        return {key: _cut(each) for key, each in value.items()}
+        return {key: _first_samples(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_cut(each) for each in value)
-    return value[:_MOST] if getattr(value, "shape", None) else value
+        return type(value)(map(_first_samples, value))
+    return value[:_MAX_SAMPLES] if getattr(value, "shape", None) else value

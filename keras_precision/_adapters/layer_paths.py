@@ -1,4 +1,4 @@
-"""The paths of a model's layers, and the plan that it is in: the same on every stack."""
+"""The paths of a model's layers, and its training plan: the same on every stack."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ __all__ = ["layer_paths", "plan_of"]
 def layer_paths(model: Any) -> dict[str, Any]:
     """Return the path of every layer of a model.
 
-    A path is made of the names below the model, through nested models, and stops at the first
-    layer that is not a model: ``"block_1/conv"``. Inputs are left out. It is the same on Keras 3
-    with any backend and on tf_keras, and for a model that is fresh, not built yet, or reloaded.
-    Layers that Keras named by itself (``dense_7``) are numbered by class and order within their
-    model (``dense``, ``dense_1``), so that a path found on one build of a model fits the next. A name
-    of that form that a person gave cannot be told apart, and is numbered, too: ``layer_paths(model)``
-    shows which path leads to which layer.
+    A path consists of the names below the model, through nested models, and ends at the first
+    layer that is not a model: ``"block_1/conv"``. Inputs have no path. It is the same on Keras 3
+    with any backend and on tf_keras, and for a new, an unbuilt and a reloaded model.
+    Layers with automatic names (``dense_7``) are numbered by class and order within their
+    model (``dense``, ``dense_1``), so that a path of one build of a model fits the next. A name
+    of that form that you chose cannot be distinguished, and is numbered, too: ``layer_paths(model)``
+    shows the layer of every path.
     A layer that is used in several places has the path of the first.
 
     Args:
@@ -31,7 +31,7 @@ def layer_paths(model: Any) -> dict[str, Any]:
         Path to layer, in the order of ``model.layers``.
 
     Raises:
-        ModelError: It is no Keras model.
+        ModelError: The object is not a Keras model.
 
     Example:
         >>> import keras
@@ -59,35 +59,35 @@ def _walk(adapter: KerasAdapter, model: Any, prefix: str, seen: set[int]) -> Ite
 
 
 def _names(adapter: KerasAdapter, layers: list[Any]) -> list[str]:
-    """The names of sibling layers, with those that Keras gave renumbered from the first."""
+    """Return the names of sibling layers, with automatic names numbered from the first."""
     stems = [adapter.auto_name(layer) for layer in layers]
     taken = {str(layer.name) for layer, stem in zip(layers, stems, strict=True) if stem is None}
     names = []
     for layer, stem in zip(layers, stems, strict=True):
-        name = str(layer.name) if stem is None else _free(stem, taken)
+        name = str(layer.name) if stem is None else _next_free_name(stem, taken)
         taken.add(name)
         names.append(name)
     return names
 
 
-def _free(stem: str, taken: set[str]) -> str:
-    """The first of ``stem``, ``stem_1``, ``stem_2`` and so on that is not taken."""
+def _next_free_name(stem: str, taken: set[str]) -> str:
+    """Return the first of ``stem``, ``stem_1``, ``stem_2`` and so on that is free."""
     return next(name for name in (stem if not n else f"{stem}_{n}" for n in count()) if name not in taken)
 
 
 def plan_of(model: Any) -> PrecisionPlan:
-    """Return the training plan that a model is in, as realised by its layers.
+    """Return the training plan of a model, read from the policies of its layers.
 
     Args:
         model: A Keras 3 or tf_keras model of any kind.
 
     Returns:
-        The plan: its default is the policy that most layers have (the model's own policy depends
-        on where it was loaded), its layers are those of another policy.
+        The plan: its default is the policy of most layers (the model's own policy depends
+        on where it was loaded), its layers are those with another policy.
 
     Raises:
-        ModelError: It is no Keras model.
-        PlanError: A layer has a policy that no training plan carries, such as plain ``float16``.
+        ModelError: The object is not a Keras model.
+        PlanError: A layer has a policy that a training plan cannot have, such as plain ``float16``.
 
     Example:
         >>> import keras

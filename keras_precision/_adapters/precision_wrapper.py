@@ -11,19 +11,19 @@ __all__ = ["PrecisionWrapper"]
 class PrecisionWrapper:
     """Computes a layer in a precision of its own, under any global policy.
 
-    What goes in is cast to that precision, what comes out is cast back, so that the layers around it see the type that
-    they had. Masks and ``training`` are passed on. It saves and loads, and ``kp.plan_of`` and ``kp.apply_plan`` see it
-    as one layer. What is made is a ``keras.layers.Wrapper`` of the Keras that the layer is of.
+    Inputs are cast to that precision, and outputs back to the dtype of the inputs, so that the layers around it see no
+    difference. Masks and ``training`` are passed on. It saves and loads, and ``kp.plan_of`` and ``kp.apply_plan`` see it
+    as one layer. The result is a ``keras.layers.Wrapper`` of Keras 3 or of tf_keras, like the layer.
 
     Args:
-        layer: A layer of Keras 3 or tf_keras, a composite one or a model, too; its policy is set, and that of
+        layer: A layer of Keras 3 or tf_keras, also a composite one or a model; its policy is set, and that of
             the layers inside it.
         precision: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``.
         **kwargs: As for ``keras.layers.Layer``, such as ``name``.
 
     Raises:
         UnknownPrecisionError: The precision is none of these.
-        ModelError: It is no layer of Keras.
+        ModelError: The object is not a layer of Keras.
 
     Example:
         >>> import keras
@@ -35,7 +35,7 @@ class PrecisionWrapper:
     """
 
     def __new__(cls, layer: Any, precision: str = "float32", **kwargs: Any) -> Any:
-        """Make the wrapper of the Keras that the layer is of."""
+        """Return the wrapper for Keras 3 or for tf_keras, like the layer."""
         check_precision(precision, "training", "the precision of a wrapper")
         if adapter_of(layer).keras.__name__ == "tf_keras":
             from keras_precision._adapters.tf_keras.wrapper import PrecisionWrapper as Legacy

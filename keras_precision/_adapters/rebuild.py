@@ -1,4 +1,4 @@
-"""Models made anew from their configuration, and compiled as another model is."""
+"""Rebuilding models from their configuration, and compiling them like another model."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,20 +11,7 @@ __all__ = ["compile_argument", "compile_like", "forget_compiled", "is_compiled",
 
 
 def rebuilt(adapter: KerasAdapter, model: Any) -> Any:
-    """Return a model made from the configuration of another, as loading a file makes it.
-
-    Its layers have the policies that their configurations carry, and weights of their own.
-
-    Args:
-        adapter: The Keras of the model.
-        model: A functional or sequential model.
-
-    Returns:
-        The new model, not compiled.
-
-    Raises:
-        ModelError: Its configuration does not make a model.
-    """
+    """Return an uncompiled model from the configuration of another, with the same policies and new weights."""
     if not isinstance(model, adapter.functional_classes):
         raise ModelError(
             f"Expected a functional or sequential model. Received: the subclassed model '{model.name}' of type "
@@ -34,108 +21,76 @@ def rebuilt(adapter: KerasAdapter, model: Any) -> Any:
 
 
 def remade(adapter: KerasAdapter, model: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """Return a model made from the configuration of another, after a change of it.
-
-    Args:
-        adapter: The Keras of the model.
-        model: A functional or sequential model.
-        change: Given the configuration, returns the one to use.
-
-    Returns:
-        The new model, not compiled.
-
-    Raises:
-        ModelError: Its configuration does not make a model.
-    """
+    """Return an uncompiled model from the changed configuration of another."""
     with _own_classes(adapter, model):
         try:
             return type(model).from_config(change(adapter.config_of(model)))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ModelError(
-                f"Expected a model that can be made from its configuration. Received: '{model.name}': {error} "
-                "Give its own layers a get_config, or pass in_place=True."
+                f"Expected a model that can be rebuilt from its configuration. Received: '{model.name}': {error} "
+                "Implement get_config in its custom layers, or pass in_place=True."
             ) from error
 
 
 @contextmanager
 def _own_classes(adapter: KerasAdapter, model: Any) -> Iterator[None]:
-    """Let Keras find the classes of a model's layers, and the functions of its Lambda layers."""
+    """Register the classes of a model's layers, and allow the functions of its Lambda layers."""
     kinds = {type(layer).__name__: type(layer) for layer in adapter.walk(model)}
-    # Not those of Keras: under its bare name the layer Multiply would stand for the operation Multiply, too.
+    # Without Keras's own: the name of the layer Multiply would also stand for the operation Multiply.
     classes = {name: kind for name, kind in kinds.items() if getattr(adapter.keras.layers, name, None) is not kind}
+    # from_config has no argument safe_mode, only load_model has, and the public switch is global:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/saving/serialization_lib.py,
+    # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/saving/serialization_lib.py
     safe = adapter.keras.src.saving.serialization_lib.SafeModeScope
-    with adapter.keras.utils.custom_object_scope(classes), safe(safe_mode=False):  # it is the caller's own code
+    with adapter.keras.utils.custom_object_scope(classes), safe(safe_mode=False):  # the code is the caller's own
         yield
 
 
 def is_compiled(model: Any) -> bool:
-    """Tell whether a model can be compiled anew as it is.
-
-    Args:
-        model: The model.
-
-    Returns:
-        Whether it has an optimizer, and what it was compiled with is known.
-    """
+    """Tell whether a model has an optimizer, and its arguments of ``compile`` are known."""
     return getattr(model, "optimizer", None) is not None and hasattr(model, "_compile_config")
 
 
 def compile_argument(model: Any, argument: str) -> Any:
-    """Return what a model was compiled with.
-
-    Args:
-        model: The model.
-        argument: Of ``compile``.
-
-    Returns:
-        Its value; None where there is none.
-    """
+    """Return an argument that a model was compiled with; None where there is none."""
     settings = getattr(getattr(model, "_compile_config", None), "config", None) or {}
     return settings.get(argument)
 
 
 def compile_like(adapter: KerasAdapter, model: Any, other: Any, *, scale_loss: bool) -> None:
-    """Compile a model with the settings of another.
-
-    Args:
-        adapter: The Keras of both.
-        model: What is compiled.
-        other: A compiled model: its losses are shared, its optimizer and metrics copied without their state.
-        scale_loss: Whether the optimizer is to scale the loss.
-    """
-    settings = dict(other._compile_config.config)  # as passed to compile; both Kerases keep it
-    optimizer = _again(_inner(adapter, other.optimizer))
+    """Compile a model like another one, with the same losses, and copies of optimizer and metrics without state."""
+    # The arguments of compile, which get_compile_config returns only serialized:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/trainer.py,
+    # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/engine/training.py
+    settings = dict(other._compile_config.config)
+    optimizer = _copy_without_state(_inner_optimizer(adapter, other.optimizer))
     settings["optimizer"] = adapter.scaled(optimizer) if scale_loss else optimizer
     for key in ("metrics", "weighted_metrics"):
-        settings[key] = _fresh(adapter, settings.get(key))
+        settings[key] = _copy_metrics(adapter, settings.get(key))
     model.compile(**settings)
     if scale_loss and model.built:
-        model.optimizer.build(model.trainable_variables)  # Keras 3 cannot load a file with one that is not built
+        model.optimizer.build(model.trainable_variables)  # Keras 3 cannot load a file with an unbuilt optimizer
 
 
-def _inner(adapter: KerasAdapter, optimizer: Any) -> Any:
+def _inner_optimizer(adapter: KerasAdapter, optimizer: Any) -> Any:
     return optimizer.inner_optimizer if adapter.is_loss_scaling(optimizer) else optimizer
 
 
-def _again(thing: Any) -> Any:
+def _copy_without_state(thing: Any) -> Any:
     return type(thing).from_config(thing.get_config())
 
 
-def _fresh(adapter: KerasAdapter, metrics: Any) -> Any:
-    """The same structure of metrics, each with a state of its own."""
+def _copy_metrics(adapter: KerasAdapter, metrics: Any) -> Any:
+    """Return the same structure of metrics with new states."""
     if isinstance(metrics, Mapping):
-        return {key: _fresh(adapter, value) for key, value in metrics.items()}
+        return {key: _copy_metrics(adapter, value) for key, value in metrics.items()}
     if isinstance(metrics, list | tuple):
-        return [_fresh(adapter, value) for value in metrics]
-    return _again(metrics) if isinstance(metrics, adapter.keras.metrics.Metric) else metrics
+        return [_copy_metrics(adapter, value) for value in metrics]
+    return _copy_without_state(metrics) if isinstance(metrics, adapter.keras.metrics.Metric) else metrics
 
 
 def forget_compiled(model: Any) -> None:
-    """Make a model trace its functions anew: those that it has compute in the policies of before.
-
-    Args:
-        model: The model.
-    """
+    """Make a model trace its functions again: the existing ones compute in the former policies."""
     for name in ("train_function", "test_function", "predict_function"):
         if getattr(model, name, None) is not None:
             setattr(model, name, None)

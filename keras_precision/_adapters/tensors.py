@@ -1,4 +1,4 @@
-"""Tensors: what observing asks of the tensors of TensorFlow, JAX and PyTorch."""
+"""Tensors: statistics and gradient taps on tensors of TensorFlow, JAX and PyTorch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,16 +12,16 @@ __all__ = ["COUNT", "Tensors", "tensors_of"]
 
 COUNT = len(Statistics._fields)
 
-# Halfway between the largest number and the next power of two, from where on rounding gives infinity; and half the
-# smallest subnormal number, up to which it gives 0.
+# Rounding overflows from halfway between the largest number and the next power of two; it gives 0 up to half the
+# smallest subnormal number.
 _FLOAT16_OVER, _FLOAT16_UNDER = 65520.0, 2.0**-25
 _BFLOAT16_OVER, _BFLOAT16_UNDER = 3.3961775e38, 2.0**-134
 _NEAR = 2.0**-11
-# Of rounding, per format: epsilon, smallest subnormal number, and from where on it gives infinity.
+# Per format: epsilon, smallest subnormal number, overflow threshold.
 _ROUNDED = ((2.0**-10, 2.0**-24, _FLOAT16_OVER), (2.0**-7, 2.0**-133, _BFLOAT16_OVER))
-# A number is off by up to half a step of its format, evenly: by the step / sqrt(12) in the root of the mean square. A
-# step is between epsilon and half of it in relation to the number: by sqrt(3/8 / ln 2) of epsilon, where all leading
-# digits come as they do in nature (Benford).
+# The rounding error is uniform within half a step of the format: step / sqrt(12) in root mean square. Relative to the
+# number, a step is between epsilon / 2 and epsilon: sqrt(3/8 / ln 2) of epsilon in root mean square, for leading digits
+# that follow Benford's law.
 _STEP = 12.0**-0.5
 _BENFORD = (0.375 / 0.6931471805599453) ** 0.5
 
@@ -35,29 +35,29 @@ class Tensors(ABC):
 
     @abstractmethod
     def is_here(self, value: Any, reference: Any) -> bool:
-        """Tell whether a tensor is of the function that is being traced, and not of a loop inside it."""
+        """Tell whether a tensor belongs to the trace of ``reference``, and not to a loop inside it."""
 
     @abstractmethod
     def statistics(self, value: Any) -> Any:
-        """Return the figures of a tensor as a float32 vector, in the order of ``Statistics``."""
+        """Return the statistics of a tensor as a float32 vector, in the order of ``Statistics``."""
 
     @abstractmethod
     def tap(self, value: Any, probe: Any) -> Any:
-        """Return a tensor as it is; the gradient after ``probe`` then is the figures of the gradient after it."""
+        """Return a tensor unchanged; the gradient of ``probe`` then is the statistics of its gradient."""
 
     @abstractmethod
     def all_finite(self, values: Sequence[Any]) -> bool:
-        """Tell whether no tensor holds NaN or infinity; it waits for the device."""
+        """Tell whether no tensor has NaN or infinity; it waits for the device."""
 
-    def _figures(self, xp: Any, value: Any, finite: Any, count: float) -> list[Any]:
-        """The figures, from float32 values of which those that are not finite are 0."""
+    def _all_statistics(self, xp: Any, value: Any, finite: Any, count: float) -> list[Any]:
+        """Return the statistics of float32 values of which those that are not finite were set to 0."""
         size = xp.abs(value)
 
         def share(mask: Any) -> Any:
             return xp.total(mask) / count
 
-        kept = xp.maximum(xp.total(finite), 1.0)
-        mean = xp.sum(value) / kept
+        finite_count = xp.maximum(xp.total(finite), 1.0)
+        mean = xp.sum(value) / finite_count
         around = xp.where(finite, value - mean, 0.0 * value)
         none = xp.total(finite) == 0
         low = xp.min(xp.where(finite, value, xp.full(value, float("inf"))))
@@ -65,11 +65,11 @@ class Tensors(ABC):
         tiny = (size > 0) & (size <= _FLOAT16_UNDER)
         return [
             mean,
-            xp.sqrt(xp.sum(around * around) / kept),
+            xp.sqrt(xp.sum(around * around) / finite_count),
             xp.where(none, 0.0 * mean, low),
             xp.where(none, 0.0 * mean, high),
             xp.min(xp.where(size > 0, size, xp.full(value, float("inf")))),
-            share(~finite),  # and not 1 minus the others: rounding must not make 0 something else
+            share(~finite),  # and not 1 minus the others, where rounding could turn 0 into something else
             share((size == 0) & finite),
             share(tiny),
             share(size >= _FLOAT16_OVER),
@@ -78,16 +78,13 @@ class Tensors(ABC):
             share((size > 0) & (size <= _FLOAT16_UNDER / SCALE)),
             share((size <= _NEAR) & finite),
             share(size >= 1 - _NEAR),
-            *(self._lost(xp, size, *each) for each in _ROUNDED),
+            *(self._rounding_error(xp, size, *constants) for constants in _ROUNDED),
         ]
 
-    def _lost(self, xp: Any, size: Any, epsilon: float, smallest: float, over: float) -> Any:
-        """The relative error of rounding, in the root of the mean square.
-
-        It is foretold, and not computed: compilers take a cast down and up again for nothing at all.
-        """
+    def _rounding_error(self, xp: Any, size: Any, epsilon: float, smallest: float, over: float) -> Any:
+        """Estimate the relative root-mean-square error of rounding; compilers remove a cast down and up again."""
         fits = xp.where(size < over, size, 0.0 * size)
-        top = xp.maximum(xp.max(fits), 2.0**-126)  # squares of what is small become 0
+        top = xp.maximum(xp.max(fits), 2.0**-126)  # the squares of small numbers underflow
         error = xp.maximum(fits * (epsilon * _BENFORD * _STEP), smallest * _STEP)
         error = xp.where(fits < error, fits, error) / top
         return xp.sqrt(xp.sum(error * error) / xp.maximum(xp.sum(fits / top * (fits / top)), 2.0**-126))
@@ -112,7 +109,7 @@ class _TensorFlowTensors(Tensors):
             ),
             autograph=False, reduce_retracing=True,
         )  # fmt: skip
-        # Traced once, for tensors of any shape, and not again for every tap.
+        # Traced once for tensors of any shape, not for every tap.
         self._traced = tf.function(self._vector, input_signature=[tf.TensorSpec(None, tf.float32)], autograph=False)
 
     def is_float(self, value: Any) -> bool:
@@ -135,9 +132,9 @@ class _TensorFlowTensors(Tensors):
             maximum=tf.maximum, total=lambda mask: tf.reduce_sum(tf.cast(mask, tf.float32)),
             full=lambda like, number: tf.fill(tf.shape(like), number),
         )  # fmt: skip
-        kept = tf.where(finite, wide, tf.zeros_like(wide))
+        cleaned = tf.where(finite, wide, tf.zeros_like(wide))
         count = tf.maximum(tf.cast(tf.size(wide), tf.float32), 1.0)
-        return tf.stack(self._figures(xp, kept, finite, count))
+        return tf.stack(self._all_statistics(xp, cleaned, finite, count))
 
     def tap(self, value: Any, probe: Any) -> Any:
         return self._tapped(value, probe)
@@ -166,8 +163,10 @@ class _JaxTensors(Tensors):
         return isinstance(value, self._jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
 
     def is_here(self, value: Any, reference: Any) -> bool:
+        # A tracer names the transformation that it belongs to, in private:
+        # https://github.com/jax-ml/jax/blob/jax-v0.10.2/jax/_src/core.py (class Tracer)
         trace = getattr(value, "_trace", None)
-        return trace is None or any(trace is getattr(each, "_trace", None) for each in reference)
+        return trace is None or any(trace is getattr(tensor, "_trace", None) for tensor in reference)
 
     def statistics(self, value: Any) -> Any:
         return self._traced(self._jax.lax.stop_gradient(value))
@@ -177,11 +176,11 @@ class _JaxTensors(Tensors):
         wide = value.astype(jnp.float32)
         finite = jnp.isfinite(wide)
         xp = _Namespace(
-            abs=jnp.abs, sum=jnp.sum, min=lambda each: jnp.min(each, initial=jnp.inf),
-            max=lambda each: jnp.max(each, initial=-jnp.inf), sqrt=jnp.sqrt, where=jnp.where, maximum=jnp.maximum,
+            abs=jnp.abs, sum=jnp.sum, min=lambda values: jnp.min(values, initial=jnp.inf),
+            max=lambda values: jnp.max(values, initial=-jnp.inf), sqrt=jnp.sqrt, where=jnp.where, maximum=jnp.maximum,
             total=lambda mask: jnp.sum(mask.astype(jnp.float32)), full=jnp.full_like,
         )  # fmt: skip
-        return jnp.stack(self._figures(xp, jnp.where(finite, wide, 0.0), finite, float(max(wide.size, 1))))
+        return jnp.stack(self._all_statistics(xp, jnp.where(finite, wide, 0.0), finite, float(max(wide.size, 1))))
 
     def tap(self, value: Any, probe: Any) -> Any:
         return self._tapped(value, probe)
@@ -220,11 +219,11 @@ class _TorchTensors(Tensors):
         finite = torch.isfinite(wide)
         xp = _Namespace(
             abs=torch.abs, sum=torch.sum, min=torch.amin, max=torch.amax, sqrt=torch.sqrt, where=torch.where,
-            maximum=lambda each, least: each.clamp(min=least), total=lambda mask: mask.to(torch.float32).sum(),
+            maximum=lambda values, least: values.clamp(min=least), total=lambda mask: mask.to(torch.float32).sum(),
             full=torch.full_like,
         )  # fmt: skip
-        kept = torch.where(finite, wide, torch.zeros_like(wide))
-        return torch.stack(self._figures(xp, kept, finite, float(wide.numel())))
+        cleaned = torch.where(finite, wide, torch.zeros_like(wide))
+        return torch.stack(self._all_statistics(xp, cleaned, finite, float(wide.numel())))
 
     def tap(self, value: Any, probe: Any) -> Any:
         return self._tapped.apply(value, probe)
@@ -235,7 +234,7 @@ class _TorchTensors(Tensors):
 
 
 class _Namespace:
-    """The functions of a framework, under one set of names."""
+    """Functions of a framework under common names."""
 
     def __init__(self, **functions: Callable[..., Any]) -> None:
         vars(self).update(functions)
@@ -244,20 +243,13 @@ class _Namespace:
         raise AttributeError(name)
 
 
-_MADE: dict[str, Tensors] = {}
+_INSTANCES: dict[str, Tensors] = {}
 _BY_NAME: dict[str, type[Tensors]] = {"tensorflow": _TensorFlowTensors, "jax": _JaxTensors, "torch": _TorchTensors}
 
 
 def tensors_of(adapter: KerasAdapter) -> Tensors:
-    """Return the tensors that a Keras computes with.
-
-    Args:
-        adapter: The Keras.
-
-    Returns:
-        Them.
-    """
+    """Return the tensor functions of the backend of an adapter."""
     name = adapter.compute.name
-    if name not in _MADE:
-        _MADE[name] = _BY_NAME[name]()
-    return _MADE[name]
+    if name not in _INSTANCES:
+        _INSTANCES[name] = _BY_NAME[name]()
+    return _INSTANCES[name]

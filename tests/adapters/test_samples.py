@@ -93,7 +93,11 @@ BAD = {
     "too many": ([X, X], ONE, r"Received: a list of 2. For many samples of one input, stack them"),
     "one for two": (X, TWO, r"Expected 2 arrays, for 'z', 'a'. Received: one array"),
     "wrong names": ({"b": X}, ONE, r"Expected a dict with the keys \['x'\]. Received: \['b'\]"),
-    "counts differ": ((X, A[:2]), TWO, r"Expected as many samples for each input. Received: {'z': 4, 'a': 2}"),
+    "counts differ": (
+        (X, A[:2]),
+        TWO,
+        r"Expected the same number of samples for every input. Received: {'z': 4, 'a': 2}",
+    ),
     "wrong width": (X[:, :2], ONE, r"Expected samples of shape \(n, 3\) for the input 'x'. Received: \(4, 2\)"),
     "single sample": (X[0], ONE, r"Expected samples of shape \(n, 3\) for the input 'x'. Received: \(3,\)"),
     "floats for integers": (

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters.adapter import Input
-from keras_precision._adapters.data.samples import at_once, checked, elements_of, inputs_of
+from keras_precision._adapters.data.samples import at_once, elements_of, inputs_of, validated
 from keras_precision.core.errors import DataError
 
 __all__ = ["Labels", "joined", "stream_labelled"]
@@ -18,19 +18,9 @@ Labels = Any
 
 
 def stream_labelled(data: Any, inputs: Sequence[Input] | None) -> Iterator[tuple[Any, Labels]]:
-    """Read samples and labels piece by piece.
+    """Yield batches of samples and labels as arrays, at least one; weights are dropped.
 
-    Args:
-        data: A ``tf.data`` dataset, ``PyDataset``, torch ``DataLoader`` or generator whose elements
-            are batches (samples, labels), or (samples, labels, weights), as for ``fit``.
-        inputs: The inputs of the model; None where they are not known, and not checked.
-
-    Yields:
-        One array of shape (n, ...) per input, or the samples as they came where the inputs are not
-        known; and the labels; at least once. Weights are dropped.
-
-    Raises:
-        DataError: There are no labels, no samples, or they do not fit the model.
+    ``data`` is anything that ``fit`` takes batches from. Without ``inputs``, samples are yielded unchecked.
     """
     if data is None or at_once(data):
         raise DataError(
@@ -53,48 +43,42 @@ def stream_labelled(data: Any, inputs: Sequence[Input] | None) -> Iterator[tuple
 
 
 def joined(parts: Sequence[Labels]) -> Labels:
-    """Return the labels of several pieces as those of one.
-
-    Args:
-        parts: Labels of one structure.
-
-    Returns:
-        The same structure.
-    """
+    """Concatenate the labels of several batches, in their structure."""
     first = parts[0]
     if isinstance(first, Mapping):
         return {name: joined([part[name] for part in parts]) for name in first}
     if isinstance(first, tuple | list):
-        return [joined(each) for each in zip(*parts, strict=True)]
+        return [joined(outputs) for outputs in zip(*parts, strict=True)]
     return np.concatenate(parts)
 
 
 def _samples(element: Any, inputs: Sequence[Input]) -> list[Array]:
     arrays = list(element) if isinstance(element, tuple | list) else inputs_of(element, inputs)
-    return list(checked(arrays, inputs).values())
+    return list(validated(arrays, inputs).values())
 
 
 def _leaves(samples: Any) -> Iterator[Any]:
     if isinstance(samples, Mapping | tuple | list):
-        for each in samples.values() if isinstance(samples, Mapping) else samples:
-            yield from _leaves(each)
+        for item in samples.values() if isinstance(samples, Mapping) else samples:
+            yield from _leaves(item)
     else:
         yield samples
 
 
 def _batched(labels: Labels, count: int) -> Labels:
-    """Labels of so many samples, as NumPy arrays; those of a single sample may lack the axis."""
+    """Return the labels of ``count`` samples as NumPy arrays; those of a single sample may lack the batch axis."""
     if isinstance(labels, Mapping):
-        return {name: _batched(each, count) for name, each in labels.items()}
+        return {name: _batched(output, count) for name, output in labels.items()}
     if isinstance(labels, tuple | list):
-        return [_batched(each, count) for each in labels]
+        return [_batched(output, count) for output in labels]
     array = np.asarray(labels)
     if array.ndim and len(array) == count:
         return array
     if count == 1:
         return array[np.newaxis]
     raise DataError(
-        f"Expected a label for each of {count} samples of a batch. Received: labels of shape {array.shape}."
+        f"Expected {count} labels for a batch of {count} samples. Received: labels of shape {array.shape}. "
+        "Batch samples and labels alike."
     )
 
 

@@ -1,4 +1,4 @@
-"""Samples: representative data in any form that ``fit`` takes, as checked NumPy arrays."""
+"""Representative samples in any form that ``fit`` takes, as validated NumPy arrays."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from keras_precision._adapters.adapter import Input
 from keras_precision.core.errors import DataError
 
-__all__ = ["at_once", "checked", "elements_of", "inputs_of", "read_samples", "stream_samples"]
+__all__ = ["at_once", "elements_of", "inputs_of", "read_samples", "stream_samples", "validated"]
 
 Array = npt.NDArray[Any]
 
@@ -18,39 +18,19 @@ _FORMS = "an array, a list or tuple of arrays (one per input), a dict by input n
 
 
 def read_samples(data: Any, inputs: Sequence[Input]) -> dict[str, Array]:
-    """Read all samples, check them against the inputs of a model, and drop labels.
+    """Return input name to an array of shape (n, ...) with all samples, in the input's dtype and without labels.
 
-    Args:
-        data: An array of shape (n, ...); one array per input as a tuple, list or dict; or anything
-            that yields batches (``tf.data``, ``PyDataset``, torch ``DataLoader``, generator) or
-            single samples; or a function that returns such a thing, as TensorFlow Lite's
-            documentation has it. Elements that are tuples may carry labels and weights behind
-            the inputs, as for ``fit``.
-        inputs: The inputs of the model.
-
-    Returns:
-        Input name to an array of shape (n, ...) in the input's type.
-
-    Raises:
-        DataError: There are none, or their count, shape, type or values do not fit.
+    ``data`` is an array, one array per input as a tuple, list or dict, anything that yields batches or single samples
+    (tuples may have labels and weights after the inputs, as for ``fit``), or a function that returns such a thing, as in
+    TensorFlow Lite's documentation.
     """
     batches = list(stream_samples(data, inputs))
-    return {each.name: np.concatenate([batch[each.name] for batch in batches]) for each in inputs}
+    names = [model_input.name for model_input in inputs]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in names}
 
 
 def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Array]]:
-    """Read samples piece by piece, so that memory holds one piece at a time.
-
-    Args:
-        data: As for ``read_samples``.
-        inputs: The inputs of the model.
-
-    Yields:
-        Input name to an array of shape (n, ...) in the input's type, n at least 1; at least once.
-
-    Raises:
-        DataError: As for ``read_samples``.
-    """
+    """Yield the same as ``read_samples`` in batches, at least one, so that memory has one batch at a time."""
     if data is None:
         raise DataError(
             f"Expected a representative dataset: {_FORMS}. Received: None. A few hundred samples of the training data will do."
@@ -59,11 +39,11 @@ def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Arr
         raise DataError(
             f"Expected a representative dataset: {_FORMS}. Received: {type(data).__name__}. Load the data first."
         )
-    whole = _whole(data, inputs)
+    whole = _arrays_in_memory(data, inputs)
     batches = (
-        iter([checked(whole, inputs, batched=True)])
+        iter([validated(whole, inputs, batched=True)])
         if whole is not None
-        else (checked(piece, inputs) for piece in _pieces(data, inputs))
+        else (validated(piece, inputs) for piece in _pieces(data, inputs))
     )
     empty = True
     for batch in batches:
@@ -77,20 +57,14 @@ def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Arr
 
 
 def at_once(data: Any) -> bool:
-    """Tell whether data hold all samples at once: arrays, not something that yields them.
-
-    Args:
-        data: As for ``read_samples``.
-
-    Returns:
-        True for an array, and for a list, tuple or dict of them.
-    """
-    held = isinstance(data, Mapping | list | tuple | np.ndarray)
-    return held or (hasattr(data, "shape") and hasattr(data, "__array__"))
+    """Tell whether data are arrays, or a list, tuple or dict of them, and not something that yields batches."""
+    return isinstance(data, Mapping | list | tuple | np.ndarray) or (
+        hasattr(data, "shape") and hasattr(data, "__array__")
+    )
 
 
-def _whole(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
-    """One object per input where ``data`` holds all samples at once; None where it yields them."""
+def _arrays_in_memory(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
+    """Return one object per input where ``data`` is in memory; None where it yields batches."""
     if isinstance(data, Mapping):
         return _by_name(data, inputs)
     if isinstance(data, list | tuple):
@@ -114,24 +88,14 @@ def _whole(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
 
 
 def _pieces(data: Any, inputs: Sequence[Input]) -> Iterator[list[Any]]:
-    bare = callable(data)  # TensorFlow Lite's own form: a function that yields lists of inputs, never labels
+    bare = callable(data)  # the form of TensorFlow Lite: a function that yields lists of inputs, never labels
     for element in elements_of(data):
         yield list(element) if bare and isinstance(element, list) else inputs_of(element, inputs)
 
 
 def elements_of(data: Any) -> Iterable[Any]:
-    """Return what data yield, once through.
-
-    Args:
-        data: A dataset, loader or iterable, or a function that returns one.
-
-    Returns:
-        Its elements.
-
-    Raises:
-        DataError: They never end, or there are none to be had.
-    """
-    # A function; not a dataset that can be called as well, as some loaders can.
+    """Return the elements of a dataset, loader or iterable, or of a function that returns one."""
+    # A function, and not a callable dataset, as some loaders are.
     produced = data() if callable(data) and not hasattr(data, "__iter__") and not hasattr(data, "__getitem__") else data
     cardinality = getattr(produced, "cardinality", None)  # of tf.data: -1 is infinite
     batches = getattr(produced, "num_batches", None)  # of PyDataset: None is infinite
@@ -139,7 +103,7 @@ def elements_of(data: Any) -> Iterable[Any]:
         raise DataError(
             "Expected representative data that end. Received: an infinite dataset. Cut it: dataset.take(100)."
         )
-    if batches is not None:  # a PyDataset, whose iteration never ends by itself
+    if batches is not None:  # the iterator of a PyDataset does not end
         return (produced[index] for index in range(batches))
     if not isinstance(produced, Iterable):
         raise DataError(f"Expected a representative dataset: {_FORMS}. Received: {type(data).__name__}.")
@@ -147,18 +111,7 @@ def elements_of(data: Any) -> Iterable[Any]:
 
 
 def inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
-    """Return the inputs of one element, without labels and weights.
-
-    Args:
-        element: What a dataset yields.
-        inputs: The inputs of the model.
-
-    Returns:
-        One object per input.
-
-    Raises:
-        DataError: A dict has other keys.
-    """
+    """Return one object per input from an element of a dataset, without labels and weights."""
     if isinstance(element, Mapping):
         return _by_name(element, inputs)
     if not isinstance(element, tuple | list):
@@ -171,57 +124,52 @@ def inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
 
 
 def _by_name(data: Mapping[str, Any], inputs: Sequence[Input]) -> list[Any]:
-    keys = [next((key for key in (*each.aliases, each.name) if key in data), None) for each in inputs]
+    names = [(*model_input.aliases, model_input.name) for model_input in inputs]
+    keys = [next((name for name in aliases if name in data), None) for aliases in names]
     if None in keys or len(data) != len(inputs):
-        wanted = [each.aliases[-1] if each.aliases else each.name for each in inputs]
-        raise DataError(f"Expected a dict with the keys {wanted}. Received: {list(data)}.")
+        expected = [model_input.aliases[-1] if model_input.aliases else model_input.name for model_input in inputs]
+        raise DataError(
+            f"Expected a dict with the keys {expected}. Received: {list(data)}. Name the arrays after the model's inputs."
+        )
     return [data[key] for key in keys if key is not None]
 
 
-def checked(arrays: list[Any], inputs: Sequence[Input], *, batched: bool = False) -> dict[str, Array]:
-    """Return the arrays of some samples as the model takes them.
+def validated(arrays: list[Any], inputs: Sequence[Input], *, batched: bool = False) -> dict[str, Array]:
+    """Return input name to a finite array of shape (n, ...) in the input's dtype; nothing for no samples.
 
-    Args:
-        arrays: One per input.
-        inputs: The inputs of the model.
-        batched: Whether the first axis must be that of the samples; else single samples get one.
-
-    Returns:
-        Input name to an array of shape (n, ...), finite and of the input's type; nothing for no samples.
-
-    Raises:
-        DataError: They do not fit.
+    ``batched`` requires the sample axis; otherwise a single sample gets one.
     """
     if len(arrays) != len(inputs):
         raise DataError(f"Expected {len(inputs)} array(s) a sample, for {_listed(inputs)}. Received: {len(arrays)}.")
     fitted = {
-        each.name: _fitted(_array(array, each), each, batched) for array, each in zip(arrays, inputs, strict=True)
+        model_input.name: _fitted(_array(array, model_input), model_input, batched)
+        for array, model_input in zip(arrays, inputs, strict=True)
     }
     counts = {name: len(array) for name, array in fitted.items()}
     if len(set(counts.values())) > 1:
-        raise DataError(f"Expected as many samples for each input. Received: {counts}.")
+        raise DataError(f"Expected the same number of samples for every input. Received: {counts}. Pass whole samples.")
     return fitted if next(iter(counts.values())) else {}
 
 
-def _array(values: Any, wanted: Input) -> Array:
+def _array(values: Any, model_input: Input) -> Array:
     try:
         return np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise DataError(
-            f"Expected samples of one shape for the input '{wanted.name}'. Received: a ragged list."
+            f"Expected samples of one shape for the input '{model_input.name}'. Received: a ragged list. Pad or crop them."
         ) from error
 
 
-def _fitted(array: Array, wanted: Input, batched: bool) -> Array:
-    name = f"the input '{wanted.name}'"
-    if not batched and _fits(array.shape, wanted.shape):
+def _fitted(array: Array, model_input: Input, batched: bool) -> Array:
+    name = f"the input '{model_input.name}'"
+    if not batched and _fits(array.shape, model_input.shape):
         array = array[np.newaxis]
-    if not _fits(array.shape[1:], wanted.shape) or array.ndim == 0:
-        sizes = ", ".join("any" if size is None else str(size) for size in wanted.shape)
+    if not _fits(array.shape[1:], model_input.shape) or array.ndim == 0:
+        sizes = ", ".join("any" if size is None else str(size) for size in model_input.shape)
         raise DataError(f"Expected samples of shape (n, {sizes}) for {name}. Received: {array.shape}.")
-    dtype = np.dtype(wanted.dtype)
+    dtype = np.dtype(model_input.dtype)
     kinds = "biuf" if dtype.kind == "f" else "biu"
-    # ml_dtypes' bfloat16 is of kind V, and a float all the same.
+    # bfloat16 of ml_dtypes has the kind V.
     if array.dtype.kind not in kinds and array.dtype.name != "bfloat16":
         what = "numbers" if dtype.kind == "f" else "whole numbers"
         raise DataError(f"Expected {what} (dtype {dtype}) for {name}. Received: dtype {array.dtype}.")
@@ -230,14 +178,16 @@ def _fitted(array: Array, wanted: Input, batched: bool) -> Array:
     if broken:
         raise DataError(
             f"Expected finite samples for {name}. Received: {broken} values of {math.prod(fitted.shape)} that are NaN or infinite. "
-            "Remove them: one infinity would become the range of a whole layer."
+            "Remove them: one infinity would determine the range of a whole layer."
         )
     return fitted
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(size in (None, got) for size, got in zip(wanted, shape, strict=True))
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    if len(shape) != len(expected):
+        return False
+    return all(size in (None, received) for size, received in zip(expected, shape, strict=True))
 
 
 def _listed(inputs: Sequence[Input]) -> str:
-    return ", ".join(f"'{each.name}'" for each in inputs)
+    return ", ".join(f"'{model_input.name}'" for model_input in inputs)

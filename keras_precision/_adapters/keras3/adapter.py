@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from keras_precision._adapters.adapter import KerasAdapter, is_numbered, snake_case
-from keras_precision._adapters.backend import Compute, compute_named
-from keras_precision._adapters.training.batch_loss import BatchLoss, heard_by_tracker
+from keras_precision._adapters.backend import Compute, get_compute
+from keras_precision._adapters.training.batch_loss import BatchLoss, listen_to_tracker
 from keras_precision._adapters.training.data_wait import (
     DataWait,
     UnknownDataWait,
@@ -18,7 +18,7 @@ from keras_precision._adapters.training.data_wait import (
     timed_pulls_in_steps,
 )
 from keras_precision._adapters.training.loss_scaling import LossScaling, NoLossScaling
-from keras_precision._adapters.training.restarted_loss import restarted_mean
+from keras_precision._adapters.training.restarted_loss import restart_mean
 from keras_precision.core.system.optional import require
 
 __all__ = ["ADAPTER"]
@@ -31,21 +31,24 @@ class Keras3Adapter(KerasAdapter):
 
     @functools.cached_property
     def compute(self) -> Compute:
-        """The backend of this process: Keras 3 has one."""
-        return compute_named(keras.backend.backend())
+        """The backend of this process; Keras 3 has only one."""
+        return get_compute(keras.backend.backend())
 
     def children(self, model: Any) -> list[Any]:
         """Return ``model.layers`` without inputs."""
         return [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
 
     def auto_name(self, layer: Any) -> str | None:
-        """Return the stem, as ``keras.src.utils.naming.auto_name`` makes it."""
-        meant = getattr(layer, "stands_for", layer)  # a wrapper that has the path of its layer
-        stem = snake_case(type(meant).__name__, "(.)([A-Z][a-z]+)")
+        """Return the name without its number."""
+        # As in https://github.com/keras-team/keras/blob/v3.15.1/keras/src/utils/naming.py (auto_name, to_snake_case).
+        original = getattr(layer, "stands_for", layer)  # a wrapper that has the path of its layer
+        stem = snake_case(type(original).__name__, "(.)([A-Z][a-z]+)")
         return stem if is_numbered(layer.name, stem) else None
 
     def input_names(self, model: Any) -> Sequence[Sequence[str]]:
         """Return the names of the symbolic inputs, and their keys."""
+        # Model.inputs is flat; the structure that the model was built with is private:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/ops/function.py
         structure = getattr(model, "_inputs_struct", None)
         names = [(tensor.name,) for tensor in model.inputs]
         if not isinstance(structure, dict):
@@ -54,7 +57,7 @@ class Keras3Adapter(KerasAdapter):
         return [name + key for name, key in zip(names, keys, strict=True)]
 
     def packed(self, model: Any, inputs: Sequence[Any]) -> Any:
-        """Return the inputs in the structure of a functional model; sequential ones have none."""
+        """Pack the inputs into the structure of a functional model; a sequential one takes one input."""
         structure = getattr(model, "_inputs_struct", None)
         return inputs[0] if structure is None else keras.tree.pack_sequence_as(structure, list(inputs))
 
@@ -62,35 +65,37 @@ class Keras3Adapter(KerasAdapter):
         """Call the model on inputs in the structure that it was built with."""
         return list(keras.tree.flatten(model(self.packed(model, inputs), training=False)))
 
-    def trained_call(self, model: Any, inputs: Sequence[Any]) -> Any:
-        """Call the model in a scope that takes what it assigns."""
+    def call_for_training(self, model: Any, inputs: Sequence[Any]) -> Any:
+        """Call the model in a scope that discards its assignments."""
         with keras.StatelessScope():
             return model(self.packed(model, inputs), training=True)
 
     def tensorflow_variables(self, model: Any) -> list[Any]:
-        """Return the variables that Keras's own wrap."""
+        """Return the variables inside those of Keras."""
         return [variable.value for variable in model.variables]
 
     def policy_name(self, layer: Any) -> str:
-        """Return the name of a layer's policy; where it holds a DTypePolicyMap, of the one that the map gives it."""
+        """Return the name of a layer's policy, also where it comes from a DTypePolicyMap."""
         policy = layer.dtype_policy
         if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
-            policy = policy[layer.path] if layer.path else policy.default_policy  # it has no path until it is built
+            policy = (
+                policy[layer.path] if layer.path else policy.default_policy
+            )  # a layer has no path until it is built
         return str(policy.name)
 
     def loss_scaling(self, model: Any, optimizer: Any = None) -> LossScaling:
-        """Return the reader for the optimizer that is given, or the model's own."""
-        by_the_book = optimizer is None and not self.has_own_train_step(model)
+        """Return the reader for the optimizer, by default the model's own."""
+        standard_step = optimizer is None and not self.has_own_train_step(model)
         used = optimizer or getattr(model, "optimizer", None)
         if isinstance(used, keras.optimizers.LossScaleOptimizer):
-            return _Keras3LossScaling(model, optimizer, by_the_book=by_the_book)
+            return _Keras3LossScaling(model, optimizer, standard_step=standard_step)
         fixed = getattr(used, "loss_scale_factor", None)
-        if by_the_book or used is None or fixed is not None:
-            return NoLossScaling(certain=by_the_book, scale=fixed)
+        if standard_step or used is None or fixed is not None:
+            return NoLossScaling(certain=standard_step, scale=fixed)
         return _Keras3Updates(model, used)
 
     def bound_loss_scale(self, model: Any, min_scale: float, max_scale: float) -> None:
-        """Put a bounded optimizer in the place of Keras's own, with its state, around the same inner optimizer."""
+        """Replace Keras's loss scaling by a bounded one with its state, around the same inner optimizer."""
         from keras_precision._adapters.training.loss_scale_optimizer import LossScaleOptimizer
 
         old = model.optimizer
@@ -105,14 +110,14 @@ class Keras3Adapter(KerasAdapter):
             bounded.dynamic_scale.assign(keras.ops.clip(old.dynamic_scale, min_scale, max_scale))
             bounded.step_counter.assign(old.step_counter)
         model.optimizer = bounded
-        model.make_train_function(force=True)  # a step that was traced before holds the old optimizer
+        model.make_train_function(force=True)  # an existing step was traced with the old optimizer
 
     def set_policy(self, layer: Any, precision: str) -> None:
-        """Set the policy, which variables follow."""
+        """Set the policy, which variables follow by autocasting."""
         layer.dtype_policy = precision
 
     def is_loss_scaling(self, optimizer: Any) -> bool:
-        """Compare with Keras's class, which ours is one of."""
+        """Compare with Keras's class, which ours inherits from."""
         return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def scaled(self, optimizer: Any) -> Any:
@@ -122,16 +127,19 @@ class Keras3Adapter(KerasAdapter):
         return LossScaleOptimizer(optimizer)
 
     def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
-        """Time the pulls where Python makes them; on TensorFlow, where the compiled step does, some of them."""
+        """Time the pulls where Python makes them; on TensorFlow, where the compiled step does, a sample of them."""
         if self.compute.name == "jax":
             return timed_pulls_in_steps(model)
         if self.compute.name == "torch":
+            # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/torch/trainer.py
             from keras.src.backend.torch import trainer
 
             return timed_pulls_before_steps(trainer.TorchEpochIterator)
         return self._sampled_wait(model)
 
     def _sampled_wait(self, model: Any) -> AbstractContextManager[DataWait]:
+        # A model class with its own make_train_function may not accept batches that Python has pulled:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/trainer.py
         from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 
         if (
@@ -143,37 +151,38 @@ class Keras3Adapter(KerasAdapter):
         return sampled_pulls_in_steps(model, tensorflow.data.Iterator)
 
     def batch_loss(self, model: Any) -> AbstractContextManager[BatchLoss]:
-        """Listen where the training step runs as it is written; where it is compiled, begin its mean anew once that is NaN."""
+        """Read the loss in an eager training step; in a compiled one, restart its mean once that is NaN."""
+        # The metric of the loss has no public name: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/trainer.py
         tracker = getattr(model, "_loss_tracker", None)
         if tracker is None:
             return nullcontext(BatchLoss())
         if self.compute.name == "torch":
-            return nullcontext(BatchLoss()) if model.jit_compile else heard_by_tracker(tracker)
+            return nullcontext(BatchLoss()) if model.jit_compile else listen_to_tracker(tracker)
         if self.has_own_train_step(model) or model.steps_per_execution != 1:
             return nullcontext(BatchLoss())
         on_jax = self.compute.name == "jax"
         if not on_jax and model.distribute_strategy.num_replicas_in_sync > 1:
             return nullcontext(BatchLoss())
-        return restarted_mean(model, tracker, in_state=on_jax)
+        return restart_mean(model, tracker, in_state=on_jax)
 
     def has_own_train_step(self, model: Any) -> bool:
-        """Compare with those of Keras."""
+        """Compare with the training steps of Keras."""
         return type(model).train_step not in _TRAIN_STEPS
 
     def samples_seen(self, model: Any) -> int | None:
-        """Return what the mean of the loss was weighted with: Keras weights each batch with its size."""
+        """Return the weight of the mean loss, in which Keras weights batches by their size."""
         tracker = getattr(model, "_loss_tracker", None)
         count = None if tracker is None else round(float(keras.ops.convert_to_numpy(tracker.count)))
         return count or None
 
 
 class _Keras3Updates(LossScaling):
-    """An optimizer without loss scaling, in a training step of the user's own."""
+    """An optimizer without loss scaling, in a custom training step."""
 
     def __init__(self, model: Any, optimizer: Any) -> None:
         self._model, self._counter = model, optimizer
         self._before = 0
-        self._places: dict[int, int] = {}  # of variables in the optimizer's state
+        self._places: dict[int, int] = {}  # id of a variable to its index in the optimizer's state
 
     @property
     def source(self) -> str:
@@ -189,54 +198,55 @@ class _Keras3Updates(LossScaling):
         return 0 if batches == self._iterations() - self._before else None
 
     def _iterations(self) -> int:
-        """The optimizer's own count. The public one is divided by ``gradient_accumulation_steps``."""
+        """Return the count of updates."""
+        # The public one is divided by gradient_accumulation_steps:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/optimizers/base_optimizer.py
         return int(self._read(self._counter._iterations))
 
     def _read(self, variable: Any) -> Any:
-        """A variable of the optimizer as it stands.
-
-        On JAX, the state of a running epoch is outside the model. It could be asked for, but then the
-        trainer would bring back every variable, and not this one alone.
-        """
+        """Return the current value of a variable of the optimizer."""
+        # On JAX, the state of a running epoch is outside the model, and the public jax_state_sync() would copy back all
+        # variables, not this one: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/jax/trainer.py
         state = getattr(self._model, "_jax_state", None)
         if not state or self._model._jax_state_synced or not state.get("optimizer_variables"):
             return keras.ops.convert_to_numpy(variable)
         place = self._places.get(id(variable))
         if place is None:
-            self._places = {id(each): place for place, each in enumerate(self._model.optimizer.variables)}
+            variables = self._model.optimizer.variables
+            self._places = {id(item): index for index, item in enumerate(variables)}
             place = self._places[id(variable)]
         return keras.ops.convert_to_numpy(state["optimizer_variables"][place])
 
 
 class _Keras3LossScaling(_Keras3Updates):
-    """Counts skips by the inner optimizer's own counter.
+    """Counts skipped steps by the counter of the inner optimizer.
 
     The LossScaleOptimizer does not call the inner optimizer when a gradient is not finite, so that
-    batches = increments of ``inner._iterations`` + skipped steps, where each batch makes one update.
-    A training step of the user's own may make two, or none: there, the count must agree with the
+    batches = increments of ``inner._iterations`` + skipped steps, if every batch makes one update.
+    A custom training step may make two, or none: there, the count must agree with the
     scale, which every skipped step halves.
     """
 
-    def __init__(self, model: Any, optimizer: Any, *, by_the_book: bool) -> None:
+    def __init__(self, model: Any, optimizer: Any, *, standard_step: bool) -> None:
         super().__init__(model, (optimizer or model.optimizer).inner_optimizer)
-        self._given, self._by_the_book = optimizer, by_the_book
+        self._custom_optimizer, self._standard_step = optimizer, standard_step
         self._scale_before = 0.0
 
     @property
     def source(self) -> str:
         how = "batches minus the inner optimizer's iterations"
-        return how if self._by_the_book else f"{how}, where that agrees with the scale; unknown where it does not"
+        return how if self._standard_step else f"{how}, where that agrees with the scale; unknown where it does not"
 
     @property
     def _optimizer(self) -> Any:
-        return self._given or self._model.optimizer  # which a guard may have replaced
+        return self._custom_optimizer or self._model.optimizer  # which a guard may have replaced
 
     def begin(self) -> None:
         super().begin()
         self._scale_before = self.scale() or float(self._optimizer.initial_scale)
 
     def scale(self) -> float | None:
-        # Created when the optimizer is built, on TensorFlow in the first step.
+        # The variable exists once the optimizer is built, on TensorFlow in the first step.
         scale = getattr(self._optimizer, "dynamic_scale", None)
         return None if scale is None else float(self._read(scale))
 
@@ -245,10 +255,10 @@ class _Keras3LossScaling(_Keras3Updates):
             return None
         skipped = batches - (self._iterations() - self._before)
         plausible = 0 <= skipped <= batches
-        return skipped if plausible and (self._by_the_book or self._agrees(batches, skipped)) else None
+        return skipped if plausible and (self._standard_step or self._agrees(batches, skipped)) else None
 
     def _agrees(self, batches: int, skipped: int) -> bool:
-        """Whether the scale was halved as often as steps were skipped."""
+        """Tell whether the scale was halved once per skipped step."""
         if batches >= self._optimizer.dynamic_growth_steps:
             return False  # it may have doubled in between
         expected = self._scale_before * 0.5**skipped

@@ -1,1 +1,1 @@
-"""Saved models, checked before any Keras gets them."""
+"""Model files, checked before Keras or tf_keras loads them."""

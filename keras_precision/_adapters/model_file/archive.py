@@ -1,4 +1,4 @@
-"""ModelArchive: a model file as it lies on the disk, checked before Keras reads it, and its configuration."""
+"""Checks of a model file before Keras reads it, and its configuration."""
 
 import contextlib
 import functools
@@ -26,22 +26,12 @@ __all__ = ["check_archive"]
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _CONFIG_BYTES = 64 << 20  # a model of 10,000 layers has 10 MB of JSON
 _UNPACKED_BYTES = 64 << 20  # what an entry may declare, however little it stores
-_COPIED_BYTES = 32 << 20  # so much is copied sooner than read here and there through Python
+_COPIED_BYTES = 32 << 20  # up to this size, a copy is faster than many reads through Python
 _EXPANSION = 100  # Keras stores its entries as they are, and weights pack to a third at best
 
 
 def check_archive(file: Path) -> ModelConfig:
-    """Check the sizes and links in a model file, and return its configuration.
-
-    Args:
-        file: A ``.keras``, ``.h5`` or ``.hdf5`` file.
-
-    Returns:
-        The configuration; an empty one where there is none, of which Keras then speaks.
-
-    Raises:
-        FileFormatError: Reading it could fill the memory, or leave its folder.
-    """
+    """Check the sizes and links in a model file, and return its configuration, empty where the file has none."""
     if not file.is_file():
         raise FileFormatError(f"{file}: expected a model file. Received: a folder. Save the model as .keras.")
     try:
@@ -71,7 +61,7 @@ def _of_keras_file(file: Path) -> ModelConfig:
         ) from error
     if not isinstance(config, dict):
         return ModelConfig(config)
-    # That of the model itself; what an inner model was compiled with is loaded in any case, and checked with the rest.
+    # Only the compile_config of the model itself is optional; that of an inner model is always loaded.
     return ModelConfig({**config, "compile_config": None}, config.get("compile_config"))
 
 
@@ -80,7 +70,7 @@ def _of_hdf5_file(file: Path) -> ModelConfig:
     try:
         opened = h5py.File(file, "r")
     except OSError:
-        return ModelConfig(None)  # both packages open it in the same way, and say why they cannot
+        return ModelConfig(None)  # Keras opens it in the same way, and reports why it cannot
     try:
         with opened:
             check_hdf5(opened, str(file), file.stat().st_size, _memory())
@@ -110,14 +100,14 @@ def _check_entries(archive: zipfile.ZipFile, file: Path) -> None:
 
 
 def _check_entry(entry: zipfile.ZipInfo, file: Path) -> None:
-    """Check where an entry leads, and how much it declares (CVE-2025-12060, CVE-2026-0897)."""
+    """Check path and size of an entry (CVE-2025-12060, CVE-2026-0897)."""
     name = entry.filename
     parts = re.split(r"[/\\]", name)
     if name != entry.orig_filename or ".." in parts or name[:1] in ("/", "\\") or re.match(r"[A-Za-z]:", name):
         raise _refusal(file, f"the entry {entry.orig_filename!r}, which leads out of its folder")
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise _refusal(file, f"the entry '{name}', a symbolic link")
-    if name.endswith(".npz"):  # Keras writes .h5; arrays in here would have sizes of their own
+    if name.endswith(".npz"):  # Keras writes .h5; arrays in it would need checks of their own
         raise _refusal(file, f"the entry '{name}', which Keras does not write")
     is_text = name in (_CONFIG, "metadata.json")
     largest = _CONFIG_BYTES if is_text else max(_UNPACKED_BYTES, _EXPANSION * entry.compress_size)
@@ -136,7 +126,7 @@ def _check_weights(archive: zipfile.ZipFile, raw: BinaryIO, file: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(archive: zipfile.ZipFile, raw: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[Any]:
-    """Open an entry to be read here and there: in place where it is stored, else unpacked."""
+    """Open an entry for random access: in place where it is stored uncompressed, else unpacked."""
     if entry.compress_type != zipfile.ZIP_STORED:
         yield io.BytesIO(archive.read(entry))
         return
@@ -149,7 +139,7 @@ def _opened(archive: zipfile.ZipFile, raw: BinaryIO, entry: zipfile.ZipInfo) -> 
 
 
 class _Window(io.RawIOBase):
-    """A part of a file, as a file: ``ZipExtFile`` reads all that lies before the place that it is sent to."""
+    """A part of a file as a file; ``ZipExtFile.seek`` would read all data before the new position."""
 
     def __init__(self, content: mmap.mmap, start: int, size: int) -> None:
         super().__init__()
@@ -183,6 +173,6 @@ def _memory() -> int:
 
 def _refusal(file: Path, what: str) -> FileFormatError:
     return FileFormatError(
-        f"{file}: expected a .keras file as Keras writes it. Received: {what}. It was damaged or made to do harm: get it "
-        "again from whoever saved it."
+        f"{file}: expected a .keras file as Keras writes it. Received: {what}. It is damaged or malicious: get it again from "
+        "its author."
     )

@@ -1,4 +1,4 @@
-"""Hdf5File: what an HDF5 file declares, checked before any of it is read into memory."""
+"""Checks of an HDF5 file before any of it is read into memory."""
 
 import math
 from typing import Any
@@ -14,34 +14,25 @@ _EXPANSION = 1100  # DEFLATE packs at most 1032 bytes into one: https://zlib.net
 
 
 def check_hdf5(opened: Any, name: str, size: int, memory: int) -> None:
-    """Check the links, the storage and the sizes of everything in an HDF5 file.
+    """Check all links, storage layouts and sizes in an HDF5 file of ``size`` bytes.
 
     Keras 3 checks the datasets that it reads (CVE-2026-0897, CVE-2026-1669); tf_keras checks none.
-
-    Args:
-        opened: The ``h5py.File``.
-        name: What messages call it.
-        size: Its bytes.
-        memory: Bytes of memory that this machine has.
-
-    Raises:
-        FileFormatError: It leads out of itself, or declares more than it holds.
     """
     h5py = require("h5py", extra="tensorflow")
     hard, soft, open_object = h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT, h5py.h5o.open
     file, dataset_type = opened.id, h5py.h5d.DatasetID
     declared = contiguous = 0
 
-    # What a visitor returns ends the visit; what it raises would get lost in h5py.
+    # A result of the visitor ends the visit; h5py would discard an exception.
     def visit(path: bytes, link: Any) -> Exception | None:
         nonlocal declared, contiguous
         try:
-            if link.type != hard:  # Keras 3 takes soft links for harmful, too, and writes none
+            if link.type != hard:  # Keras 3 also rejects soft links, and writes none
                 kind = "a soft link" if link.type == soft else "a link to another file"
                 return _refusal(name, f"{kind}, '{path.decode(errors='replace')}'")
-            found = open_object(file, path)
-            if isinstance(found, dataset_type):
-                count, stored = _dataset_bytes(h5py.h5d, found, path, name)
+            item = open_object(file, path)
+            if isinstance(item, dataset_type):
+                count, stored = _dataset_bytes(h5py.h5d, item, path, name)
                 declared, contiguous = declared + count, contiguous + stored
         except (FileFormatError, OSError, ValueError, RuntimeError, KeyError) as error:
             return error
@@ -55,16 +46,7 @@ def check_hdf5(opened: Any, name: str, size: int, memory: int) -> None:
 
 
 def config_text(opened: Any, key: str, name: str) -> str | bytes | None:
-    """Return an attribute of an HDF5 file that holds JSON; None where there is none.
-
-    Args:
-        opened: The ``h5py.File``.
-        key: The name of the attribute.
-        name: What messages call the file.
-
-    Raises:
-        FileFormatError: It is longer than any configuration.
-    """
+    """Return an attribute of an HDF5 file that holds JSON; None where there is none."""
     text = opened.attrs.get(key)  # no attribute can be longer than the file: HDF5 stores each in full
     if not isinstance(text, str | bytes):
         return None
@@ -74,11 +56,11 @@ def config_text(opened: Any, key: str, name: str) -> str | bytes | None:
 
 
 def _dataset_bytes(h5d: Any, dataset: Any, path: bytes, name: str) -> tuple[int, int]:
-    """Return the bytes that a dataset declares, and those that it stores in one piece."""
+    """Return the bytes that a dataset declares, and those that it stores contiguously."""
     count = math.prod(dataset.shape) * dataset.get_type().get_size()
     stored = dataset.get_storage_size()
     if dataset.get_offset() is not None and count <= stored:
-        return count, stored  # in one piece and in this file, as Keras writes all
+        return count, stored  # contiguous and in this file, as Keras writes all datasets
     created = dataset.get_create_plist()
     layout = created.get_layout()
     if layout == h5d.VIRTUAL or created.get_external_count():
@@ -91,6 +73,6 @@ def _dataset_bytes(h5d: Any, dataset: Any, path: bytes, name: str) -> tuple[int,
 
 def _refusal(name: str, what: str) -> FileFormatError:
     return FileFormatError(
-        f"{name}: expected an HDF5 file that holds what it declares. Received: {what}. It was damaged or made to do "
-        "harm: get it again from whoever saved it."
+        f"{name}: expected an HDF5 file that stores what it declares. Received: {what}. It is damaged or malicious: get it "
+        "again from its author."
     )

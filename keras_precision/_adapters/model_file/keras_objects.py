@@ -1,4 +1,4 @@
-"""KerasObjects: what the names in a model file stand for in one Keras, looked up without importing anything."""
+"""KerasObjects: what the names in a model file mean in Keras or tf_keras, looked up without importing anything."""
 
 import functools
 import inspect
@@ -15,7 +15,7 @@ __all__ = ["KerasObjects", "Verdict", "is_model_function"]
 
 Verdict = Literal["registered", "of Keras", "lambda", "refused", "unknown"]
 
-# To be of Keras is not enough: keras.utils.get_file downloads (CVE-2025-8747), keras.config switches the safe mode off
+# Not all of Keras is safe: keras.utils.get_file downloads (CVE-2025-8747), keras.config switches the safe mode off
 # (CVE-2025-9906), layers of keras.src.export, keras.src.utils and tf_keras.src.export load a SavedModel, a pickle or
 # serialized code (CVE-2025-49655, CVE-2026-1669).
 _PACKAGES = """
@@ -33,10 +33,10 @@ def _within(packages: str) -> re.Pattern[str]:
 
 
 _CLASSES_FROM, _FUNCTIONS_FROM = _within(_PACKAGES), _within(_FUNCTION_PACKAGES)
-# Initializers of TensorFlow, which tf_keras has as its own: EfficientNetV2 of tf_keras has one.
+# Initializers of TensorFlow that tf_keras uses, as in its EfficientNetV2.
 _INITIALIZERS_FROM = ("tensorflow.python.ops.init_ops", "tensorflow.python.ops.init_ops_v2")
 
-# A class must descend from one of these, of whichever package.
+# A class must inherit from one of these, of either package.
 _KINDS = frozenset(
     {
         "BaseOptimizer",
@@ -61,14 +61,15 @@ _KINDS = frozenset(
     }
 )
 
-# Where Keras looks up a name that comes without a module, as all names do in .h5 files.
+# Where Keras looks up a name without a module, as all names in .h5 files are.
 _NAMED_BY_KERAS_3 = """
 layers models initializers regularizers constraints losses metrics optimizers activations dtype_policies quantizers
 """
 _NAMED_BY_TF_KERAS = """
 activations initializers regularizers constraints losses metrics optimizers mixed_precision.policy engine.compile_utils
 """
-# BUILTIN_MODULES of serialization_lib.py in both packages.
+# BUILTIN_MODULES in https://github.com/keras-team/keras/blob/v3.15.1/keras/src/saving/serialization_lib.py, and the same
+# in https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/saving/serialization_lib.py.
 _BUILTIN = ("activations", "constraints", "initializers", "losses", "metrics", "optimizers", "regularizers")
 
 
@@ -78,7 +79,7 @@ def _is_modeling_module(module: str) -> bool:
 
 
 def _is_model_class(candidate: Any) -> bool:
-    """Tell whether an object is a class of Keras that models consist of."""
+    """Tell whether an object is a class of Keras for parts of models."""
     if not isinstance(candidate, type) or not _is_modeling_module(candidate.__module__):
         return False
     return not _KINDS.isdisjoint(base.__name__ for base in candidate.__mro__)
@@ -99,12 +100,7 @@ def is_model_function(candidate: Any) -> bool:
 
 
 class KerasObjects:
-    """What names in files stand for in one Keras.
-
-    Args:
-        keras: The module: ``keras`` or ``tf_keras``.
-        custom_objects: What the caller adds by name.
-    """
+    """What names in files mean in Keras or tf_keras; ``custom_objects`` adds names of the caller."""
 
     def __init__(self, keras: ModuleType, custom_objects: Mapping[str, Any]) -> None:
         self.package = keras.__name__
@@ -113,7 +109,7 @@ class KerasObjects:
         self._verdicts: dict[tuple[str, str | None, str | None], Verdict] = {}
 
     def is_registered(self, name: object) -> bool:
-        """Tell whether the caller registered something by a name, or passed it."""
+        """Tell whether the caller registered or passed an object of this name."""
         if not isinstance(name, str):
             return False
         if name.startswith("keras_precision>"):
@@ -121,27 +117,22 @@ class KerasObjects:
         return self._keras.saving.get_registered_object(name, custom_objects=self.custom_objects) is not None
 
     def is_registered_function(self, name: str) -> bool:
-        """Tell whether the caller registered a function by a name, with or without a package before it."""
+        """Tell whether the caller registered a function by a name, with or without a package prefix."""
         if self.is_registered(name):
             return True
         registered = {*self._keras.saving.get_custom_objects(), *self.custom_objects}
-        # Keras 3 looks them up by the end of the name, too: _retrieve_class_or_fn in serialization_lib.py.
+        # Keras 3 also compares the end of the name, in _retrieve_class_or_fn:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/saving/serialization_lib.py
         return self.package == "keras" and any(key.endswith(f">{name}") for key in registered)
 
     def verdict(self, name: str, module: str | None, registered: str | None) -> Verdict:
-        """Return what there is to say about a class.
-
-        Args:
-            name: Of the class.
-            module: Where the file says that it is; None where it does not say.
-            registered: The name that it was registered by.
-        """
+        """Return what a class is, by its name, module and registered name in the file."""
         key = (name, module, registered)
         if key not in self._verdicts:
-            self._verdicts[key] = self._judged(*key)
+            self._verdicts[key] = self._classify(*key)
         return self._verdicts[key]
 
-    def _judged(self, name: str, module: str | None, registered: str | None) -> Verdict:
+    def _classify(self, name: str, module: str | None, registered: str | None) -> Verdict:
         if self.is_registered(registered) or (module is None and self.is_registered(name)):
             return "registered"
         candidates = self.candidates(name, module)
@@ -156,12 +147,7 @@ class KerasObjects:
         return "unknown"  # tf_keras would import the module
 
     def candidates(self, name: str, module: str | None) -> tuple[Any, ...]:
-        """Return everything that Keras may take a name for; it looks at the module in some places, and not in others.
-
-        Args:
-            name: Of a class or a function.
-            module: Where the file says that it is; None where it does not say.
-        """
+        """Return all objects that Keras may look up for a name: it uses the module in some places, and not in others."""
         return _candidates(self.package, name, module)
 
 
@@ -177,21 +163,24 @@ def _candidates(package: str, name: str, module: str | None) -> tuple[Any, ...]:
 
 
 def _imported_as(package: str, module: str) -> str:
-    """The module that a Keras imports for the name of one; tf_keras reads ``keras.`` as ``tf_keras.``."""
+    """Return the module that is imported for a module name; tf_keras reads ``keras.`` as ``tf_keras.``."""
     return f"tf_{module}" if package == "tf_keras" and module.startswith("keras") else module
 
 
 def _exported(package: str, name: str) -> Any:
+    # The lookups of the loaders themselves, so that both give the same object:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/api_export.py,
+    # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/util/tf_export.py
     if package == "keras":
         from keras.src.api_export import get_symbol_from_name
     else:
         from tensorflow.python.util.tf_export import get_symbol_from_name
-    found = get_symbol_from_name(name)
-    return get_symbol_from_name(f"compat.v1.{name}") if found is None and "__internal__.legacy" in name else found
+    symbol = get_symbol_from_name(name)
+    return get_symbol_from_name(f"compat.v1.{name}") if symbol is None and "__internal__.legacy" in name else symbol
 
 
 def _tensorflow_name(function: Any) -> str | None:
-    """The name of a function in TensorFlow's interface; None where it has none."""
+    """Return the public name of a function of TensorFlow; None where it has none."""
     from tensorflow.python.util.tf_export import get_canonical_name_for_symbol
 
     name = get_canonical_name_for_symbol(function)
@@ -200,7 +189,7 @@ def _tensorflow_name(function: Any) -> str | None:
 
 @functools.cache
 def _names(package: str) -> dict[str, list[Any]]:
-    """Name to everything that a Keras calls so."""
+    """Return name to all objects of this name."""
     names: dict[str, list[Any]] = {}
     for table in _tables(package):
         for name, value in table.items():
@@ -217,6 +206,9 @@ def _tables(package: str) -> Iterator[Mapping[str, Any]]:
             yield {name: value for name, value in vars(module).items() if callable(value)}
             yield getattr(module, "ALL_OBJECTS_DICT", {})
     if package == "tf_keras":
+        # Names without a module are looked up in these tables, which are filled on first use:
+        # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/layers/serialization.py,
+        # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/initializers/__init__.py
         from tf_keras.src import initializers
         from tf_keras.src.layers import serialization
 

@@ -1,9 +1,9 @@
 """Tensor functions: which functions of TensorFlow a model file of tf_keras may call.
 
-A ``TFOpLambda`` layer of a file names any symbol of TensorFlow's interface, ``io.write_file`` among them, and loading
-calls it: https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/layers/core/tf_op_layer.py. What is listed here
-computes tensors from tensors, and reads and writes nothing else. Not listed are functions that take functions, and
-``tf.print``, which writes to a file.
+A ``TFOpLambda`` layer of a file may name any symbol of TensorFlow's API, such as ``io.write_file``, and loading
+calls it: https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/layers/core/tf_op_layer.py. The functions listed
+here compute tensors from tensors, and read and write nothing else. Functions that take functions are excluded, and
+``tf.print``, which can write to a file.
 """
 
 import re
@@ -11,7 +11,7 @@ import re
 __all__ = ["INSTANCE_METHODS", "INSTANCE_PROPERTIES", "OPERATIONS", "RAGGED_CONSTRUCTORS", "is_tensor_function"]
 
 _NAMESPACES = r"__operators__|bitwise|linalg|math|nn|quantization|signal"
-# The samplers draw by a file (vocab_file of nn.fixed_unigram_candidate_sampler), the loops of RNNs take functions.
+# The samplers read a file (vocab_file of nn.fixed_unigram_candidate_sampler), the loops of RNNs take functions.
 _EXCEPT = r"nn\.(\w+_sampler|\w*rnn|with_space_to_batch)"
 
 _TOP_LEVEL = """
@@ -65,7 +65,7 @@ _ALLOWED = re.compile(
     r"|(activations|losses|metrics)\.(?!get$|serialize$|deserialize$)[a-z_][a-z0-9_]*)"
 )
 
-# What tf_keras itself makes layers of: the loops at the end of the file linked above.
+# What tf_keras itself wraps in layers: the loops at the end of the file linked above.
 INSTANCE_PROPERTIES = _set_of("values flat_values row_splits nested_row_splits indices dense_shape")
 INSTANCE_METHODS = _set_of("""
 value_rowids nested_value_rowids nrows row_starts row_limits row_lengths nested_row_lengths bounding_shape
@@ -89,13 +89,7 @@ Transpose Unpack ZerosLike
 
 
 def is_tensor_function(name: object) -> bool:
-    """Tell whether a symbol of TensorFlow's interface computes tensors and does nothing else.
-
-    Args:
-        name: The symbol, such as ``"math.add"``.
-
-    Returns:
-        False for what is not listed, too.
+    """Tell whether a symbol of TensorFlow's API, such as ``"math.add"``, computes tensors and does nothing else.
 
     Example:
         >>> is_tensor_function("nn.relu"), is_tensor_function("io.write_file")

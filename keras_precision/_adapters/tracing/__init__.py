@@ -1,1 +1,1 @@
-"""A model seen from within its trace."""
+"""Layers, operations and gradients of a model, read while it is traced."""

@@ -1,4 +1,4 @@
-"""The trace of a backend: the profiler that each framework brings, switched on for a while."""
+"""Traces of the framework's own profiler."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,7 @@ __all__ = ["traced"]
 
 @contextmanager
 def traced(backend: str, folder: Path) -> Iterator[None]:
-    """Write a trace of what is computed meanwhile.
-
-    Args:
-        backend: ``"tensorflow"``, ``"jax"`` or ``"torch"``.
-        folder: Where the trace goes, as the framework's own tools read it: those of TensorFlow and JAX
-            for TensorBoard, that of PyTorch as ``trace.json`` for Perfetto.
-    """
+    """Write a trace into a folder: for TensorBoard (TensorFlow, JAX), or ``trace.json`` for Perfetto (PyTorch)."""
     if backend == "torch":
         torch: Any = require("torch", extra="torch")
         with torch.profiler.profile() as profile:

@@ -1,4 +1,4 @@
-"""Times in a trace: how long the device computed while it was written."""
+"""How long the device computed, according to a trace."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,23 +12,17 @@ __all__ = ["busy", "computing_ms"]
 Interval = tuple[float, float]
 
 _DEVICES = ("/device:GPU", "/device:TPU")
-_STREAMS = ("Stream", "XLA Ops")  # of a device: its other lines draw whole steps and modules
+_STREAMS = ("Stream", "XLA Ops")  # of a device; its other lines show whole steps and modules
 _HOST = "/host:CPU"
 _THREADS = ("tf_Compute", "tf_XLAPjRtCpuClient", "tf_XLAEigen")  # in which TensorFlow and JAX compute on a processor
-_MARKS = ("ThreadpoolListener", "end: ")  # of a thread, and not of an operator
+_MARKS = ("ThreadpoolListener", "end: ")  # events of a thread, not of an operator
 _ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
 def computing_ms(backend: str, folder: Path) -> float | None:
-    """Return how long operators ran while a trace was written.
+    """Return the milliseconds of a trace in which at least one operator ran; None where it cannot be read.
 
-    Args:
-        backend: ``"tensorflow"``, ``"jax"`` or ``"torch"``.
-        folder: Where :func:`~keras_precision._adapters.tracing.backend_trace.traced` put the trace.
-
-    Returns:
-        Milliseconds in which at least one operator ran: on the accelerators, where the trace has any, and otherwise in
-        the threads of the processor that compute. None where the trace cannot be read.
+    Operators count on the accelerators, where the trace has any, else in the threads of the processor that compute.
     """
     read = {"tensorflow": _of_tensorflow, "jax": _of_jax, "torch": _of_torch}[backend]
     on_device: list[Interval] = []
@@ -86,5 +80,5 @@ def _of_tensorflow(folder: Path) -> Iterator[tuple[bool, Interval]]:
 
 
 def _computes(plane: str, line: str) -> bool:
-    """Whether a line of a plane holds operators: a device's stream, or a thread of the processor that computes."""
+    """Whether a line of a plane has operators: a stream of a device, or a thread of the processor that computes."""
     return line.startswith(_STREAMS) if plane.startswith(_DEVICES) else plane == _HOST and line.startswith(_THREADS)

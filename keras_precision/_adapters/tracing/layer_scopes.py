@@ -1,4 +1,4 @@
-"""Scopes: the layer that is being called, and the line of a user's own code, while a model is traced."""
+"""Scopes: the layer that is being called, and the line of the user's code, while a model is traced."""
 
 import sys
 import threading
@@ -21,7 +21,7 @@ _LIBRARIES = tuple(
 
 
 def is_library(file: str) -> bool:
-    """Tell whether a file is one of Python, of a framework, or of this package."""
+    """Tell whether a file belongs to Python, a framework or this package."""
     return (
         file.startswith("<")
         or any(part in file for part in _LIBRARIES)
@@ -30,12 +30,7 @@ def is_library(file: str) -> bool:
 
 
 class Scopes:
-    """The path of the layer whose call is running, innermost layer with a path.
-
-    Args:
-        adapter: The Keras of the model.
-        paths: Layer path to layer.
-    """
+    """The path of the innermost layer that has one and is being called; ``paths`` is layer path to layer."""
 
     def __init__(self, adapter: KerasAdapter, paths: Mapping[str, Any]) -> None:
         self._adapter = adapter
@@ -45,11 +40,7 @@ class Scopes:
 
     @contextmanager
     def following(self, enter: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
-        """Follow the calls of layers for a while.
-
-        Args:
-            enter: Given a path, returns what its call runs in.
-        """
+        """Follow the calls of layers inside a ``with`` block; a call runs in the context manager ``enter(path)``."""
 
         def watch(layer: Any, proceed: Callable[[], Any]) -> Any:
             path, outer = self._paths.get(id(layer)), self.current
@@ -66,7 +57,7 @@ class Scopes:
             yield
 
     def line(self) -> str:
-        """Return the line of a user's own code that is running inside a layer's call; empty where there is none."""
+        """Return file and line of the user's code that is running inside a layer's call; empty where there is none."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             file = frame.f_code.co_filename
@@ -79,7 +70,7 @@ class Scopes:
 
     @staticmethod
     def line_of(frames: list[tuple[str, str, int]]) -> str:
-        """Return the same of frames that a framework kept, the innermost first: file, function and line."""
+        """Return the same from recorded frames (file, function, line), the innermost first."""
         for file, function, number in frames:
             if file == _HERE and function == "watch":
                 return ""

@@ -1,4 +1,4 @@
-"""traced: a model's operations, read from what its framework traces, without data."""
+"""traced: a model's operations, read from the trace of its framework, without data."""
 
 import math
 import re
@@ -16,35 +16,24 @@ from keras_precision.core.system.optional import require
 
 __all__ = ["traced"]
 
-_BATCH, _FREE = 2, 16  # sizes that stand for the batch, and for every other axis that is left open
+_BATCH, _FREE = 2, 16  # sizes of the batch, and of every other free axis
 
 
 def traced(adapter: KerasAdapter, model: Any) -> OperationGraph:
-    """Return the operations of a model's forward pass, as it is for training.
-
-    Args:
-        adapter: The Keras of the model.
-        model: A built functional or sequential model.
-
-    Returns:
-        Its graph.
-
-    Raises:
-        ModelError: It is subclassed, or not built.
-    """
+    """Return the operations of the forward pass of a built functional or sequential model, as in training."""
     arrays = [
-        np.zeros((_BATCH, *(size or _FREE for size in each.shape)), np.dtype(each.dtype))
-        for each in adapter.inputs(model)
+        np.zeros((_BATCH, *(size or _FREE for size in model_input.shape)), np.dtype(model_input.dtype))
+        for model_input in adapter.inputs(model)
     ]
     scopes = Scopes(adapter, layer_paths(model))
-    with np.errstate(all="ignore"):  # constants that overflow are what is looked for
+    with np.errstate(all="ignore"):  # overflowing constants are what the rules look for
         return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[adapter.compute.name](
             adapter, model, arrays, scopes
         )
 
 
 class _Recorder:
-    """Operations as they are met, and which of them made a value."""
+    """Records operations in order; an operation is known by its index."""
 
     def __init__(self, scopes: Scopes) -> None:
         self.operations: list[Operation] = []
@@ -85,40 +74,42 @@ def _tensorflow(adapter: KerasAdapter, model: Any, arrays: Sequence[Any], scopes
 
     def run(*inputs: Any) -> Any:
         with scopes.following(lambda path: tf.name_scope(f"kp{scopes.names.index(path)}")):
-            return adapter.trained_call(model, list(inputs))
+            return adapter.call_for_training(model, list(inputs))
 
     graph = tf.function(run, autograph=False).get_concrete_function(*specs).graph
     recorder = _Recorder(scopes)
-    made: dict[str, int] = {}
+    producers: dict[str, int] = {}  # name of a tensor to the index of its operation
     for operation in graph.get_operations():
         if not operation.outputs:
             continue
-        number = _tensorflow_operation(tf, recorder, operation, made, scopes)
+        index = _tensorflow_operation(tf, recorder, operation, producers, scopes)
         for output in operation.outputs:
-            made[output.name] = number
+            producers[output.name] = index
     return OperationGraph(tuple(recorder.operations), "the graph of a tf.function")
 
 
-def _tensorflow_operation(tf: Any, recorder: _Recorder, operation: Any, made: Mapping[str, int], scopes: Scopes) -> int:
-    output, reads = operation.outputs[0], [made[each.name] for each in operation.inputs if each.name in made]
+def _tensorflow_operation(
+    tf: Any, recorder: _Recorder, operation: Any, producers: Mapping[str, int], scopes: Scopes
+) -> int:
+    output = operation.outputs[0]
+    reads = [producers[tensor.name] for tensor in operation.inputs if tensor.name in producers]
     if operation.type in _SAME and reads:
         return reads[0]
     dtype = output.dtype.base_dtype.name
     if operation.type == "Const":
-        value = tf.get_static_value(output)
-        number = np.asarray(value)
-        if number.dtype.kind in "fV" and number.size and np.all(number == number.flat[0]):
-            return recorder.constant(number.flat[0], dtype)
+        value = np.asarray(tf.get_static_value(output))
+        if value.dtype.kind in "fV" and value.size and np.all(value == value.flat[0]):
+            return recorder.constant(value.flat[0], dtype)
         return recorder.add("other", dtype)
     kind = _TENSORFLOW.get(operation.type, "other")
     if kind == "mul" and len(reads) == 2 and reads[0] == reads[1]:
         kind = "square"
     if kind in ("sum", "mean", "max"):
         reads = reads[:1]  # the others are axes
-    found = re.findall(r"kp(\d+)(?:_\d+)?/", operation.name)
+    layers = re.findall(r"kp(\d+)(?:_\d+)?/", operation.name)  # indices of the layers of the name scopes
     frames = [(frame.filename, frame.name, frame.lineno) for frame in reversed(list(operation.traceback))]
     return recorder.add(
-        kind, dtype, reads, path=scopes.names[int(found[0])] if found else "", line=Scopes.line_of(frames),
+        kind, dtype, reads, path=scopes.names[int(layers[0])] if layers else "", line=Scopes.line_of(frames),
         terms=_terms(operation.inputs[0].shape, output.shape) if kind in ("sum", "mean") else 1,
     )  # fmt: skip
 
@@ -143,39 +134,39 @@ def _jax(adapter: KerasAdapter, model: Any, arrays: Sequence[Any], scopes: Scope
 
     def run(*inputs: Any) -> Any:
         with scopes.following(lambda path: jax.named_scope(f"kp{scopes.names.index(path)}")):
-            return adapter.trained_call(model, list(inputs))
+            return adapter.call_for_training(model, list(inputs))
 
     closed = jax.make_jaxpr(run)(*arrays)
     reader = _JaxReader(_Recorder(scopes), scopes)
-    values = [reader.recorder.add("input", str(each.aval.dtype)) for each in closed.jaxpr.invars]
-    constants = [reader.recorder.add("other", str(each.aval.dtype)) for each in closed.jaxpr.constvars]
+    values = [reader.recorder.add("input", str(variable.aval.dtype)) for variable in closed.jaxpr.invars]
+    constants = [reader.recorder.add("other", str(variable.aval.dtype)) for variable in closed.jaxpr.constvars]
     reader.read(closed.jaxpr, [*constants, *values], "")
     return OperationGraph(tuple(reader.recorder.operations), "a jaxpr")
 
 
 class _JaxReader:
-    """Reads a jaxpr, and those inside it."""
+    """Reads a jaxpr and its inner jaxprs."""
 
     def __init__(self, recorder: _Recorder, scopes: Scopes) -> None:
         self.recorder, self._scopes = recorder, scopes
 
-    def read(self, jaxpr: Any, given: Sequence[int], outer: str) -> list[int]:
-        """Record the operations of a jaxpr; return the numbers of what it puts out."""
-        made = dict(zip([*jaxpr.constvars, *jaxpr.invars], given, strict=False))
+    def read(self, jaxpr: Any, arguments: Sequence[int], outer: str) -> list[int]:
+        """Record the operations of a jaxpr; return the indices of those that produce its outputs."""
+        producers = dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=False))
         for equation in jaxpr.eqns:
-            reads = [self._number(made, each) for each in equation.invars]
-            found = re.findall(r"kp(\d+)", str(equation.source_info.name_stack))
-            path = self._scopes.names[int(found[0])] if found else outer
+            reads = [self._producer(producers, variable) for variable in equation.invars]
+            layers = re.findall(r"kp(\d+)", str(equation.source_info.name_stack))
+            path = self._scopes.names[int(layers[0])] if layers else outer
             inner = self._inner(equation)
             if inner is not None:
                 outputs = self.read(inner, [*[self.recorder.add("other", "") for _ in inner.constvars], *reads], path)
             else:
                 outputs = [self._operation(equation, reads, path)] * len(equation.outvars)
-            made |= dict(zip(equation.outvars, outputs, strict=False))
-        return [self._number(made, each) for each in jaxpr.outvars]
+            producers |= dict(zip(equation.outvars, outputs, strict=False))
+        return [self._producer(producers, variable) for variable in jaxpr.outvars]
 
     def _inner(self, equation: Any) -> Any:
-        """The jaxpr that an equation calls once; those of loops and branches are left alone."""
+        """Return the jaxpr that an equation calls once; loops and branches are not entered."""
         if equation.primitive.name in ("scan", "while", "cond"):
             return None
         for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
@@ -184,14 +175,14 @@ class _JaxReader:
                 return getattr(inner, "jaxpr", inner)
         return None
 
-    def _number(self, made: dict[Any, int], variable: Any) -> int:
+    def _producer(self, producers: dict[Any, int], variable: Any) -> int:
         if hasattr(variable, "val"):  # a literal
             value, dtype = np.asarray(variable.val), str(variable.aval.dtype)
             floating = value.size == 1 and "float" in dtype
             return self.recorder.constant(value.flat[0], dtype) if floating else self.recorder.add("other", dtype)
-        if variable not in made:
-            made[variable] = self.recorder.add("other", str(getattr(variable.aval, "dtype", "")))
-        return made[variable]
+        if variable not in producers:
+            producers[variable] = self.recorder.add("other", str(getattr(variable.aval, "dtype", "")))
+        return producers[variable]
 
     def _operation(self, equation: Any, reads: list[int], path: str) -> int:
         name, output = equation.primitive.name, equation.outvars[0].aval
@@ -204,7 +195,9 @@ class _JaxReader:
         if power == 2 or (kind == "mul" and len(reads) == 2 and reads[0] == reads[1]):
             kind = "square"
         traceback = equation.source_info.traceback
-        frames = [(each.file_name, each.function_name, each.line_num) for each in traceback.frames] if traceback else []
+        frames = (
+            [(frame.file_name, frame.function_name, frame.line_num) for frame in traceback.frames] if traceback else []
+        )
         shape = getattr(equation.invars[0].aval, "shape", ()) if equation.invars else ()
         return self.recorder.add(
             kind, dtype, reads, path=path, line=Scopes.line_of(frames),
@@ -238,37 +231,36 @@ _TORCH_SAME = (
 
 def _torch(adapter: KerasAdapter, model: Any, arrays: Sequence[Any], scopes: Scopes) -> OperationGraph:
     torch = require("torch", extra="torch")
+    # The documented way to see the operations below autograd, in a module without a public name:
+    # https://github.com/pytorch/pytorch/blob/v2.13.0/torch/utils/_python_dispatch.py
     mode_class = require("torch.utils._python_dispatch", extra="torch").TorchDispatchMode
     recorder = _Recorder(scopes)
-    made: dict[int, int] = {}
-    alive: list[Any] = []  # while a tensor lives, its id is its own
+    producers: dict[int, int] = {}  # id of a tensor to the index of its operation
+    alive: list[Any] = []  # an id is unique only among living objects
 
-    def number_of(value: Any) -> int:
-        if id(value) not in made:
+    def producer_of(value: Any) -> int:
+        if id(value) not in producers:
             alive.append(value)
-            made[id(value)] = recorder.add("input", _torch_type(value))
-        return made[id(value)]
+            producers[id(value)] = recorder.add("input", _torch_type(value))
+        return producers[id(value)]
 
     class Recording(mode_class):  # type: ignore[misc, valid-type]
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             output = function(*args, **(kwargs or {}))
-            tensors = [
-                each
-                for each in (output if isinstance(output, list | tuple) else [output])
-                if isinstance(each, torch.Tensor)
-            ]
+            outputs = output if isinstance(output, list | tuple) else [output]
             reads = [
-                number_of(each) if isinstance(each, torch.Tensor) else recorder.constant(each, "float32")
-                for each in _operands(torch, args)
+                producer_of(operand) if isinstance(operand, torch.Tensor) else recorder.constant(operand, "float32")
+                for operand in _operands(torch, args)
             ]
-            for each in tensors:
-                alive.append(each)
-                made[id(each)] = _torch_operation(recorder, function, each, args, reads, scopes)
+            for tensor in outputs:
+                if isinstance(tensor, torch.Tensor):
+                    alive.append(tensor)
+                    producers[id(tensor)] = _torch_operation(recorder, function, tensor, args, reads, scopes)
             return output
 
     inputs = [adapter.keras.ops.convert_to_tensor(array) for array in arrays]
     with torch.no_grad(), scopes.following(lambda _: nullcontext()), Recording():
-        adapter.trained_call(model, inputs)
+        adapter.call_for_training(model, inputs)
     return OperationGraph(tuple(recorder.operations), "the operations that PyTorch dispatches", accumulates_wide=True)
 
 
@@ -277,9 +269,9 @@ def _torch_type(value: Any) -> str:
 
 
 def _operands(torch: Any, args: Sequence[Any]) -> Iterator[Any]:
-    for each in args:
-        if isinstance(each, torch.Tensor) or (isinstance(each, float | int) and not isinstance(each, bool)):
-            yield each
+    for argument in args:
+        if isinstance(argument, torch.Tensor) or (isinstance(argument, float | int) and not isinstance(argument, bool)):
+            yield argument
 
 
 def _torch_operation(

@@ -1,4 +1,4 @@
-"""Observer: one training step of a model, run beside the training, with a tap on every layer."""
+"""Observer: one training step of a model, run outside the training, with taps on every layer."""
 
 import random
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.tensors import COUNT, Tensors, tensors_of
 from keras_precision._adapters.tracing.layer_taps import Taps
 from keras_precision._adapters.training.open_state import inside_of
-from keras_precision._adapters.training.training_state import Inside
+from keras_precision._adapters.training.training_state import TrainingState
 from keras_precision.core.observation import LayerCall, Observation, Statistics
 
 __all__ = ["Batch", "Observer"]
@@ -22,7 +22,7 @@ __all__ = ["Batch", "Observer"]
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step is given.
+    """The data of a training step.
 
     Attributes:
         x: Inputs, in the structure that the model takes.
@@ -36,38 +36,22 @@ class Batch:
 
 
 class Observer:
-    """Runs the forward and the backward pass of a model on one batch, and looks at every layer.
+    """Runs the forward and the backward pass of a model on one batch, and records statistics of every layer.
 
-    Weights, random state, optimizer and metrics of the model are left as they are. It runs in the way that the model
-    trains in: compiled where that is compiled.
-
-    Args:
-        adapter: The Keras of the model.
-        model: A built model; where it is compiled, its loss is what gradients are taken of.
-
-    Attributes:
-        inside: The model as its training step sees it.
+    Weights, random state, optimizer and metrics of the model stay unchanged. It runs compiled where the model trains
+    compiled.
     """
 
     def __init__(self, adapter: KerasAdapter, model: Any) -> None:
-        self.inside = inside_of(adapter, model)
-        self._taps = Taps(self.inside, layer_paths(model))
-        self._backend: _Backend = _BACKENDS[adapter.compute.name](tensors_of(adapter), self._taps, self.inside)
+        self.state = inside_of(adapter, model)
+        self._taps = Taps(self.state, layer_paths(model))
+        self._backend: _Backend = _BACKENDS[adapter.compute.name](tensors_of(adapter), self._taps, self.state)
 
     def observe(self, batch: Batch, values: Sequence[Any] | None = None, scale: float = 1.0) -> Observation:
-        """Run one step.
-
-        Args:
-            batch: What it is run on.
-            values: A value for each of ``inside.variables``; None for those that they have.
-            scale: What the loss is multiplied with, as loss scaling does.
-
-        Returns:
-            What was seen.
-        """
-        with _random_state_kept():
-            seen = self._backend.run(batch, self.inside.values() if values is None else values, scale)
-        forward, backward, weights, weight_gradients, data, loss = seen
+        """Run one step, on ``values`` of the state's variables, or their current ones, with the loss times ``scale``."""
+        with _random_state_preserved():
+            results = self._backend.run(batch, self.state.values() if values is None else values, scale)
+        forward, backward, weights, weight_gradients, data, loss = results
         calls = [
             LayerCall(
                 call.path, call.within, call.kind,
@@ -76,7 +60,7 @@ class Observer:
             )
             for call in self._taps.calls
         ]  # fmt: skip
-        layout = self.inside.weights_by_path(layer_paths(self.inside.model))
+        layout = self.state.weights_by_path(layer_paths(self.state.model))
         return Observation(
             calls=tuple(calls),
             loss=None if loss is None else float(loss),
@@ -96,47 +80,47 @@ def _statistics(row: Any) -> Statistics:
     return Statistics(*map(float, row))
 
 
-def _picked(rows: Any, numbers: Sequence[int]) -> tuple[Any, ...]:
-    """Figures by number; None where nothing was written: nothing flowed back there."""
+def _picked(rows: Any, indices: Sequence[int]) -> tuple[Any, ...]:
+    """Return the statistics of some taps; None for those that no gradient reached."""
     if rows is None:
         return ()
-    return tuple(_statistics(rows[number]) if np.any(rows[number]) else None for number in numbers)
+    return tuple(_statistics(rows[index]) if np.any(rows[index]) else None for index in indices)
 
 
 class _Backend(ABC):
-    """How a framework runs a function of tensors with gradients, as it trains.
+    """How a framework runs the forward and backward pass.
 
     Attributes:
         how: In words.
-        inputs: How many of the figures of data are of inputs; the others are of labels.
+        inputs: How many of the data statistics are of inputs; the others are of labels.
     """
 
     how = ""
     inputs = 0
 
-    def __init__(self, tensors: Tensors, taps: Taps, inside: Inside) -> None:
-        self.tensors, self.taps, self.inside, self.model = tensors, taps, inside, inside.model
+    def __init__(self, tensors: Tensors, taps: Taps, state: TrainingState) -> None:
+        self.tensors, self.taps, self.state, self.model = tensors, taps, state, state.model
 
     @abstractmethod
     def run(self, batch: Batch, values: Sequence[Any], scale: float) -> tuple[Any, ...]:
-        """Return figures of taps, of gradients after them, of weights, of gradients after those, of data; and the loss."""
+        """Return statistics of taps, of their gradients, of weights, of their gradients, of data; and the loss."""
 
     def data(self, batch: Batch) -> list[Any]:
-        """Return the figures of the floats in a batch."""
-        floats = [each for each in self.inside.flat(batch.x) if self.tensors.is_float(each)]
-        self.inputs = len(floats)
-        labels = [each for each in self.inside.flat((batch.y, batch.sample_weight)) if self.tensors.is_float(each)]
-        return [self.tensors.statistics(each) for each in floats + labels]
+        """Return the statistics of the float tensors in a batch."""
+        inputs = list(filter(self.tensors.is_float, self.state.flatten(batch.x)))
+        self.inputs = len(inputs)
+        labels = list(filter(self.tensors.is_float, self.state.flatten((batch.y, batch.sample_weight))))
+        return [self.tensors.statistics(tensor) for tensor in inputs + labels]
 
     def objective(self, batch: Batch, values: Sequence[Any], scale: Any) -> tuple[Any, Any]:
         """Run the model; return the scaled loss and the loss, None where there is none."""
-        loss = self.inside.loss(batch.x, batch.y, batch.sample_weight, values)
+        loss = self.state.loss(batch.x, batch.y, batch.sample_weight, values)
         return (None, None) if loss is None else (loss * scale, loss)
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Put the random state of Python and NumPy back, which layers of a user's own may draw from."""
+def _random_state_preserved() -> Iterator[None]:
+    """Restore the random state of Python and NumPy, which layers of the user may draw from."""
     before, arrays = random.getstate(), np.random.get_state()
     try:
         yield
@@ -149,7 +133,7 @@ class _TensorFlow(_Backend):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._tf = self.tensors._tf  # type: ignore[attr-defined]
-        self._held: Sequence[Any] = ()
+        self._sources: Sequence[Any] = ()  # what gradients are taken with respect to
         self._compiled: Callable[..., Any] = self._step
         eager, jit = bool(self.model.run_eagerly), bool(getattr(self.model, "jit_compile", False))
         if not eager:
@@ -160,20 +144,21 @@ class _TensorFlow(_Backend):
 
     def run(self, batch: Batch, values: Sequence[Any], scale: float) -> tuple[Any, ...]:
         tf = self._tf
-        x, y, weight = self.inside.mapped(
-            lambda each: None if each is None else tf.convert_to_tensor(each), (batch.x, batch.y, batch.sample_weight)
+        x, y, weight = self.state.map_leaves(
+            lambda array: None if array is None else tf.convert_to_tensor(array),
+            (batch.x, batch.y, batch.sample_weight),
         )
-        with self.inside.given(values) as self._held:
-            # Variables are known to the function itself, and their number may grow with metrics.
-            given = list(values) if self._held is values else []
-            seen = self._compiled(given, tf.constant(scale, tf.float32), x, y, weight)
-        return tuple(None if each is None else each.numpy() for each in seen)
+        with self.state.substitute(values) as self._sources:
+            # The function closes over variables, whose number may grow with metrics; values are arguments.
+            arguments = list(values) if self._sources is values else []
+            results = self._compiled(arguments, tf.constant(scale, tf.float32), x, y, weight)
+        return tuple(None if result is None else result.numpy() for result in results)
 
     def _step(self, values: list[Any], scale: Any, x: Any, y: Any, weight: Any) -> tuple[Any, ...]:
         tf, statistics = self._tf, self.tensors.statistics
         batch = Batch(x, y, weight)
-        values = values or list(self._held)
-        trained = [values[place] for place in self.inside.trainable_places()]
+        values = values or list(self._sources)
+        trained = [values[place] for place in self.state.trainable_indices()]
         with tf.GradientTape() as tape:
             tape.watch(trained)
 
@@ -184,13 +169,13 @@ class _TensorFlow(_Backend):
 
             with self.taps.listening(scale, probe):
                 scaled, loss = self.objective(batch, values, scale)
-        weights, backward = _stack(tf, [statistics(each) for each in trained]), None
+        weights, backward = _stack(tf, list(map(statistics, trained))), None
         gradients = None
         if scaled is not None:
-            found = tape.gradient(scaled, [*self.taps.probes, *trained], unconnected_gradients="zero")
+            results = tape.gradient(scaled, [*self.taps.probes, *trained], unconnected_gradients="zero")
             count = len(self.taps.probes)
-            backward = _stack(tf, found[:count])
-            gradients = _stack(tf, [statistics(each) for each in found[count:]])
+            backward = _stack(tf, results[:count])
+            gradients = _stack(tf, list(map(statistics, results[count:])))
         return _stack(tf, self.taps.forward), backward, weights, gradients, _stack(tf, self.data(batch)), loss
 
 
@@ -208,19 +193,19 @@ class _Jax(_Backend):
         self.how = "eager JAX" if eager else "compiled by jax.jit"
 
     def run(self, batch: Batch, values: Sequence[Any], scale: float) -> tuple[Any, ...]:
-        x, y, weight = self.inside.mapped(
-            lambda each: None if each is None else self._jax.numpy.asarray(each),
+        x, y, weight = self.state.map_leaves(
+            lambda array: None if array is None else self._jax.numpy.asarray(array),
             (batch.x, batch.y, batch.sample_weight),
         )
         scale = np.float32(scale)  # type: ignore[assignment]
-        shapes = str(self._jax.tree.map(lambda each: (each.shape, each.dtype), (x, y, weight)))
+        shapes = str(self._jax.tree.map(lambda array: (array.shape, array.dtype), (x, y, weight)))
         if shapes not in self._counts:
             self._counts[shapes] = self._counted(list(values), scale, x, y, weight)
         count = self._counts[shapes]
         return tuple(self._jax.device_get(self._compiled(count, list(values), scale, x, y, weight)))
 
     def _counted(self, *arguments: Any) -> int:
-        """How many taps there are: their probes are arguments of what is differentiated, and must be there before."""
+        """Count the taps: their probes are arguments of the differentiated function, and must exist before it runs."""
 
         def forward(values: Any, scale: Any, x: Any, y: Any, weight: Any) -> Any:
             with self.taps.listening(self._jax.tree.leaves((values, scale, x)), lambda _: None):
@@ -232,14 +217,14 @@ class _Jax(_Backend):
 
     def _step(self, count: int, values: list[Any], scale: Any, x: Any, y: Any, weight: Any) -> tuple[Any, ...]:
         jax, statistics, batch = self._jax, self.tensors.statistics, Batch(x, y, weight)
-        places = self.inside.trainable_places()
+        places = self.state.trainable_indices()
         outer = jax.tree.leaves((values, scale, x, y, weight))
 
         def run(trained: list[Any], probes: Any) -> Any:
             full = list(values)
             for place, value in zip(places, trained, strict=True):
                 full[place] = value
-            with self.taps.listening([*outer, *trained, probes], lambda number: probes[number]):
+            with self.taps.listening([*outer, *trained, probes], lambda index: probes[index]):
                 scaled, loss = self.objective(batch, full, scale)
             forward = list(self.taps.forward)
             return (jax.numpy.zeros(()) if scaled is None else scaled.astype("float32")), (forward, loss)
@@ -247,10 +232,10 @@ class _Jax(_Backend):
         trained = [values[place] for place in places]
         probes = jax.numpy.zeros((count, COUNT))
         gradients, (forward, loss) = jax.grad(run, argnums=(0, 1), has_aux=True)(trained, probes)
-        weights = [statistics(each) for each in trained]
+        weights = list(map(statistics, trained))
         if loss is None:
             return forward, None, weights, None, self.data(batch), None
-        return forward, gradients[1], weights, [statistics(each) for each in gradients[0]], self.data(batch), loss
+        return forward, gradients[1], weights, list(map(statistics, gradients[0])), self.data(batch), loss
 
 
 class _Torch(_Backend):
@@ -261,11 +246,11 @@ class _Torch(_Backend):
 
     def run(self, batch: Batch, values: Sequence[Any], scale: float) -> tuple[Any, ...]:
         torch, statistics = self._torch, self.tensors.statistics
-        convert = self.inside.adapter.keras.ops.convert_to_tensor
-        given = self.inside.mapped(
-            lambda each: None if each is None else convert(each), (batch.x, batch.y, batch.sample_weight)
+        convert = self.state.adapter.keras.ops.convert_to_tensor
+        tensors = self.state.map_leaves(
+            lambda array: None if array is None else convert(array), (batch.x, batch.y, batch.sample_weight)
         )
-        batch, places = Batch(*given), self.inside.trainable_places()
+        batch, places = Batch(*tensors), self.state.trainable_indices()
         full = [value.detach() for value in values]
         trained = [full[place].requires_grad_() for place in places]
         devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
@@ -274,24 +259,23 @@ class _Torch(_Backend):
         backward = gradients = None
         if scaled is not None and scaled.requires_grad:
             probes = self.taps.probes
-            found = torch.autograd.grad(scaled, [*probes, *trained], allow_unused=True)
-            backward = [_zeros(each) for each in found[: len(probes)]]
+            results = torch.autograd.grad(scaled, [*probes, *trained], allow_unused=True)
+            backward = [np.zeros(COUNT) if row is None else self._array(row) for row in results[: len(probes)]]
             nothing = torch.zeros(1)
-            gradients = [self._listed(statistics(nothing if each is None else each)) for each in found[len(probes) :]]
-        forward, weights = map(self._listed, self.taps.forward), [self._listed(statistics(each)) for each in trained]
-        data = [self._listed(each) for each in self.data(batch)]
+            gradients = [
+                self._array(statistics(nothing if gradient is None else gradient))
+                for gradient in results[len(probes) :]
+            ]
+        forward, weights = map(self._array, self.taps.forward), [self._array(statistics(weight)) for weight in trained]
+        data = list(map(self._array, self.data(batch)))
         return list(forward), backward, weights, gradients, data, None if loss is None else float(loss.detach())
 
-    def _probe(self, number: int) -> Any:
-        like = self.inside.adapter.keras.ops.zeros(COUNT, dtype="float32")
+    def _probe(self, index: int) -> Any:
+        like = self.state.adapter.keras.ops.zeros(COUNT, dtype="float32")
         return like.requires_grad_()
 
-    def _listed(self, row: Any) -> Any:
+    def _array(self, row: Any) -> Any:
         return row.detach().cpu().numpy()
-
-
-def _zeros(row: Any) -> Any:
-    return np.zeros(COUNT) if row is None else row.detach().cpu().numpy()
 
 
 _BACKENDS: dict[str, type[_Backend]] = {"tensorflow": _TensorFlow, "jax": _Jax, "torch": _Torch}

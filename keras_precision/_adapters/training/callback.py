@@ -1,4 +1,4 @@
-"""Callback: one base class that Keras 3 and tf_keras both accept, without importing either."""
+"""Callback: a base class that Keras 3 and tf_keras both accept, without importing either."""
 
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
@@ -9,20 +9,18 @@ Logs = MutableMapping[str, Any] | None
 
 
 def _default(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a hook as not overridden, as ``keras.src.utils.python_utils.default`` does.
-
-    Keras 3 sends batches to callbacks asynchronously only if it finds this mark.
-    """
+    """Mark a hook as not overridden."""
+    # As keras/src/utils/python_utils.py does. Keras 3 runs batch hooks asynchronously only where all are marked:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/callbacks/callback_list.py
     method._is_default = True  # type: ignore[attr-defined]
     return method
 
 
 class Callback:
-    """What ``fit`` of both Kerases calls.
+    """A callback of ``fit`` in Keras 3 and tf_keras.
 
-    Neither Keras asks a callback for its class; they call its hooks, and look at marks that tell
-    which hooks are overridden. Inheriting from ``keras.callbacks.Callback`` would import Keras with
-    this package, and shut tf_keras out.
+    Neither checks the class of a callback. Inheriting from ``keras.callbacks.Callback`` would import Keras with this
+    package, and exclude tf_keras.
     """
 
     def __init__(self) -> None:
@@ -37,6 +35,8 @@ class Callback:
         """Take the model from ``fit``."""
         self.model = model
 
+    # tf_keras asks for these three methods instead of marks, and skips the batch hooks where they return False:
+    # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/callbacks.py (CallbackList.__init__).
     def _implements_train_batch_hooks(self) -> bool:
         return self._overrides("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
 
@@ -65,21 +65,21 @@ class Callback:
         """Run when ``evaluate``, or the validation of ``fit``, begins."""
 
     def on_test_end(self, logs: Logs = None) -> None:
-        """Run when it ends."""
+        """Run when ``evaluate``, or the validation of ``fit``, ends."""
 
     def on_predict_begin(self, logs: Logs = None) -> None:
         """Run when ``predict`` begins."""
 
     def on_predict_end(self, logs: Logs = None) -> None:
-        """Run when it ends."""
+        """Run when ``predict`` ends."""
 
     @_default
     def on_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Never used: the older name of ``on_train_batch_begin``."""
+        """Do nothing: the older name of ``on_train_batch_begin``."""
 
     @_default
     def on_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Never used: the older name of ``on_train_batch_end``."""
+        """Do nothing: the older name of ``on_train_batch_end``."""
 
     @_default
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:

@@ -1,4 +1,4 @@
-"""DataWait: how long a trainer waited for its next batch, taken where it pulls from its iterator."""
+"""DataWait: how long a trainer waits for its next batch, measured where it pulls from its iterator."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import perf_counter_ns as clock
 from typing import Any
 
-from keras_precision._adapters.training.train_function import Around, put, take_away
+from keras_precision._adapters.training.train_function import TrainFunctionWrapper, unwrap, wrap
 
 __all__ = [
     "DataWait",
@@ -19,12 +19,12 @@ __all__ = [
 
 
 class DataWait(ABC):
-    """The time that a trainer waits for data, step by step.
+    """The time that a trainer waits for data in every step.
 
     Attributes:
-        source: How it is got, or why it cannot be.
+        source: How it is measured, or why it cannot be.
         inside: Whether the trainer pulls between the begin and the end hook of a step.
-        sampled: Whether the steps that tell it stand for the others.
+        sampled: Whether it is known for a sample of the steps.
     """
 
     source: str
@@ -37,15 +37,11 @@ class DataWait(ABC):
 
     @abstractmethod
     def step_end(self) -> int | None:
-        """Return the nanoseconds that this step waited for its batches; None if that is not known."""
+        """Return the nanoseconds that this step waited for its batches; None if unknown."""
 
 
 class UnknownDataWait(DataWait):
-    """A trainer that cannot be timed from outside.
-
-    Args:
-        why: Why not.
-    """
+    """A trainer whose wait cannot be measured, and the reason."""
 
     inside = True
 
@@ -62,16 +58,7 @@ class UnknownDataWait(DataWait):
 
 @contextmanager
 def timed_pulls_in_steps(model: Any) -> Iterator[DataWait]:
-    """Time a trainer whose train function is given the iterator, and pulls from it in Python: Keras 3 on JAX.
-
-    The function is wrapped for a while; it computes what it did before.
-
-    Args:
-        model: The model; its train function is made.
-
-    Yields:
-        The wait of each step, over all its batches.
-    """
+    """Time a trainer whose train function takes the iterator and pulls from it in Python: Keras 3 on JAX."""
     wait = _PullsInSteps(model)
     try:
         yield wait
@@ -92,17 +79,17 @@ class _PullsInSteps(DataWait):
 
     def step_begin(self) -> None:
         self._timed.nanoseconds = self._timed.pulls = 0
-        put(self._model, self._function)
+        wrap(self._model, self._function)
 
     def step_end(self) -> int | None:
         return self._timed.nanoseconds if self._timed.pulls else None
 
     def remove(self) -> None:
-        take_away(self._model, self._function)
+        unwrap(self._model, self._function)
         self._timed.source = iter(())
 
 
-class _TimedFunction(Around):
+class _TimedFunction(TrainFunctionWrapper):
     """A train function that pulls from a timed iterator."""
 
     def __init__(self, timed: "_TimedIterator") -> None:
@@ -117,14 +104,14 @@ class _TimedFunction(Around):
 
 
 class _SamplingFunction(_TimedFunction):
-    """A train function that is given every fifth batch by Python."""
+    """A train function that gets every fifth batch from Python."""
 
     def __init__(self, timed: "_TimedIterator", iterator_class: Any) -> None:
         super().__init__(timed)
         self._iterator_class = iterator_class
         self._calls = 0
 
-    def __call__(self, iterator: Any) -> Any:  # type: ignore[override] # this trainer keeps its state by itself
+    def __call__(self, iterator: Any) -> Any:  # type: ignore[override] # this trainer's state is in its variables
         self._calls += 1
         if isinstance(iterator, _Pulled):
             self._timed.nanoseconds, self._timed.pulls = iterator.nanoseconds, 1
@@ -136,18 +123,7 @@ class _SamplingFunction(_TimedFunction):
 
 @contextmanager
 def sampled_pulls_in_steps(model: Any, iterator_class: Any) -> Iterator[DataWait]:
-    """Time a trainer whose compiled step pulls by itself: Keras 3 on TensorFlow.
-
-    Its train function also takes batches that Python has pulled, and runs the same compiled step on
-    them. So one step in five is given its batch that way; all others run as ever.
-
-    Args:
-        model: The model, of one step per execution; its train function is made.
-        iterator_class: The class of the iterators that the compiled step can pull from.
-
-    Yields:
-        The wait of some steps.
-    """
+    """Time a trainer whose compiled step pulls from the iterator: Keras 3 on TensorFlow, one step per execution."""
     wait = _SampledPulls(model, iterator_class)
     try:
         yield wait
@@ -155,7 +131,11 @@ def sampled_pulls_in_steps(model: Any, iterator_class: Any) -> Iterator[DataWait
         wait.remove()
 
 
-_EVERY = 5  # no power of two, as the sizes of buffers often are: their rhythm must not hide in ours
+# Where it gets no tf.data.Iterator, the train function takes batches from any iterable, and runs the same compiled
+# one_step_on_data: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/trainer.py
+# One step in five gets its batch in this way: not a power of two, as buffer sizes often are, so that the sample does not
+# always meet the same place of a buffer.
+_EVERY = 5
 
 
 class _SampledPulls(_PullsInSteps):
@@ -171,7 +151,7 @@ class _SampledPulls(_PullsInSteps):
 
 
 class _Pulled:
-    """A batch that Python has pulled, and how long it took; other profilers in the same fit read that here."""
+    """A batch that Python has pulled, and the time of the pull, which other profilers in the same fit read, too."""
 
     def __init__(self, batch: Any, nanoseconds: int) -> None:
         self._batches = iter([batch])
@@ -182,7 +162,7 @@ class _Pulled:
 
 
 class _TimedIterator:
-    """An iterator that adds up how long it was waited for."""
+    """An iterator that sums up the time of its pulls."""
 
     def __init__(self) -> None:
         self.source: Iterator[Any] = iter(())
@@ -205,14 +185,7 @@ class _TimedIterator:
 def timed_pulls_before_steps(iterator_class: Any) -> Iterator[DataWait]:
     """Time a trainer that pulls before the begin hook of a step: Keras 3 on PyTorch.
 
-    The trainer's iterator is in a local variable of ``fit``, so that the method of its class is
-    replaced, and put back when nobody is timing any more.
-
-    Args:
-        iterator_class: The class of the iterator over an epoch that ``fit`` makes.
-
-    Yields:
-        The wait of each step.
+    The iterator is a local variable of ``fit``, so the method of its class is replaced while any profiler is active.
     """
     _PullsBeforeSteps.add(iterator_class)
     try:
@@ -227,8 +200,8 @@ class _PullsBeforeSteps(DataWait):
 
     _lock = threading.Lock()
     _users = 0
-    _own: Any = None  # what the class itself had, and does not inherit
-    _last: dict[int, int] = {}  # noqa: RUF012 - one for all: thread to nanoseconds of its last pull
+    _own: Any = None  # the method of the class itself, if it does not inherit it
+    _last: dict[int, int] = {}  # noqa: RUF012 - shared by all instances: thread to nanoseconds of its last pull
 
     def __init__(self) -> None:
         self._waited: int | None = None
@@ -255,6 +228,8 @@ class _PullsBeforeSteps(DataWait):
                 last[threading.get_ident()] = clock() - began
                 return batch
 
+            # TorchEpochIterator inherits __next__ from EpochIterator, and fit calls it directly before
+            # on_train_batch_begin: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/epoch_iterator.py
             iterator_class.__next__ = timed
 
     @classmethod

@@ -1,4 +1,4 @@
-"""LossScaleOptimizer: that of Keras 3, with bounds that are traced into the step."""
+"""LossScaleOptimizer: dynamic loss scaling of Keras 3 with bounds inside the traced step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,16 +12,7 @@ __all__ = ["LossScaleOptimizer", "check_bounds"]
 
 
 def check_bounds(initial_scale: float, min_scale: float, max_scale: float) -> None:
-    """Raise unless ``0 < min_scale <= initial_scale <= max_scale`` and all are finite.
-
-    Args:
-        initial_scale: Where the scale starts.
-        min_scale: Its floor.
-        max_scale: Its ceiling.
-
-    Raises:
-        InputError: They are in another order, or not finite.
-    """
+    """Raise unless ``0 < min_scale <= initial_scale <= max_scale`` and all are finite."""
     # float32 holds the scale: 2**127 is its largest power of two.
     if not 0 < min_scale <= initial_scale <= max_scale <= 2.0**127:
         raise InputError(
@@ -34,11 +25,11 @@ def check_bounds(initial_scale: float, min_scale: float, max_scale: float) -> No
 class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     """Keras's dynamic loss scaling, with a floor and a ceiling.
 
-    Keras 3 halves the scale after each overflow without a floor: after some 140 of them in a row it
-    is 0, and one clean batch then turns every weight into NaN (0 / 0). Nor has it a ceiling: where
-    nothing overflows, the scale doubles until it is infinite, and every further step is skipped.
-    Here the scale stays between the bounds. They are part of the traced step, and so hold under
-    ``jit_compile`` and ``steps_per_execution``, where a callback would come too late.
+    Keras 3 halves the scale after every overflow without a floor: after some 140 overflows in a row it
+    is 0, and one clean batch then turns every weight into NaN (0 / 0). Nor has it a ceiling: without
+    overflows, the scale doubles until it is infinite, and every further step is skipped.
+    Here the scale stays between the bounds. They are part of the traced step, and so they also apply under
+    ``jit_compile`` and ``steps_per_execution``, where a callback would run too late.
 
     It is a drop-in for ``keras.optimizers.LossScaleOptimizer``, on TensorFlow, JAX and PyTorch: in
     ``compile``, in custom loops (``scale_loss`` and ``apply``), in saved models.
@@ -54,7 +45,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     Attributes:
         overflows_at_floor: Variable that counts the steps skipped in a row while the scale was at
-            its floor: where it grows, no scale helps, and something else is wrong.
+            its floor: where it grows, the cause is not the loss scale.
 
     Raises:
         InputError: The bounds are out of order, or not finite.
@@ -84,12 +75,15 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         self.max_scale = float(max_scale)
 
     def build(self, var_list: Sequence[Any]) -> None:
-        """Create the state: Keras's own, and the count of overflows at the floor."""
+        """Create the variables: those of Keras, and the count of overflows at the floor."""
         super().build(var_list)
         self.overflows_at_floor = self.add_variable(
             shape=(), dtype="int", initializer="zeros", aggregation="none", name="overflows_at_floor"
         )
 
+    # Keras has no public hook for the new scale. These four methods compute it, inside the traced step, for TensorFlow
+    # and PyTorch (stateful) and JAX (stateless):
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/optimizers/loss_scale_optimizer.py
     def _stateful_handle_finite_grads(self, grads: Any, trainable_variables: Any) -> None:
         super()._stateful_handle_finite_grads(grads, trainable_variables)
         self.dynamic_scale.assign(ops.minimum(self.dynamic_scale, self.max_scale))
@@ -121,5 +115,5 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         return trainable_variables, [scope.get_current_value(variable) for variable in self.variables]
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes an equal optimizer."""
+        """Return the configuration of an equal optimizer."""
         return {**super().get_config(), "min_scale": self.min_scale, "max_scale": self.max_scale}

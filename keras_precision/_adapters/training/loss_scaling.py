@@ -1,4 +1,4 @@
-"""LossScaling: what a model's optimizer says of its loss scale and of the steps that it skipped."""
+"""LossScaling: the loss scale of a model's optimizer, and the steps that it skipped."""
 
 from abc import ABC, abstractmethod
 
@@ -6,10 +6,7 @@ __all__ = ["LossScaling", "NoLossScaling"]
 
 
 class LossScaling(ABC):
-    """Reads the loss scale and counts skipped steps, from ``begin`` on.
-
-    Reading waits for the device: it is done once an epoch, not once a step.
-    """
+    """Reads the loss scale and counts skipped steps since ``begin``; reading waits for the device."""
 
     @property
     @abstractmethod
@@ -18,7 +15,7 @@ class LossScaling(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Start to count, before the first step."""
+        """Start counting, before the first step."""
 
     @abstractmethod
     def scale(self) -> float | None:
@@ -26,23 +23,11 @@ class LossScaling(ABC):
 
     @abstractmethod
     def skipped(self, batches: int | None) -> int | None:
-        """Return the steps skipped since ``begin``.
-
-        Args:
-            batches: Batches trained since ``begin``; None if that is not certain.
-
-        Returns:
-            The count; None if it cannot be known.
-        """
+        """Return the steps skipped since ``begin``, during which ``batches`` were trained; None if unknown."""
 
 
 class NoLossScaling(LossScaling):
-    """A model whose optimizer scales no loss, or by a fixed factor, and so skips no step.
-
-    Args:
-        certain: Whether the training step is Keras's own; one of the user's may do as it likes.
-        scale: The fixed factor, if there is one.
-    """
+    """No loss scaling, or a fixed factor: no step is skipped, if that is ``certain`` (the step is Keras's own)."""
 
     def __init__(self, *, certain: bool = True, scale: float | None = None) -> None:
         self._certain, self._scale = certain, scale
@@ -64,9 +49,5 @@ class NoLossScaling(LossScaling):
         return self._scale
 
     def skipped(self, batches: int | None) -> int | None:
-        """Return 0, if that is certain.
-
-        Args:
-            batches: Not used.
-        """
+        """Return 0 if that is certain, else None."""
         return 0 if self._certain else None

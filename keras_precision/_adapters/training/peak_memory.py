@@ -1,4 +1,4 @@
-"""MemorySource: where a figure of peak memory comes from."""
+"""MemorySource: how peak memory is measured."""
 
 import re
 from abc import ABC, abstractmethod
@@ -15,8 +15,8 @@ class MemorySource(ABC):
     """Measures peak memory from ``start`` on.
 
     Attributes:
-        name: What is measured, in words: figures of two sources are never compared.
-        counts_all_tensors: Whether the figure is of all tensors, and of nothing else.
+        name: What is measured, in words: values of two sources are not comparable.
+        counts_all_tensors: Whether the value counts all tensors, and nothing else.
     """
 
     name: str
@@ -24,15 +24,15 @@ class MemorySource(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Forget earlier peaks, where the source can."""
+        """Reset the peak, where the source can."""
 
     @abstractmethod
     def peak_mb(self) -> float | None:
-        """Return the peak since ``start`` in megabytes of 10^6 bytes; None if it cannot be told."""
+        """Return the peak since ``start`` in megabytes of 10^6 bytes; None if unknown."""
 
 
 class ResidentSet(MemorySource):
-    """Growth of the process's resident set: for frameworks whose allocator keeps no figures."""
+    """Growth of the process's resident set, for frameworks whose allocator has no statistics."""
 
     _CAVEAT = "it depends on what the process freed before: compare runs in fresh processes alone"
 
@@ -42,9 +42,9 @@ class ResidentSet(MemorySource):
         self._has_peak = True
 
     def start(self) -> None:
-        """Reset the peak where Linux allows it, and note where the resident set stands."""
+        """Reset the peak where Linux allows it, and note the current resident set."""
         try:
-            # "5" resets VmHWM (proc(5)). ru_maxrss would be no help: it is inherited over exec.
+            # "5" resets VmHWM, see proc(5). ru_maxrss is inherited over exec, and would be the peak of the parent.
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except OSError:
             self._has_peak = False
@@ -52,13 +52,13 @@ class ResidentSet(MemorySource):
         self._before = float(psutil.Process().memory_info().rss)
 
     def peak_mb(self) -> float:
-        """Return how far the peak lies above where ``start`` found the resident set."""
+        """Return the peak minus the resident set at ``start``."""
         return max(0.0, self._peak() - self._before) / _MEGABYTE
 
     def _peak(self) -> float:
         if self._has_peak:
             status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-            found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-            if found:
-                return float(found[1]) * 1024
+            peak = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+            if peak:
+                return float(peak[1]) * 1024
         return float(psutil.Process().memory_info().rss)

@@ -1,4 +1,4 @@
-"""RestartedLoss: the loss of a single batch out of a compiled step, by beginning its mean anew."""
+"""The loss of a single batch from a compiled step, by restarting the mean that Keras reports."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,38 +7,31 @@ from typing import Any
 import numpy as np
 
 from keras_precision._adapters.training.batch_loss import BatchLoss
-from keras_precision._adapters.training.train_function import Around, put, take_away
+from keras_precision._adapters.training.train_function import TrainFunctionWrapper, unwrap, wrap
 from keras_precision.core.system.optional import require
 
-__all__ = ["restarted_mean"]
+__all__ = ["restart_mean"]
 
 
 @contextmanager
-def restarted_mean(model: Any, tracker: Any, *, in_state: bool = False) -> Iterator[BatchLoss]:
-    """Tell the loss of each batch behind the first that is not finite: Keras on TensorFlow and on JAX.
-
-    Args:
-        model: The model, in a ``fit`` that has begun.
-        tracker: The metric that averages its loss.
-        in_state: Whether the variables travel through the step as a state, as on JAX.
-
-    Yields:
-        The loss of the last batch.
-    """
+def restart_mean(model: Any, tracker: Any, *, in_state: bool = False) -> Iterator[BatchLoss]:
+    """Read the loss of every batch after the first that is not finite: Keras on TensorFlow and, with ``in_state``, JAX."""
     step = _InState(model, tracker) if in_state else _InVariables(model, tracker)
     try:
         yield step
     finally:
-        take_away(model, step)
+        unwrap(model, step)
 
 
-class _Restarted(Around, BatchLoss):
-    """Sets the mean to nothing before a step, and after it to what it would have been, which the logs are given, too.
+class _Restarted(TrainFunctionWrapper, BatchLoss):
+    """Resets the mean before a step; afterwards restores what it would have been, in the logs, too.
 
-    It costs nothing, and is not even there, until a mean has turned to NaN or infinity.
+    It is not in the chain of train functions until a mean has become NaN or infinite.
     """
 
-    source = "by the batch's own loss, with the mean begun anew for each step"
+    # Keras reports the mean of an epoch, in which one NaN hides all later losses. Total and count of the metric Mean are
+    # public: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/metrics/reduction_metrics.py
+    source = "by the batch's own loss, with the mean restarted for every step"
 
     def __init__(self, model: Any, tracker: Any) -> None:
         super().__init__()
@@ -47,27 +40,27 @@ class _Restarted(Around, BatchLoss):
         self.loss: float | None = None
 
     def take(self) -> float | None:
-        """Return the loss of the last batch; the first call, behind the batch that turned the mean, knows none."""
+        """Return the loss of the last batch; None in the first call, after the batch that made the mean NaN."""
         loss, self.loss = self.loss, None
         if not self.is_armed:
             self.is_armed = True
-            put(self.model, self)
+            wrap(self.model, self)
         return loss
 
     def rest(self) -> None:
-        """Leave the steps alone until the mean turns again: Keras begins a new one."""
+        """Pause until the mean is NaN or infinite again: Keras starts a new one."""
         self.is_armed, self.loss = False, None
 
     def give_up(self) -> None:
-        """Leave the model as it was: a step has raised, be it at the end of data of unknown length or for good."""
+        """Restore the model after a step that raised, be it only at the end of data of unknown length."""
         self.rest()
-        take_away(self.model, self)
+        unwrap(self.model, self)
 
     def _continued(self, before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
-        """Total and count as they would be; the loss of this step is noted."""
-        total, count = (float(each) for each in after)
+        """Return total and count as they would be without the reset, and note the loss of this step."""
+        total, count = map(float, after)
         self.loss = total / count if count else None
-        with np.errstate(invalid="ignore"):  # infinity less infinity
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
             return [np.asarray(old) + np.asarray(new) for old, new in zip(before, after, strict=True)]
 
 
@@ -76,22 +69,22 @@ class _InVariables(_Restarted):
         if not self.is_armed:
             return self.inner(*arguments)
         before = self._mean()
-        self._put_back([np.zeros((), each.dtype) for each in before])
+        self._restore([np.zeros((), value.dtype) for value in before])
         try:
             logs = self.inner(*arguments)
         except BaseException:
-            # The end of data of unknown length comes as an error, and Keras reads the epoch's mean behind it.
-            self._put_back(before)
+            # The end of data of unknown length is an error, after which Keras reads the mean of the epoch.
+            self._restore(before)
             self.give_up()
             raise
-        self._put_back(self._continued(before, self._mean()))
+        self._restore(self._continued(before, self._mean()))
         return {**logs, "loss": self.tracker.result()} if isinstance(logs, dict) and "loss" in logs else logs
 
     def _mean(self) -> list[Any]:
-        """Total and count, as they are now."""
-        return [np.array(each) for each in (self.tracker.total, self.tracker.count)]
+        """Return total and count."""
+        return [np.array(variable) for variable in (self.tracker.total, self.tracker.count)]
 
-    def _put_back(self, mean: Sequence[Any]) -> None:
+    def _restore(self, mean: Sequence[Any]) -> None:
         for variable, value in zip((self.tracker.total, self.tracker.count), mean, strict=True):
             variable.assign(value)
 
@@ -101,12 +94,12 @@ class _InState(_Restarted):
         if not self.is_armed:
             return self.inner(state, iterator)
         variables = list(map(id, self.model.metrics_variables))
-        places = [variables.index(id(each)) for each in (self.tracker.total, self.tracker.count)]
+        places = [variables.index(id(variable)) for variable in (self.tracker.total, self.tracker.count)]
         *others, metrics = state
         before = [metrics[place] for place in places]
-        begun = _with(metrics, places, [0 * np.nan_to_num(np.asarray(each)) for each in before])
+        reset = _with(metrics, places, [0 * np.nan_to_num(np.asarray(value)) for value in before])
         try:
-            logs, (*others, metrics) = self.inner((*others, begun), iterator)
+            logs, (*others, metrics) = self.inner((*others, reset), iterator)
         except BaseException:
             self.give_up()
             raise
@@ -117,7 +110,7 @@ class _InState(_Restarted):
 
 
 def _with(metrics: Sequence[Any], places: Sequence[int], values: Sequence[Any]) -> list[Any]:
-    """The state of the metrics, with other arrays in these places, as the framework's own."""
+    """Return the state of the metrics with other JAX arrays in these places."""
     jax = require("jax", extra="jax")
     changed = list(metrics)
     for place, value in zip(places, values, strict=True):

@@ -1,4 +1,4 @@
-"""trained_anew: a change of a model in the midst of its fit, which goes on in it."""
+"""Changing a model during its fit, which goes on with a new train function."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +9,10 @@ __all__ = ["trained_anew"]
 
 @contextmanager
 def trained_anew(model: Any) -> Iterator[None]:
-    """Change a model while it trains: its state is in its variables meanwhile, and its step is made anew afterwards.
-
-    Args:
-        model: The model.
-    """
+    """Bring the training state into the variables for a change of the model, then rebuild its train function."""
+    # JAX keeps the state of a running epoch outside the model, in _jax_state:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/jax/trainer.py
     if getattr(model, "_jax_state", None):
-        model.jax_state_sync()  # JAX keeps the state of a running epoch outside the model
+        model.jax_state_sync()
     yield
     model.make_train_function(force=True)

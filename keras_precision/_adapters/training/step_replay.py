@@ -1,4 +1,4 @@
-"""Capture: the last steps of a fit, kept so that they can be run again."""
+"""Capture: the last steps of a fit, recorded so that they can be replayed."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,25 +10,25 @@ import numpy as np
 
 from keras_precision._adapters.tensors import tensors_of
 from keras_precision._adapters.tracing.step_observer import Batch
-from keras_precision._adapters.training.train_function import Around, put, take_away
-from keras_precision._adapters.training.training_state import Inside
+from keras_precision._adapters.training.train_function import TrainFunctionWrapper, unwrap, wrap
+from keras_precision._adapters.training.training_state import TrainingState
 
 __all__ = ["Capture", "Replayed", "capture_of"]
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """One step that was run again.
+    """One step that was replayed.
 
     Attributes:
-        batch: What it was run on.
-        values: What ``inside.variables`` held before it.
-        loss: The loss of its batch; None where the model tells none.
-        weights_before: Whether its weights were finite.
-        weights_after: Whether they were so after it.
+        batch: The data of the step.
+        values: The values of ``inside.variables`` before it.
+        loss: The loss of its batch; None where the model reports none.
+        weights_before: Whether the weights were finite before it.
+        weights_after: Whether they were finite after it.
         updated: Whether any weight changed.
         scale: The loss scale before it; None where there is none.
-        state: All that was there before it, for ``Capture.restore``.
+        state: The complete training state before it, for ``Capture.restore``.
     """
 
     batch: Batch
@@ -46,19 +46,15 @@ class Replayed:
         return self.weights_after and (self.loss is None or math.isfinite(self.loss))
 
 
-class Capture(Around, ABC):
-    """A train function that keeps a copy of the state from time to time, and every batch since.
-
-    Args:
-        inside: The model, in a ``fit`` that has begun.
-        window: Batches that are kept; then the state is copied anew.
+class Capture(TrainFunctionWrapper, ABC):
+    """A train function that copies the training state every ``window`` batches, and records the batches since.
 
     Attributes:
-        batches: Those since the state was copied.
-        on_full: Called before the state is copied anew, while the old one can still be run again.
+        batches: The batches since the state was copied.
+        on_full: Called before the state is copied again, while the recorded steps can still be replayed.
     """
 
-    def __init__(self, inside: Inside, window: int) -> None:
+    def __init__(self, inside: TrainingState, window: int) -> None:
         super().__init__()
         self.inside, self.model, self._window = inside, inside.model, window
         self.batches: list[Any] = []
@@ -67,26 +63,26 @@ class Capture(Around, ABC):
         self._replaying = False
 
     def step_begin(self) -> None:
-        """Put it around the train function, wherever that was made anew."""
-        put(self.model, self, innermost=True)  # whoever times the pulls must see the trainer's own iterator
+        """Wrap the train function, which may have been rebuilt since the last step."""
+        wrap(self.model, self, innermost=True)  # a timer of the pulls must see the trainer's own iterator
 
     def remove(self) -> None:
-        """Take it away, and let go of what was kept."""
-        take_away(self.model, self)
+        """Unwrap the train function, and delete what was recorded."""
+        unwrap(self.model, self)
         self.batches, self._state, self.on_full = [], None, None
 
     @property
     def is_full(self) -> bool:
-        """Whether the next batch begins anew."""
+        """Whether the state is copied again before the next batch."""
         return len(self.batches) >= self._window
 
     @property
     def batch(self) -> Batch | None:
         """The batch that was trained last."""
-        return self._unpacked(self.batches[-1]) if self.batches else None
+        return self._unpack(self.batches[-1]) if self.batches else None
 
-    def keep(self, data: Any, copy: Callable[[], Any]) -> None:
-        """Keep a batch, and before it the state where it is time."""
+    def record(self, data: Any, copy: Callable[[], Any]) -> None:
+        """Record a batch, and the state before it where that is due."""
         if self._state is None or len(self.batches) >= self._window or self._is_other_state():
             if self.on_full is not None and self.batches:
                 self.on_full()
@@ -94,23 +90,23 @@ class Capture(Around, ABC):
         self.batches.append(data)
 
     def _is_other_state(self) -> bool:
-        """Whether there are variables that the copy does not have, as those of an optimizer that was built since."""
+        """Whether there are new variables since the copy, such as those of an optimizer that was built."""
         return False
 
     @abstractmethod
     def restore(self, step: Replayed) -> None:
-        """Put the training back to where it was before a step; what was kept since is let go."""
+        """Restore the training state before a step, and delete what was recorded since."""
 
     def weights_are_finite(self) -> bool:
-        """Tell whether every trained weight is finite as it stands; it waits for the device."""
-        return tensors_of(self.inside.adapter).all_finite(self.inside.trained())
+        """Tell whether all trainable weights are finite now; it waits for the device."""
+        return tensors_of(self.inside.adapter).all_finite(self.inside.trainable_values())
 
     @abstractmethod
     def replay(self) -> Iterator[Replayed]:
-        """Run the steps that were kept again, one by one, from the state before them; everything is put back afterwards."""
+        """Replay the recorded steps one by one, from the state before them; afterwards everything is restored."""
 
-    def _unpacked(self, data: Any) -> Batch:
-        """Inputs, labels and weights, as Keras tells them apart."""
+    def _unpack(self, data: Any) -> Batch:
+        """Return inputs, labels and sample weights in Keras's order."""
         if isinstance(data, list):
             data = tuple(data)
         if not isinstance(data, tuple):
@@ -122,13 +118,13 @@ class _InPlace(Capture):
     """A trainer that updates variables in place: TensorFlow and PyTorch."""
 
     def __call__(self, argument: Any) -> Any:
-        data = self._pulled(argument)
+        data = self._next_batch(argument)
         if not self._replaying:
-            self.keep(data, self._copy)
+            self.record(data, self._copy)
         return self._step(data)
 
     @abstractmethod
-    def _pulled(self, argument: Any) -> Any:
+    def _next_batch(self, argument: Any) -> Any:
         """Return the batch of a step."""
 
     @abstractmethod
@@ -136,10 +132,10 @@ class _InPlace(Capture):
         """Train on a batch; return the logs."""
 
     def _is_other_state(self) -> bool:
-        return len(self.inside.changed_by_a_step()) != len(self._state)
+        return len(self.inside.step_variables()) != len(self._state)
 
     def _copy(self) -> list[tuple[Any, Any]]:
-        return [(variable, _copied(variable)) for variable in self.inside.changed_by_a_step()]
+        return [(variable, _copied(variable)) for variable in self.inside.step_variables()]
 
     def replay(self) -> Iterator[Replayed]:
         if self._state is None:
@@ -151,18 +147,18 @@ class _InPlace(Capture):
             for data in batches:
                 for metric in self.model.metrics:
                     metric.reset_state()
-                yield self._again(data)
+                yield self._rerun(data)
         finally:
             _assign(now)
             self._replaying = False
 
-    def _again(self, data: Any) -> Replayed:
+    def _rerun(self, data: Any) -> Replayed:
         values, scale, state = self.inside.values(), self.inside.adapter.loss_scaling(self.model).scale(), self._copy()
         before = self._weights()
         logs = self._step(data)
         after = self._weights()
         return Replayed(
-            self._unpacked(data),
+            self._unpack(data),
             values,
             _loss(logs),
             _finite(before),
@@ -181,34 +177,36 @@ class _InPlace(Capture):
 
 
 class _TensorFlowCapture(_InPlace):
-    def _pulled(self, iterator: Any) -> Any:
+    def _next_batch(self, iterator: Any) -> Any:
         return next(iter(iterator))
 
     def _step(self, data: Any) -> Any:
-        return self.inner([data])  # Keras runs a plain list of batches, too
+        return self.inner([data])  # Keras takes batches from any iterable
 
 
 class _LegacyCapture(_InPlace):
-    """tf_keras traces the pull from the iterator with the step; here, the step is traced alone."""
+    """tf_keras traces the pull from the iterator together with the step; here the step is traced alone."""
 
-    def __init__(self, inside: Inside, window: int) -> None:
+    def __init__(self, inside: TrainingState, window: int) -> None:
         super().__init__(inside, window)
-        self._made_for: Any = None
+        self._traced_for: Any = None
         self._train: Any = None
         self._retrain: Any = None
 
-    def _pulled(self, iterator: Any) -> Any:
+    def _next_batch(self, iterator: Any) -> Any:
         return next(iterator)
 
     def _step(self, data: Any) -> Any:
-        if self._made_for is not self.inner:  # somebody made the train function anew, as for other policies
-            # Random operations of TensorFlow keep their state in the traced function: what is run again has one of its own.
-            self._train, self._retrain, self._made_for = self._traced(), self._traced(), self.inner
+        if self._traced_for is not self.inner:  # the train function was rebuilt, as after a change of policies
+            # Random operations of TensorFlow store their state in the traced function, so a replay needs its own one.
+            self._train, self._retrain, self._traced_for = self._traced(), self._traced(), self.inner
         return self._retrain(data) if self._replaying else self._train(data)
 
     def _traced(self) -> Any:
         import tensorflow as tf
 
+        # make_train_function also counts steps in _train_counter, which fit reads, and reads _jit_compile:
+        # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/engine/training.py
         def step(data: Any) -> Any:
             logs = self.model.train_step(data)
             self.model._train_counter.assign_add(1)
@@ -219,7 +217,7 @@ class _LegacyCapture(_InPlace):
 
 
 class _TorchCapture(_InPlace):
-    def _pulled(self, data: Any) -> Any:
+    def _next_batch(self, data: Any) -> Any:
         return data[0]
 
     def _step(self, data: Any) -> Any:
@@ -227,19 +225,19 @@ class _TorchCapture(_InPlace):
 
 
 class _JaxCapture(Capture):
-    """A trainer that hands its state from step to step: it need not be put back."""
+    """A trainer that passes its state from step to step (JAX), so that a replay needs no restoring."""
 
-    def __init__(self, inside: Inside, window: int) -> None:
+    def __init__(self, inside: TrainingState, window: int) -> None:
         super().__init__(inside, window)
         import jax
 
         self._jax = jax
-        # One call for all of them; the arrays themselves are given away to the next step.
-        self._copied = jax.jit(lambda state: jax.tree.map(lambda each: each.copy(), state))
+        # Copies, because the step donates its arrays; in one compiled call.
+        self._copied = jax.jit(lambda state: jax.tree.map(lambda array: array.copy(), state))
 
     def __call__(self, state: Any, iterator: Any) -> Any:
         data = next(iterator)
-        self.keep(data, lambda: self._copied(state))
+        self.record(data, lambda: self._copied(state))
         return self.inner(state, iter([data]))
 
     def replay(self) -> Iterator[Replayed]:
@@ -248,26 +246,28 @@ class _JaxCapture(Capture):
         state = self._copied(self._state)
         for data in list(self.batches):
             trained, others, slots, metrics = state
-            metrics = [self._jax.numpy.zeros_like(each) for each in metrics]
-            before, kept = self._jax.device_get(trained), self._copied((trained, others, slots, metrics))
+            metrics = [self._jax.numpy.zeros_like(metric) for metric in metrics]
+            before, copy = self._jax.device_get(trained), self._copied((trained, others, slots, metrics))
             scale = self._scale(slots)
             logs, state = self.inner((trained, others, slots, metrics), iter([data]))
             after = self._jax.device_get(state[0])
-            values = [each for group in (kept[0], kept[1], kept[3]) for each in group]
+            values = [*copy[0], *copy[1], *copy[3]]
             yield Replayed(
-                self._unpacked(data),
+                self._unpack(data),
                 values,
                 _loss(logs),
                 _finite(before),
                 _finite(after),
                 _differ(before, after),
                 scale,
-                kept,
+                copy,
             )
 
     def restore(self, step: Replayed) -> None:
         model = self.model
-        model.jax_state_sync()  # the trainer takes the state up anew from the variables
+        # After a sync, the trainer reads its state from the variables before the next step:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/jax/trainer.py
+        model.jax_state_sync()
         groups = (
             model.trainable_variables,
             model.non_trainable_variables,
@@ -284,16 +284,16 @@ class _JaxCapture(Capture):
         scale = getattr(optimizer, "dynamic_scale", None)
         if scale is None:
             return getattr(optimizer, "loss_scale_factor", None)
-        place = next(place for place, each in enumerate(optimizer.variables) if each is scale)
+        place = next(place for place, variable in enumerate(optimizer.variables) if variable is scale)
         return float(slots[place])
 
 
 def _copied(variable: Any) -> Any:
     value = getattr(variable, "value", None)
-    held = variable if value is None or callable(value) else value
-    if hasattr(held, "read_value"):
-        return held.read_value()
-    return held.detach().clone()
+    tensor = variable if value is None or callable(value) else value
+    if hasattr(tensor, "read_value"):
+        return tensor.read_value()
+    return tensor.detach().clone()
 
 
 def _assign(state: Sequence[tuple[Any, Any]]) -> None:
@@ -307,7 +307,7 @@ def _loss(logs: Any) -> float | None:
 
 
 def _finite(weights: Sequence[Any]) -> bool:
-    return all(bool(np.isfinite(np.asarray(each, np.float32)).all()) for each in weights)
+    return all(bool(np.isfinite(np.asarray(weight, np.float32)).all()) for weight in weights)
 
 
 def _differ(before: Sequence[Any], after: Sequence[Any]) -> bool:
@@ -322,20 +322,13 @@ _BY_STACK: dict[str, type[Capture]] = {
 }
 
 
-def capture_of(inside: Inside, window: int) -> Capture | str:
-    """Return what keeps the last steps of a model's ``fit``.
-
-    Args:
-        inside: The model, in a ``fit`` that has begun.
-        window: Batches that are kept.
-
-    Returns:
-        It, not yet around the train function; or why that cannot be.
-    """
+def capture_of(inside: TrainingState, window: int) -> Capture | str:
+    """Return a recorder of the last ``window`` steps, not yet around the train function; or why there can be none."""
     model, adapter = inside.model, inside.adapter
+    # In tf_keras the attribute is private: https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/engine/training.py
     steps = getattr(model, "steps_per_execution", None) or getattr(model, "_steps_per_execution", None)
     if steps is not None and int(steps) > 1:
-        return "steps_per_execution is above 1: single batches pass nobody by"
+        return "steps_per_execution is above 1: Python does not see single batches"
     strategy = getattr(model, "distribute_strategy", None)
     if strategy is not None and strategy.num_replicas_in_sync > 1:
         return "the model is distributed over several devices"

@@ -1,59 +1,51 @@
-"""Around: something that a train function passes through for a while, and the function that it had before."""
+"""TrainFunctionWrapper: a function around a model's train function, and the function that it wraps."""
 
 from typing import Any
 
-__all__ = ["Around", "put", "take_away"]
+__all__ = ["TrainFunctionWrapper", "unwrap", "wrap"]
 
 
-class Around:
+class TrainFunctionWrapper:
     """A train function around another one.
 
     Attributes:
-        inner: The other one.
+        inner: The wrapped function.
     """
 
     def __init__(self) -> None:
         self.inner: Any = None
 
 
-def put(model: Any, around: Around, *, innermost: bool = False) -> None:
-    """Put it around a model's train function, unless it is there already.
-
-    Args:
-        model: The model; its train function is made.
-        around: What goes around it.
-        innermost: Whether it goes inside all others: what it hands on is not what the trainer handed down.
-    """
-    if model.train_function is around and not innermost:
+# ``train_function`` is what ``fit`` calls for a step on every stack; ``make_train_function`` sets it, and any callback
+# may call that again: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/trainer.py,
+# https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/engine/training.py.
+def wrap(model: Any, wrapper: TrainFunctionWrapper, *, innermost: bool = False) -> None:
+    """Wrap a model's train function, unless it is wrapped already; ``innermost`` goes inside all other wrappers."""
+    if model.train_function is wrapper and not innermost:
         return  # as at nearly every step
-    # Another callback may have made the train function anew since the last step.
+    # Another callback may have rebuilt the train function since the last step.
     chain = _chain(model)
-    if around in chain:
+    if wrapper in chain:
         return
     if innermost and chain:
-        around.inner, chain[-1].inner = chain[-1].inner, around
+        wrapper.inner, chain[-1].inner = chain[-1].inner, wrapper
     else:
-        around.inner, model.train_function = model.train_function, around
+        wrapper.inner, model.train_function = model.train_function, wrapper
 
 
-def take_away(model: Any, around: Around) -> None:
-    """Take it out of the chain of those around a model's train function.
-
-    Args:
-        model: The model.
-        around: What was put there.
-    """
+def unwrap(model: Any, wrapper: TrainFunctionWrapper) -> None:
+    """Remove a wrapper from the chain around a model's train function."""
     for outer in _chain(model):
-        if outer.inner is around:
-            outer.inner = around.inner
-    if model.train_function is around:
-        model.train_function = around.inner
+        if outer.inner is wrapper:
+            outer.inner = wrapper.inner
+    if model.train_function is wrapper:
+        model.train_function = wrapper.inner
 
 
-def _chain(model: Any) -> list[Around]:
-    """What is around the train function: ours, and those of other profilers in the same fit."""
-    found, function = [], model.train_function
-    while isinstance(function, Around):
-        found.append(function)
+def _chain(model: Any) -> list[TrainFunctionWrapper]:
+    """Return the wrappers from the outermost on: ours, and those of other profilers in the same fit."""
+    chain, function = [], model.train_function
+    while isinstance(function, TrainFunctionWrapper):
+        chain.append(function)
         function = function.inner
-    return found
+    return chain

@@ -1,4 +1,4 @@
-"""Inside: a model as its training step sees it: its state, its loss, its layers."""
+"""TrainingState: the variables of a training step, its loss, and its layers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -7,16 +7,11 @@ from typing import Any
 
 from keras_precision._adapters.adapter import KerasAdapter
 
-__all__ = ["Inside"]
+__all__ = ["TrainingState"]
 
 
-class Inside(ABC):
-    """A model as its training step sees it.
-
-    Args:
-        adapter: Its Keras.
-        model: A built model.
-    """
+class TrainingState(ABC):
+    """A built model as its training step sees it."""
 
     def __init__(self, adapter: KerasAdapter, model: Any) -> None:
         self.adapter, self.model = adapter, model
@@ -24,88 +19,75 @@ class Inside(ABC):
     @property
     @abstractmethod
     def variables(self) -> list[Any]:
-        """All that a step reads: weights that are trained or not, random state, metrics; each once."""
+        """All that a step reads, without duplicates: weights, random state, metrics."""
 
     @abstractmethod
-    def changed_by_a_step(self) -> list[Any]:
-        """Return the variables that a training step changes, those of the optimizer among them; each once."""
+    def step_variables(self) -> list[Any]:
+        """Return the variables that a training step changes, without duplicates, those of the optimizer included."""
 
     @abstractmethod
     def array(self, variable: Any) -> Any:
-        """Return a variable's value as NumPy has it."""
+        """Return a variable's value as a NumPy array."""
 
     @abstractmethod
     def values(self) -> list[Any]:
-        """Return the value of each variable as it stands, as tensors that no later step changes or takes away."""
+        """Return the current value of all variables, as tensors that no later step changes or deletes."""
 
     @abstractmethod
-    def trained(self) -> list[Any]:
-        """Return the value of each weight that is trained, not copied: it is to be looked at now."""
+    def trainable_values(self) -> list[Any]:
+        """Return the current values of the trainable weights, not copied: for use before the next step."""
 
     @abstractmethod
-    def given(self, values: Sequence[Any]) -> AbstractContextManager[Sequence[Any]]:
-        """Let the model hold other values for a while, and put back everything that changes in the meantime.
+    def substitute(self, values: Sequence[Any]) -> AbstractContextManager[Sequence[Any]]:
+        """Give the variables other values inside a ``with`` block, and restore everything that changes in it.
 
-        Args:
-            values: One for each variable.
-
-        Yields:
-            What gradients are taken after, one for each variable, where that are not the values themselves.
+        It yields what gradients are taken with respect to: the values, or the variables that hold them.
         """
 
     @abstractmethod
     def loss(self, x: Any, y: Any, sample_weight: Any, values: Sequence[Any]) -> Any:
-        """Run the model as for training, and return its loss, not scaled; None if there is none.
-
-        Args:
-            x: Inputs.
-            y: Labels, or None.
-            sample_weight: Weights of samples, or None.
-            values: One for each variable.
-        """
+        """Run the model as for training on a value per variable; return its unscaled loss, None if there is none."""
 
     @abstractmethod
     def runs_a_loop(self, layer: Any) -> bool:
-        """Tell whether a layer runs those inside it in a loop of the framework's."""
+        """Tell whether a layer runs its inner layers in a loop of the framework."""
 
     @abstractmethod
-    def move_mask(self, source: Any, target: Any) -> None:
-        """Give a tensor the mask that another one carries, if it does."""
+    def copy_mask(self, source: Any, target: Any) -> None:
+        """Give a tensor the mask of another one, if that has one."""
 
     @abstractmethod
-    def flat(self, structure: Any) -> list[Any]:
+    def flatten(self, structure: Any) -> list[Any]:
         """Return the leaves of a structure, None among them."""
 
     @abstractmethod
-    def mapped(self, function: Callable[[Any], Any], structure: Any) -> Any:
-        """Return a structure of what a function makes of each leaf that is not None."""
+    def map_leaves(self, function: Callable[[Any], Any], structure: Any) -> Any:
+        """Apply a function to the leaves of a structure that are not None."""
 
     @property
     def is_compiled(self) -> bool:
         """Whether it has a loss and an optimizer."""
+        # Keras 3 says so publicly, tf_keras does not:
+        # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/engine/training.py
         return bool(getattr(self.model, "compiled", False) or getattr(self.model, "_is_compiled", False))
 
-    def _can_lose(self, y: Any) -> bool:
+    def _has_loss(self, y: Any) -> bool:
         """Whether there is a loss to compute: one of the labels, or one that layers add."""
         return self.is_compiled and (y is not None or not getattr(self.model, "loss", None))
 
-    def trainable_places(self) -> list[int]:
-        """Return the places, among the variables, of those that are trained."""
-        place = {id(variable): number for number, variable in enumerate(self.variables)}
-        return [place[id(each)] for each in self._own(self.model.trainable_variables)]
+    def trainable_indices(self) -> list[int]:
+        """Return the indices of the trainable weights among the variables."""
+        indices = {id(variable): index for index, variable in enumerate(self.variables)}
+        return [indices[id(weight)] for weight in self._unique(self.model.trainable_variables)]
 
     def weights_by_path(self, paths: Mapping[str, Any]) -> dict[str, list[int]]:
-        """Return, for each layer, the places of its weights among those that are trained.
-
-        Args:
-            paths: Layer path to layer.
-        """
-        place = {id(each): number for number, each in enumerate(self._own(self.model.trainable_variables))}
+        """Return layer path to the indices of the layer's weights among all trainable weights."""
+        indices = {id(weight): index for index, weight in enumerate(self._unique(self.model.trainable_variables))}
         return {
-            path: [place[id(each)] for each in self._own(layer.trainable_variables) if id(each) in place]
+            path: [indices[id(weight)] for weight in self._unique(layer.trainable_variables) if id(weight) in indices]
             for path, layer in paths.items()
         }
 
-    def _own(self, variables: Sequence[Any]) -> list[Any]:
-        """Variables as ``variables`` has them, each once."""
-        return list({id(each): each for each in variables}.values())
+    def _unique(self, variables: Sequence[Any]) -> list[Any]:
+        """Return variables in the form of ``self.variables``, without duplicates."""
+        return list({id(variable): variable for variable in variables}.values())

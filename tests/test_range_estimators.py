@@ -5,7 +5,7 @@ import pytest
 
 from keras_precision.core.errors import InputError
 from keras_precision.quantization.histogram import Histogram
-from keras_precision.quantization.range_estimators import METHODS, check_method, range_of
+from keras_precision.quantization.range_estimators import METHODS, check_method, estimate_range
 
 KINDS = {
     "both sides": lambda rng: rng.normal(size=20_000) * [1.0],
@@ -39,14 +39,14 @@ def error_of(values, low, high):
 
 def test_minmax_is_exact(values):
     """The ends are the smallest and the largest value, zero between them."""
-    assert range_of(seen_of(values), "minmax") == (min(values.min(), 0), max(values.max(), 0))
+    assert estimate_range(seen_of(values), "minmax") == (min(values.min(), 0), max(values.max(), 0))
 
 
 @pytest.mark.parametrize("percentile", [99.0, 99.9, 100])
 def test_percentile_gives_up_its_share_at_each_end(values, percentile):
     """Beyond each end lie at most as many values as the percentile says, and a bin less would be too little."""
     seen = seen_of(values)
-    low, high = range_of(seen, "percentile", percentile)
+    low, high = estimate_range(seen, "percentile", percentile)
     allowed = (1 - percentile / 100) * len(values)
     for outward, end in ((values, high), (-values, -low)):
         assert np.sum(outward > end) <= allowed + 1e-6
@@ -56,7 +56,7 @@ def test_percentile_gives_up_its_share_at_each_end(values, percentile):
 
 def test_mse_finds_the_least_error(values):
     """No range of a fine grid has an error that is smaller by more than a few percent."""
-    low, high = range_of(seen_of(values), "mse")
+    low, high = estimate_range(seen_of(values), "mse")
     full_low, full_high = min(values.min(), 0), max(values.max(), 0)
     ends = [(full_low * a, full_high * b) for a in np.geomspace(0.02, 1, 40) for b in np.geomspace(0.02, 1, 40)]
     least = min(error_of(values, *pair) for pair in ends if pair[1] > pair[0])
@@ -66,16 +66,16 @@ def test_mse_finds_the_least_error(values):
 def test_entropy_gives_up_an_outlier_and_keeps_a_bell(rng):
     """A bell keeps nearly all of its values; one far value does not widen the range."""
     bell = rng.normal(size=20_000).astype("float32")
-    low, high = range_of(seen_of(bell), "entropy")
+    low, high = estimate_range(seen_of(bell), "entropy")
     assert np.mean((bell >= low) & (bell <= high)) > 0.99
-    _, high = range_of(seen_of(np.append(bell, np.float32(200))), "entropy")
+    _, high = estimate_range(seen_of(np.append(bell, np.float32(200))), "entropy")
     assert high < 20
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_range_holds_zero_and_lies_within_the_values(values, method):
     """Integer arithmetic pads with zero; nothing is gained beyond what was seen."""
-    low, high = range_of(seen_of(values), method)
+    low, high = estimate_range(seen_of(values), method)
     assert min(values.min(), 0) <= low <= 0 <= high <= max(values.max(), 0)
     assert low < high
 
@@ -83,9 +83,9 @@ def test_every_range_holds_zero_and_lies_within_the_values(values, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_and_zeros_have_a_range(method):
     """A tensor that was empty or always zero gets one, and no division fails."""
-    assert range_of(Histogram(), method) == (0.0, 0.0)
-    assert range_of(seen_of(np.zeros(5, np.float32)), method) == (0.0, 0.0)
-    low, high = range_of(seen_of(np.full(5, -3.0, np.float32)), method)
+    assert estimate_range(Histogram(), method) == (0.0, 0.0)
+    assert estimate_range(seen_of(np.zeros(5, np.float32)), method) == (0.0, 0.0)
+    low, high = estimate_range(seen_of(np.full(5, -3.0, np.float32)), method)
     assert (low, high) == pytest.approx((-3.0, 0.0), rel=0.01)
 
 

@@ -1,6 +1,7 @@
-"""Calibration: the values that a model's activations take on representative data, and the ranges chosen from them."""
+"""Calibration: statistics of a model's activations on representative data, and the ranges estimated from them."""
 
 import io
+import itertools
 import json
 import os
 import zipfile
@@ -26,17 +27,17 @@ from keras_precision.quantization.float_model import FloatFile, float_file, weig
 from keras_precision.quantization.histogram import Histogram
 from keras_precision.quantization.layer_trace import Trace
 from keras_precision.quantization.range_estimators import check_method
-from keras_precision.quantization.row_sample import Rows
+from keras_precision.quantization.row_sample import RowSample
 from keras_precision.quantization.tensor_recorder import Observer
-from keras_precision.quantization.tensor_statistics import Seen
+from keras_precision.quantization.tensor_statistics import TensorStatistics
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parsed
 
 __all__ = ["Calibration", "calibrate"]
 
 Array = npt.NDArray[Any]
 
-_HELD = (256, 2**22)
-"""Samples, and numbers in all of them, that are kept."""
+_SAMPLE_LIMITS = (256, 2**22)
+"""How many samples, and numbers in all of them, a calibration stores at most."""
 
 _FORMAT, _VERSION = "keras_precision.calibration", 3
 # Version 1 (2026-11): a zip archive: header.json, model.tflite, and NumPy arrays of all tensors.
@@ -46,14 +47,14 @@ _FORMAT, _VERSION = "keras_precision.calibration", 3
 
 @dataclass(frozen=True)
 class Calibration:
-    """Made by ``calibrate``: serves any number of exports of the same weights, and any method.
+    """The result of ``calibrate``, for any number of exports of the same weights by any method.
 
     Attributes:
-        float_file: The model in float32, on which the values were measured.
-        samples: How many samples were seen.
-        seen: Name of a tensor of the float file to what it held.
-        held: Some of the samples, by the name of the input: at most 256, spread evenly over all.
-        decided: What was found out by running files on them, so that the next plan need not.
+        float_file: The model in float32, on which the statistics were measured.
+        samples: The number of samples.
+        seen: Name of a tensor of the float file to the statistics of its values.
+        held: A subset of the samples, by the name of the input: at most 256, evenly spaced.
+        decided: Choices that were made by running files on these samples, cached for the next plan.
 
     Example:
         >>> import keras_precision as kp
@@ -66,10 +67,10 @@ class Calibration:
 
     float_file: FloatFile = field(repr=False)
     samples: int
-    seen: Mapping[str, Seen] = field(repr=False)
+    seen: Mapping[str, TensorStatistics] = field(repr=False)
     held: Mapping[str, Array] = field(default_factory=dict, repr=False)
     decided: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _chosen: dict[tuple[str, float], dict[str, Range]] = field(
+    _estimated: dict[tuple[str, float], dict[str, Range]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -78,36 +79,36 @@ class Calibration:
 
         Args:
             method: ``"mse"`` (the least mean squared error of rounding and clipping; before a softmax,
-                the least change of its answers), ``"minmax"``, ``"percentile"`` or ``"entropy"``.
-            percentile: For that method: the share of values, in percent, that each end keeps.
+                the least change of its outputs), ``"minmax"``, ``"percentile"`` or ``"entropy"``.
+            percentile: For that method: the share of values, in percent, within either end.
 
         Returns:
-            Name of a tensor of the float file to the smallest and the largest value of its range.
+            Name of a tensor of the float file to the lower and the upper end of its range.
 
         Raises:
             InputError: The method is unknown, or the percentile out of range.
         """
         check_method(method, percentile)
-        if (method, percentile) not in self._chosen:  # the next plan asks for the same
-            found = {name: each.range(method, percentile) for name, each in self.seen.items()}
-            self._chosen[method, percentile] = found
-        return dict(self._chosen[method, percentile])
+        if (method, percentile) not in self._estimated:  # every plan asks for the same ranges
+            ranges = {name: statistics.range(method, percentile) for name, statistics in self.seen.items()}
+            self._estimated[method, percentile] = ranges
+        return dict(self._estimated[method, percentile])
 
-    def inputs(self) -> dict[str, Seen]:
-        """Return what was fed.
+    def inputs(self) -> dict[str, TensorStatistics]:
+        """Return the statistics of the representative data.
 
         Returns:
-            Name of an input of the model to what it held; inputs that take integers are left out.
+            Name of an input of the model to the statistics of its values; integer inputs are left out.
         """
         graph = parsed(self.float_file.content)
         names = {graph.name(number): name for name, number in graph.named_inputs().items()}
-        return {names[tensor]: seen for tensor, seen in self.seen.items() if tensor in names}
+        return {names[tensor]: statistics for tensor, statistics in self.seen.items() if tensor in names}
 
     def expect(self, model: Any) -> Self:
-        """Return this calibration if it was measured on a model's present weights.
+        """Return this calibration if it was measured on the current weights of a model.
 
         Args:
-            model: The model that is to be exported.
+            model: The model to export.
 
         Returns:
             The calibration itself.
@@ -123,10 +124,10 @@ class Calibration:
         return self
 
     def expect_own_weights(self, model: Any) -> Self:
-        """Return this calibration if its ranges hold for the model itself, not for an equalized file alone.
+        """Return this calibration if its ranges are those of the model itself, not of an equalized file.
 
         Args:
-            model: The model whose tensors are to have these ranges.
+            model: The model whose tensors get these ranges.
 
         Returns:
             The calibration itself.
@@ -137,16 +138,16 @@ class Calibration:
         """
         if self.float_file.equalized_pairs is not None:
             raise InputError(
-                "Expected a calibration without cross_layer_equalization, which TensorFlow Lite files alone take. "
-                f"Received: one with it. Calibrate anew: kp.calibrate('{model.name}', representative_dataset)."
+                "Expected a calibration without cross_layer_equalization, which only TensorFlow Lite files support. "
+                f"Received: one with it. Calibrate '{model.name}' again: kp.calibrate(model, representative_dataset)."
             )
         return self.expect(model)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the calibration, and the float file that it belongs to.
+        """Write the calibration, together with its float file.
 
         Args:
-            path: Where it goes; its folder must exist.
+            path: The file to write; its folder must exist.
 
         Returns:
             The path.
@@ -156,13 +157,13 @@ class Calibration:
         """
         arrays: dict[str, Array] = {}
         rows = []
-        for index, (name, each) in enumerate(self.seen.items()):
-            values = each.values
-            rows.append([name, values.minimum, values.maximum, values.exponent, values.zeros, each.rows])
+        for index, (name, statistics) in enumerate(self.seen.items()):
+            values = statistics.values
+            rows.append([name, values.minimum, values.maximum, values.exponent, values.zeros, statistics.rows])
             arrays[f"{index}_bins"] = np.stack([values.above, values.below])
-            arrays[f"{index}_channels"] = np.stack([each.low, each.high, each.total])
-            if each.samples is not None:
-                arrays[f"{index}_rows"] = each.samples.kept
+            arrays[f"{index}_channels"] = np.stack([statistics.low, statistics.high, statistics.total])
+            if statistics.samples is not None:
+                arrays[f"{index}_rows"] = statistics.samples.rows
         arrays |= {f"held_{number}": values for number, values in enumerate(self.held.values())}
         header = {
             "format": _FORMAT,
@@ -175,7 +176,7 @@ class Calibration:
             "equalized_pairs": self.float_file.equalized_pairs,
         }
         content, packed = io.BytesIO(), io.BytesIO()
-        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type] # its stub takes every keyword for an option
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type] # its stub reads every keyword as an option
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("header.json", json.dumps(header))
             archive.writestr("model.tflite", self.float_file.content)
@@ -193,7 +194,7 @@ class Calibration:
             The calibration.
 
         Raises:
-            FileFormatError: The file is no calibration, or damaged.
+            FileFormatError: The file is not a calibration, or damaged.
             FileNotFoundError: There is no such file.
         """
         packed = io.BytesIO(Path(path).read_bytes())
@@ -207,46 +208,45 @@ class Calibration:
             ) from error
         fields = parse_document(header, path, _FORMAT, _VERSION)
         try:
-            seen = dict(_tensors(fields, arrays))
+            statistics = dict(_read_statistics(fields, arrays))
             trace = Trace.from_json(fields.get("trace", dict))
             names = fields.get("held", list) if fields.get("version", int) > 1 else []
-            held = {str(name): arrays[f"held_{number}"] for number, name in enumerate(names)}
+            samples = {str(name): arrays[f"held_{number}"] for number, name in enumerate(names)}
             pairs = fields.get("equalized_pairs", (int, type(None))) if fields.get("version", int) > 2 else None
         except (KeyError, ValueError, TypeError) as error:
             raise FileFormatError(
                 f"{path}: expected the tensors of a calibration. Received: damaged ones ({error})."
             ) from error
         source = FloatFile(content, trace, fields.get("digest", str), pairs)
-        return cls(source, fields.get("samples", int), seen, held)
+        return cls(source, fields.get("samples", int), statistics, samples)
 
 
 def calibrate(
     model: Any, representative_dataset: Any, *, cross_layer_equalization: bool = False, verbose: bool | None = None
 ) -> Calibration:
-    """Run a model on representative data, once, and keep what each of its activations takes.
+    """Run a model once on representative data, and record the statistics of its activations.
 
-    The data are read piece by piece, and values are counted in histograms, so that memory does
-    not grow with the number of samples. The ranges are chosen later, by whichever method an
-    export asks for.
+    The data are read in pieces, and values are counted in histograms, so that memory does not grow
+    with the number of samples. An export estimates the ranges later, by any method.
 
     Args:
         model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
-        representative_dataset: Samples as the model is given them: an array of shape (n, ...), one
+        representative_dataset: Samples as the inputs of the model: an array of shape (n, ...), one
             per input as a tuple or dict, or anything that ``fit`` takes (``tf.data``,
             ``PyDataset``, torch ``DataLoader``, generator; labels are dropped), or a function
             that yields lists of arrays.
-        cross_layer_equalization: Scale channels between layers so that their weights reach alike on
-            both sides; the files that are exported from the calibration have these weights.
-        verbose: Whether to draw a progress bar; None: where it takes long, on a terminal.
+        cross_layer_equalization: Scale channels between layers so that the weights on both sides have
+            equal magnitudes; files that are exported from the calibration have these weights.
+        verbose: Whether to draw a progress bar; None: only for long runs on a terminal.
 
     Returns:
         The calibration.
 
     Raises:
         InputError: ``cross_layer_equalization`` is neither True nor False.
-        DataError: The data are missing or empty, or do not fit the model; or it computes values that are not finite.
+        DataError: The data are missing or empty, or do not fit the model; or an activation is not finite.
         ModelError: The model is subclassed or not built, or an input has a free size.
-        ExportError: The model cannot be converted, or its float file does not answer as it does.
+        ExportError: The model cannot be converted, or its float file computes other outputs.
         MissingExtraError: TensorFlow or the interpreter is not installed.
 
     Example:
@@ -257,59 +257,62 @@ def calibrate(
     """
     check_equalization(cross_layer_equalization)
     inputs = adapter_of(model).inputs(model)
-    pieces = stream_samples(representative_dataset, inputs)
-    first = next(pieces)  # data that do not fit are refused before any work is done
+    batches = stream_samples(representative_dataset, inputs)
+    first = next(batches)  # data that do not fit are refused before the conversion
     source = float_file(model, equalize=cross_layer_equalization)
     check_faithful(model, source.content, first)
-    return _measured(source, _again(first, pieces), verbose)
+    return _measure(source, itertools.chain([first], batches), verbose)
 
 
-def _measured(source: FloatFile, pieces: Iterator[dict[str, Array]], verbose: bool | None) -> Calibration:
+def _measure(source: FloatFile, batches: Iterator[dict[str, Array]], verbose: bool | None) -> Calibration:
     graph = Flatbuffer(source.content)
-    read = graph.read()  # what a loop leaves and nobody reads is not kept by the interpreter
+    read = graph.read()  # the interpreter does not preserve outputs of loops that no operator reads
     names = {number: graph.name(number) for number in graph.activations() if number in read}
-    observer = Observer(source.content, list(names))
-    before_softmax = {int(each.inputs[0]) for each in graph.operators if graph.kernel(each) == "SOFTMAX"}
-    seen = {name: Seen(samples=Rows() if number in before_softmax else None) for number, name in names.items()}
-    samples, held = 0, _Held()
+    recorder = Observer(source.content, list(names))
+    softmax_inputs = {int(operator.inputs[0]) for operator in graph.operators if graph.kernel(operator) == "SOFTMAX"}
+    statistics = {
+        name: TensorStatistics(samples=RowSample() if number in softmax_inputs else None)
+        for number, name in names.items()
+    }
+    count, subset = 0, _SampleSubset()
 
-    def look(number: int, values: Array) -> None:
+    def record(number: int, values: Array) -> None:
         try:
-            seen[names[number]].update(values)
+            statistics[names[number]].update(values)
         except DataError as error:
             raise _not_finite(source, names[number]) from error
 
     with progress("calibrating", "samples", verbose=verbose) as advance:
-        for count in observer.run(map(held.passing, pieces), look):
-            samples += count
-            advance(count)
-    return Calibration(source, samples, seen, held.samples())
+        for size in recorder.run(map(subset.pass_through, batches), record):
+            count += size
+            advance(size)
+    return Calibration(source, count, statistics, subset.samples())
 
 
-class _Held:
-    """Some of the samples that pass by, the same of each input."""
+class _SampleSubset:
+    """An evenly spaced subset of a stream of samples, the same samples for every input."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, Rows] = {}
-        self._like: dict[str, Array] = {}
+        self._rows: dict[str, RowSample] = {}
+        self._templates: dict[str, Array] = {}
 
-    def passing(self, piece: dict[str, Array]) -> dict[str, Array]:
-        """Keep some of a piece, and hand it on."""
-        tables = {name: values.reshape(len(values), -1) for name, values in piece.items()}
+    def pass_through(self, batch: dict[str, Array]) -> dict[str, Array]:
+        """Store some samples of a batch, and return the batch."""
+        tables = {name: values.reshape(len(values), -1) for name, values in batch.items()}
         if not self._rows:
             numbers = sum(table.shape[1] for table in tables.values())
-            count = max(2, min(_HELD[0], _HELD[1] // max(1, numbers)))
-            self._rows = {name: Rows(most=(count, count * table.shape[1])) for name, table in tables.items()}
-            self._like = {name: values[:0] for name, values in piece.items()}
+            count = max(2, min(_SAMPLE_LIMITS[0], _SAMPLE_LIMITS[1] // max(1, numbers)))
+            self._rows = {name: RowSample(limits=(count, count * table.shape[1])) for name, table in tables.items()}
+            self._templates = {name: values[:0] for name, values in batch.items()}
         for name, table in tables.items():
             self._rows[name].update(table)
-        return piece
+        return batch
 
     def samples(self) -> dict[str, Array]:
-        """Return them in the shape and the type that they had."""
+        """Return the subset in the original shape and type."""
         return {
-            name: self._rows[name].kept.reshape(-1, *like.shape[1:]).astype(like.dtype)
-            for name, like in self._like.items()
+            name: self._rows[name].rows.reshape(-1, *template.shape[1:]).astype(template.dtype)
+            for name, template in self._templates.items()
         }
 
 
@@ -317,18 +320,14 @@ def _not_finite(source: FloatFile, tensor: str) -> DataError:
     layer = next((path for part in tensor.split(";") if (path := source.trace.path_of(part))), tensor)
     return DataError(
         f"Expected finite activations. Received: NaN or infinity from the layer '{layer}', in float32, on the representative data. "
-        "The model is broken before any quantization: look at its weights, and at these samples."
+        "The model fails before any quantization: check its weights, and these samples."
     )
 
 
-def _again(first: dict[str, Array], rest: Iterator[dict[str, Array]]) -> Iterator[dict[str, Array]]:
-    yield first
-    yield from rest
-
-
-def _tensors(fields: Fields, arrays: Mapping[str, Array]) -> Iterator[tuple[str, Seen]]:
-    for index, (name, minimum, maximum, exponent, zeros, rows) in enumerate(fields.get("tensors", list)):
+def _read_statistics(fields: Fields, arrays: Mapping[str, Array]) -> Iterator[tuple[str, TensorStatistics]]:
+    for index, (name, minimum, maximum, exponent, zeros, count) in enumerate(fields.get("tensors", list)):
         (above, below), (low, high, total) = arrays[f"{index}_bins"], arrays[f"{index}_channels"]
         values = Histogram(float(minimum), float(maximum), int(exponent), above, below, int(zeros))
-        samples = Rows(arrays[f"{index}_rows"]) if f"{index}_rows" in arrays else None
-        yield str(name), Seen(values, low.astype(np.float32), high.astype(np.float32), total, int(rows), samples)
+        samples = RowSample(arrays[f"{index}_rows"]) if f"{index}_rows" in arrays else None
+        low, high = low.astype(np.float32), high.astype(np.float32)
+        yield str(name), TensorStatistics(values, low, high, total, int(count), samples)

@@ -1,4 +1,4 @@
-"""A Keras model as a float ``.tflite`` file of one sample, with the layers that its operators come from."""
+"""Conversion of a Keras model to a float ``.tflite`` file for one sample, with the layers of its operators."""
 
 import gc
 import re
@@ -23,36 +23,18 @@ FloatFormat = Literal["float32", "float16", "trained", "trained_float_io"]
 
 @dataclass(frozen=True)
 class Converted:
-    """What TFLiteConverter made of a model.
-
-    Attributes:
-        content: The file's content.
-        trace: The graph that it was made from.
-    """
+    """A file that TFLiteConverter wrote, and the trace of the graph that it was converted from."""
 
     content: bytes
     trace: Trace
 
 
 def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str] | None = None) -> Converted:
-    """Convert a model of the TensorFlow backend for one sample at a time.
+    """Convert a model of the TensorFlow backend, from its float32 weights, for one sample at a time.
 
-    A free batch axis costs shape arithmetic at run time. A model in mixed precision is converted
-    from its float32 weights.
-
-    Args:
-        model: A built functional or sequential model.
-        precision: ``"float32"``, ``"float16"`` for weights of half the size, or, for a model that
-            TensorFlow Model Optimization has prepared, ``"trained"`` for the integers that it was
-            trained for, or ``"trained_float_io"`` with floats at both ends.
-        names: What the file calls the inputs, in the model's order; None for the model's own names.
-
-    Returns:
-        The file, and the graph that it was made from.
-
-    Raises:
-        ModelError: An input has a size that is not fixed.
-        ExportError: The converter failed.
+    A free batch axis would cost shape arithmetic at run time. Of a model that TensorFlow Model Optimization
+    has prepared, ``"trained"`` has the integers that it was trained for, and ``"trained_float_io"`` floats at
+    both ends. ``names`` replace the names of the inputs. Raises ModelError or ExportError.
     """
     tensorflow = require("tensorflow", extra="tensorflow")
     adapter = adapter_of(model)
@@ -72,20 +54,20 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
                 converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
                 side = tensorflow.int8 if precision == "trained" else tensorflow.float32
                 converter.inference_input_type = converter.inference_output_type = side
-            with _older_objects_left_alone():
+            with _frozen_garbage_collection():
                 content = bytearray(converter.convert())
             _order_inputs(content, [model_input.name for model_input in inputs])
             return Converted(bytes(content), trace)
         except PrecisionError:
             raise
-        except Exception as error:  # Keras, TensorFlow and its C++ code raise what they like; the cause is kept
+        except Exception as error:  # Keras and TensorFlow raise errors of any class; it stays as the cause
             raise ExportError(
                 f"Expected TFLiteConverter to convert '{model.name}' to {precision}. Received: {_reason(error, trace)}"
             ) from error
 
 
 def _order_inputs(content: bytearray, names: Sequence[str]) -> None:
-    """Give a file its inputs in the model's order.
+    """Put the inputs of a file into the order of the model.
 
     The converter orders them by a hash of their names: https://github.com/tensorflow/tensorflow/issues/55424.
     """
@@ -99,13 +81,11 @@ def _order_inputs(content: bytearray, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _older_objects_left_alone() -> Iterator[None]:
-    """Let a collection of garbage look at newer objects alone.
-
-    The converter collects in each conversion. In a process that holds much, as notebooks and test runs do, that takes
-    a second, and the conversion itself a tenth of one.
-    """
-    if gc.get_freeze_count():  # whoever froze objects will thaw them
+def _frozen_garbage_collection() -> Iterator[None]:
+    """Limit garbage collection to objects that are created within the block."""
+    # The converter calls gc.collect() in every conversion, which takes a second in a process with many objects, such as
+    # a notebook: https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/python/lite.py.
+    if gc.get_freeze_count():  # the caller froze objects, and will unfreeze them
         yield
         return
     gc.freeze()
@@ -116,15 +96,7 @@ def _older_objects_left_alone() -> Iterator[None]:
 
 
 def serving_function(model: Any, names: Sequence[str] | None = None) -> tuple[Any, Any]:
-    """Return a model as a concrete function of TensorFlow for one sample.
-
-    Args:
-        model: A built model of the TensorFlow backend.
-        names: As for ``convert``.
-
-    Returns:
-        The function, and the model in float32 whose variables it reads, which must outlive it.
-    """
+    """Return a concrete function for one sample, and the float32 model with its variables, which must outlive it."""
     tensorflow = require("tensorflow", extra="tensorflow")
     adapter = adapter_of(model)
     exported = adapter.in_float32(model)
@@ -133,17 +105,7 @@ def serving_function(model: Any, names: Sequence[str] | None = None) -> tuple[An
 
 
 def input_names(model: Any) -> list[str]:
-    """Return what files call the inputs of a model, in its order.
-
-    Args:
-        model: A built functional or sequential model of any backend.
-
-    Returns:
-        The names.
-
-    Raises:
-        ModelError: The model is subclassed or not built, or an input has a size that is not fixed.
-    """
+    """Return the names of a model's inputs in exported files; ModelError where a size is free."""
     inputs = adapter_of(model).inputs(model)
     for model_input in inputs:
         static_shape(model_input)
@@ -151,38 +113,28 @@ def input_names(model: Any) -> list[str]:
 
 
 def _named_inputs(adapter: KerasAdapter, model: Any, names: Sequence[str] | None) -> tuple[Input, ...]:
-    """The inputs of a model, by position under the names that another process knows them by."""
+    """Return the inputs of a model, renamed by position where the original model lives in another process."""
     inputs = adapter.inputs(model)
     if names is None:
         return inputs
     return tuple(replace(model_input, name=name) for model_input, name in zip(inputs, names, strict=True))
 
 
-def static_shape(wanted: Input) -> tuple[int, ...]:
-    """Return the shape of an input whose sizes are all fixed.
-
-    Args:
-        wanted: The input.
-
-    Returns:
-        Its shape without the batch axis.
-
-    Raises:
-        ModelError: A size is free.
-    """
-    if None in wanted.shape:
+def static_shape(model_input: Input) -> tuple[int, ...]:
+    """Return the shape of an input without the batch axis; ModelError where a size is free."""
+    if None in model_input.shape:
         raise ModelError(
-            f"Expected inputs of a fixed size. Received: '{wanted.name}' of shape (n, {', '.join(str(size) for size in wanted.shape)}). "
+            f"Expected inputs of a fixed size. Received: '{model_input.name}' of shape (n, {', '.join(str(size) for size in model_input.shape)}). "
             "Build the model with a fixed Input shape: integer kernels need one."
         )
-    return tuple(size for size in wanted.shape if size is not None)
+    return tuple(size for size in model_input.shape if size is not None)
 
 
 def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence[Input]) -> tuple[Any, Trace]:
-    """Trace the model for one sample, and note the scope in which each layer's operations lie."""
+    """Trace the model for one sample, and record the graph scope of every layer."""
     paths = {id(layer): path for path, layer in layer_paths(model).items()}
     scopes: dict[str, str] = {}
-    makers: list[str | None] = []
+    output_layers: list[str | None] = []
 
     def watch(layer: Any, proceed: Callable[[], Any]) -> Any:
         path = paths.get(id(layer))
@@ -200,22 +152,27 @@ def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence
         return outputs
 
     def serve(**tensors: Any) -> dict[str, Any]:
-        outputs = adapter.call(model, [tensors[each.name] for each in inputs])
-        makers[:] = [scopes.get(output.op.name) for output in outputs]
+        outputs = adapter.call(model, [tensors[model_input.name] for model_input in inputs])
+        output_layers[:] = [scopes.get(output.op.name) for output in outputs]
         return {f"output_{index}": output for index, output in enumerate(outputs)}
 
-    wanted = {each.name: tensorflow.TensorSpec((1, *static_shape(each)), each.dtype, name=each.name) for each in inputs}
+    signature = {
+        model_input.name: tensorflow.TensorSpec(
+            (1, *static_shape(model_input)), model_input.dtype, name=model_input.name
+        )
+        for model_input in inputs
+    }
     with adapter.watching_calls(watch):
-        serving = tensorflow.function(serve).get_concrete_function(**wanted)
-    return serving, Trace(scopes, tuple(makers), tuple(paths.values()))
+        serving = tensorflow.function(serve).get_concrete_function(**signature)
+    return serving, Trace(scopes, tuple(output_layers), tuple(paths.values()))
 
 
 @contextmanager
 def _inlined(tensorflow: Any, layer: Any) -> Iterator[None]:
-    """Trace a grouped convolution, which both Kerases compile as a function of its own, without that function.
-
-    Its operations would come into the file under names that tell nothing of the layer.
-    """
+    """Trace a grouped convolution without the compiled function that Keras 3 and tf_keras wrap it in."""
+    # Operations inside that function lose the name scope of their layer:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/tensorflow/nn.py and
+    # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/src/layers/convolutional/base_conv.py.
     if getattr(layer, "groups", 1) == 1:
         yield
         return
@@ -228,11 +185,11 @@ def _inlined(tensorflow: Any, layer: Any) -> Iterator[None]:
 
 
 def _reason(error: Exception, trace: Trace) -> str:
-    """The converter's message without its dump of the graph, and with the layers' own names."""
+    """Return the converter's message without its dump of the graph, and with layer paths."""
     text = str(error)
     missing = {name: trace.path_of(operation) for name, operation in re.findall(r'fused\["(\w+):", "([^"@]+)', text)}
     missing = {name: path for name, path in missing.items() if path and f"tf.{name}" in text}
     if not missing:
         return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
-    named = ", ".join(f"{name} of layer '{path}'" for name, path in missing.items())
-    return f"no kernel in TensorFlow Lite for {named}. Replace it with operations that have one."
+    kernels = ", ".join(f"{name} of layer '{path}'" for name, path in missing.items())
+    return f"no kernel in TensorFlow Lite for {kernels}. Replace it with operations that have one."

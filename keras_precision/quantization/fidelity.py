@@ -1,4 +1,4 @@
-"""Whether a float file answers as Keras does: what is wrong before quantization is not blamed on it."""
+"""Check that a float file computes the outputs of its model, so that quantization is not mistaken for the cause."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,77 +19,64 @@ __all__ = ["check_answers", "check_faithful"]
 Array = npt.NDArray[Any]
 
 _SAMPLES = 4
-_TOLERANCE = 0.02  # of the largest answer: kernels that approximate, float16 weights
+_TOLERANCE = 0.02  # of the largest output: for kernels that approximate, and float16 weights
 
 
 def check_faithful(model: Any, content: bytes, samples: Mapping[str, Array] | None = None) -> None:
-    """Raise where a float file's answers are not those of its model.
-
-    Args:
-        model: The model.
-        content: The float file that was made of it.
-        samples: Input name to samples, of shape (n, ...), of which the first few are run; None for
-            random numbers, and ones where an input takes integers.
-
-    Raises:
-        ExportError: Most samples have other answers.
-    """
-    check_answers(model, lambda few: _answers(content, few), samples)
+    """Raise ExportError unless a float file computes the outputs of its model, as ``check_answers`` compares them."""
+    check_answers(model, lambda inputs: _outputs(content, inputs), samples)
 
 
 def check_answers(
-    model: Any, answer: Callable[[Mapping[str, Array]], Sequence[Array]], samples: Mapping[str, Array] | None = None
+    model: Any, predict: Callable[[Mapping[str, Array]], Sequence[Array]], samples: Mapping[str, Array] | None = None
 ) -> None:
-    """Raise where what was made of a model without quantizing it does not answer as the model does.
+    """Raise ExportError unless an unquantized file computes the outputs of its model for most samples.
 
-    Args:
-        model: The model.
-        answer: Given samples by input name, returns one array per output.
-        samples: As for ``check_faithful``.
-
-    Raises:
-        ExportError: Most samples have other answers.
+    ``predict`` maps samples by input name to one array per output. Of ``samples``, of shape (n, ...), the first few
+    are used; None: random numbers, and zeros and ones for integer inputs.
     """
     adapter = adapter_of(model)
     inputs = adapter.inputs(model)
     if samples is None:
         random = np.random.default_rng(0)
         samples = {
-            each.name: random.random((_SAMPLES, *static_shape(each))).round(0 if "int" in each.dtype else 6)
-            for each in inputs
+            model_input.name: random.random((_SAMPLES, *static_shape(model_input))).round(
+                0 if "int" in model_input.dtype else 6
+            )
+            for model_input in inputs
         }
-    few = {each.name: samples[each.name][:_SAMPLES].astype(each.dtype) for each in inputs}
+    data = {model_input.name: samples[model_input.name][:_SAMPLES].astype(model_input.dtype) for model_input in inputs}
     with captured("Keras"):
         exact = adapter.in_float32(model)
-        alone = [  # as the file takes them: a shape inside the model may be that of one sample
-            adapter.answers(exact, [few[each.name][number : number + 1] for each in inputs])
-            for number in range(len(few[inputs[0].name]))
+        by_sample = [  # one by one, as the file takes them: a shape inside the model may be that of one sample
+            adapter.answers(exact, [data[model_input.name][number : number + 1] for model_input in inputs])
+            for number in range(len(data[inputs[0].name]))
         ]
-    expected = [np.concatenate(output) for output in zip(*alone, strict=True)]
-    for number, (wanted, got) in enumerate(zip(expected, answer(few), strict=True)):
-        axes = tuple(range(1, wanted.ndim))
-        with np.errstate(invalid="ignore"):  # infinity less infinity: what is not finite is told behind this
-            off = np.abs(got.reshape(wanted.shape).astype(np.float64) - wanted).max(axis=axes)
-        limit = _TOLERANCE * np.abs(wanted).max() + 1e-6
-        if not np.median(off) <= limit and np.isfinite(wanted).all():
+    expected_outputs = [np.concatenate(output) for output in zip(*by_sample, strict=True)]
+    for number, (expected, received) in enumerate(zip(expected_outputs, predict(data), strict=True)):
+        axes = tuple(range(1, expected.ndim))
+        with np.errstate(invalid="ignore"):  # infinity less infinity; calibration reports values that are not finite
+            error = np.abs(received.reshape(expected.shape).astype(np.float64) - expected).max(axis=axes)
+        limit = _TOLERANCE * np.abs(expected).max() + 1e-6
+        if not np.median(error) <= limit and np.isfinite(expected).all():
             raise ExportError(
-                f"Expected the float file of '{model.name}' to answer as the model does. Received: output {number} is off by "
-                f"{np.median(off):.3g}, where the largest answer is {np.abs(wanted).max():.3g}. A layer of it computes "
-                "otherwise in a graph, or at random: look at custom layers, and at those that act in training alone."
+                f"Expected the float file of '{model.name}' to compute the outputs of the model. Received: output {number} is "
+                f"off by {np.median(error):.3g}, where the largest value is {np.abs(expected).max():.3g}. A layer computes "
+                "differently in a graph, or at random: check custom layers, and layers that are active only in training."
             )
 
 
-def _answers(content: bytes, samples: Mapping[str, Array]) -> list[Array]:
-    """One array per output, of the float file's answers."""
+def _outputs(content: bytes, samples: Mapping[str, Array]) -> list[Array]:
+    """Return one array per output of a float file, which runs sample by sample."""
     with tempfile.TemporaryDirectory() as folder, captured("interpreter"):
         path = Path(folder) / "model.tflite"
         path.write_bytes(content)
-        opened = interpreter(path)
-    answers = []
+        runner = interpreter(path)
+    outputs = []
     for number in range(len(next(iter(samples.values())))):
-        for name, detail in input_details(opened):
-            opened.set_tensor(detail["index"], samples[name][number : number + 1])
-        opened.reset_all_variables()
-        opened.invoke()
-        answers.append([opened.get_tensor(detail["index"]) for _, detail in output_details(opened)])
-    return [np.stack(output) for output in zip(*answers, strict=True)]
+        for name, detail in input_details(runner):
+            runner.set_tensor(detail["index"], samples[name][number : number + 1])
+        runner.reset_all_variables()
+        runner.invoke()
+        outputs.append([runner.get_tensor(detail["index"]) for _, detail in output_details(runner)])
+    return [np.stack(output) for output in zip(*outputs, strict=True)]

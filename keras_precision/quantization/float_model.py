@@ -1,4 +1,4 @@
-"""FloatFile: the float ``.tflite`` file of a model, from any backend, that ranges are measured on."""
+"""FloatFile: the float ``.tflite`` file of a model of any backend, on which activations are measured."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from keras_precision.core.errors import MissingExtraError
 from keras_precision.core.system.optional import available
 from keras_precision.quantization.conversion import Converted, FloatFormat, convert, input_names
-from keras_precision.quantization.equalization import equalized
+from keras_precision.quantization.equalization import equalize_layers
 from keras_precision.quantization.layer_trace import Trace
 from keras_precision.quantization.tensorflow_process import on_tensorflow
 
@@ -22,10 +22,9 @@ class FloatFile:
 
     Attributes:
         content: The file's content.
-        trace: The graph that it was made from.
-        digest: What identifies the weights that the model holds.
-        equalized_pairs: Between how many pairs of layers channels were scaled; None: the weights are
-            those of the model.
+        trace: The layers of its operators.
+        digest: The hash of the model's weights.
+        equalized_pairs: The number of layer pairs between which channels were scaled; None: without equalization.
     """
 
     content: bytes
@@ -35,39 +34,16 @@ class FloatFile:
 
 
 def float_file(model: Any, *, equalize: bool = False) -> FloatFile:
-    """Return the float file of a model.
-
-    Args:
-        model: A built functional or sequential model, of tf_keras or of Keras 3 on any backend.
-        equalize: Whether to equalize its weights across layers; the model stays as it is.
-
-    Returns:
-        The file.
-
-    Raises:
-        ModelError: The model is subclassed or not built, or an input has a free size.
-        MissingExtraError: TensorFlow is not installed.
-        ExportError: The conversion failed.
-    """
+    """Return the float file of a model, with weights equalized across layers if asked; the model does not change."""
     converted = convert_anywhere(model)
-    content, pairs = equalized(converted.content) if equalize else (converted.content, None)
+    content, pairs = equalize_layers(converted.content) if equalize else (converted.content, None)
     return FloatFile(content, converted.trace, weights_digest(model), pairs)
 
 
 def convert_anywhere(model: Any, precision: FloatFormat = "float32") -> Converted:
-    """Convert a model of any backend, in a process of its own where the backend is not TensorFlow.
+    """Convert a model of any backend, in a child process where the backend is not TensorFlow.
 
-    Args:
-        model: As for ``float_file``.
-        precision: As for ``convert``.
-
-    Returns:
-        The file, and the graph that it was made from.
-
-    Raises:
-        ModelError: The model cannot be exported.
-        MissingExtraError: TensorFlow is not installed.
-        ExportError: The conversion failed.
+    Raises ModelError, ExportError, or MissingExtraError without TensorFlow.
     """
     names = input_names(model)
     if not available("tensorflow"):
@@ -78,14 +54,7 @@ def convert_anywhere(model: Any, precision: FloatFormat = "float32") -> Converte
 
 
 def weights_digest(model: Any) -> str:
-    """Return what tells a model's weights, and its number of layers, from others.
-
-    Args:
-        model: A built model.
-
-    Returns:
-        A hash, as hexadecimal digits.
-    """
+    """Return the hash of a model's weights, as hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
     for array in model.get_weights():
         values = np.ascontiguousarray(array)

@@ -1,5 +1,6 @@
-"""quantization_report: what each layer of a quantized file puts out, against the float run on the same samples."""
+"""quantization_report: the error of every layer of a quantized file, against the float file on the same samples."""
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,11 +19,10 @@ from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.captured_output import captured
 from keras_precision.quantization.calibration import calibrate
 from keras_precision.quantization.layer_trace import Layers, layers_of
-from keras_precision.quantization.paired_runs import Errors, paired_errors
-from keras_precision.quantization.tensor_statistics import Seen
+from keras_precision.quantization.tensor_statistics import TensorStatistics
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.model_info import EdgeModel, Tensor
-from keras_precision.runtimes.tflite.file import inspect
+from keras_precision.runtimes.tflite.file import input_details, inspect, interpreter, tensor_of
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["quantization_report"]
@@ -30,32 +30,32 @@ __all__ = ["quantization_report"]
 Array = npt.NDArray[Any]
 
 _SAMPLES = 128
-_FAR = 8.0  # times the median reach of a tensor's channels: there, 3 of 8 bits of the others are lost
+_OUTLIER = 8.0  # times the median magnitude of a tensor's channels, which costs the others 3 of 8 bits
 _BEFORE_EXP = ("SOFTMAX", "LOGISTIC", "LOG_SOFTMAX")
 
 
 def quantization_report(
     model: Any, path: str | os.PathLike[str], x: Any, *, samples: int = _SAMPLES, verbose: bool | None = None
 ) -> Result:
-    """Run a quantized file beside the float model, layer by layer, and say what each layer loses.
+    """Compare a quantized file with the float model, layer by layer, on the same samples.
 
-    Both see the same samples; every tensor is kept, and compared with its float counterpart. Errors
-    of earlier layers are in those of later ones: ``snr_loss_db`` is what a layer adds.
+    Every tensor is compared with its float counterpart. The error of a layer includes those of
+    earlier layers: ``snr_loss_db`` is what the layer itself adds.
 
     Args:
-        model: The model that the file was made from, with the weights that it had.
+        model: The model that the file was exported from, with the weights that it had.
         path: A ``.tflite`` file with integer activations, which ``kp.export_tflite`` wrote.
         x: Samples that the file was not calibrated on, in any form that ``kp.calibrate`` takes.
-        samples: How many are run through both, evenly spread; ranges are taken on all of them.
-        verbose: Whether to draw a progress bar; None: where it takes long, on a terminal.
+        samples: The number of samples, evenly spaced, on which both are compared; ranges are measured on all.
+        verbose: Whether to draw a progress bar; None: only for long runs on a terminal.
 
     Returns:
-        For each layer, in the order in which they run: ``snr_db``, ``snr_loss_db`` and ``cosine``;
-        the range that the file represents (``range_low``, ``range_high``), what the data took
+        Per layer, in the order in which they run: ``snr_db``, ``snr_loss_db`` and ``cosine``;
+        the range that the file represents (``range_low``, ``range_high``), the range of the data
         (``seen_low``, ``seen_high``) and the ``clipped_share`` between both; ``channels``, and of
         these ``dead_channels`` and ``outlier_channels``; ``exp_input_step`` of a softmax or
-        sigmoid. Of the file: ``calibration_samples``, where it tells them.
-        ``quantization_findings`` judges it.
+        sigmoid. Of the file: ``calibration_samples``, where its card has the number.
+        ``quantization_findings`` judges the result.
 
     Raises:
         FileFormatError: The file is damaged.
@@ -73,43 +73,42 @@ def quantization_report(
     """
     inspect(path)
     inputs = adapter_of(model).inputs(model)
-    given = read_samples(x, inputs)
-    told = _told(path)
-    measured = calibrate(
+    data = read_samples(x, inputs)
+    recorded = _card_rows(path)
+    calibration = calibrate(
         model,
-        tuple(given[each.name] for each in inputs),
-        cross_layer_equalization="equalized_pairs" in told,
+        tuple(data[model_input.name] for model_input in inputs),
+        cross_layer_equalization="equalized_pairs" in recorded,
         verbose=verbose,
     )
-    source, content = measured.float_file, Path(path).read_bytes()
-    count = len(next(iter(given.values())))
-    kept = np.linspace(0, count - 1, min(samples, count)).astype(int)
+    source, content = calibration.float_file, Path(path).read_bytes()
+    count = len(next(iter(data.values())))
+    indices = np.linspace(0, count - 1, min(samples, count)).astype(int)
     with captured("interpreter"):
-        errors = paired_errors(source.content, content, {name: array[kept] for name, array in given.items()})
-    owners = layers_of(_read_back(source.content), source.trace)
-    parts = _parts(Flatbuffer(source.content), owners)
-    listed = [row for part in parts if part.output in errors for row in _layer_rows(part, errors, measured.seen)]
-    known = [row for row in told.values() if row.metric == "calibration_samples"]
+        errors = _tensor_errors(source.content, content, {name: array[indices] for name, array in data.items()})
+    parts = _layer_parts(Flatbuffer(source.content), layers_of(_inspected(source.content), source.trace))
+    rows = [row for part in parts if part.output in errors for row in _layer_rows(part, errors, calibration.seen)]
+    file_rows = [row for row in recorded.values() if row.metric == "calibration_samples"]
     environment = Environment.here(
         backend=inspect(path).runtime,
         sources={
-            "snr_db": f"{len(kept)} samples, every tensor kept, without delegates",
+            "snr_db": f"{len(indices)} samples, all tensors, without delegates",
             "clipped_share": f"{count} samples",
         },
     )
-    return Result(f"layers of {Path(path).name}", (*known, *listed), environment)
+    return Result(f"layers of {Path(path).name}", (*file_rows, *rows), environment)
 
 
 @dataclass
-class _Part:
+class _LayerPart:
     """The operators of one layer.
 
     Attributes:
-        name: The layer's path; a tensor's name where no layer claims the operator.
-        output: The tensor that the last of them writes.
-        written: All that they write.
-        reads: What they read, in order.
-        before_exp: What a softmax or sigmoid among them reads; empty where there is none.
+        name: The layer's path; the name of a tensor where the operator belongs to no layer.
+        output: The output of the last operator.
+        written: The outputs of all operators.
+        reads: The inputs of all operators, in order.
+        before_exp: The input of a softmax or sigmoid among them; empty where there is none.
     """
 
     name: str
@@ -119,52 +118,143 @@ class _Part:
     before_exp: str = ""
 
 
-def _parts(graph: Flatbuffer, owners: Layers) -> list[_Part]:
-    """The layers, in the order in which they begin."""
-    found: dict[str, _Part] = {}
-    for operator, layers in zip(graph.operators, owners, strict=True):
+def _layer_parts(graph: Flatbuffer, operator_layers: Layers) -> list[_LayerPart]:
+    """Return the layers, in the order of their first operators."""
+    parts: dict[str, _LayerPart] = {}
+    for operator, layers in zip(graph.operators, operator_layers, strict=True):
         output = graph.name(int(operator.outputs[0]))
         name = layers[-1] if layers else output
-        part = found.setdefault(name, _Part(name))
+        part = parts.setdefault(name, _LayerPart(name))
         reads = [graph.name(int(number)) for number in operator.inputs if number >= 0]
         part.output = output
         part.written.add(output)
         part.reads += reads
         if graph.kernel(operator) in _BEFORE_EXP:
             part.before_exp = reads[0]
-    return list(found.values())
+    return list(parts.values())
 
 
-def _told(path: str | os.PathLike[str]) -> dict[str, Measurement]:
-    """What the file's card says of how it was made."""
+def _card_rows(path: str | os.PathLike[str]) -> dict[str, Measurement]:
+    """Return what the card of a file records of its calibration, by metric."""
     try:
-        told = card(path)
-    except FileFormatError:  # a file without a card, which another program wrote
+        result = card(path)
+    except FileFormatError:  # another program wrote the file
         return {}
-    return {row.metric: row for row in told.measurements if row.metric in ("calibration_samples", "equalized_pairs")}
+    return {row.metric: row for row in result.measurements if row.metric in ("calibration_samples", "equalized_pairs")}
 
 
 def _range(tensor: Tensor) -> tuple[float, float]:
-    """The smallest and the largest real number that a quantized tensor represents."""
+    """Return the smallest and the largest real number that a quantized tensor represents."""
     limits = np.iinfo(tensor.dtype)
     return (int(limits.min) - tensor.zero_point) * tensor.scale, (int(limits.max) - tensor.zero_point) * tensor.scale
 
 
-def _read_back(content: bytes) -> EdgeModel:
+def _inspected(content: bytes) -> EdgeModel:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         path.write_bytes(content)
         return inspect(path)
 
 
-def _layer_rows(part: _Part, errors: Mapping[str, Errors], seen: Mapping[str, Seen]) -> Iterator[Measurement]:
+@dataclass
+class _TensorErrors:
+    """Sums over all values of one tensor: r of the float run, q of the quantized run, as real numbers.
+
+    Attributes:
+        tensor: Its form in the quantized file.
+        reference: The sum of r^2.
+        quantized: The sum of q^2.
+        product: The sum of r q.
+        noise: The sum of (r - q)^2.
+    """
+
+    tensor: Tensor
+    reference: float = 0.0
+    quantized: float = 0.0
+    product: float = 0.0
+    noise: float = 0.0
+
+    def update(self, reference: Array, quantized: Array) -> None:
+        """Add the values of one sample in both runs."""
+        r, q = reference.astype(np.float64).ravel(), quantized.astype(np.float64).ravel()
+        self.reference += float(r @ r)
+        self.quantized += float(q @ q)
+        self.product += float(r @ q)
+        self.noise += float(np.square(r - q).sum())
+
+    @property
+    def snr_db(self) -> float:
+        """``10 log10(sum r^2 / sum (r - q)^2)``."""
+        if self.noise == 0:
+            return math.inf
+        return 10 * math.log10(self.reference / self.noise) if self.reference else -math.inf
+
+    @property
+    def cosine(self) -> float:
+        """``sum r q / sqrt(sum r^2 sum q^2)``; 1 where both are all zeros."""
+        if self.reference == self.quantized == 0:
+            return 1.0
+        if not self.reference or not self.quantized:
+            return 0.0
+        return self.product / math.sqrt(self.reference * self.quantized)
+
+
+def _tensor_errors(plain: bytes, quantized: bytes, samples: Mapping[str, Array]) -> dict[str, _TensorErrors]:
+    """Run both files sample by sample, and return the errors of all tensors that both compute, by name."""
+    first, second = _interpreter(plain), _interpreter(quantized)
+    float_tensors = {str(detail["name"]): detail for detail in _computed(first)}
+    tensors = {str(detail["name"]): detail for detail in _computed(second)}
+    pairs = [
+        (name, detail, tensors[name])
+        for name, detail in float_tensors.items()
+        if name in tensors and _comparable(detail, tensors[name])
+    ]
+    errors = {name: _TensorErrors(tensor_of(name, other)) for name, _, other in pairs}
+    for number in range(len(next(iter(samples.values())))):
+        for runner in (first, second):
+            for name, detail in input_details(runner):
+                values = samples[name][number : number + 1]
+                runner.set_tensor(detail["index"], tensor_of(name, detail).quantize(values))
+            runner.reset_all_variables()
+            runner.invoke()
+        for name, one, other in pairs:
+            dequantized = errors[name].tensor.dequantize(second.get_tensor(other["index"]))
+            errors[name].update(first.get_tensor(one["index"]), dequantized)
+    return errors
+
+
+def _interpreter(content: bytes) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(content)
+        return interpreter(path, delegates=False, keep=True)
+
+
+def _computed(runner: Any) -> list[Any]:
+    """Return the details of the inputs, and of the tensors that an operator of the main graph writes."""
+    # The interpreter lists its operators only in a private method:
+    # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/python/interpreter.py.
+    written = {int(index) for operator in runner._get_ops_details() for index in operator["outputs"]}
+    written |= {detail["index"] for detail in runner.get_input_details()}
+    return [detail for detail in runner.get_tensor_details() if detail["index"] in written]
+
+
+def _comparable(one: Any, other: Any) -> bool:
+    real = np.dtype(other["dtype"]).kind == "f" or other["quantization"][0] > 0
+    same_size = math.prod(map(int, one["shape"])) == math.prod(map(int, other["shape"]))
+    return np.dtype(one["dtype"]).kind == "f" and bool(real) and same_size
+
+
+def _layer_rows(
+    part: _LayerPart, errors: Mapping[str, _TensorErrors], statistics: Mapping[str, TensorStatistics]
+) -> Iterator[Measurement]:
     subject, own = part.name, errors[part.output]
     yield Measurement(subject, "snr_db", own.snr_db)
     before = [errors[name].snr_db for name in part.reads if name in errors and name not in part.written]
     if before:
         yield Measurement(subject, "snr_loss_db", min(before) - own.snr_db if np.isfinite(own.snr_db) else 0.0)
     yield Measurement(subject, "cosine", own.cosine)
-    data = seen.get(part.output)
+    data = statistics.get(part.output)
     if data is not None:
         yield Measurement(subject, "seen_low", data.values.minimum)
         yield Measurement(subject, "seen_high", data.values.maximum)
@@ -174,16 +264,16 @@ def _layer_rows(part: _Part, errors: Mapping[str, Errors], seen: Mapping[str, Se
         yield Measurement(subject, "range_low", low)
         yield Measurement(subject, "range_high", high)
         if data is not None:
-            half = own.tensor.scale / 2  # what lies so near is rounded, not clipped
+            half = own.tensor.scale / 2  # values this close are rounded, not clipped
             yield Measurement(subject, "clipped_share", data.values.outside(low - half, high + half))
     if part.before_exp in errors and errors[part.before_exp].tensor.scale:
         yield Measurement(subject, "exp_input_step", errors[part.before_exp].tensor.scale)
 
 
-def _channel_rows(subject: str, data: Seen) -> Iterator[Measurement]:
-    reach: Array = np.maximum(np.abs(data.low), np.abs(data.high))
-    alive = reach[reach > 0]
-    far = int(np.count_nonzero(reach > _FAR * np.median(alive))) if alive.size else 0
-    yield Measurement(subject, "channels", int(reach.size))
-    yield Measurement(subject, "dead_channels", int(reach.size - alive.size))
-    yield Measurement(subject, "outlier_channels", far)
+def _channel_rows(subject: str, data: TensorStatistics) -> Iterator[Measurement]:
+    magnitudes: Array = np.maximum(np.abs(data.low), np.abs(data.high))
+    alive = magnitudes[magnitudes > 0]
+    outliers = int(np.count_nonzero(magnitudes > _OUTLIER * np.median(alive))) if alive.size else 0
+    yield Measurement(subject, "channels", int(magnitudes.size))
+    yield Measurement(subject, "dead_channels", int(magnitudes.size - alive.size))
+    yield Measurement(subject, "outlier_channels", outliers)

@@ -1,4 +1,4 @@
-"""Post-training quantization of a float file, with ranges of our own, by one of two engines."""
+"""Post-training quantization of a float file with calibrated ranges, by one of two engines."""
 
 import re
 import warnings
@@ -24,12 +24,12 @@ _WEIGHTS_ONLY_IN_INT4 = ("CONV_2D", "FULLY_CONNECTED")
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be quantized, and how.
+    """A float file to quantize.
 
     Attributes:
-        content: A float file.
-        formats: A deployment precision for each of its operators.
-        ranges: Name of each activation to its range.
+        content: The file.
+        formats: The deployment precision of every operator.
+        ranges: Name of an activation to its range.
         io: Element type of inputs and outputs.
     """
 
@@ -40,17 +40,9 @@ class Job:
 
 
 def by_quantizer(job: Job) -> bytes:
-    """Quantize with AI Edge Quantizer, operator by operator.
+    """Quantize with AI Edge Quantizer, in any deployment precision; ExportError if it fails.
 
-    Args:
-        job: What to do. Every deployment precision may stand in it.
-
-    Returns:
-        The quantized file. An operator that the quantizer has no integer form of stays in float.
-
-    Raises:
-        MissingExtraError: AI Edge Quantizer is not installed.
-        ExportError: It failed.
+    An operator without an integer form in the quantizer stays in float.
     """
     module = require("ai_edge_quantizer.quantizer", extra="tflite")
     types = require("ai_edge_quantizer.qtyping", extra="tflite")
@@ -58,18 +50,18 @@ def by_quantizer(job: Job) -> bytes:
     statistics = {
         name: {
             end: np.full((1,) * graph.rank(number), value, np.float32)
-            for end, value in zip(("min", "max"), found, strict=True)
+            for end, value in zip(("min", "max"), bounds, strict=True)
         }
         for number in graph.activations()
-        if (found := job.ranges.get(name := graph.name(number))) is not None
+        if (bounds := job.ranges.get(name := graph.name(number))) is not None
     }
     with captured("AI Edge Quantizer"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its interpreter warns of the memory that it takes itself
+        warnings.simplefilter("ignore")  # its interpreter warns of its own memory use
         try:
             quantizer = module.Quantizer(bytearray(job.content))
             _add_rules(quantizer, types, graph, job)
-            made = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-            quantized = Flatbuffer(bytes(made.quantized_model))
+            result = quantizer.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+            quantized = Flatbuffer(bytes(result.quantized_model))
         except (ValueError, RuntimeError, KeyError, IndexError, NotImplementedError, TypeError) as error:
             raise ExportError(
                 f"Expected AI Edge Quantizer to quantize the file. Received: {type(error).__name__}: {error}"
@@ -80,17 +72,9 @@ def by_quantizer(job: Job) -> bytes:
 
 
 def by_converter(job: Job) -> bytes:
-    """Quantize with the quantizer inside TFLiteConverter, from the ranges given.
+    """Quantize with the quantizer inside TFLiteConverter, in int8 and float32; ExportError if it fails.
 
-    Args:
-        job: What to do, with operators in int8 or float32 alone.
-
-    Returns:
-        The quantized file. An operator without an integer kernel stays in float.
-
-    Raises:
-        MissingExtraError: TensorFlow is not installed.
-        ExportError: It failed, or another format is asked for.
+    An operator without an integer kernel stays in float.
     """
     others = sorted(set(job.formats) - {"int8", "float32"})
     if others:
@@ -99,11 +83,12 @@ def by_converter(job: Job) -> bytes:
             "Export with engine='aeq'."
         )
     tensorflow = require("tensorflow", extra="tensorflow")
-    # What tf.lite.TFLiteConverter and tf.lite.experimental.QuantizationDebugger call themselves.
+    # mlir_quantize is not public; TFLiteConverter calls it, too:
+    # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/python/convert.py.
     convert = require("tensorflow.lite.python.convert", extra="tensorflow")
     graph = Flatbuffer(job.content)
     graph.set_ranges(job.ranges)
-    kept = {
+    float_tensors = {
         graph.name(int(number))
         for operator, precision in zip(graph.operators, job.formats, strict=True)
         for number in operator.outputs
@@ -112,19 +97,19 @@ def by_converter(job: Job) -> bytes:
     side = tensorflow.int8 if job.io == "int8" else tensorflow.float32
     with captured("TFLiteConverter"):
         try:
-            made = convert.mlir_quantize(
-                graph.content(), input_data_type=side, output_data_type=side, denylisted_nodes=kept or None
+            quantized: bytes = convert.mlir_quantize(
+                graph.content(), input_data_type=side, output_data_type=side, denylisted_nodes=float_tensors or None
             )
         except (convert.ConverterError, RuntimeError, ValueError) as error:
             first = str(error).strip().partition("\n")[0]
             raise ExportError(
                 f"Expected TFLiteConverter's quantizer to quantize the file. Received: {type(error).__name__}: {first}"
             ) from error
-    return bytes(made)
+    return bytes(quantized)
 
 
 def _add_rules(quantizer: Any, types: Any, graph: Flatbuffer, job: Job) -> None:
-    """Give the quantizer a rule for each number format; what no rule matches stays in float."""
+    """Add one rule per number format to the quantizer; an operator without a matching rule stays in float."""
     scopes: dict[str, list[str]] = {}
     for operator, precision in zip(graph.operators, job.formats, strict=True):
         narrow = precision == "int4" and graph.kernel(operator) not in _WEIGHTS_ONLY_IN_INT4
@@ -140,7 +125,7 @@ def _add_rules(quantizer: Any, types: Any, graph: Flatbuffer, job: Job) -> None:
             quantizer.add_dynamic_config(regex, everything, bits.weight_bits)
         elif precision == "float16":
             quantizer.add_weight_only_config(regex, everything, bits.weight_bits, algorithm_key="float_casting")
-    # The scope of an output is that of the operator that writes it: the rules of the sides come last.
+    # The scope of an output is that of the operator that writes it, so the rules of inputs and outputs come last.
     for name, numbers in ((types.TFLOperationName.INPUT, graph.inputs), (types.TFLOperationName.OUTPUT, graph.outputs)):
         regex = f"^{re.escape(''.join(f'{graph.name(number)};' for number in numbers))}$"
         if job.io == "float32":

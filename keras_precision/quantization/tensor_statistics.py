@@ -1,4 +1,4 @@
-"""Seen: what one tensor held while representative data ran."""
+"""TensorStatistics: the statistics of one tensor on representative data."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.quantization.histogram import Histogram
-from keras_precision.quantization.range_estimators import range_of
-from keras_precision.quantization.row_sample import Rows
-from keras_precision.quantization.softmax_range import range_before_softmax
+from keras_precision.quantization.range_estimators import estimate_range
+from keras_precision.quantization.row_sample import RowSample
+from keras_precision.quantization.softmax_range import softmax_input_range
 
-__all__ = ["Seen"]
+__all__ = ["TensorStatistics"]
 
 Array = npt.NDArray[Any]
 
@@ -21,16 +21,16 @@ _BLOCK = 65536
 
 
 @dataclass
-class Seen:
-    """What one tensor held.
+class TensorStatistics:
+    """Statistics of one tensor.
 
     Attributes:
         values: All values.
-        low: The smallest value of each channel (last axis), of shape (channels,).
-        high: The largest, likewise.
-        total: The sum, likewise.
-        rows: How many values each channel's sum is of.
-        samples: Some of its rows, where a softmax reads it.
+        low: The smallest value per channel (last axis), of shape (channels,).
+        high: The largest value per channel.
+        total: The sum per channel.
+        rows: The number of values in the sum of a channel.
+        samples: A sample of its rows, where a softmax reads the tensor.
     """
 
     values: Histogram = field(default_factory=Histogram)
@@ -38,48 +38,33 @@ class Seen:
     high: Array = field(default_factory=lambda: np.zeros(0))
     total: Array = field(default_factory=lambda: np.zeros(0))
     rows: int = 0
-    samples: Rows | None = None
+    samples: RowSample | None = None
 
     @property
     def mean(self) -> Array:
-        """The mean of each channel."""
+        """The mean per channel."""
         return self.total / max(1, self.rows)
 
     def update(self, values: Array) -> None:
-        """Add what the tensor held in one run.
-
-        Args:
-            values: Values, channels last.
-
-        Raises:
-            DataError: A value is NaN or infinite.
-        """
+        """Add the values of one run, channels last; DataError if one is NaN or infinite."""
         table = values.reshape(-1, values.shape[-1] if values.ndim else 1)
         rows, channels = table.shape
-        # Narrow tables are slow to reduce: rows are laid side by side, and their channels folded after.
-        beside = math.gcd(rows, 2 ** max(0, 9 - channels.bit_length()))
-        wide = table.reshape(rows // beside, beside * channels)
+        # Narrow tables are slow to reduce: rows are joined into wider ones, whose channels are folded afterwards.
+        joined = math.gcd(rows, 2 ** max(0, 9 - channels.bit_length()))
+        wide = table.reshape(rows // joined, joined * channels)
         step = max(1, _BLOCK // wide.shape[1])
-        for start in range(0, len(wide), step):  # what fits the processor's cache is several times as fast
-            self._add(wide[start : start + step], (beside, channels))
+        for start in range(0, len(wide), step):  # blocks that fit the processor's cache are several times as fast
+            self._add(wide[start : start + step], (joined, channels))
         self.rows += rows
         if self.samples is not None:
             self.samples.update(table)
 
     def range(self, method: str, percentile: float) -> Range:
-        """Choose the range in which the tensor is to be quantized.
-
-        Args:
-            method: One of ``METHODS``.
-            percentile: For the method of that name.
-
-        Returns:
-            Lower and upper end.
-        """
-        found = range_of(self.values, method, percentile)
-        if method != "mse" or self.samples is None or found[0] == found[1]:
-            return found
-        return range_before_softmax(self.samples.kept, range_of(self.values, "minmax"))
+        """Return the range in which to quantize the tensor; ``"mse"`` considers a softmax that reads it."""
+        estimated = estimate_range(self.values, method, percentile)
+        if method != "mse" or self.samples is None or estimated[0] == estimated[1]:
+            return estimated
+        return softmax_input_range(self.samples.rows, estimate_range(self.values, "minmax"))
 
     def _add(self, block: Array, fold: tuple[int, int]) -> None:
         self.values.update(block)

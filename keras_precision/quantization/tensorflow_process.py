@@ -1,4 +1,4 @@
-"""on_tensorflow: a function of a model, called where Keras computes with TensorFlow, whatever the model's backend."""
+"""on_tensorflow: call a function of a model on the TensorFlow backend, in a child process for other backends."""
 
 import os
 import pickle
@@ -26,20 +26,9 @@ _TIMEOUT_S = 1800.0
 def on_tensorflow(function: Callable[..., Value], model: Any, *arguments: Any) -> Value:
     """Return ``function(model, *arguments)``, computed by TensorFlow.
 
-    A model of JAX or PyTorch is handed to a process of its own through its ``.keras`` file. Names that
-    Keras gives by default come from counters of the process: what depends on names must be an argument.
-
-    Args:
-        function: A function of a module. What it returns must be picklable.
-        model: A built functional or sequential model.
-        *arguments: More arguments.
-
-    Returns:
-        What the function returned.
-
-    Raises:
-        PrecisionError: The function raised it.
-        ExportError: The model cannot be saved or loaded, or the process ended early.
+    A model of JAX or PyTorch is saved as a ``.keras`` file for a child process, to which the function and its
+    result are pickled. Default names of Keras differ between processes, so names must be passed as arguments.
+    Raises the function's PrecisionError, or ExportError where the model cannot be saved or the process fails.
     """
     if adapter_of(model).compute.name == "tensorflow":
         return function(model, *arguments)
@@ -47,12 +36,12 @@ def on_tensorflow(function: Callable[..., Value], model: Any, *arguments: Any) -
 
 
 def call_in_process(function: Callable[..., Value], model: Any, *arguments: Any) -> Value:
-    """Call a function of a model as ``on_tensorflow`` does, in a process of its own whatever the backend."""
-    with tempfile.TemporaryDirectory() as name:  # nobody but this user can look into it
+    """Call a function of a model as ``on_tensorflow`` does, in a child process for every backend."""
+    with tempfile.TemporaryDirectory() as name:  # readable by this user alone
         folder = Path(name)
         _save(adapter_of(model), model, folder, (function, arguments))
         _run(folder, model.name)
-        outcome: Value | PrecisionError = pickle.loads((folder / "outcome").read_bytes())  # noqa: S301 - of that child
+        outcome: Value | PrecisionError = pickle.loads((folder / "outcome").read_bytes())  # noqa: S301 - of the child
     if isinstance(outcome, PrecisionError):
         raise outcome
     return outcome
@@ -65,17 +54,17 @@ def _save(adapter: KerasAdapter, model: Any, folder: Path, call: tuple[Callable[
         with captured("Keras"):
             model.save(folder / "model.keras")
         packed = cloudpickle.dumps((custom_objects, *call))
-    except Exception as error:  # layers and functions of the user's own raise what they like; the cause is kept
+    except Exception as error:  # custom layers raise errors of any class; it stays as the cause
         raise ExportError(
-            f"Expected a model that can be saved: TensorFlow converts it in a process of its own. Received: '{model.name}', "
-            f"of which saving failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Give layers of your own a get_config() that "
-            "returns the arguments of their __init__."
+            f"Expected a model that can be saved, since a child process converts it with TensorFlow. Received: '{model.name}', "
+            f"of which saving failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Add a get_config() to "
+            "custom layers that returns the arguments of their __init__."
         ) from error
     write_private(folder / "call", packed)
 
 
 def _run(folder: Path, name: str) -> None:
-    # The accelerator is the parent's.
+    # The parent uses the accelerator.
     variables = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     outcome = run_python(["-c", _PROGRAM, os.fspath(folder)], timeout_s=_TIMEOUT_S, variables=variables)
     if outcome.code is None:
@@ -91,16 +80,16 @@ def _run(folder: Path, name: str) -> None:
 
 
 def main(folder: str) -> None:
-    """Make the call that lies in a folder, and leave its outcome there; runs in the child."""
-    place = Path(folder)
-    custom_objects, function, arguments = pickle.loads((place / "call").read_bytes())  # noqa: S301 - of the parent
+    """Run the call in a folder, and write its outcome there; the child process starts here."""
+    directory = Path(folder)
+    custom_objects, function, arguments = pickle.loads((directory / "call").read_bytes())  # noqa: S301 - of the parent
     with captured("Keras"):
-        # Written by the parent a moment ago: a Lambda in it is the user's own, too.
+        # safe_mode=False: the parent has just written the file, so a Lambda in it is the user's own code.
         model = adapter_for_file().keras.models.load_model(
-            place / "model.keras", compile=False, safe_mode=False, custom_objects=custom_objects
+            directory / "model.keras", compile=False, safe_mode=False, custom_objects=custom_objects
         )
     try:
         outcome = function(model, *arguments)
     except PrecisionError as error:
         outcome = error
-    write_private(place / "outcome", pickle.dumps(outcome))
+    write_private(directory / "outcome", pickle.dumps(outcome))

@@ -73,7 +73,7 @@ def test_a_wrapped_layer_trains_on_every_backend(keras, rng, tmp_path):
 
 def test_activations_are_what_the_integers_stand_for(keras, rng):
     """Rounding, clipping and the zero point are those of the file's own tensors."""
-    from keras_precision.quantization.qat.layers.fake_quant import on_grid
+    from keras_precision.quantization.qat.layers.fake_quant import fake_quantize
     from keras_precision.runtimes.model_info import Tensor
 
     low, high = -0.7, 2.9
@@ -81,19 +81,21 @@ def test_activations_are_what_the_integers_stand_for(keras, rng):
     tensor = Tensor("t", (1,), "int8", scale, round(-128 - low / scale))
     values = rng.normal(size=500).astype("float32") * 2
     expected = tensor.dequantize(tensor.quantize(values))
-    np.testing.assert_allclose(np.asarray(on_grid(values, low, high)), expected, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(fake_quantize(values, low, high)), expected, atol=1e-6)
     assert len(np.unique(expected)) > 100
 
 
 def test_folding_a_normalization_changes_the_scale_alone(keras, rng):
     """``Q(s w) = s Q(w)`` for one factor s for each output channel, also a negative one, in 8 bits and in 4."""
-    from keras_precision.quantization.qat.layers.fake_quant import on_weight_grid
+    from keras_precision.quantization.qat.layers.fake_quant import fake_quantize_weights
 
     weights = rng.normal(size=(3, 3, 5, 4)).astype("float32")
     factors = np.array([0.3, -2.0, 1e-3, 17.0], "float32")
     for levels in (127, 7):
-        folded = np.asarray(on_weight_grid(weights * factors, (-1,), levels))
-        np.testing.assert_allclose(folded, np.asarray(on_weight_grid(weights, (-1,), levels)) * factors, rtol=1e-5)
+        folded = np.asarray(fake_quantize_weights(weights * factors, (-1,), levels))
+        np.testing.assert_allclose(
+            folded, np.asarray(fake_quantize_weights(weights, (-1,), levels)) * factors, rtol=1e-5
+        )
         assert len(np.unique(np.round(folded[..., 3] / np.abs(folded[..., 3]).max() * levels))) <= 2 * levels + 1
 
 

@@ -6,8 +6,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import InputError
-from keras_precision.quantization.equalizable_pairs import layer_pairs
-from keras_precision.quantization.equalization import equalized
+from keras_precision.quantization.equalization import equalize_layers, layer_pairs
 from keras_precision.quantization.float_model import float_file
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
@@ -80,7 +79,7 @@ def test_both_sides_of_a_channel_reach_alike(uneven):
     """Within the factor of two that rounding to powers of two leaves, where before they were 150 and more apart."""
     content = float_file(uneven[0]).content
     before = [np.abs(np.log2(first / second)).max() for first, second in reaches(content)]
-    after = [np.abs(np.log2(first / second)).max() for first, second in reaches(equalized(content).content)]
+    after = [np.abs(np.log2(first / second)).max() for first, second in reaches(equalize_layers(content).content)]
     assert len(before) == len(after) == 4
     assert max(before) > np.log2(150)
     assert max(after) <= 1
@@ -114,7 +113,7 @@ def test_other_pairs_are_left_alone(keras):
     seen = []
     for reason, model in left_alone(keras):
         content = float_file(model).content
-        assert equalized(content) == (content, 0), reason
+        assert equalize_layers(content) == (content, 0), reason
         seen.append(reason)
     assert len(seen) == 10
 
@@ -218,7 +217,7 @@ def test_a_search_predicts_the_size_of_the_file(uneven, calibration, tmp_path):
 def test_other_toolchains_refuse_ranges_of_scaled_channels(uneven, calibration, tmp_path):
     """An .onnx file is made from the model's own weights."""
     pytest.importorskip("tf2onnx", reason='pip install "keras-precision[onnx]"')
-    with pytest.raises(InputError, match=r"without cross_layer_equalization, which TensorFlow Lite files alone take"):
+    with pytest.raises(InputError, match=r"without cross_layer_equalization, which only TensorFlow Lite files support"):
         kp.export_onnx(uneven[0], tmp_path / "m.onnx", "int8", calibration)
     assert not list(tmp_path.iterdir())
 

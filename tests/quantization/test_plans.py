@@ -197,7 +197,7 @@ def test_a_float_file_that_disagrees_with_its_model_is_refused(keras, tmp_path):
 
     features = keras.Input((4,), name="features")
     model = keras.Model(features, Noise(name="noise")(features))
-    with pytest.raises(ExportError, match=r"or at random: look at custom layers"):
+    with pytest.raises(ExportError, match=r"or at random: check custom layers"):
         kp.export_tflite(model, tmp_path / "model.tflite", "float32")
     assert not list(tmp_path.iterdir())
 

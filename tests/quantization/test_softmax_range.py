@@ -6,8 +6,8 @@ import pytest
 from scipy.special import rel_entr, softmax
 
 import keras_precision as kp
-from keras_precision.quantization.row_sample import Rows
-from keras_precision.quantization.softmax_range import range_before_softmax
+from keras_precision.quantization.row_sample import RowSample
+from keras_precision.quantization.softmax_range import softmax_input_range
 
 
 def divergence(rows, low, high):
@@ -30,7 +30,7 @@ def logits(rng):
 def test_answers_change_less_than_in_the_full_range(logits):
     """The range found is better than the full one by far, and no worse than any of a coarse grid."""
     full = (logits.min(), logits.max())
-    found = divergence(logits, *range_before_softmax(logits, full))
+    found = divergence(logits, *softmax_input_range(logits, full))
     assert found < 0.3 * divergence(logits, *full)
     second = np.sort(logits, axis=1)[:, -2].max()
     grid = [(full[0] * a, full[1] * b) for a in (0.2, 0.4, 0.6, 0.8, 1) for b in (0.2, 0.4, 0.6, 0.8, 1)]
@@ -41,7 +41,7 @@ def test_no_two_classes_are_cut_off_to_a_tie(rng):
     """Two classes that are both far up keep apart, though it costs steps."""
     rows = rng.normal(size=(300, 4))
     rows[0] = [30, 29, 0, 0]
-    _, high = range_before_softmax(rows, (rows.min(), 30.0))
+    _, high = softmax_input_range(rows, (rows.min(), 30.0))
     assert high >= 29
 
 
@@ -49,7 +49,7 @@ def test_a_mask_does_not_take_the_steps_away(rng):
     """Where attention is masked with -1e9, the range is that of the values that can be seen."""
     rows = rng.normal(size=(200, 8)) * 3
     rows[:, 5:] = -1e9
-    low, high = range_before_softmax(rows, (-1e9, rows.max()))
+    low, high = softmax_input_range(rows, (-1e9, rows.max()))
     assert -20 < low < 0
     assert divergence(rows, low, high) < 1e-3
 
@@ -58,7 +58,7 @@ def test_a_mask_does_not_take_the_steps_away(rng):
 def test_ranges_hold_zero(rows):
     """One-sided values, equal ones, and a softmax over one class have a range with zero in it."""
     full = (min(rows.min(), 0), max(rows.max(), 0))
-    low, high = range_before_softmax(rows, full)
+    low, high = softmax_input_range(rows, full)
     assert full[0] <= low <= 0 <= high <= full[1]
     assert low < high
 
@@ -66,13 +66,13 @@ def test_ranges_hold_zero(rows):
 def test_rows_are_spread_evenly_whatever_the_pieces(rng):
     """What is kept is every n-th row of all that passed, in a space that does not grow."""
     table = rng.normal(size=(10_000, 7)).astype("float32")
-    whole, pieces = Rows(), Rows()
+    whole, pieces = RowSample(), RowSample()
     whole.update(table)
     for part in np.array_split(table, 123):
         pieces.update(part)
-    np.testing.assert_array_equal(pieces.kept, whole.kept)
-    np.testing.assert_array_equal(whole.kept, table[:: whole.every])
-    assert 512 <= len(whole.kept) <= 1024
+    np.testing.assert_array_equal(pieces.rows, whole.rows)
+    np.testing.assert_array_equal(whole.rows, table[:: whole.stride])
+    assert 512 <= len(whole.rows) <= 1024
 
 
 def test_a_calibration_keeps_the_rows_before_a_softmax(rng, tmp_path):
@@ -83,8 +83,8 @@ def test_a_calibration_keeps_the_rows_before_a_softmax(rng, tmp_path):
     calibration = kp.calibrate(model, x)
     rows = [name for name, seen in calibration.seen.items() if seen.samples is not None]
     assert len(rows) == 1
-    logits = calibration.seen[rows[0]].samples.kept
+    logits = calibration.seen[rows[0]].samples.rows
     np.testing.assert_allclose(logits, x @ model.layers[0].get_weights()[0], rtol=1e-3, atol=1e-3)
     full = calibration.ranges("minmax")[rows[0]]
-    assert calibration.ranges()[rows[0]] == range_before_softmax(logits, full) != full
+    assert calibration.ranges()[rows[0]] == softmax_input_range(logits, full) != full
     assert kp.Calibration.load(calibration.save(tmp_path / "kept")).ranges() == calibration.ranges()

@@ -1,1 +1,1 @@
-"""Quantization-aware training: where a model is quantized, how it starts, and what was trained."""
+"""Quantization-aware training: preparation, settings, and export of the trained model."""

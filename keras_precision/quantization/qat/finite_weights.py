@@ -1,4 +1,4 @@
-"""Whether training left numbers: NaN has an integer, too, and a file of it would say nothing of it."""
+"""Check that training did not diverge: quantization turns NaN into ordinary integers, so a file would not show it."""
 
 from typing import Any
 
@@ -11,14 +11,7 @@ __all__ = ["check_finite"]
 
 
 def check_finite(model: Any) -> None:
-    """Raise where a weight, or a range, is NaN or infinite.
-
-    Args:
-        model: A quantization-aware model of Keras 3, or one that TensorFlow Model Optimization has prepared.
-
-    Raises:
-        ModelError: One is.
-    """
+    """Raise ModelError if a weight or a range of a quantization-aware model is NaN or infinite."""
     for path, layer in layer_paths(model).items():
         if not all(np.isfinite(values).all() for values in layer.get_weights()):
             raise ModelError(

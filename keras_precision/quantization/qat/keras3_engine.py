@@ -1,4 +1,4 @@
-"""The engine of Keras 3: a copy of the model whose layers compute as their integer kernels will."""
+"""The engine of Keras 3: a copy of the model whose layers compute like their integer kernels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,32 +10,22 @@ from keras_precision.core.errors import ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.quantization.calibration import Calibration, calibrate
 from keras_precision.quantization.float_model import float_file
-from keras_precision.quantization.qat.layers.consumers import Graph
-from keras_precision.quantization.qat.layers.model_surgery import wrapped, wrappers
+from keras_precision.quantization.qat.layers.consumers import LayerGraph
+from keras_precision.quantization.qat.layers.model_surgery import wrap_layers, wrappers
 from keras_precision.quantization.qat.layers.rule_lookup import rule_of
 from keras_precision.quantization.qat.placement import Placement, placements
 from keras_precision.quantization.qat.schedule import Settings
 
-__all__ = ["quantized_natively", "tensors_of"]
+__all__ = ["quantize_with_keras", "range_tensors"]
 
-_KNOWN = ("int8", "int4", "float32")
+_PRECISIONS = ("int8", "int4", "float32")
 
 
-def quantized_natively(model: Any, plan: PrecisionPlan, data: Any, settings: Settings) -> Any:
-    """Return a copy of a model that trains as its integer file will compute.
+def quantize_with_keras(model: Any, plan: PrecisionPlan, data: Any, settings: Settings) -> Any:
+    """Return a copy of a functional or sequential model that trains as its integer file will compute.
 
-    Args:
-        model: A built functional or sequential model of Keras 3.
-        plan: A deployment plan.
-        data: Representative data, or a calibration; None where ranges start with the first batch.
-        settings: The rest.
-
-    Returns:
-        The copy, compiled where the model is.
-
-    Raises:
-        ModelError: A layer has no rule, or the model is quantized, or cannot be made anew.
-        PlanError: Nothing is left to quantize, or a format cannot be trained for.
+    The data are samples or a calibration; None lets ranges start with the first batch. The copy is compiled where
+    the model is. Raises ModelError for layers, and PlanError for plans, that cannot be trained for.
     """
     adapter = adapter_of(model)
     layers = layer_paths(model)
@@ -44,132 +34,128 @@ def quantized_natively(model: Any, plan: PrecisionPlan, data: Any, settings: Set
     if calibration is None and data is not None:
         calibration = calibrate(model, data)
     source = calibration.float_file if calibration is not None else float_file(model)
-    found = placements(model, source, plan)
+    layer_placements = placements(model, source, plan)
     if settings.freeze_norm_after is not None:
         for path, layer in layers.items():
             if _is_norm(layer):
-                found.setdefault(path, Placement(plan.precision_of(path), folded=True))
-    graph = Graph(adapter, model)
+                layer_placements.setdefault(path, Placement(plan.precision_of(path), folded=True))
+    graph = LayerGraph(adapter, model)
     options = {
-        path: {**_options(layers[path], place, graph.uses(layers[path])), **settings.options()}
-        for path, place in found.items()
-        if _counts(layers[path], place, settings)
+        path: {**_options(layers[path], placement, graph.uses(layers[path])), **settings.options()}
+        for path, placement in layer_placements.items()
+        if _needs_wrapper(layers[path], placement, settings)
     }
-    if all(each["precision"] == "float32" for each in options.values()):
+    if all(entry["precision"] == "float32" for entry in options.values()):
         raise PlanError(
             "Expected a plan that quantizes something. Received: one that leaves every layer in float32. "
             "Give some layers int8 or int4."
         )
-    made = wrapped(adapter, model, options)
-    _check_wrapped(made, options)
-    if calibration is not None and (settings.ranges == "fixed" or not _is_unsettled(layers)):
-        _start(made, found, calibration, settings.calibration)
+    aware = wrap_layers(adapter, model, options)
+    _check_wrapped(aware, options)
+    if calibration is not None and (settings.ranges == "fixed" or not _has_untrained_norm(layers)):
+        _start_ranges(aware, layer_placements, calibration, settings.calibration)
     if is_compiled(model):
-        compile_like(adapter, made, model, scale_loss=adapter.is_loss_scaling(model.optimizer))
-    return made
+        compile_like(adapter, aware, model, scale_loss=adapter.is_loss_scaling(model.optimizer))
+    return aware
 
 
-def tensors_of(model: Any, found: Mapping[str, Placement]) -> dict[str, dict[str, list[str]]]:
-    """Return which tensors of the file each range of a model belongs to.
+def range_tensors(model: Any, layer_placements: Mapping[str, Placement]) -> dict[str, dict[str, list[str]]]:
+    """Return the tensors of the file for the ranges of a wrapped model: layer path, name of the range, tensors.
 
-    Args:
-        model: A model with wrapped layers.
-        found: How its layers are quantized in the file.
-
-    Returns:
-        Layer path to the name of a range to tensors: several where the layer is called several times.
+    A range has several tensors where the layer is called several times.
     """
-    graph = Graph(adapter_of(model), model)
+    graph = LayerGraph(adapter_of(model), model)
     return {
-        path: _tensors(list(wrapper.sites), found[path], graph.uses(wrapper))
+        path: _tensors(list(wrapper.sites), layer_placements[path], graph.uses(wrapper))
         for path, wrapper in wrappers(model).items()
-        if path in found
+        if path in layer_placements
     }
 
 
-def _tensors(sites: list[str], place: Placement, uses: int) -> dict[str, list[str]]:
+def _tensors(sites: list[str], placement: Placement, uses: int) -> dict[str, list[str]]:
     tensors: dict[str, list[str]] = {}
-    if "input" in sites and place.input is not None:
-        tensors["input"] = [place.input]
+    if "input" in sites and placement.input is not None:
+        tensors["input"] = [placement.input]
     names = [name for name in sites if name != "input"]
-    if names and len(place.tensors) == uses * len(names):
-        tensors |= {name: place.tensors[number :: len(names)] for number, name in enumerate(names)}
-    elif "output" in names and place.tensors:
-        # The kernels take other steps than the rule knows; the last of them is the output all the same.
-        tensors["output"] = place.tensors[-1:]
+    if names and len(placement.tensors) == uses * len(names):
+        tensors |= {name: placement.tensors[number :: len(names)] for number, name in enumerate(names)}
+    elif "output" in names and placement.tensors:
+        # The kernels compute other activations than the rule knows; the last one is the output in any case.
+        tensors["output"] = placement.tensors[-1:]
     return tensors
 
 
 def _check(adapter: KerasAdapter, layers: Mapping[str, Any], plan: PrecisionPlan) -> None:
-    wanted = plan.resolve(layers)
-    for path, precision in wanted.items():
-        if precision not in _KNOWN:
+    precisions = plan.resolve(layers)
+    for path, precision in precisions.items():
+        if precision not in _PRECISIONS:
             raise PlanError(
-                f"Expected layers in {', '.join(_KNOWN)}, which can be trained for. Received: '{path}' in {precision}."
+                f"Expected layers in {', '.join(_PRECISIONS)}, which can be trained for. Received: '{path}' in {precision}."
             )
     if any("_from_" in adapter.policy_name(layer) for layer in layers.values()):
         raise ModelError("Expected a model in float. Received: one that keras.Model.quantize has quantized.")
     for path, layer in layers.items():
-        if wanted[path] != "float32":
+        if precisions[path] != "float32":
             rule_of(layer)
 
 
 def _check_wrapped(model: Any, options: Mapping[str, Any]) -> None:
-    """Raise where layers stayed in float: those inside a subclassed model are made by its own code."""
+    """Raise ModelError where layers were not wrapped, since code of a subclassed model builds them."""
     missing = sorted(options.keys() - wrappers(model).keys())
     if missing:
         raise ModelError(
             f"Expected layers of functional and sequential models. Received: {', '.join(map(repr, missing))}, inside a "
             "subclassed model, whose layers cannot be replaced from outside. Build that part as a functional model, or "
-            "put kp.QuantizeWrapper around its layers where the class makes them."
+            "put kp.QuantizeWrapper around its layers in the code of the class."
         )
 
 
-def _options(layer: Any, place: Placement, uses: int) -> dict[str, Any]:
+def _options(layer: Any, placement: Placement, uses: int) -> dict[str, Any]:
     return {
-        "precision": place.precision,
-        "quantize_input": place.input is not None and uses == 1,  # else it is not the model's input alone
-        "quantize_output": place.output,
-        "folded": place.folded and (place.precision == "float32" or not rule_of(layer).weights),
+        "precision": placement.precision,
+        "quantize_input": placement.input is not None and uses == 1,  # else the layer has other inputs than the model's
+        "quantize_output": placement.output,
+        "folded": placement.folded and (placement.precision == "float32" or not rule_of(layer).weights),
     }
 
 
-def _counts(layer: Any, place: Placement, settings: Settings) -> bool:
-    """Whether a wrapper around a layer would do anything."""
+def _needs_wrapper(layer: Any, placement: Placement, settings: Settings) -> bool:
+    """Return whether a wrapper around a layer has anything to do."""
     if settings.freeze_norm_after is not None and _is_norm(layer):
         return True
-    rule = rule_of(layer) if place.precision != "float32" else None
+    rule = rule_of(layer) if placement.precision != "float32" else None
     if rule is None:
-        return bool(place.tensors)
-    fixed = place.output and rule.output_of(layer) in ("unit", "signed_unit")
-    taken_in = place.folded and layer.weights and not rule.folds  # else it would pass for one that was left in float
-    return bool(rule.weights or place.tensors or place.rounds or place.input or fixed or taken_in)
+        return bool(placement.tensors)
+    fixed = placement.output and rule.output_of(layer) in ("unit", "signed_unit")
+    # A layer with weights and no wrapper would count as one that the plan leaves in float.
+    folded = placement.folded and layer.weights and not rule.folds
+    return bool(rule.weights or placement.tensors or placement.rounds or placement.input or fixed or folded)
 
 
 def _is_norm(layer: Any) -> bool:
     return isinstance(layer, adapter_of(layer).keras.layers.BatchNormalization)
 
 
-def _is_unsettled(layers: Mapping[str, Any]) -> bool:
-    """Whether a batch normalization has its first statistics still, with which a model puts out other values.
+def _has_untrained_norm(layers: Mapping[str, Any]) -> bool:
+    """Return whether a batch normalization still has its initial statistics, with which outputs differ from training.
 
-    In training it normalizes by each batch's own, and clipped to the ranges of those other values every
-    normalization of a deep net multiplies the gradients, until they overflow.
+    In training it normalizes by the statistics of the batch. Ranges that were calibrated with the initial ones
+    would clip these outputs, and every normalization of a deep net then multiplies the gradients until they overflow.
     """
     norms = [layer for layer in layers.values() if _is_norm(layer)]
-    return any(_holds(norm.moving_mean, 0.0) and _holds(norm.moving_variance, 1.0) for norm in norms)
+    return any(_equals(norm.moving_mean, 0.0) and _equals(norm.moving_variance, 1.0) for norm in norms)
 
 
-def _holds(weight: Any, value: float) -> bool:
+def _equals(weight: Any, value: float) -> bool:
     return bool((weight.numpy() == value).all())
 
 
-def _start(model: Any, found: Mapping[str, Placement], calibration: Calibration, method: str) -> None:
-    """Let each range start where the values of the float model lie."""
+def _start_ranges(model: Any, layer_placements: Mapping[str, Placement], calibration: Calibration, method: str) -> None:
+    """Initialize the ranges of a model from the calibration of the float model."""
     ranges = calibration.ranges(method)
-    made = wrappers(model)
-    for path, sites in tensors_of(model, found).items():
+    layers = wrappers(model)
+    for path, sites in range_tensors(model, layer_placements).items():
         for name, tensors in sites.items():
             known = [ranges[tensor] for tensor in tensors if tensor in ranges]
             if known:
-                made[path].sites[name].start(min(low for low, _ in known), max(high for _, high in known))
+                layers[path].sites[name].start(min(low for low, _ in known), max(high for _, high in known))

@@ -1,4 +1,4 @@
-"""Where a model is quantized: read from the float file, whose operators are those that integers replace."""
+"""The places where a model is quantized, read from its float file, whose operators become the integer kernels."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,38 +13,39 @@ from keras_precision.core.system.files import write_whole
 from keras_precision.quantization.float_model import FloatFile
 from keras_precision.quantization.format_assignment import assigned
 from keras_precision.quantization.layer_trace import layers_of
-from keras_precision.quantization.qat.layers.consumers import Graph
-from keras_precision.quantization.range_estimators import FIXED
+from keras_precision.quantization.qat.layers.consumers import LayerGraph
+from keras_precision.quantization.range_estimators import FIXED_RANGES
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import inspect
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
-__all__ = ["FIXED", "KEPT", "ROUNDED", "Placement", "placements"]
+__all__ = ["INPUT_SCALE", "SAME_VALUES", "Placement", "placements"]
 
-_MOVES = """
+_NAMES = """
 RESHAPE TRANSPOSE MAX_POOL_2D PAD SLICE STRIDED_SLICE SPLIT UNPACK SPACE_TO_DEPTH DEPTH_TO_SPACE RESIZE_NEAREST_NEIGHBOR
 GATHER GATHER_ND BROADCAST_TO REDUCE_MIN MIRROR_PAD SQUEEZE EXPAND_DIMS TILE
 """
-KEPT = frozenset(_MOVES.split())
-"""Kernels that put out values of their input, on its grid (TensorFlow Lite's quantization specification)."""
+SAME_VALUES = frozenset(_NAMES.split())
+"""Kernels whose output has values and scale of their input:
+https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec."""
 
-ROUNDED = frozenset({"AVERAGE_POOL_2D", "RESIZE_BILINEAR"})
-"""Kernels that compute new values, and round them to the grid of their input."""
+INPUT_SCALE = frozenset({"AVERAGE_POOL_2D", "RESIZE_BILINEAR"})
+"""Kernels that compute new values in the scale of their input."""
 
 _INTEGER = ("int8", "int4")
 
 
 @dataclass
 class Placement:
-    """How one layer is quantized.
+    """The quantization of one layer.
 
     Attributes:
         precision: ``"int8"``, ``"int4"`` or ``"float32"``.
         output: Whether its output is an activation of the file.
-        folded: Whether the kernel of the layer before computes it.
-        rounds: Whether it computes new values on its input's grid.
-        input: The tensor of the file that the model is given, and this layer reads; None for others.
-        tensors: The activations of the file, with a range of their own, that it computes, in order.
+        folded: Whether the kernel of the previous layer computes it.
+        rounds: Whether it computes new values in the scale of its input.
+        input: The input tensor of the model that it reads; None if it reads none.
+        tensors: The activations of the file with their own range that it computes, in order.
     """
 
     precision: str
@@ -56,79 +57,70 @@ class Placement:
 
 
 def placements(model: Any, source: FloatFile, plan: PrecisionPlan) -> dict[str, Placement]:
-    """Return how each layer is quantized.
+    """Return the placement of every layer, by path, that computes something in the float file of a Keras 3 model.
 
-    Args:
-        model: A functional or sequential model of Keras 3, in float.
-        source: Its float file.
-        plan: A deployment plan of int8, int4 and float32.
-
-    Returns:
-        Layer path to placement, of the layers that compute something in the file.
-
-    Raises:
-        PlanError: The plan wants two formats for layers that are one operator.
+    The plan is one of int8, int4 and float32; PlanError where it has two formats for layers of one operator.
     """
     plain, graph = _inspected(source.content), Flatbuffer(source.content)
-    owners = layers_of(plain, source.trace)
-    formats = assigned(plain.operators, owners, plan)
+    layers_by_operator = layers_of(plain, source.trace)
+    formats = assigned(plain.operators, layers_by_operator, plan)
     order = {path: number for number, path in enumerate(source.trace.paths)}
-    owners = [tuple(sorted(paths, key=order.__getitem__)) for paths in owners]  # from the first layer to the last
-    owner = [paths[-1] if paths else None for paths in owners]
-    last = {path: number for number, path in enumerate(owner)}
+    operator_paths = [tuple(sorted(paths, key=order.__getitem__)) for paths in layers_by_operator]
+    last_paths = [paths[-1] if paths else None for paths in operator_paths]
+    last_operators = {path: number for number, path in enumerate(last_paths)}
     layers = layer_paths(model)
-    keras_graph = Graph(adapter_of(model), model)
-    busy = {path for paths in owners for path in paths}
-    found: dict[str, Placement] = {}
+    keras_graph = LayerGraph(adapter_of(model), model)
+    traced = {path for paths in operator_paths for path in paths}
+    result: dict[str, Placement] = {}
 
-    def place(path: str) -> Placement:
-        return found.setdefault(path, Placement(plan.precision_of(path)))
+    def placement(path: str) -> Placement:
+        return result.setdefault(path, Placement(plan.precision_of(path)))
 
-    for number, (operator, path) in enumerate(zip(graph.operators, owner, strict=True)):
-        if path is None:
+    for number, (operator, last_path) in enumerate(zip(graph.operators, last_paths, strict=True)):
+        if last_path is None:
             continue
+        first_path = operator_paths[number][0]
         if formats[number] in _INTEGER:
-            first_path = owners[number][0]
-            first = place(first_path)
-            first.input = first.input or _given(operator, graph)
-            for each in owners[number]:
-                place(each).precision = formats[number]
-                place(each).folded = place(each).folded or each != first_path
+            first = placement(first_path)
+            first.input = first.input or _model_input(operator, graph)
+            for path in operator_paths[number]:
+                placement(path).precision = formats[number]
+                placement(path).folded = placement(path).folded or path != first_path
         if not _is_quantized(number, plain, formats):
             continue
-        end = path if last[path] != number else _end(path, layers, keras_graph, busy)
-        _note(place(end), operator, graph, is_last=last[path] == number, folded=end != owners[number][0])
-    return found
+        is_last = last_operators[last_path] == number
+        end = _fused_end(last_path, layers, keras_graph, traced) if is_last else last_path
+        _add_operator(placement(end), operator, graph, is_last=is_last, folded=end != first_path)
+    return result
 
 
-def _note(place: Placement, operator: Any, graph: Flatbuffer, *, is_last: bool, folded: bool) -> None:
+def _add_operator(placement: Placement, operator: Any, graph: Flatbuffer, *, is_last: bool, folded: bool) -> None:
     kernel = graph.kernel(operator)
-    place.output = place.output or is_last
-    place.folded = place.folded or folded
-    place.rounds = place.rounds or kernel in ROUNDED
-    if kernel not in KEPT and kernel not in ROUNDED and kernel not in FIXED:
-        place.tensors += [graph.name(int(each)) for each in operator.outputs if int(each) >= 0]
+    placement.output = placement.output or is_last
+    placement.folded = placement.folded or folded
+    placement.rounds = placement.rounds or kernel in INPUT_SCALE
+    if kernel not in SAME_VALUES and kernel not in INPUT_SCALE and kernel not in FIXED_RANGES:
+        placement.tensors += [graph.name(int(number)) for number in operator.outputs if int(number) >= 0]
 
 
-def _given(operator: Any, graph: Flatbuffer) -> str | None:
-    """The input of the model that an operator reads, if it does."""
-    return next((graph.name(int(each)) for each in operator.inputs if int(each) in graph.inputs), None)
+def _model_input(operator: Any, graph: Flatbuffer) -> str | None:
+    """Return the input of the model that an operator reads, if any."""
+    return next((graph.name(int(number)) for number in operator.inputs if int(number) in graph.inputs), None)
 
 
 def _is_quantized(number: int, plain: EdgeModel, formats: Sequence[str]) -> bool:
-    """Whether what an operator writes is quantized: by itself, or for one that reads it."""
+    """Return whether the output of an operator is quantized, by itself or for a reader."""
     if formats[number] in _INTEGER:
         return True
-    return any(
-        number in other.reads and wanted in _INTEGER for other, wanted in zip(plain.operators, formats, strict=True)
-    )
+    readers = (precision for reader, precision in zip(plain.operators, formats, strict=True) if number in reader.reads)
+    return any(precision in _INTEGER for precision in readers)
 
 
-def _end(path: str, layers: Mapping[str, Any], graph: Any, busy: set[str]) -> str:
-    """The last of the layers that are one operator: those behind it that the file has no trace of."""
-    paths = {id(layer): each for each, layer in layers.items()}
+def _fused_end(path: str, layers: Mapping[str, Any], graph: LayerGraph, traced: set[str]) -> str:
+    """Return the last layer of an operator, among followers that have no trace in the file of their own."""
+    paths = {id(layer): layer_path for layer_path, layer in layers.items()}
     layer = layers[path]
-    while (following := graph.fused_next(layer)) is not None and paths.get(id(following), path) not in busy:
+    while (following := graph.fused_next(layer)) is not None and paths.get(id(following), path) not in traced:
         layer = following
     return paths[id(layer)]
 

@@ -1,4 +1,4 @@
-"""quantize_aware and from_quantize_aware: into quantization-aware training, and back."""
+"""quantize_aware and from_quantize_aware: prepare a model for quantization-aware training, and restore a plain one."""
 
 from typing import Any, Literal
 
@@ -29,41 +29,41 @@ def quantize_aware(
 ) -> Any:
     """Return a copy of a model that trains as its integer file will compute.
 
-    Weights and activations are rounded to integer grids in the forward pass, exactly where the file
-    rounds them, and gradients pass the rounding. The copy is a normal Keras model: compile and fit it
-    with any callback, save and load it, then give it to ``kp.export_tflite``, which keeps its
-    ranges. A compiled model gives a compiled copy with a new optimizer (``"tfmot"``: one of tf_keras does).
+    Weights and activations are fake-quantized in the forward pass, exactly where the file
+    quantizes them, and gradients pass the rounding. The copy is a normal Keras model: compile and fit it
+    with any callback, save and load it, then pass it to ``kp.export_tflite``, which uses its
+    ranges. The copy of a compiled model is compiled, with a new optimizer (``"tfmot"``: only of tf_keras).
 
     Args:
-        model: A built functional or sequential model. It is left as it is.
-        plan: ``"int8"``, ``"int4"`` (4-bit weights, 8-bit activations), or a deployment plan that
-            gives each layer one of these or ``"float32"``.
+        model: A built functional or sequential model. It does not change.
+        plan: ``"int8"``, ``"int4"`` (4-bit weights, 8-bit activations), or a deployment plan of
+            these and ``"float32"``.
         engine: ``"keras"``, on any backend of Keras 3; ``"tfmot"``, TensorFlow Model Optimization, on
-            a model of tf_keras or one rebuilt there, in int8 alone and with none of the settings
+            a model of tf_keras or one rebuilt there, only in int8 and with none of the settings
             below; ``"auto"``: the first for Keras 3, the second for tf_keras.
-        representative_dataset: Samples to start the ranges of activations from, as for
-            ``kp.calibrate``, or what that returned; None to start with the first batch. Where a batch
-            normalization was never trained, averaged and learned ranges start with that anyway.
-        ranges: ``"average"`` (moving averages of each batch's extremes), ``"learned"`` (by
-            gradients) or ``"fixed"`` (as they start).
-        calibration: How the start ranges are chosen, as for ``kp.export_tflite``.
-        start_after: Training steps before anything is quantized: train, then quantize.
-        freeze_after: Training steps after which averaged ranges stay as they are.
-        freeze_norm_after: Training steps after which batch normalizations use, and keep, their
-            moving statistics.
+        representative_dataset: Samples that initialize the ranges of activations, as for
+            ``kp.calibrate``, or a calibration; None to start with the first batch. Where a batch
+            normalization was never trained, averaged and learned ranges always start with that.
+        ranges: ``"average"`` (moving averages of the extremes of batches), ``"learned"`` (by
+            gradients) or ``"fixed"`` (the initial ranges).
+        calibration: The method for the initial ranges, as for ``kp.export_tflite``.
+        start_after: Training steps before quantization starts: train, then quantize.
+        freeze_after: Training steps after which averaged ranges do not change.
+        freeze_norm_after: Training steps after which batch normalizations use their moving
+            statistics, and do not update them.
 
     Returns:
         The quantization-aware model, with the same weights, inputs and outputs; with ``"tfmot"`` it is
         a model of tf_keras.
 
     Raises:
-        ModelError: The model is subclassed, not built, quantized already, or has a layer without a
+        ModelError: The model is subclassed, not built, already quantized, or has a layer without a
             rule or a ``get_config``.
-        PlanError: The plan leaves nothing quantized, or names a format that cannot be trained for.
+        PlanError: The plan quantizes nothing, or names a format that cannot be trained for.
         InputError: The engine is unknown, or a setting out of range.
         DataError: The representative data do not fit the model.
-        MissingExtraError: TensorFlow, whose converter tells what becomes one kernel, is missing; or
-            TensorFlow Model Optimization, where that is the engine.
+        MissingExtraError: TensorFlow, whose converter determines which layers become one kernel, or
+            TensorFlow Model Optimization, where that is the engine, is not installed.
 
     Example:
         >>> aware = quantize_aware(model, "int8", representative_dataset=x_cal)
@@ -73,13 +73,13 @@ def quantize_aware(
     """
     settings = Settings(ranges, calibration, start_after, freeze_after, freeze_norm_after)
     settings.check_data(representative_dataset)
-    decided = _wanted(plan)
+    deployment_plan = _deployment_plan(plan)
     adapter = adapter_of(model)
-    adapter.inputs(model)  # refuses what cannot be rebuilt
+    adapter.inputs(model)  # raises for models that cannot be rebuilt
     if is_quantize_aware(model) or is_prepared(model):
         raise ModelError(
             f"Expected a model in float. Received: '{model.name}', which is quantization-aware already. "
-            "Train it, or take kp.from_quantize_aware(model) first."
+            "Train it, or restore a plain model first: kp.from_quantize_aware(model)."
         )
     if _engine(engine, adapter.keras.__name__) == "tfmot":
         if settings != Settings():
@@ -87,24 +87,24 @@ def quantize_aware(
                 "Expected no settings of ranges and schedules with engine='tfmot', whose ranges average by themselves. "
                 f"Received: {settings}. Leave them out, or train with engine='keras'."
             )
-        if not available("tensorflow_model_optimization"):  # it is imported where its traces are removed
+        if not available("tensorflow_model_optimization"):  # _tools imports it, and restores the environment
             require("tensorflow_model_optimization", extra="qat")
-        from keras_precision.quantization.qat.tfmot_engine import quantized_by_tfmot
+        from keras_precision.quantization.qat.tfmot_engine import quantize_with_tfmot
 
-        return quantized_by_tfmot(model, decided, representative_dataset)
-    from keras_precision.quantization.qat.keras3_engine import quantized_natively
+        return quantize_with_tfmot(model, deployment_plan, representative_dataset)
+    from keras_precision.quantization.qat.keras3_engine import quantize_with_keras
 
-    return quantized_natively(model, decided, representative_dataset, settings)
+    return quantize_with_keras(model, deployment_plan, representative_dataset, settings)
 
 
 def from_quantize_aware(model: Any) -> Any:
-    """Return the plain model that a quantization-aware one stands for.
+    """Return the plain model of a quantization-aware one.
 
     Args:
-        model: What ``quantize_aware`` returned, trained or not.
+        model: A model that ``quantize_aware`` returned, trained or not.
 
     Returns:
-        A model in float, with the trained weights, not compiled, of the Keras that it was made in.
+        A model in float, with the trained weights, not compiled, of the Keras version of the original.
 
     Raises:
         ModelError: The model is not quantization-aware, or TensorFlow Model Optimization has prepared
@@ -117,39 +117,26 @@ def from_quantize_aware(model: Any) -> Any:
     """
     adapter = adapter_of(model)
     if is_prepared(model):
-        from keras_precision.quantization.qat.tfmot_engine import without_tfmot
+        from keras_precision.quantization.qat.tfmot_engine import restore_from_tfmot
 
-        return without_tfmot(model)
+        return restore_from_tfmot(model)
     if not is_quantize_aware(model):
         raise ModelError(
-            f"Expected a quantization-aware model, as kp.quantize_aware returns it. Received: '{model.name}', in which no layer is."
+            f"Expected a quantization-aware model. Received: '{model.name}', none of whose layers is. "
+            "Prepare it first: kp.quantize_aware(model)."
         )
-    from keras_precision.quantization.qat.layers.model_surgery import unwrapped
+    from keras_precision.quantization.qat.layers.model_surgery import unwrap_layers
 
-    return unwrapped(adapter, model)
+    return unwrap_layers(adapter, model)
 
 
 def is_quantize_aware(model: Any) -> bool:
-    """Tell whether a model was made for quantization-aware training.
-
-    Args:
-        model: A model of Keras 3 or tf_keras.
-
-    Returns:
-        True where one of its layers is wrapped.
-    """
+    """Return whether the engine of Keras 3 has prepared a model for quantization-aware training."""
     return any(hasattr(layer, "stands_for") for layer in layer_paths(model).values())
 
 
 def is_prepared(model: Any) -> bool:
-    """Tell whether TensorFlow Model Optimization has prepared a model.
-
-    Args:
-        model: A model of Keras 3 or tf_keras.
-
-    Returns:
-        True where one of its layers is wrapped.
-    """
+    """Return whether TensorFlow Model Optimization has prepared a model for quantization-aware training."""
     return any(is_tfmot(layer) for layer in layer_paths(model).values())
 
 
@@ -163,7 +150,7 @@ def _engine(engine: str, keras: str) -> str:
     return ("tfmot" if keras == "tf_keras" else "keras") if engine == "auto" else engine
 
 
-def _wanted(plan: str | PrecisionPlan) -> PrecisionPlan:
+def _deployment_plan(plan: str | PrecisionPlan) -> PrecisionPlan:
     if not isinstance(plan, PrecisionPlan):
         check_precision(plan, "deployment", "the plan")
         plan = PrecisionPlan.deployment(plan)

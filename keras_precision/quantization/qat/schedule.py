@@ -1,4 +1,4 @@
-"""Settings: how ranges follow training, and when quantization begins; checked before any work is done."""
+"""Settings: the update of ranges in training and the start of quantization, validated before any work."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,20 +9,12 @@ from keras_precision.quantization.range_estimators import check_method
 __all__ = ["RANGES", "Settings"]
 
 RANGES = ("average", "learned", "fixed")
-"""How the range of an activation follows training."""
+"""How the range of an activation is updated in training."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What ``quantize_aware`` is asked for, apart from the model, its plan and its data.
-
-    Attributes:
-        ranges: One of ``RANGES``.
-        calibration: How start ranges are chosen from representative data.
-        start_after: Training steps before anything is quantized.
-        freeze_after: Training steps after which averaged ranges stay; None for never.
-        freeze_norm_after: Training steps after which batch normalizations stay; None for never.
-    """
+    """The arguments of ``quantize_aware`` apart from the model, its plan and its data."""
 
     ranges: str = "average"
     calibration: str = "mse"
@@ -31,7 +23,7 @@ class Settings:
     freeze_norm_after: int | None = None
 
     def __post_init__(self) -> None:
-        """Check what the type of each field cannot say."""
+        """Raise InputError for values that the types of the fields allow."""
         check_method(self.calibration, 99.99)
         if self.ranges not in RANGES:
             raise InputError(f"Expected ranges to be one of {', '.join(RANGES)}. Received: {self.ranges!r}.")
@@ -43,26 +35,15 @@ class Settings:
                 )
 
     def check_data(self, data: Any) -> None:
-        """Raise where fixed ranges have nothing to start from.
-
-        Args:
-            data: The representative data; None where there are none.
-
-        Raises:
-            InputError: They are asked for without data.
-        """
+        """Raise InputError where fixed ranges have no representative data."""
         if self.ranges == "fixed" and data is None:
             raise InputError(
-                "Expected representative data for ranges='fixed'. Received: none. Give representative_dataset, "
-                "or let the ranges follow training: ranges='average'."
+                "Expected representative data for ranges='fixed'. Received: none. Pass representative_dataset, "
+                "or use ranges that training updates: ranges='average'."
             )
 
     def options(self) -> dict[str, Any]:
-        """Return what the wrapper of each layer is given.
-
-        Returns:
-            Its keyword arguments.
-        """
+        """Return the keyword arguments of every layer's wrapper."""
         return {
             "learned_ranges": self.ranges == "learned",
             "start_after": self.start_after,

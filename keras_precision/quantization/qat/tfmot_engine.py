@@ -1,4 +1,4 @@
-"""The engine of TensorFlow Model Optimization: a model rebuilt in tf_keras, prepared, trained and brought back."""
+"""The engine of TensorFlow Model Optimization: a model is rebuilt in tf_keras, prepared, trained and restored."""
 
 import weakref
 from collections.abc import Mapping
@@ -13,77 +13,65 @@ from keras_precision._adapters.rebuild import compile_argument, compile_like, is
 from keras_precision.core.errors import ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.quantization.qat.tfmot.bridge import Bridge
-from keras_precision.quantization.qat.tfmot.registry import is_tfmot, prepared
+from keras_precision.quantization.qat.tfmot.registry import is_tfmot, prepare
 
-__all__ = ["quantized_by_tfmot", "without_tfmot"]
+__all__ = ["quantize_with_tfmot", "restore_from_tfmot"]
 
 _ORIGINS: "weakref.WeakKeyDictionary[Any, tuple[Any, Bridge | None]]" = weakref.WeakKeyDictionary()
-"""What a prepared model was made from: the model in float, and the way that it was rebuilt."""
+"""Prepared model to the original in float, and the bridge that rebuilt it in tf_keras, if any."""
 
 
-def quantized_by_tfmot(model: Any, plan: PrecisionPlan, data: Any) -> Any:
-    """Return a model of tf_keras that TensorFlow Model Optimization has prepared.
+def quantize_with_tfmot(model: Any, plan: PrecisionPlan, data: Any) -> Any:
+    """Return a model of tf_keras that TensorFlow Model Optimization has prepared, of a model of Keras 3 or tf_keras.
 
-    Args:
-        model: A built functional or sequential model of Keras 3 or tf_keras.
-        plan: A deployment plan of int8 and float32.
-        data: Samples on which a rebuilt model is compared with the first, too; None for none.
-
-    Returns:
-        The model; its ranges start with the first batches.
-
-    Raises:
-        ModelError: It cannot be rebuilt, or is refused.
-        PlanError: The plan has other formats, or leaves nothing quantized.
-        MissingExtraError: The package is not installed.
+    The first samples of ``data`` compare a rebuilt model with the original; ranges start with the first batches.
+    Raises PlanError for other formats than int8 and float32, and ModelError for models that cannot be rebuilt.
     """
-    wanted = plan.resolve(layer_paths(model))
-    others = sorted({*wanted.values()} - {"int8", "float32"})
+    precisions = plan.resolve(layer_paths(model))
+    others = sorted({*precisions.values()} - {"int8", "float32"})
     if others:
         raise PlanError(
             f"Expected layers in int8 or float32, which TensorFlow Model Optimization trains for. Received: {', '.join(others)}. "
             "Train them with engine='keras'."
         )
-    if "int8" not in wanted.values():
-        raise PlanError("Expected a plan that quantizes something. Received: one that leaves every layer in float32.")
+    if "int8" not in precisions.values():
+        raise PlanError(
+            "Expected a plan that quantizes something. Received: one that leaves every layer in float32. "
+            "Give some layers int8."
+        )
     if adapter_of(model).keras.__name__ == "tf_keras":
         bridge, source = None, model
-        kept = {layer.name for path, layer in layer_paths(model).items() if wanted[path] == "float32"}
+        float_layers = {layer.name for path, layer in layer_paths(model).items() if precisions[path] == "float32"}
     else:
         bridge = Bridge(model)
         source = bridge.model
-        kept = {name for path, names in bridge.parts.items() if wanted[path] == "float32" for name in names}
+        float_layers = {name for path, names in bridge.parts.items() if precisions[path] == "float32" for name in names}
         if data is not None:
             inputs = adapter_of(model).inputs(model)
             first = next(stream_samples(data, inputs))
-            bridge.compare(model, [np.asarray(first[each.name][:8]) for each in inputs])
-    made = prepared(source, lambda name: name not in kept)
-    if not any(is_tfmot(layer) for layer in made.layers):
-        raise PlanError("Expected a plan that quantizes something. Received: one of which nothing can be.")
-    _ORIGINS[made] = (model, bridge)
-    # What is told by names of outputs cannot be taken over: TFMOT gives them others.
-    named = any(isinstance(compile_argument(model, each), Mapping) for each in ("loss", "loss_weights", "metrics"))
-    if bridge is None and is_compiled(model) and not named:
-        compile_like(adapter_of(model), made, model, scale_loss=adapter_of(model).is_loss_scaling(model.optimizer))
-    return made
+            bridge.compare(model, [np.asarray(first[model_input.name][:8]) for model_input in inputs])
+    aware = prepare(source, lambda name: name not in float_layers)
+    if not any(is_tfmot(layer) for layer in aware.layers):
+        raise PlanError(
+            "Expected a plan that quantizes something. Received: one whose int8 layers have no quantized form. "
+            "Train with engine='keras', or give other layers int8."
+        )
+    _ORIGINS[aware] = (model, bridge)
+    # Losses and metrics by output name cannot be reused, since TFMOT renames the outputs.
+    arguments = (compile_argument(model, name) for name in ("loss", "loss_weights", "metrics"))
+    by_name = any(isinstance(argument, Mapping) for argument in arguments)
+    if bridge is None and is_compiled(model) and not by_name:
+        compile_like(adapter_of(model), aware, model, scale_loss=adapter_of(model).is_loss_scaling(model.optimizer))
+    return aware
 
 
-def without_tfmot(model: Any) -> Any:
-    """Return the plain model that a prepared one stands for.
-
-    Args:
-        model: What ``quantized_by_tfmot`` returned.
-
-    Returns:
-        A model of the Keras that it was made from, with the trained weights.
-
-    Raises:
-        ModelError: It is not known what it was made from.
-    """
+def restore_from_tfmot(model: Any) -> Any:
+    """Return a plain model, in the Keras version of the original, with the weights of a prepared one."""
     if model not in _ORIGINS:
         raise ModelError(
-            f"Expected a model that kp.quantize_aware returned in this process. Received: '{model.name}', whose origin is not known. "
-            "Load its weights into what kp.quantize_aware(original, engine='tfmot') returns: aware.load_weights(path)."
+            f"Expected a model that kp.quantize_aware returned in this process. Received: '{model.name}', whose original is unknown. "
+            "Load its weights into a model that is prepared here: "
+            "aware = kp.quantize_aware(original, engine='tfmot'); aware.load_weights(path)."
         )
     original, bridge = _ORIGINS[model]
     plain = rebuilt(adapter_of(original), original)
@@ -92,15 +80,15 @@ def without_tfmot(model: Any) -> Any:
     source = original if bridge is None else bridge.model
 
     def trained(name: str) -> list[Any]:
-        layer = next(each for each in model.layers if each.name in (name, f"quant_{name}"))
-        found: dict[str, list[Any]] = {}
+        layer = next(layer for layer in model.layers if layer.name in (name, f"quant_{name}"))
+        values: dict[str, list[Any]] = {}
         for weight in layer.weights:
-            found.setdefault(weight.name.rpartition("/")[2], []).append(weight.numpy())
-        # A wrapper takes the weights that it rounds away from its layer, and has ranges of its own.
-        return [found[weight.name.rpartition("/")[2]].pop(0) for weight in source.get_layer(name).weights]
+            values.setdefault(weight.name.rpartition("/")[2], []).append(weight.numpy())
+        # A wrapper reorders the weights: it owns those that it quantizes, and has ranges besides.
+        return [values[weight.name.rpartition("/")[2]].pop(0) for weight in source.get_layer(name).weights]
 
     if bridge is not None:
-        bridge.bring_back(plain, trained)
+        bridge.restore_weights(plain, trained)
     else:
         for layer in layer_paths(plain).values():
             layer.set_weights(trained(layer.name))

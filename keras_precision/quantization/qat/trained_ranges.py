@@ -11,22 +11,10 @@ __all__ = ["TrainedRanges"]
 
 @dataclass(frozen=True)
 class TrainedRanges(Calibration):
-    """A calibration whose ranges are those of training, where training had any.
-
-    Attributes:
-        trained: Name of a tensor of the float file to its range.
-    """
+    """A calibration with trained ranges, by the name of a tensor of the float file, in place of estimated ones."""
 
     trained: Mapping[str, Range] = field(default_factory=dict, repr=False)
 
     def ranges(self, method: str = "mse", *, percentile: float = 99.99) -> dict[str, Range]:
-        """Return the range in which each activation is to be quantized.
-
-        Args:
-            method: For those that training did not follow.
-            percentile: For the method of that name.
-
-        Returns:
-            Name of a tensor of the float file to its range.
-        """
+        """Return the range of every activation, by the method where there is no trained one."""
         return {**super().ranges(method, percentile=percentile), **self.trained}

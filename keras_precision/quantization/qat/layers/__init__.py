@@ -1,1 +1,1 @@
-"""Fake quantization in Keras 3, and the layers that hold it."""
+"""Fake quantization in Keras 3, and its layers."""

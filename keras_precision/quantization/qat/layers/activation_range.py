@@ -1,11 +1,11 @@
-"""ActivationRange: the range of one activation, averaged or learned in training, and the grid that it makes."""
+"""ActivationRange: the range of one activation, averaged or learned in training, and its fake quantization."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_precision.quantization.qat.layers.fake_quant import on_grid
+from keras_precision.quantization.qat.layers.fake_quant import fake_quantize
 
 __all__ = ["ActivationRange"]
 
@@ -15,9 +15,9 @@ class ActivationRange(keras.layers.Layer):
     """The range in which one activation is quantized.
 
     Args:
-        learned: Whether the range is trained by gradients, from where it started; else it is a
-            moving average of the smallest and largest value of each batch.
-        momentum: What one batch leaves of the average.
+        learned: Whether gradients train the range, from its start value; else it is a
+            moving average of the smallest and largest value of every batch.
+        momentum: The weight of the previous average.
         **kwargs: As for ``keras.layers.Layer``.
     """
 
@@ -32,23 +32,14 @@ class ActivationRange(keras.layers.Layer):
         self.built = True
 
     def start(self, low: float, high: float) -> None:
-        """Set the range.
-
-        Args:
-            low: Its lower end.
-            high: Its upper end.
-        """
+        """Set the range, from which training goes on."""
         self.low.assign(low)
         self.high.assign(high)
         if self.stretch is not None:
             self.stretch.assign(ops.zeros((2,)))
 
     def ends(self) -> tuple[Any, Any]:
-        """Return the range as it stands.
-
-        Returns:
-            Two scalars, equal where no value was seen yet.
-        """
+        """Return the ends of the current range, two scalars that are equal before the first batch."""
         low, high = ops.convert_to_tensor(self.low), ops.convert_to_tensor(self.high)
         if self.stretch is None:
             return low, high
@@ -56,44 +47,35 @@ class ActivationRange(keras.layers.Layer):
         return low * factor[0], high * factor[1]
 
     def numbers(self) -> tuple[float, float]:
-        """Return the range as it stands, outside of any graph.
-
-        Returns:
-            Its ends.
-        """
+        """Return the ends of the current range as numbers, outside of any graph."""
         low, high = (float(ops.convert_to_numpy(end)) for end in self.ends())
         return low, high
 
     def call(self, values: Any, watching: Any = None) -> Any:
-        """Quantize values, and follow them.
+        """Return fake-quantized values, or the values themselves before the first batch.
 
-        Args:
-            values: A tensor of floats.
-            watching: Whether to follow the values of this batch, a scalar; None for no.
-
-        Returns:
-            A tensor of its shape and type; ``values`` where the range is not known yet.
+        The scalar ``watching`` says whether this batch updates the range; None: no.
         """
         wide = ops.cast(values, "float32")
         if watching is not None:
-            self._follow(ops.stop_gradient(wide), watching)
+            self._update(ops.stop_gradient(wide), watching)
         low, high = self.ends()
         if self.learned:
-            # LSQ, section 2.2: the gradients of all values meet in one number.
+            # LSQ, section 2.2: scaled by 1 / sqrt(127 n), since the gradients of all n values add up in one number.
             share = 1.0 / (127.0 * ops.cast(ops.size(wide), "float32")) ** 0.5
             low, high = (end * share + ops.stop_gradient(end * (1.0 - share)) for end in (low, high))
-        return ops.cast(ops.where(high > low, on_grid(wide, low, high), wide), values.dtype)
+        return ops.cast(ops.where(high > low, fake_quantize(wide, low, high), wide), values.dtype)
 
     def compute_output_shape(self, shape: Any, *_: Any) -> Any:
-        """Return the shape that it is given."""
+        """Return the shape of the values."""
         return shape
 
-    def _follow(self, values: Any, watching: Any) -> None:
+    def _update(self, values: Any, watching: Any) -> None:
         low, high = ops.convert_to_tensor(self.low), ops.convert_to_tensor(self.high)
-        keep = ops.where(ops.equal(low, high), 0.0, 1.0 if self.learned else self.momentum)
-        self.low.assign(ops.where(watching, low * keep + ops.min(values) * (1.0 - keep), low))
-        self.high.assign(ops.where(watching, high * keep + ops.max(values) * (1.0 - keep), high))
+        weight = ops.where(ops.equal(low, high), 0.0, 1.0 if self.learned else self.momentum)
+        self.low.assign(ops.where(watching, low * weight + ops.min(values) * (1.0 - weight), low))
+        self.high.assign(ops.where(watching, high * weight + ops.max(values) * (1.0 - weight), high))
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes an equal range."""
+        """Return the configuration, without the ends."""
         return {**super().get_config(), "learned": self.learned, "momentum": self.momentum}

@@ -1,4 +1,4 @@
-"""What follows each layer in a model of Keras 3."""
+"""LayerGraph: the consumers of every layer in a model of Keras 3."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,72 +9,46 @@ import keras
 from keras_precision._adapters import KerasAdapter
 from keras_precision.quantization.qat.layers.rules.fused_activation import function_name
 
-__all__ = ["Graph"]
+__all__ = ["LayerGraph"]
 
 
-class Graph:
-    """Which layers read what another layer puts out, within one model each.
-
-    Args:
-        adapter: Keras 3.
-        model: A functional or sequential model.
-    """
+class LayerGraph:
+    """The consumers and the calls of every layer of a functional or sequential model, within its (nested) model."""
 
     def __init__(self, adapter: KerasAdapter, model: Any) -> None:
-        self._readers: dict[int, list[Any]] = {}
+        self._consumers: dict[int, list[Any]] = {}
         self._uses: dict[int, int] = {}
-        for each in _models(adapter, model):
-            graph = getattr(each, "_functional", None) or each
+        for inner in _models(adapter, model):
+            # The graph of a model has no public form. A Sequential model has it in ``_functional``:
+            # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/models/sequential.py,
+            # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/ops/function.py and
+            # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/ops/node.py.
+            graph = getattr(inner, "_functional", None) or inner
             for node in itertools.chain.from_iterable(graph._nodes_by_depth.values()):
                 self._uses[id(node.operation)] = self._uses.get(id(node.operation), 0) + 1
                 for tensor in node.input_tensors:
-                    self._readers.setdefault(id(tensor._keras_history.operation), []).append(node.operation)
+                    self._consumers.setdefault(id(tensor._keras_history.operation), []).append(node.operation)
             for tensor in graph.outputs:
-                self._readers.setdefault(id(tensor._keras_history.operation), []).append(None)
+                self._consumers.setdefault(id(tensor._keras_history.operation), []).append(None)
 
     def fused_next(self, layer: Any) -> Any:
-        """Return the one layer that reads another and may be part of the same integer kernel.
-
-        Args:
-            layer: The other layer.
-
-        Returns:
-            A batch normalization or an activation; None where another layer, or several, read it.
-        """
-        readers = self._readers.get(id(layer), [])
-        if len(readers) != 1:
+        """Return the only consumer of a layer where it is a normalization or activation that may fuse; else None."""
+        consumers = self._consumers.get(id(layer), [])
+        if len(consumers) != 1:
             return None
-        (reader,) = readers
-        fusable = isinstance(reader, keras.layers.BatchNormalization | keras.layers.ReLU) or (
-            isinstance(reader, keras.layers.Activation) and function_name(reader.activation) in ("relu", "relu6")
+        (consumer,) = consumers
+        fusable = isinstance(consumer, keras.layers.BatchNormalization | keras.layers.ReLU) or (
+            isinstance(consumer, keras.layers.Activation) and function_name(consumer.activation) in ("relu", "relu6")
         )
-        return reader if fusable else None
+        return consumer if fusable else None
 
     def uses(self, layer: Any) -> int:
-        """Return how often a layer is called.
-
-        Args:
-            layer: The layer.
-
-        Returns:
-            The count.
-        """
+        """Return the number of calls of a layer."""
         return self._uses.get(id(layer), 1)
-
-    def takes_several(self, layer: Any) -> bool:
-        """Tell whether a layer is called with more than one tensor.
-
-        Args:
-            layer: The layer.
-
-        Returns:
-            True for those that merge.
-        """
-        return any(len(node.input_tensors) > 1 for node in layer._inbound_nodes)
 
 
 def _models(adapter: KerasAdapter, model: Any) -> Iterator[Any]:
-    """The model, and those inside it."""
+    """Yield a model, and all models inside it."""
     yield model
     for layer in model.layers:
         if isinstance(layer, adapter.functional_classes):

@@ -1,4 +1,4 @@
-"""A model with wrappers around its layers, and without them: made from its configuration, with its weights."""
+"""Wrapping and unwrapping the layers of a model, by rebuilding it from its configuration with its weights."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -9,75 +9,49 @@ from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.rebuild import remade
 from keras_precision.quantization.qat.layers.quantize_wrapper import QuantizeWrapper
 
-__all__ = ["unwrapped", "wrapped", "wrappers"]
+__all__ = ["unwrap_layers", "wrap_layers", "wrappers"]
 
 _ENTRY = ("module", "class_name", "config", "registered_name", "build_config")
 
 
 def wrappers(model: Any) -> dict[str, QuantizeWrapper]:
-    """Return the wrapped layers of a model.
-
-    Args:
-        model: A model of Keras 3.
-
-    Returns:
-        Path to wrapper; empty where the model is in float.
-    """
+    """Return the wrappers of a model of Keras 3 by layer path; none where the model is in float."""
     return {path: layer for path, layer in layer_paths(model).items() if isinstance(layer, QuantizeWrapper)}
 
 
-def wrapped(adapter: KerasAdapter, model: Any, options: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Return a copy of a model with wrappers around some layers.
+def wrap_layers(adapter: KerasAdapter, model: Any, options: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Return an uncompiled copy of a model, of the same weights and names, with wrappers by layer path and options.
 
-    Args:
-        adapter: Keras 3.
-        model: A functional or sequential model.
-        options: Path of a layer to the options of its wrapper.
-
-    Returns:
-        The copy, with the same weights and names, not compiled.
-
-    Raises:
-        ModelError: The model cannot be made from its configuration.
+    Raises ModelError where the model cannot be rebuilt from its configuration.
     """
-    wanted = {id(layer): options[path] for path, layer in layer_paths(model).items() if path in options}
+    layer_options = {id(layer): options[path] for path, layer in layer_paths(model).items() if path in options}
 
     def wrap(layer: Any, entry: dict[str, Any]) -> dict[str, Any]:
-        if id(layer) not in wanted:
+        if id(layer) not in layer_options:
             return entry
         inner = {key: entry[key] for key in _ENTRY if key in entry}
-        config = {"name": entry["config"]["name"], **wanted[id(layer)], "layer": inner}
+        config = {"name": entry["config"]["name"], **layer_options[id(layer)], "layer": inner}
         return {**_without_build(entry), **_identity(QuantizeWrapper), "config": config}
 
-    return _remade(adapter, model, wrap)
+    return _rebuilt(adapter, model, wrap)
 
 
-def unwrapped(adapter: KerasAdapter, model: Any) -> Any:
-    """Return a copy of a model without wrappers.
-
-    Args:
-        adapter: Keras 3.
-        model: A functional or sequential model.
-
-    Returns:
-        The copy, in float, with the same weights and names, not compiled.
-    """
+def unwrap_layers(adapter: KerasAdapter, model: Any) -> Any:
+    """Return an uncompiled copy of a model in float, without wrappers and with the same weights and names."""
 
     def unwrap(layer: Any, entry: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(layer, QuantizeWrapper):
             return entry
         inner = entry["config"]["layer"]
         plain = {**entry, **inner, "config": {**inner["config"], "name": entry["config"]["name"]}}
-        return (
-            {**plain, "inbound_nodes": _fitted(layer.layer, entry["inbound_nodes"])}
-            if "inbound_nodes" in entry
-            else plain
-        )
+        if "inbound_nodes" not in entry:
+            return plain
+        return {**plain, "inbound_nodes": _accepted_calls(layer.layer, entry["inbound_nodes"])}
 
-    return _remade(adapter, model, unwrap)
+    return _rebuilt(adapter, model, unwrap)
 
 
-def _remade(adapter: KerasAdapter, model: Any, change: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> Any:
+def _rebuilt(adapter: KerasAdapter, model: Any, change: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> Any:
     def changed(owner: Any, config: dict[str, Any]) -> dict[str, Any]:
         entries = []
         for entry in config["layers"]:
@@ -88,32 +62,37 @@ def _remade(adapter: KerasAdapter, model: Any, change: Callable[[Any, dict[str, 
                 entries.append(change(layer, entry))
         return {**config, "layers": entries}
 
-    made = remade(adapter, model, lambda config: changed(model, copy.deepcopy(config)))
-    _copy_weights(model, made)
-    return made
+    result = remade(adapter, model, lambda config: changed(model, copy.deepcopy(config)))
+    _copy_weights(model, result)
+    return result
 
 
 def _is_layer(owner: Any, entry: Mapping[str, Any]) -> bool:
-    """Whether an entry is a layer of a model, and not an input or an operation that is none."""
+    """Return whether an entry is a layer of a model, and not an input or an operation."""
     name = entry.get("name") or entry["config"]["name"]
     return any(layer.name == name for layer in owner.layers)
 
 
-def _copy_weights(model: Any, copy_of_it: Any) -> None:
-    new = layer_paths(copy_of_it)
+def _copy_weights(model: Any, target_model: Any) -> None:
+    targets = layer_paths(target_model)
     for path, layer in layer_paths(model).items():
-        target = _bare(new[path])
+        target = _bare(targets[path])
         target.set_weights(_bare(layer).get_weights())
         finalize = getattr(target, "finalize_state", None)
-        if finalize is not None:  # Normalization keeps constants that it computes from its weights
+        if finalize is not None:  # Normalization computes constants from its weights
             finalize()
 
 
-def _fitted(layer: Any, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The calls of a wrapper without the arguments (a mask, None) that its layer does not take."""
-    taken = layer._call_signature.parameters
+def _accepted_calls(layer: Any, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the calls of a wrapper without arguments (a mask, None) that its layer does not accept."""
+    # The signature of ``call``, which Keras itself inspects:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py.
+    accepted = layer._call_signature.parameters
     return [
-        {**node, "kwargs": {key: value for key, value in node["kwargs"].items() if key in taken or value is not None}}
+        {
+            **node,
+            "kwargs": {key: value for key, value in node["kwargs"].items() if key in accepted or value is not None},
+        }
         for node in nodes
     ]
 

@@ -1,4 +1,4 @@
-"""QuantizeRule: how layers of one class compute in integers; and the registry of such rules."""
+"""QuantizeRule: how layers of one class compute in integers, and the registry of rules."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -6,31 +6,31 @@ from typing import Any, Literal
 
 from keras_precision.core.errors import InputError
 from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
-from keras_precision.quantization.qat.layers.fake_quant import on_weight_grid
+from keras_precision.quantization.qat.layers.fake_quant import fake_quantize_weights
 
 __all__ = ["Output", "Quantize", "QuantizeRule", "register_quantize_rule"]
 
 Output = Literal["own", "unit", "signed_unit", "kept", "source"]
 Quantize = Callable[[str, Any], Any]
-"""Given the name of an inner activation and its values, returns them as integers stand for them."""
+"""Function of the name of an inner activation and its values that returns the values fake-quantized."""
 
 
 class QuantizeRule:
     """How layers of one class compute in integers, for quantization-aware training.
 
-    A rule without arguments quantizes the output alone. Subclass it where a layer computes
-    activations on the way that the integer kernels quantize, too.
+    A rule without arguments quantizes only the output. Subclass it where a layer computes
+    intermediate activations that the integer kernels quantize, too.
 
     Args:
-        weights: Attribute that holds a weight (dots lead into inner layers) to the axes of its
-            channels, each of which has a scale of its own.
+        weights: Attribute of a weight (dots lead into inner layers) to the axes of its
+            channels, which have one scale per index.
         output: ``"own"`` (a range of its own), ``"unit"`` or ``"signed_unit"`` (the fixed range of
-            sigmoid and softmax, or of tanh), ``"kept"`` (the values of the input, moved about, need
-            no rounding) or ``"source"`` (new values in the range of the input, as averages are).
-        narrow: Whether the kernel has a form with 4-bit weights; else they have 8 in an int4 plan.
+            sigmoid and softmax, or of tanh), ``"kept"`` (values of the input, possibly moved, which
+            need no rounding) or ``"source"`` (new values in the range of the input, such as averages).
+        narrow: Whether the kernel supports 4-bit weights; else they have 8 bits in an int4 plan.
 
     Attributes:
-        folds: Whether the kernel of the layer before may take the weights in, as it does a normalization's.
+        folds: Whether the weights may fold into the kernel of the previous layer, as those of a normalization.
 
     Example:
         >>> import keras
@@ -55,12 +55,12 @@ class QuantizeRule:
             layer: The layer.
 
         Returns:
-            One of the five.
+            One of the five values of ``output``.
         """
         return self.output
 
     def inner(self, layer: Any) -> tuple[str, ...]:
-        """Return the activations inside a layer that get a range of their own.
+        """Return the intermediate activations of a layer that have a range of their own.
 
         Args:
             layer: The layer.
@@ -71,49 +71,45 @@ class QuantizeRule:
         return ()
 
     def call(self, layer: Any, quantize: Quantize, *inputs: Any, **kwargs: Any) -> Any:
-        """Compute the layer, whose weights are on their grid already.
+        """Compute the layer, whose weights are already fake-quantized.
 
         Args:
             layer: The layer.
-            quantize: Puts an inner activation on its grid.
-            *inputs: What the layer is called with.
-            **kwargs: Likewise.
+            quantize: Function of the name and the values of an intermediate activation that
+                returns the values fake-quantized.
+            *inputs: Inputs of the layer.
+            **kwargs: Keyword arguments of the layer.
 
         Returns:
-            The output, before it is quantized.
+            The output, not yet quantized.
         """
         return layer(*inputs, **kwargs)
 
     @contextlib.contextmanager
     def quantized_weights(self, layer: Any, precision: str, active: Any) -> Iterator[None]:
-        """Put the weights of a layer on their grid for a while.
+        """Replace the weights of a layer by fake-quantized ones within the block.
 
         Args:
             layer: A built layer.
             precision: ``"int8"`` or ``"int4"``.
-            active: Gives, for weights and their rounded form, those to compute with.
+            active: Function of weights and their fake-quantized form that returns the ones to compute with.
         """
         levels = DEPLOYMENT_PRECISIONS[precision if self.narrow else "int8"].largest_weight
-        with contextlib.ExitStack() as kept:
+        with contextlib.ExitStack() as stack:
             for path, channels in self.weights.items():
                 holder, name = _holder(layer, path)
                 weights = vars(holder).get(name)
                 if weights is not None:
-                    kept.enter_context(
-                        swapped(holder, name, active(weights, on_weight_grid(weights, channels, levels)))
-                    )
+                    quantized = active(weights, fake_quantize_weights(weights, channels, levels))
+                    stack.enter_context(temporarily_set(holder, name, quantized))
             yield
 
 
 @contextlib.contextmanager
-def swapped(holder: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an attribute another value for a while, past Keras's tracking of attributes.
-
-    Args:
-        holder: The object.
-        name: The attribute.
-        value: What it holds meanwhile.
-    """
+def temporarily_set(holder: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute to another value within the block."""
+    # In the instance's dictionary, because Layer.__setattr__ would track a tensor or refuse it on a built layer:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py.
     before = vars(holder)[name]
     vars(holder)[name] = value
     try:
@@ -124,8 +120,8 @@ def swapped(holder: Any, name: str, value: Any) -> Iterator[None]:
 
 def _holder(layer: Any, path: str) -> tuple[Any, str]:
     *inner, name = path.split(".")
-    for each in inner:
-        layer = getattr(layer, each)
+    for attribute in inner:
+        layer = getattr(layer, attribute)
     return layer, name
 
 
@@ -133,14 +129,14 @@ _RULES: dict[type, QuantizeRule] = {}
 
 
 def register_quantize_rule(layer_class: type, rule: QuantizeRule) -> None:
-    """Say how layers of a class compute in integers.
+    """Register how layers of a class compute in integers.
 
     Args:
-        layer_class: A class of Keras 3 layers; it holds for its subclasses, too, that have no rule.
-        rule: The rule; it replaces one that the class has.
+        layer_class: A class of Keras 3 layers; the rule also serves its subclasses without a rule.
+        rule: The rule; it replaces an earlier one of the class.
 
     Raises:
-        InputError: The first is no class, or the second no rule.
+        InputError: The first is not a class, or the second not a rule.
 
     Example:
         >>> import keras

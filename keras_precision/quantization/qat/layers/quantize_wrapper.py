@@ -1,4 +1,4 @@
-"""QuantizeWrapper: a layer of Keras 3 that computes as its integer kernel will, and still trains."""
+"""QuantizeWrapper: a layer of Keras 3 that trains while it computes like its integer kernel."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,43 +8,44 @@ from keras import ops
 
 from keras_precision.core.errors import InputError, ModelError, UnknownPrecisionError
 from keras_precision.quantization.qat.layers.activation_range import ActivationRange
-from keras_precision.quantization.qat.layers.fake_quant import SIGNED_UNIT, UNIT, on_grid
+from keras_precision.quantization.qat.layers.fake_quant import SIGNED_UNIT, UNIT, fake_quantize
 from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule
 from keras_precision.quantization.qat.layers.rule_lookup import rule_of
 
 __all__ = ["PRECISIONS", "QuantizeWrapper"]
 
 PRECISIONS = ("int8", "int4", "float32")
-"""What a layer may be trained for: 8-bit activations, and weights in 8 bits, 4 bits, or float."""
+"""Precisions that a layer can be trained for: 8-bit activations, and weights in 8 bits, 4 bits, or float."""
 
 _FIXED = {"unit": UNIT, "signed_unit": SIGNED_UNIT}
 
 
 @keras.saving.register_keras_serializable("keras_precision")
 class QuantizeWrapper(keras.layers.Wrapper):
-    """Computes a layer as its integer kernel will, with gradients that pass the rounding.
+    """Computes a layer like its integer kernel, with gradients that pass the rounding.
 
-    The weights get a scale for each channel, the output a range that follows training. It is what
-    ``kp.quantize_aware`` puts around the layers of a model, for a single layer, by hand.
+    The weights have one scale per channel, and training updates the range of the output.
+    ``kp.quantize_aware`` puts it around the layers of a model; use it directly for single layers.
 
     Args:
         layer: A layer of Keras 3 with a rule (``kp.register_quantize_rule`` adds one).
-        precision: ``"int8"``, ``"int4"`` (4-bit weights, 8-bit activations) or ``"float32"`` (the
-            output alone is quantized, for the integer layer behind it).
-        quantize_input: Whether what comes in is quantized, too, as behind a model's input.
-        quantize_output: Whether what goes out is; False where the kernel goes on to compute the next layer.
-        folded: Whether the kernel of the layer before computes this one.
-        learned_ranges: Whether ranges are trained by gradients, and not averaged.
-        momentum: What one batch leaves of an averaged range.
-        start_after: Training steps before anything is quantized; ranges are followed from the first.
-        freeze_after: Training steps after which averaged ranges stay as they are; None for never.
-        freeze_norm_after: Training steps after which a batch normalization stays as it is.
+        precision: ``"int8"``, ``"int4"`` (4-bit weights, 8-bit activations) or ``"float32"`` (only
+            the output is quantized, for the integer layer that reads it).
+        quantize_input: Whether to quantize the input, too, as after an input of the model.
+        quantize_output: Whether to quantize the output; False where the kernel also computes the next layer.
+        folded: Whether the kernel of the previous layer computes this one.
+        learned_ranges: Whether gradients train the ranges, in place of averages.
+        momentum: The weight of the previous average in an averaged range.
+        start_after: Training steps before quantization starts; ranges are updated from the first step.
+        freeze_after: Training steps after which averaged ranges do not change; None for never.
+        freeze_norm_after: Training steps after which a batch normalization uses its moving
+            statistics, and does not update them; None for never.
         **kwargs: As for ``keras.layers.Layer``.
 
     Raises:
         UnknownPrecisionError: The precision is none of the three.
         InputError: A number of steps is negative, or the momentum not between 0 and 1.
-        ModelError: The layer has weights and no rule, or is wrapped already.
+        ModelError: The layer has weights and no rule, or is already wrapped.
 
     Example:
         >>> import keras
@@ -90,48 +91,51 @@ class QuantizeWrapper(keras.layers.Wrapper):
             *self.inner_names,
             *(["output"] if self.output_kind == "own" else []),
         ]
-        self.ranges = [ActivationRange(learned=learned_ranges, momentum=momentum, name=each) for each in names]
+        self.ranges = [ActivationRange(learned=learned_ranges, momentum=momentum, name=name) for name in names]
         self.steps = self.add_weight(shape=(), initializer="zeros", dtype="int32", trainable=False, name="steps")
         self.supports_masking = True
 
     @property
     def sites(self) -> dict[str, Any]:
-        """The ranges by the name of their activation: ``"input"``, those inside, ``"output"``."""
-        return {each.name: each for each in self.ranges}
+        """The ranges by the name of their activation: ``"input"``, intermediate ones, ``"output"``."""
+        return {activation_range.name: activation_range for activation_range in self.ranges}
 
     @property
     def stands_for(self) -> Any:
-        """The layer, after which paths of layers are named."""
+        """The wrapped layer, whose path is that of the wrapper."""
         return self.layer
 
     def build(self, *shapes: Any) -> None:
-        """Leave building to the layer, which is called with all its inputs."""
+        """Do nothing: the first call builds the layer with all its inputs."""
         self.built = True
 
     def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
-        """Note whose range the input has, where the model is put together."""
+        """Store the range of the input during the construction of the model."""
         if self.output_kind == "source" and isinstance(inputs, keras.KerasTensor):
-            self.__dict__["_source"] = (self.sites.get("input") or _range_of(inputs),)  # a tuple is not tracked
+            self.__dict__["_source"] = (self.sites.get("input") or _range_of(inputs),)  # Keras does not track the tuple
         return super().__call__(inputs, *others, **kwargs)
 
     def call(self, inputs: Any, *others: Any, training: Any = None, mask: Any = None, **kwargs: Any) -> Any:
-        """Compute the layer on integer grids.
+        """Compute the layer with fake-quantized weights and activations.
 
         Args:
-            inputs: What the layer is called with.
-            *others: Likewise.
-            training: Whether ranges follow the values.
-            mask: Passed on, where the layer takes it.
-            **kwargs: Passed on.
+            inputs: The first input of the layer.
+            *others: Its other inputs.
+            training: Whether this batch updates the ranges.
+            mask: The mask, for layers that accept one.
+            **kwargs: Other arguments of the layer.
 
         Returns:
-            What the layer returns, on its grid.
+            The output of the layer, fake-quantized.
         """
-        # Keras calls the product of a symbolic tensor and a number sparse, which no grid takes; the values never are.
+        # Keras marks the product of a symbolic tensor and a number as sparse, which ActivationRange does not support:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/ops/numpy.py. Its values are dense.
         inputs = keras.tree.map_structure(lambda tensor: ops.convert_to_tensor(tensor, sparse=False), inputs)
-        given = {"training": training, "mask": mask}
-        taken = self.layer._call_signature.parameters
-        kwargs |= {name: value for name, value in given.items() if value is not None and name in taken}
+        arguments = {"training": training, "mask": mask}
+        # The signature of ``call``, which Keras itself inspects:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py.
+        accepted = self.layer._call_signature.parameters
+        kwargs |= {name: value for name, value in arguments.items() if value is not None and name in accepted}
         if not self.layer.built:
             self.layer(inputs, *others, **kwargs)
         watching, active = self._schedule(bool(training))
@@ -144,11 +148,11 @@ class QuantizeWrapper(keras.layers.Wrapper):
         outputs = self._computed(quantize, active, inputs, *others, **kwargs)
         if self.output_kind == "kept":
             return outputs
-        return keras.tree.map_structure(lambda tensor: self._finished(quantize, active, tensor), outputs)
+        return keras.tree.map_structure(lambda tensor: self._quantized_output(quantize, active, tensor), outputs)
 
     def _schedule(self, training: bool) -> tuple[Any, Callable[[Any, Any], Any]]:
-        """Whether ranges follow this batch (None: no), and what chooses between float and rounded values."""
-        steps = ops.copy(self.steps)  # before this step; convert_to_tensor may hand on the variable itself
+        """Return whether this batch updates ranges (None: no), and the function that selects exact or quantized values."""
+        steps = ops.copy(self.steps)  # before this step; convert_to_tensor may return the variable itself
         if training:
             self.steps.assign_add(1)
         freeze, start = self.options["freeze_after"], self.options["start_after"]
@@ -161,48 +165,48 @@ class QuantizeWrapper(keras.layers.Wrapper):
         return watching, active
 
     def _computed(self, quantize: Any, active: Any, *inputs: Any, **kwargs: Any) -> Any:
-        """The layer's answer, weights on their grid, outputs not yet."""
+        """Return the output of the layer with fake-quantized weights, not yet quantized itself."""
         layer, freeze = self.layer, self.options["freeze_norm_after"]
         if isinstance(layer, keras.layers.BatchNormalization) and kwargs.get("training") and freeze is not None:
-            settled = self._settling(freeze, *inputs, **kwargs)
-            return settled if not self.inner_names else self.rule.with_error(layer, quantize, inputs[0], settled)
+            normalized = self._freeze_batch_norm(freeze, *inputs, **kwargs)
+            return normalized if not self.inner_names else self.rule.with_error(layer, quantize, inputs[0], normalized)
         if self.options["folded"] or self.precision == "float32":
             return layer(*inputs, **kwargs)
         with self.rule.quantized_weights(layer, self.precision, active):
             return self.rule.call(layer, quantize, *inputs, **kwargs)
 
-    def _settling(self, freeze: int, *inputs: Any, **kwargs: Any) -> Any:
-        """Batch normalization, by the moving statistics and without changing them once it is frozen."""
+    def _freeze_batch_norm(self, freeze: int, *inputs: Any, **kwargs: Any) -> Any:
+        """Compute batch normalization, once frozen by the moving statistics and without updating them."""
         layer = self.layer
         frozen = ops.greater(ops.convert_to_tensor(self.steps), freeze)
         moving = (layer.moving_mean, layer.moving_variance)
-        before = [ops.copy(each) for each in moving]
-        still = layer(*inputs, **{**kwargs, "training": False})
-        live = layer(*inputs, **kwargs)
-        for each, value in zip(moving, before, strict=True):
-            each.assign(ops.where(frozen, value, ops.convert_to_tensor(each)))
-        return ops.where(frozen, still, live)
+        before = [ops.copy(statistic) for statistic in moving]
+        by_moving = layer(*inputs, **{**kwargs, "training": False})
+        by_batch = layer(*inputs, **kwargs)
+        for statistic, value in zip(moving, before, strict=True):
+            statistic.assign(ops.where(frozen, value, ops.convert_to_tensor(statistic)))
+        return ops.where(frozen, by_moving, by_batch)
 
-    def _finished(self, quantize: Any, active: Any, values: Any) -> Any:
+    def _quantized_output(self, quantize: Any, active: Any, values: Any) -> Any:
         if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(values.dtype)):
             return values
         if self.output_kind == "own":
             return quantize("output", values)
         wide = ops.cast(values, "float32")
         if self.output_kind in _FIXED:
-            return active(values, on_grid(wide, *_FIXED[self.output_kind]))
+            return active(values, fake_quantize(wide, *_FIXED[self.output_kind]))
         (source,) = vars(self).get("_source", (None,))
         if source is None:
             return values
         low, high = (ops.stop_gradient(end) for end in source.ends())
-        return active(values, ops.where(high > low, on_grid(wide, low, high), wide))
+        return active(values, ops.where(high > low, fake_quantize(wide, low, high), wide))
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """Return the mask that the layer hands on."""
+        """Return the output mask of the layer."""
         return self.layer.compute_mask(inputs, mask)
 
     def get_config(self) -> dict[str, Any]:
-        """Return what makes an equal wrapper."""
+        """Return the configuration, with that of the layer."""
         return {**super().get_config(), **self.options}
 
 
@@ -217,15 +221,19 @@ def _check(layer: Any, precision: str, momentum: float, steps: tuple[int | None,
             "kp.quantize_aware(model, engine='tfmot')."
         )
     if isinstance(layer, QuantizeWrapper):
-        raise ModelError(f"Expected a layer in float. Received: '{layer.name}', which is wrapped already.")
+        raise ModelError(
+            f"Expected a layer in float. Received: '{layer.name}', which is wrapped already. Wrap its layer: wrapper.layer."
+        )
     if not 0 <= momentum < 1:
         raise InputError(f"Expected a momentum from 0 to below 1. Received: {momentum}.")
-    if any(each is not None and each < 0 for each in steps):
+    if any(number is not None and number < 0 for number in steps):
         raise InputError(f"Expected numbers of training steps of at least 0. Received: {steps}.")
 
 
 def _range_of(tensor: Any) -> Any:
-    """The range that a symbolic tensor is quantized in; None where it is not known here."""
+    """Return the range that a symbolic tensor is quantized in; None where it is unknown."""
+    # The layer of a tensor, and its inputs, have no public form:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/ops/node.py.
     history = tensor._keras_history
     layer = history.operation
     if isinstance(layer, QuantizeWrapper):

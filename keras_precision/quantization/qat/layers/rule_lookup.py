@@ -1,4 +1,4 @@
-"""rule_of: the rule of a layer, by its class; the rules of Keras's own layers register themselves."""
+"""rule_of: the rule of a layer, by its class, including the built-in rules."""
 
 from typing import Any
 
@@ -9,21 +9,10 @@ __all__ = ["known_rule_of", "rule_of"]
 
 
 def rule_of(layer: Any) -> QuantizeRule:
-    """Return the rule of a layer.
-
-    Args:
-        layer: A layer of Keras 3.
-
-    Returns:
-        That of its class, or the nearest base class that has one; without one, a layer without
-        weights gets the plain rule.
-
-    Raises:
-        ModelError: A layer with weights has no rule.
-    """
-    found = known_rule_of(layer)
-    if found is not None:
-        return found
+    """Return the rule of a layer's class, or the default rule; ModelError if the layer then has weights."""
+    rule = known_rule_of(layer)
+    if rule is not None:
+        return rule
     if layer.weights:
         raise ModelError(
             f"Expected layers that have a rule for computing in integers. Received: '{layer.name}' of type {type(layer).__name__}. "
@@ -34,14 +23,7 @@ def rule_of(layer: Any) -> QuantizeRule:
 
 
 def known_rule_of(layer: Any) -> QuantizeRule | None:
-    """Return the rule of a layer, if there is one.
-
-    Args:
-        layer: A layer of Keras 3.
-
-    Returns:
-        That of its class, or the nearest base class that has one; else None.
-    """
-    from keras_precision.quantization.qat.layers import rules  # noqa: F401 - they register themselves
+    """Return the rule of a layer's class or its nearest base class with one; None if there is none."""
+    from keras_precision.quantization.qat.layers import rules  # noqa: F401 - registers the built-in rules
 
     return next((_RULES[base] for base in type(layer).__mro__ if base in _RULES), None)

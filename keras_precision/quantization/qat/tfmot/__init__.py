@@ -1,1 +1,1 @@
-"""TensorFlow Model Optimization, and the bridge to tf_keras."""
+"""TensorFlow Model Optimization, and the conversion of Keras 3 models to tf_keras."""

@@ -1,4 +1,4 @@
-"""A model of Keras 3 rebuilt in tf_keras, layer by layer, with its weights; and the weights brought back."""
+"""Bridge: a model of Keras 3 rebuilt in tf_keras, layer by layer, and its trained weights restored."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,14 +8,16 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tf_keras
-from keras.src.applications.convnext import LayerScale  # Keras has no public name for it
+
+# Without a public name: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/applications/convnext.py.
+from keras.src.applications.convnext import LayerScale
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.errors import ModelError
 from keras_precision.quantization.qat.tfmot.attention import attention
 from keras_precision.quantization.qat.tfmot.operations import as_layer
-from keras_precision.quantization.qat.tfmot.stand_ins import ACTIVATIONS, Made, separate_activation, stand_in
+from keras_precision.quantization.qat.tfmot.stand_ins import ACTIVATIONS, Expansion, separate_activation, stand_in
 
 __all__ = ["Bridge"]
 
@@ -23,31 +25,28 @@ Array = npt.NDArray[Any]
 
 _TOLERANCE = 1e-4
 
-_MOST = 1e-2
-"""What a rebuilt model may be off by where rounding alone explains it."""
+_MAX_ROUNDING_ERROR = 1e-2
+"""The largest relative error of a rebuilt model that rounding can explain."""
 
 _ULPS = 2.0**-20
-"""Eight units in the last place of float32: by so much samples are changed to see what rounding does to a model."""
+"""Eight units in the last place of float32: the relative change of samples that measures the effect of rounding."""
 
-_ROUNDINGS = 10
-"""How much more than that counts as rounding: the samples change once, and every layer rounds."""
-_TAKES_NORM = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+_ROUNDING_FACTOR = 10
+"""Multiple of that effect that counts as rounding: every layer rounds, but the samples change once."""
+
+_FOLDS_NORM = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
 class Bridge:
-    """A functional model of tf_keras that computes what a model of Keras 3 does.
+    """A functional model of tf_keras with the outputs of a built functional or sequential model of Keras 3.
 
-    Nested models are laid open, and a separable convolution becomes its two parts. A batch
-    normalization that no convolution before it takes in becomes a depthwise convolution of size 1,
-    since TensorFlow Model Optimization knows no other form of it.
-
-    Args:
-        model: A built functional or sequential model of Keras 3.
-        plain: Whether lone normalizations and separable convolutions stay as they are.
+    Nested models are flattened, and a separable convolution becomes its two parts. A batch
+    normalization that does not fold into a convolution becomes a depthwise convolution of size 1,
+    the only form that TensorFlow Model Optimization supports; ``plain`` leaves both as they are.
 
     Attributes:
         model: The model of tf_keras.
-        parts: Layer path to the names of the layers that stand for it.
+        parts: Layer path to the names of its layers there.
 
     Raises:
         ModelError: tf_keras has no such layer or operation, or the outputs differ.
@@ -57,19 +56,22 @@ class Bridge:
         self._plain = plain
         self._paths = {id(layer): path for path, layer in layer_paths(model).items()}
         self._layers: dict[str, list[Any]] = {}
-        self._beside: dict[str, list[Any]] = {}  # without weights, or once for each call of the layer
+        self._expansions: dict[str, list[Any]] = {}  # layers without weights, or of one call
         self._operations = 0
         inputs = [tf_keras.Input(t.shape[1:], batch_size=t.shape[0], dtype=t.dtype, name=t.name) for t in model.inputs]
         outputs = self._run(model, inputs)
         self.model = tf_keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0], name=model.name)
         self.parts = {
-            path: [part.name for part in (*self._layers.get(path, ()), *self._beside.get(path, ()))]
-            for path in {**self._layers, **self._beside}
+            path: [part.name for part in (*self._layers.get(path, ()), *self._expansions.get(path, ()))]
+            for path in {**self._layers, **self._expansions}
         }
         self._check(model)
 
     def _run(self, model: Any, values: Sequence[Any]) -> list[Any]:
-        """Put the layers of a model behind tensors of tf_keras."""
+        """Call the layers of a model on tensors of tf_keras."""
+        # The graph of a model has no public form. A Sequential model has it in ``_functional``:
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/models/sequential.py and
+        # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/ops/function.py.
         graph = getattr(model, "_functional", None) or model
         known = {id(tensor): value for tensor, value in zip(graph.inputs, values, strict=True)}
         for depth in sorted(graph._nodes_by_depth, reverse=True):
@@ -77,8 +79,8 @@ class Bridge:
                 if isinstance(node.operation, keras.layers.InputLayer):
                     continue
                 args, kwargs = node.arguments.fill_in(known)
-                made = self._called(node, args, kwargs)
-                for tensor, value in zip(node.outputs, keras.tree.flatten(made), strict=True):
+                outputs = self._called(node, args, kwargs)
+                for tensor, value in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
                     known[id(tensor)] = value
         return [known[id(tensor)] for tensor in graph.outputs]
 
@@ -86,28 +88,28 @@ class Bridge:
         layer = node.operation
         if isinstance(layer, keras.Model):
             return self._run(layer, [value for value in keras.tree.flatten((args, kwargs)) if value is not None])
-        given = {key: value for key, value in kwargs.items() if value is not None}
+        arguments = {key: value for key, value in kwargs.items() if value is not None}
         if not isinstance(layer, keras.layers.Layer):
-            self._operations += 1  # nested models may have operations of one name
-            return as_layer(layer, args, given, f"{layer.name}__{self._operations}")
+            self._operations += 1  # operations of nested models may have the same name
+            return as_layer(layer, args, arguments, f"{layer.name}__{self._operations}")
         path = self._paths[id(layer)]
         name = path.replace("/", "__")
-        again = self._beside.get(path, ())
-        alone = f"{name}__{len(again)}" if again else name  # of layers that belong to this call alone
-        made = None if self._plain else _by_others(layer, args, given, alone, again=bool(again))
-        if made is None:
+        previous = self._expansions.get(path, ())
+        call_name = f"{name}__{len(previous)}" if previous else name  # for layers of this call alone
+        expansion = None if self._plain else _expanded(layer, args, arguments, call_name, again=bool(previous))
+        if expansion is None:
             if path not in self._layers:
                 self._layers[path] = list(self._parts(node, name))
-            made = self._through(layer, self._layers[path], args, given), []
+            expansion = self._through(layer, self._layers[path], args, arguments), []
             if not self._plain and (function := separate_activation(layer)) is not None:
-                made = ACTIVATIONS[function](made[0], f"{alone}__activation")
-        value, others = made
-        if others:
-            self._beside.setdefault(path, []).extend(others)
+                expansion = ACTIVATIONS[function](expansion[0], f"{call_name}__activation")
+        value, layers = expansion
+        if layers:
+            self._expansions.setdefault(path, []).extend(layers)
         return value
 
     def _through(self, layer: Any, parts: Sequence[Any], args: Any, kwargs: Mapping[str, Any]) -> Any:
-        """Call the layers that stand for a layer one after the other, and give them its weights."""
+        """Call the parts of a layer one after the other, and copy its weights to them."""
         value = parts[0](*args, **kwargs)
         for part in parts[1:]:
             value = part(value)
@@ -133,50 +135,39 @@ class Bridge:
         self.compare(model, samples)
 
     def compare(self, model: Any, samples: Sequence[Array]) -> None:
-        """Raise unless both models answer alike, or as nearly as the first answers samples that are rounded otherwise.
+        """Raise ModelError unless the outputs of both models agree, for one array per input, to the effect of rounding.
 
-        A hundred layers may carry a rounding further than the tolerance: InceptionV3 with random weights 2e-4.
-
-        Args:
-            model: The model of Keras 3.
-            samples: One array per input.
-
-        Raises:
-            ModelError: They do not.
+        A hundred layers may amplify a rounding error beyond the tolerance (InceptionV3 with random weights: 2e-4), so
+        a larger error must be explained by the outputs of the original for samples that are rounded differently.
         """
-        wanted, got = (adapter_of(each).answers(each, samples) for each in (model, self.model))
-        off = [float(np.abs(one - other).max()) for one, other in zip(wanted, got, strict=True)]
-        scales = [max(1.0, float(np.abs(one).max())) for one in wanted]
-        if all(each <= _TOLERANCE * scale for each, scale in zip(off, scales, strict=True)):
+        expected, received = (adapter_of(rebuilt).answers(rebuilt, samples) for rebuilt in (model, self.model))
+        errors = [float(np.abs(one - other).max()) for one, other in zip(expected, received, strict=True)]
+        scales = [max(1.0, float(np.abs(output).max())) for output in expected]
+        if all(error <= _TOLERANCE * scale for error, scale in zip(errors, scales, strict=True)):
             return
-        again = adapter_of(model).answers(model, [_rounded_otherwise(each) for each in samples])
-        for number, (one, other, scale) in enumerate(zip(wanted, again, scales, strict=True)):
-            by_rounding = min(_ROUNDINGS * float(np.abs(one - other).max()), _MOST * scale)
-            if not off[number] <= max(_TOLERANCE * scale, by_rounding):
+        perturbed = adapter_of(model).answers(model, [_perturbed(array) for array in samples])
+        for number, (one, other, scale) in enumerate(zip(expected, perturbed, scales, strict=True)):
+            by_rounding = min(_ROUNDING_FACTOR * float(np.abs(one - other).max()), _MAX_ROUNDING_ERROR * scale)
+            if not errors[number] <= max(_TOLERANCE * scale, by_rounding):
                 raise ModelError(
-                    f"Expected the model rebuilt in tf_keras to answer as '{model.name}'. Received: output {number} off by {off[number]:.3g}. "
-                    "Train it with engine='keras'."
+                    f"Expected the model rebuilt in tf_keras to compute the outputs of '{model.name}'. Received: output "
+                    f"{number} off by {errors[number]:.3g}. Train it with engine='keras'."
                 )
 
-    def bring_back(self, model: Any, trained: Callable[[str], list[Array]]) -> None:
-        """Set the weights of a Keras 3 model to those that were trained in tf_keras.
-
-        Args:
-            model: A model of the same layers, which is changed.
-            trained: Gives the trained weights of a layer of tf_keras, by its name.
-        """
+    def restore_weights(self, model: Any, trained: Callable[[str], list[Array]]) -> None:
+        """Set the weights of a Keras 3 model; ``trained`` returns those of a tf_keras layer by its name."""
         for path, layer in layer_paths(model).items():
             if path in self.parts:
                 weights = [weight for name in self.parts[path] for weight in trained(name)]
                 _set_weights(layer, weights, replaced=type(self.model.get_layer(self.parts[path][0])).__name__)
 
 
-def _rounded_otherwise(values: Array) -> Array:
+def _perturbed(values: Array) -> Array:
     return values * values.dtype.type(1 + _ULPS) if np.issubdtype(values.dtype, np.floating) else values
 
 
-def _by_others(layer: Any, args: Any, kwargs: Mapping[str, Any], name: str, *, again: bool) -> Made | None:
-    """What other layers of tf_keras make of a layer; None where one of its own class does."""
+def _expanded(layer: Any, args: Any, kwargs: Mapping[str, Any], name: str, *, again: bool) -> Expansion | None:
+    """Return the output and the layers for a layer that tf_keras lacks; None where it has the layer itself."""
     if type(layer) is not keras.layers.MultiHeadAttention:
         return stand_in(layer, keras.tree.flatten(args), name)
     if again:
@@ -187,17 +178,17 @@ def _by_others(layer: Any, args: Any, kwargs: Mapping[str, Any], name: str, *, a
 
 
 def _is_lone(node: Any) -> bool:
-    """Whether a batch normalization stands behind something that does not take it in."""
+    """Return whether a node is a batch normalization that does not fold into the previous layer."""
     if not isinstance(node.operation, keras.layers.BatchNormalization):
         return False
     (tensor,) = node.input_tensors
-    before = tensor._keras_history.operation
+    before = tensor._keras_history.operation  # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/ops/node.py
     linear = getattr(before, "activation", None) in (None, keras.activations.linear)
-    return len(tensor.shape) == 4 and not (type(before) in _TAKES_NORM and linear)
+    return len(tensor.shape) == 4 and not (type(before) in _FOLDS_NORM and linear)
 
 
 def _parts(layer: Any, name: str, *, lone: bool) -> Iterator[Any]:
-    """The layers of tf_keras that stand for a layer."""
+    """Yield the layers of tf_keras for a layer."""
     if lone:
         yield tf_keras.layers.DepthwiseConv2D(1, name=name)
         return
@@ -220,25 +211,25 @@ def _parts(layer: Any, name: str, *, lone: bool) -> Iterator[Any]:
 
 
 def translated(layer: Any, name: str, *, whole: bool = False) -> Any:
-    """The layer of tf_keras that has the class of one of Keras 3; ``whole``: with any activation."""
-    found = getattr(tf_keras.layers, type(layer).__name__, None)
-    if found is None or type(layer) is not getattr(keras.layers, type(layer).__name__, None):
+    """Return the tf_keras layer with the class and configuration of one of Keras 3; ``whole``: with any activation."""
+    layer_class = getattr(tf_keras.layers, type(layer).__name__, None)
+    if layer_class is None or type(layer) is not getattr(keras.layers, type(layer).__name__, None):
         raise ModelError(
-            f"Expected layers that tf_keras has, too. Received: '{layer.name}' of type {type(layer).__name__}. "
+            f"Expected layers that tf_keras has. Received: '{layer.name}' of type {type(layer).__name__}. "
             "Train it with engine='keras'."
         )
     if type(layer) is keras.layers.Bidirectional:
-        sides = (translated(each, each.name) for each in (layer.forward_layer, layer.backward_layer))
-        return found(next(sides), backward_layer=next(sides), merge_mode=layer.merge_mode, name=name)
-    config = _config(found, layer.get_config(), name)
+        sides = (translated(side, side.name) for side in (layer.forward_layer, layer.backward_layer))
+        return layer_class(next(sides), backward_layer=next(sides), merge_mode=layer.merge_mode, name=name)
+    config = _config(layer_class, layer.get_config(), name)
     if not whole and separate_activation(layer) is not None:
         config["activation"] = "linear"
     try:
-        return found.from_config(config)
+        return layer_class.from_config(config)
     except TypeError as error:
-        *_, reason = str(error).splitlines()  # before it, the whole configuration
+        *_, reason = str(error).splitlines()  # the lines before are the whole configuration
         raise ModelError(
-            f"Expected layers that tf_keras can make, too. Received: '{layer.name}' of type {type(layer).__name__}: {reason} "
+            f"Expected layers that tf_keras can build. Received: '{layer.name}' of type {type(layer).__name__}: {reason} "
             "Train it with engine='keras'."
         ) from error
 
@@ -247,15 +238,15 @@ def _activation(layer: Any) -> Any:
     return "linear" if separate_activation(layer) is not None else layer.get_config()["activation"]
 
 
-def _config(found: type, config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A configuration as tf_keras reads it; weights are set afterwards, so that initializers do not matter."""
-    accepted = {key for base in found.__mro__ for key in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
-    kept = {
+def _config(layer_class: type, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the configuration that tf_keras accepts, without initializers, since weights are set afterwards."""
+    accepted = {key for base in layer_class.__mro__ for key in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
+    readable = {
         key: _plain(value)
         for key, value in config.items()
         if key in accepted and not key.endswith("_initializer") and key not in ("dtype", "quantization_config")
     }
-    return {**kept, "name": name, "trainable": config.get("trainable", True)}
+    return {**readable, "name": name, "trainable": config.get("trainable", True)}
 
 
 def _plain(value: Any) -> Any:
@@ -265,7 +256,7 @@ def _plain(value: Any) -> Any:
 
 
 def _weights(layer: Any, parts: int, kind: str) -> Iterator[list[Array]]:
-    """The weights of each part of a layer."""
+    """Yield the weights of every part of a layer."""
     weights = layer.get_weights()
     if isinstance(layer, LayerScale):
         yield [weights[0].reshape(1, 1, -1, 1)]
@@ -284,7 +275,7 @@ def _weights(layer: Any, parts: int, kind: str) -> Iterator[list[Array]]:
 
 def _norm(layer: Any) -> tuple[Array, Array, Array, Array]:
     mean, variance = (
-        np.asarray(keras.ops.convert_to_numpy(each)) for each in (layer.moving_mean, layer.moving_variance)
+        np.asarray(keras.ops.convert_to_numpy(weight)) for weight in (layer.moving_mean, layer.moving_variance)
     )
     gamma = np.asarray(keras.ops.convert_to_numpy(layer.gamma)) if layer.scale else np.ones_like(mean)
     beta = np.asarray(keras.ops.convert_to_numpy(layer.beta)) if layer.center else np.zeros_like(mean)
@@ -297,7 +288,7 @@ def _set_weights(layer: Any, values: list[Array], replaced: str) -> None:
         _, _, mean, variance = _norm(layer)
         deviation = np.sqrt(variance + layer.epsilon)
         flat = factor.reshape(-1)
-        # What cannot be told in gamma and beta, a layer without them tells in its statistics.
+        # A layer without gamma or beta stores the factor and the shift in its statistics.
         if layer.scale:
             layer.gamma.assign(flat * deviation)
         else:

@@ -1,4 +1,4 @@
-"""Operations of Keras 3 that are no layers (``x + y``, ``ops.relu6(x)``), as layers of tf_keras."""
+"""Operations of Keras 3 that are not layers (``x + y``, ``ops.relu6(x)``), as layers of tf_keras."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,29 +13,16 @@ __all__ = ["as_layer"]
 
 
 def as_layer(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Any:
-    """Call what stands for an operation of Keras 3.
-
-    Args:
-        operation: The operation.
-        args: Its arguments, tensors of tf_keras among them.
-        kwargs: Likewise.
-        name: The name of the layer, which no other may have.
-
-    Returns:
-        A tensor of tf_keras.
-
-    Raises:
-        ModelError: Nothing stands for it.
-    """
+    """Call the tf_keras layer, of a unique name, for an operation of Keras 3; ModelError if there is none."""
     kind = type(operation).__name__
-    found = _OPERATIONS.get(kind)
+    build = _OPERATIONS.get(kind)
     operands = [value for value in keras.tree.flatten((args, dict(kwargs))) if value is not None]
-    if found is None or not 1 <= len(operands) <= 2:
+    if build is None or not 1 <= len(operands) <= 2:
         raise ModelError(
-            f"Expected layers, and operations that tf_keras has as layers. Received: '{operation.name}' of type {kind}. "
-            "Train it with engine='keras', or use a layer in its place."
+            f"Expected layers, or operations that tf_keras has as layers. Received: '{operation.name}' of type {kind}. "
+            "Train it with engine='keras', or replace it with a layer."
         )
-    return found(operands, name)
+    return build(operands, name)
 
 
 def _sum(operands: Sequence[Any], name: str) -> Any:
@@ -53,8 +40,8 @@ def _product(operands: Sequence[Any], name: str) -> Any:
 
 
 def _split(operands: Sequence[Any]) -> tuple[list[float], list[Any]]:
-    numbers = [float(each) for each in operands if isinstance(each, int | float)]
-    return numbers, [each for each in operands if not isinstance(each, int | float)]
+    numbers = [float(operand) for operand in operands if isinstance(operand, int | float)]
+    return numbers, [operand for operand in operands if not isinstance(operand, int | float)]
 
 
 def _activation(function: str) -> Callable[[Sequence[Any], str], Any]:

@@ -1,4 +1,4 @@
-"""How each kind of layer computes in integers: one small file each, which registers itself."""
+"""The built-in rules, by kind of layer; importing this package registers them."""
 
 from keras_precision.quantization.qat.layers.rules import (
     activation,

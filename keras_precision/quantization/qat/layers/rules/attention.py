@@ -1,11 +1,12 @@
-"""MultiHeadAttention: four FULLY_CONNECTED, with a scale for each number that they put out."""
+"""MultiHeadAttention: four FULLY_CONNECTED, with one scale per output."""
 
 import keras
 
 from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule, register_quantize_rule
 
-# Kernels of shape (features, heads, size), and (heads, size, features) at the end. What lies between
-# them is not followed in training: those activations get the ranges of the export's own calibration.
+# Kernels of shape (features, heads, size), and (heads, size, features) of the output. Training does not follow the
+# activations between them, which get ranges from the calibration of the export. The layers are private:
+# https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/attention/multi_head_attention.py.
 _INTO, _OUT = (-2, -1), (-1,)
 
 register_quantize_rule(

@@ -1,4 +1,4 @@
-"""Convolutions: CONV_2D, DEPTHWISE_CONV_2D and TRANSPOSE_CONV, with a scale for each filter; the last two have no kernel of 4 bits."""
+"""Convolutions: CONV_2D, DEPTHWISE_CONV_2D and TRANSPOSE_CONV, the latter two without a 4-bit kernel."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,16 +8,18 @@ import keras
 from keras import ops
 
 from keras_precision.quantization.qat.layers.quantize_rule import Quantize, QuantizeRule, register_quantize_rule
-from keras_precision.quantization.qat.layers.rules.fused_activation import Activated, activated
+from keras_precision.quantization.qat.layers.rules.fused_activation import Activated, apply_activation
 
 __all__ = ["SeparableRule"]
 
-for _each in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
-    register_quantize_rule(_each, Activated({"_kernel": (-1,)}))
+# ``_kernel`` is the variable; the public property may add LoRA weights to it:
+# https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/convolutional/base_conv.py.
+for _layer_class in (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D):
+    register_quantize_rule(_layer_class, Activated({"_kernel": (-1,)}))
 
 
-for _each in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
-    register_quantize_rule(_each, Activated({"kernel": (-2, -1)}, narrow=False))
+for _layer_class in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D):
+    register_quantize_rule(_layer_class, Activated({"kernel": (-2, -1)}, narrow=False))
 
 
 _DEPTHWISE = QuantizeRule({"depthwise_kernel": (-2, -1)}, narrow=False)
@@ -25,11 +27,11 @@ _POINTWISE = QuantizeRule({"pointwise_kernel": (-1,)})
 
 
 class SeparableRule(Activated):
-    """Computes the two convolutions one by one."""
+    """The rule of a separable convolution, which computes its two convolutions one by one."""
 
     @contextlib.contextmanager
     def quantized_weights(self, layer: Any, precision: str, active: Any) -> Iterator[None]:
-        """Put both kernels on their grids for a while; the first has no form of 4 bits."""
+        """Fake-quantize both kernels within the block; the depthwise one has no 4-bit form."""
         with (
             _DEPTHWISE.quantized_weights(layer, precision, active),
             _POINTWISE.quantized_weights(layer, precision, active),
@@ -37,11 +39,11 @@ class SeparableRule(Activated):
             yield
 
     def inner(self, layer: Any) -> tuple[str, ...]:
-        """Return what the first convolution puts out, and what stands before the activation."""
+        """Return the output of the depthwise convolution, and the input of the activation."""
         return ("depthwise", *super().inner(layer))
 
     def call(self, layer: Any, quantize: Quantize, *inputs: Any, **kwargs: Any) -> Any:
-        """Compute both, then the bias and the activation."""
+        """Compute both convolutions, then the bias and the activation."""
         values = ops.cast(inputs[0], layer.compute_dtype)
         depthwise, pointwise = (
             ops.cast(kernel, layer.compute_dtype) for kernel in (layer.depthwise_kernel, layer.pointwise_kernel)
@@ -56,11 +58,11 @@ class SeparableRule(Activated):
             linear = linear + ops.cast(ops.reshape(layer.bias, shape), linear.dtype)
         if "linear" in self.inner(layer):
             linear = quantize("linear", linear)
-        return activated(layer.activation, linear)
+        return apply_activation(layer.activation, linear)
 
 
 register_quantize_rule(keras.layers.SeparableConv2D, SeparableRule({"depthwise_kernel": (), "pointwise_kernel": ()}))
 
 
-for _each in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose):
-    register_quantize_rule(_each, Activated({"_kernel": (-2,)}, narrow=False))
+for _layer_class in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose):
+    register_quantize_rule(_layer_class, Activated({"_kernel": (-2,)}, narrow=False))

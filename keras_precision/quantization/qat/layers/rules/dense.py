@@ -1,4 +1,4 @@
-"""Dense and EinsumDense: FULLY_CONNECTED, with a scale for each unit. Embedding: GATHER, whose table has one range."""
+"""Dense and EinsumDense: FULLY_CONNECTED, with one scale per unit. Embedding: GATHER, whose table has one range."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,23 +6,21 @@ from typing import Any
 
 import keras
 
-from keras_precision.quantization.qat.layers.fake_quant import on_table_grid
-from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule, register_quantize_rule, swapped
+from keras_precision.quantization.qat.layers.fake_quant import fake_quantize_constant
+from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule, register_quantize_rule, temporarily_set
 from keras_precision.quantization.qat.layers.rules.fused_activation import Activated
 
 __all__ = ["EinsumRule", "EmbeddingRule", "output_axes"]
 
+# ``_kernel`` and ``_embeddings`` are the variables; the public properties may add LoRA weights to them:
+# https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/core/dense.py,
+# https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/core/einsum_dense.py and
+# https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/core/embedding.py.
 register_quantize_rule(keras.layers.Dense, Activated({"_kernel": (1,)}))
 
 
 def output_axes(equation: str) -> tuple[int, ...]:
     """Return the axes of the kernel that are axes of the output.
-
-    Args:
-        equation: Such as ``"abc,cde->abde"``.
-
-    Returns:
-        Such as ``(1, 2)``.
 
     Example:
         >>> output_axes("abc,cde->abde")
@@ -33,11 +31,11 @@ def output_axes(equation: str) -> tuple[int, ...]:
 
 
 class EinsumRule(Activated):
-    """The channels depend on the equation of the layer."""
+    """The rule of EinsumDense, whose channels depend on its equation."""
 
     @contextlib.contextmanager
     def quantized_weights(self, layer: Any, precision: str, active: Any) -> Iterator[None]:
-        """Put the kernel on its grid for a while."""
+        """Fake-quantize the kernel within the block."""
         inner = QuantizeRule({"_kernel": output_axes(layer.equation)}, narrow=self.narrow)
         with inner.quantized_weights(layer, precision, active):
             yield
@@ -47,13 +45,13 @@ register_quantize_rule(keras.layers.EinsumDense, EinsumRule({"_kernel": ()}))
 
 
 class EmbeddingRule(QuantizeRule):
-    """The rows of a rounded table need no rounding again."""
+    """The rule of Embedding, whose output is rows of a table that is already quantized."""
 
     @contextlib.contextmanager
     def quantized_weights(self, layer: Any, precision: str, active: Any) -> Iterator[None]:
-        """Put the table on its grid for a while."""
+        """Fake-quantize the table within the block."""
         table = layer._embeddings
-        with swapped(layer, "_embeddings", active(table, on_table_grid(table))):
+        with temporarily_set(layer, "_embeddings", active(table, fake_quantize_constant(table))):
             yield
 
 

@@ -1,20 +1,20 @@
-"""Normalization: a batch normalization that no convolution takes in is a MUL and an ADD with constants."""
+"""Normalization: a batch normalization that does not fold into a convolution is a MUL and an ADD with constants."""
 
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_precision.quantization.qat.layers.fake_quant import on_table_grid
+from keras_precision.quantization.qat.layers.fake_quant import fake_quantize_constant
 from keras_precision.quantization.qat.layers.quantize_rule import Quantize, QuantizeRule, register_quantize_rule
 
 __all__ = ["BatchNormalizationRule", "NormalizationRule"]
 
 
 class BatchNormalizationRule(QuantizeRule):
-    """Adds what the integer kernels are off by, computed with the moving statistics that they will have.
+    """The rule of a batch normalization: the error of the integer kernels is added to its output.
 
-    In training the layer normalizes with the statistics of the batch, which no kernel has.
+    The error is computed with the moving statistics, which the kernels use; training normalizes by those of the batch.
     """
 
     folds = True
@@ -24,36 +24,26 @@ class BatchNormalizationRule(QuantizeRule):
         return ("scaled",)
 
     def call(self, layer: Any, quantize: Quantize, *inputs: Any, **kwargs: Any) -> Any:
-        """Normalize as the kernels do."""
+        """Normalize with the error of the kernels."""
         return self.with_error(layer, quantize, inputs[0], layer(*inputs, **kwargs))
 
     def with_error(self, layer: Any, quantize: Quantize, values: Any, normalized: Any) -> Any:
-        """Add the error of the kernels to what the layer computed.
-
-        Args:
-            layer: A batch normalization.
-            quantize: Puts the product on its grid.
-            values: What was normalized.
-            normalized: What came of it.
-
-        Returns:
-            What the kernels compute, where the moving statistics were used.
-        """
+        """Return normalized values plus the error of the kernels, which use the moving statistics."""
         factor, shift = _constants(layer, len(values.shape))
         wide = ops.cast(values, "float32")
         exact = wide * factor + shift
-        off = quantize("scaled", wide * on_table_grid(factor)) + on_table_grid(shift) - exact
-        return normalized + ops.cast(ops.stop_gradient(off), normalized.dtype)
+        error = quantize("scaled", wide * fake_quantize_constant(factor)) + fake_quantize_constant(shift) - exact
+        return normalized + ops.cast(ops.stop_gradient(error), normalized.dtype)
 
 
 class NormalizationRule(QuantizeRule):
-    """Rounds the output; constants that change nothing leave no trace in the file."""
+    """The rule of ``Normalization``; the converter removes constants without effect from the file."""
 
     folds = True
 
 
 def _constants(layer: Any, rank: int) -> tuple[Any, Any]:
-    """Factor and shift of each channel, in the shape that broadcasts."""
+    """Return factor and shift of every channel, in the shape that broadcasts."""
     shape = [1] * rank
     shape[layer.axis] = -1
 

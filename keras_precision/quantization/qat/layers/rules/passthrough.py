@@ -1,4 +1,4 @@
-"""Layers that move values about, or pass them on: what they put out is on the grid of what they were given."""
+"""Layers that move or select values, whose output has the scale of their input."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Layers that compute averages of their input, which the kernels round to the input's own grid."""
+"""Layers that compute averages, which the kernels quantize in the scale of the input."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ __all__ = ["UpSamplingRule"]
 
 
 class UpSamplingRule(QuantizeRule):
-    """Repeated values need no rounding, interpolated ones do."""
+    """The rule of UpSampling2D: repeated values need no rounding, interpolated ones do."""
 
     def output_of(self, layer: Any) -> Output:
-        """Return what the interpolation asks for."""
+        """Return the kind of output for the interpolation of the layer."""
         return "kept" if layer.interpolation == "nearest" else "source"
 
 
-for _each in (keras.layers.AveragePooling1D, keras.layers.AveragePooling2D):
-    register_quantize_rule(_each, QuantizeRule(output="source"))
+for _layer_class in (keras.layers.AveragePooling1D, keras.layers.AveragePooling2D):
+    register_quantize_rule(_layer_class, QuantizeRule(output="source"))
 register_quantize_rule(keras.layers.UpSampling2D, UpSamplingRule())

@@ -1,4 +1,4 @@
-"""Recurrent layers: unrolled, their products are FULLY_CONNECTED; as a loop, the file computes them in float."""
+"""Recurrent layers: unrolled, their products are FULLY_CONNECTED; the file computes loops in float."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,13 +14,9 @@ _KERNELS = {"kernel": (-1,), "recurrent_kernel": (-1,)}
 
 
 class RecurrentRule(QuantizeRule):
-    """Rounds the kernels of the cells, and the output.
+    """The rule of recurrent layers, by the attributes of their cells: kernels and output are quantized.
 
-    What a cell computes from step to step has a range for each step in the file, which ``kp.calibrate`` chooses when
-    the file is written: training does not follow it.
-
-    Args:
-        cells: Attributes that lead to the cells.
+    Activations inside a cell have one range per time step in the file, which ``kp.calibrate`` estimates at the export.
     """
 
     def __init__(self, *cells: str) -> None:
@@ -28,7 +24,7 @@ class RecurrentRule(QuantizeRule):
 
     @contextlib.contextmanager
     def quantized_weights(self, layer: Any, precision: str, active: Any) -> Iterator[None]:
-        """Put the kernels on their grids for a while, where the layer is unrolled."""
+        """Fake-quantize the kernels within the block, where the layer is unrolled."""
         first = layer.forward_layer if isinstance(layer, keras.layers.Bidirectional) else layer
         if not first.unroll:
             yield
@@ -37,6 +33,6 @@ class RecurrentRule(QuantizeRule):
             yield
 
 
-for _kind in (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN):
-    register_quantize_rule(_kind, RecurrentRule("cell"))
+for _layer_class in (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN):
+    register_quantize_rule(_layer_class, RecurrentRule("cell"))
 register_quantize_rule(keras.layers.Bidirectional, RecurrentRule("forward_layer.cell", "backward_layer.cell"))

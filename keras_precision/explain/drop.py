@@ -74,7 +74,7 @@ def explain_drop(
         For ``all``, each ``class``, and each ``slice``: ``samples``, ``changed_samples``, and with
         labels ``lost_samples``, ``won_samples``, ``float_accuracy``, ``accuracy`` and the exact
         McNemar ``p_value``. For each layer, the first to blame first: ``changed_lowered_alone`` and
-        ``changed_kept_alone`` (shares), ``divergence_lowered_alone``, ``divergence_kept_alone`` and
+        ``changed_kept_alone`` (shares), ``divergence_lowered_alone``, ``divergence_only_layer_in_float`` and
         ``size_kept_alone``. For the ``whole plan`` made anew, and each step of winning back (``keep
         1: head``): ``changed_share``, ``size_bytes``. For ``plan``: the same, and ``latency_ratio`` to the file. For each changed
         sample, ``changed_answer``. The result's plan is the one that wins the answers back, or the

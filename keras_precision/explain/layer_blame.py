@@ -61,7 +61,7 @@ class Blame:
         yield Measurement(self.unit.name, "changed_lowered_alone", self.lowered.share)
         yield Measurement(self.unit.name, "divergence_lowered_alone", self.lowered.divergence)
         yield Measurement(self.unit.name, "changed_kept_alone", self.kept.share)
-        yield Measurement(self.unit.name, "divergence_kept_alone", self.kept.divergence)
+        yield Measurement(self.unit.name, "divergence_only_layer_in_float", self.kept.divergence)
         yield Measurement(self.unit.name, "size_kept_alone", len(self.kept.content))
 
 

@@ -217,6 +217,8 @@ def test_from_a_shell(setting, tmp_path, capsys):
         path,
         "--data",
         tmp_path / "test.npz",
+        "--recover",
+        "0.75",
         "-o",
         tmp_path / "plan.json",
     ]

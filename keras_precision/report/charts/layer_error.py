@@ -15,7 +15,7 @@ _METRICS = {
     "snr_loss_db": "How much of the signal-to-noise ratio each layer itself loses. Long bars are to blame first.",
     "clipped_share": "The share of the values that lie outside the range of the file. Calibrate with data that reach as far.",
     "divergence_lowered_alone": "How far the answers are from the float model's when this layer alone is lowered.",
-    "divergence_kept_alone": "How far the answers still are when this layer alone is kept in float. Short bars win most back.",
+    "divergence_only_layer_in_float": "How far the answers still are when this layer alone is kept in float. Short bars win most back.",
     "divergence": "How far the answers are from the float model's when this layer alone is lowered. Long bars are the layers to keep.",
 }
 _TALL = 25  # layers: such a chart is scrolled, and its axis stays in sight at the top

@@ -22,7 +22,7 @@ _LAYERS = {
     "changed_lowered_alone": "Changed, lowered alone",
     "divergence_lowered_alone": "Divergence, lowered alone",
     "changed_kept_alone": "Changed, kept alone",
-    "divergence_kept_alone": "Divergence, kept alone",
+    "divergence_only_layer_in_float": "Divergence, kept alone",
     "size_kept_alone": "Size, kept alone",
 }
 _STEPS = {"changed_share": "Changed", "size_bytes": "Size"}

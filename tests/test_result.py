@@ -165,6 +165,14 @@ def test_a_saved_result_loads(tmp_path: Path, result: Result) -> None:
     assert Result.load(path) == result
 
 
+def test_a_renamed_metric_loads_under_its_new_name() -> None:
+    """A file that was saved with the old name of a metric has its row under the new one."""
+    renamed = Result("drop", (Measurement("head", "divergence_only_layer_in_float", 0.25),))
+    old = renamed.to_bytes().replace(b"divergence_only_layer_in_float", b"divergence_kept_alone")
+    assert b"divergence_kept_alone" in old
+    assert Result.from_bytes(old, "old.json").measurements == renamed.measurements
+
+
 @pytest.mark.parametrize(
     "value", [math.nan, math.inf, -math.inf, None, "int8", "nan", "", 0, -7, 2**60, 2.0, 0.1, 1e-300]
 )

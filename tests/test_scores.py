@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from keras_precision.core.errors import DataError
-from keras_precision.scoring.scores import SCORES, accuracy, agreement, answers, mean_absolute_error, mean_squared_error
+from keras_precision.scoring.scores import (
+    SCORES,
+    accuracy,
+    agreement,
+    mean_absolute_error,
+    mean_squared_error,
+    predicted_classes,
+)
 
 PROBABILITIES = [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [0.6, 0.3, 0.1]]  # classes 0, 2, 1, 0
 TIMES = [[[0.9, 0.1], [0.2, 0.8]], [[0.4, 0.6], [0.7, 0.3]]]  # two samples of two steps: classes 0 1 and 1 0
@@ -29,7 +36,7 @@ TIMES = [[[0.9, 0.1], [0.2, 0.8]], [[0.4, 0.6], [0.7, 0.3]]]  # two samples of t
 )
 def test_answers_are_classes(predictions: Any, expected: Any) -> None:
     """The last axis holds classes; a single probability exceeds one half or does not; ties go to the first."""
-    found = answers(predictions)
+    found = predicted_classes(predictions)
     assert found.dtype == np.int64
     assert found.tolist() == expected
 
@@ -67,9 +74,9 @@ def test_accuracy_counts_right_answers(truth: Any, predictions: Any, expected: f
             [[0.1, 0.9], [0.9, 0.1]],
             "Expected class numbers or one-hot rows as the truth. Received: dtype <U1",
         ),
-        ([0, 1, 1], [[0.1, 0.9], [0.9, 0.1]], "Received: labels (3,), answers (2,)."),
-        ([[0, 1], [1, 0]], PROBABILITIES, "Received: labels (2, 2), answers (4,)."),
-        (0, [[0.1, 0.9]], "Received: labels (), answers (1,)."),
+        ([0, 1, 1], [[0.1, 0.9], [0.9, 0.1]], "Received: labels (3,), predictions (2,)."),
+        ([[0, 1], [1, 0]], PROBABILITIES, "Received: labels (2, 2), predictions (4,)."),
+        (0, [[0.1, 0.9]], "Received: labels (), predictions (1,)."),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(truth: Any, predictions: Any, message: str) -> None:
@@ -113,7 +120,7 @@ def test_errors_are_means_over_all_values(truth: Any, predictions: Any, absolute
 @pytest.mark.parametrize("score", [agreement, mean_absolute_error, mean_squared_error])
 def test_answers_of_another_shape_are_refused(score: Any) -> None:
     """No score stretches one side to fit the other."""
-    with pytest.raises(DataError, match=r"of the same shape\. Received: labels \(3, 2\), answers \(1, 2\)"):
+    with pytest.raises(DataError, match=r"of the same shape\. Received: labels \(3, 2\), predictions \(1, 2\)"):
         score(np.zeros((3, 2)), np.zeros((1, 2)))
 
 

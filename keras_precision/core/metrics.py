@@ -215,7 +215,7 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ),
     ("changed_kept_alone", "", "lower", "Share of changed answers of the file with this layer alone kept in float."),
     ("divergence_lowered_alone", "", "lower", "Divergence of a float file in which this layer alone is lowered."),
-    ("divergence_kept_alone", "", "lower", "Divergence of the file with this layer alone kept in float."),
+    ("divergence_only_layer_in_float", "", "lower", "Divergence of the file with only this layer in float."),
     ("size_kept_alone", "B", "lower", "Size of the file with this layer alone kept in float."),
     ("latency_ratio", "", "lower", "Latency against that of the file that is explained."),
     (

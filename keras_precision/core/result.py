@@ -24,6 +24,7 @@ _FORMAT, _VERSION = "keras_precision.result", 1
 # Version 1 (2026-11): name, environment, plan, measurements as rows, notes.
 _LOG_FORMAT, _LOG_VERSION = "keras_precision.result-log", 1
 # Version 1 (2026-11): a line with name, environment, plan and notes; then a line for each row.
+_RENAMED_METRICS = {"divergence_kept_alone": "divergence_only_layer_in_float"}  # old files load under the new name
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,4 +315,4 @@ def _row(row: object, source: str) -> Measurement:
     step = row[3]
     if step is not None and (not isinstance(step, int) or isinstance(step, bool)):
         raise FileFormatError(f"{source}: expected a step that is a whole number or null. Received: {step!r}.")
-    return Measurement(row[0], row[1], decode_number(row[2], source), step)
+    return Measurement(row[0], _RENAMED_METRICS.get(row[1], row[1]), decode_number(row[2], source), step)

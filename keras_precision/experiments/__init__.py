@@ -1,1 +1,1 @@
-"""Experiments: runs in processes of their own."""
+"""Experiments: comparisons and searches that run in child processes."""

@@ -1,4 +1,4 @@
-"""Merge: the trainings of one run from several seeds, and its turns, as one result."""
+"""Aggregation of one run's trainings from several seeds, and of its interleaved times, as one result."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -7,72 +7,54 @@ import numpy as np
 from keras_precision.core.environment import Environment
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.timing import spread
-from keras_precision.experiments.interleaving import Turns
+from keras_precision.experiments.interleaving import InterleavedTimes
 from keras_precision.experiments.onednn_log import Kernels
 
-__all__ = ["merged", "traced_rows"]
+__all__ = ["aggregate_run", "trace_rows"]
 
 _BY_SEED = ("peak_memory_mb", "skipped_steps", "diverged_share")
 _ONCE = ("weights_mb", "gradients_mb", "optimizer_mb", "activations_mb", "loss_scale", "batch_size", "batches")
-_TURNS = (
-    "median of all steps, callbacks included; {count} processes of each run took turns, forth and back; a speedup has "
-    "one figure for each of these, from the fastest tenth of the steps in each turn"
+_TIMING_SOURCE = (
+    "median of all steps, callbacks included; {count} processes of every run were interleaved (ABBA); a speedup has "
+    "one value per process, from the fastest tenth of the steps in a block"
 )
 
 
-def merged(
+def aggregate_run(
     name: str,
     trained: Mapping[int, Result],
     identities: Mapping[int, Mapping[str, str]],
     metric: str,
-    turns: Sequence[Turns] = (),
+    timings: Sequence[InterleavedTimes] = (),
     session: str = "",
 ) -> Result:
-    """Return one result of a run.
+    """Return the result of one run from its trainings by seed, their hashes, and its interleaved times.
 
-    Args:
-        name: What the run is called.
-        trained: Seed to the result of its training: at least one.
-        identities: Seed to the hashes of what must be equal between runs.
-        metric: The task's metric.
-        turns: What each set of processes gave, all runs in each.
-        session: A name of the session in which they took turns.
-
-    Returns:
-        Summaries with the subject ``"fit"``; ``"seed"`` rows, whose step is the seed; ``"seed N"`` rows, the
-        metrics of each epoch; ``"process N"`` rows, whose step is the round; and ``"class K"`` rows by seed.
+    It has summaries with the subject ``"fit"``; ``"seed"`` rows, whose step is the seed; ``"seed N"`` rows, the metrics of
+    every epoch; ``"process N"`` rows, whose step is the round; and ``"class K"`` rows by seed.
     """
     first = next(iter(trained.values()))
     rows = [*_summaries(trained, metric), *_seeds(trained, metric), *_identity_rows(identities), *_curves(trained)]
     environment: Environment = first.environment
-    timed = {number: each for number, each in enumerate(turns) if name in each.rounds and name not in each.failed}
+    timed = {number: times for number, times in enumerate(timings) if name in times.rounds and name not in times.failed}
     if timed:
-        rows += _turn_rows(name, timed, session, first.get("batch_size"))
-        environment = environment.with_sources({"step_time_ms": _TURNS.format(count=len(timed))})
+        rows += _timing_rows(name, timed, session, first.get("batch_size"))
+        environment = environment.with_sources({"step_time_ms": _TIMING_SOURCE.format(count=len(timed))})
     notes = dict.fromkeys(note for result in trained.values() for note in result.notes)
     return Result(name, tuple(rows), environment, first.plan, tuple(notes))
 
 
-def traced_rows(kernels: Kernels, took_ms: float, computing_ms: float | None) -> list[Measurement]:
-    """Return what a trace told, as rows of a result.
-
-    Args:
-        kernels: The kernels that were run.
-        took_ms: Milliseconds that the traced steps took.
-        computing_ms: Those of them in which operators ran.
-
-    Returns:
-        Times, counts and shares; a share of nothing is unknown, as where another library than oneDNN computes.
-    """
-    share = kernels.narrow_milliseconds / kernels.milliseconds if kernels.milliseconds else None
+def trace_rows(kernels: Kernels, elapsed_ms: float, computing_ms: float | None) -> list[Measurement]:
+    """Return times in milliseconds, counts and shares of a trace; a share is unknown where another library than oneDNN computes."""
+    share = kernels.low_precision_milliseconds / kernels.milliseconds if kernels.milliseconds else None
     return [
         Measurement("fit", "traced_products", kernels.products),
-        Measurement("fit", "low_precision_products", kernels.narrow),
+        Measurement("fit", "low_precision_products", kernels.low_precision),
         Measurement("fit", "low_precision_share", share),
         Measurement("fit", "traced_casts", kernels.casts),
-        Measurement("fit", "traced_ms", took_ms),
+        Measurement("fit", "traced_ms", elapsed_ms),
         Measurement("fit", "traced_device_ms", computing_ms),
-        Measurement("fit", "traced_host_ms", None if computing_ms is None else max(0.0, took_ms - computing_ms)),
+        Measurement("fit", "traced_host_ms", None if computing_ms is None else max(0.0, elapsed_ms - computing_ms)),
     ]
 
 
@@ -81,8 +63,8 @@ def _summaries(trained: Mapping[int, Result], metric: str) -> Iterator[Measureme
     for name in _BY_SEED:
         values = [result.value(name, "fit") for result in results if result.select(name, "fit")]
         known = [value for value in values if value is not None]
-        how = np.median if name == "peak_memory_mb" else np.mean if name == "diverged_share" else np.sum
-        yield Measurement("fit", name, how(known) if known and len(known) == len(values) else None)
+        reduce = np.median if name == "peak_memory_mb" else np.mean if name == "diverged_share" else np.sum
+        yield Measurement("fit", name, reduce(known) if known and len(known) == len(values) else None)
     finals = [result.value(metric, "fit") for result in results]
     yield Measurement("fit", metric, float(np.mean(finals)))
     for name in _ONCE:
@@ -113,14 +95,16 @@ def _curves(trained: Mapping[int, Result]) -> Iterator[Measurement]:
                 yield Measurement(f"seed {seed}", row.metric, row.value, row.step)
 
 
-def _turn_rows(name: str, turns: Mapping[int, Turns], session: str, batch_size: int | None) -> Iterator[Measurement]:
-    times = spread(step for each in turns.values() for step in each.steps[name])
+def _timing_rows(
+    name: str, timings: Mapping[int, InterleavedTimes], session: str, batch_size: int | None
+) -> Iterator[Measurement]:
+    times = spread(step for timing in timings.values() for step in timing.steps[name])
     yield Measurement("fit", "step_time_ms", times.median)
     yield Measurement("fit", "step_time_p5_ms", times.p5)
     yield Measurement("fit", "step_time_p95_ms", times.p95)
     yield Measurement("fit", "steps_measured", times.count)
     yield Measurement("fit", "samples_per_second", batch_size * 1e3 / times.median if batch_size else None)
     yield Measurement("fit", "session", session)
-    for number, each in turns.items():
-        for index, value in enumerate(each.rounds[name]):
+    for number, timing in timings.items():
+        for index, value in enumerate(timing.rounds[name]):
             yield Measurement(f"process {number}", "step_time_ms", value, index)

@@ -1,4 +1,4 @@
-"""find_max_batch_size: the largest batch that a model can be trained with, in each precision."""
+"""find_max_batch_size: the largest batch with which a model can be trained, by precision."""
 
 import math
 import pickle
@@ -23,30 +23,30 @@ from keras_precision.experiments.worker import Worker, packed
 
 __all__ = ["find_max_batch_size"]
 
-_SHARE = 0.8  # of the memory that is free
+_SHARE = 0.8  # of the free memory
 _NARROW = 0.03  # between the largest batch that fits and the smallest that does not
 _FIRST = 8
 _TIMED_STEPS = 5
 _MOST_TRIALS = 12  # in fresh processes
-_SURVEYED = (0.35, 0.7)  # of what the first process leads to: far enough apart for a slope, and below the limit
+_SURVEYED = (0.35, 0.7)  # of the first prediction: far enough apart for a slope, and below the limit
 _SIGNS = (
     "RESOURCE_EXHAUSTED", "ResourceExhausted", "out of memory", "OutOfMemory", "OOM", "can't allocate", "MemoryError",
     "bad_alloc", "SIGKILL", f"exit code {OVER_LIMIT}",
 )  # fmt: skip
-_NO_MEMORY = "one training step in a process of its own, under the limit"
+_NO_MEMORY = "one training step in its own process, under the limit"
 
 
 @dataclass
-class _Search:
-    """What is known of one precision.
+class _SearchState:
+    """The state of the search in one precision.
 
     Attributes:
         points: Batch size to peak bytes, of the steps that fitted.
-        fresh: Those of them that had a process of their own: one that took smaller steps before holds what those left.
-        plan: What was planned before anything was run.
-        predicted: The batch that the line through the points leads to.
+        fresh: Those of fresh processes: a process that took smaller steps before still holds their memory.
+        plan: The estimate before any step.
+        predicted: The batch that the line through the points predicts.
         trials: Steps in fresh processes.
-        times: Of the steps at the largest batch.
+        times: Milliseconds of the steps at the largest batch.
     """
 
     points: dict[int, float] = field(default_factory=dict)
@@ -74,32 +74,32 @@ def find_max_batch_size(
     max_batch: int = 65536,
     verbose: bool | None = None,
 ) -> Result:
-    """Find the largest batch that a model can be trained with in a limit of memory, in each precision.
+    """Find the largest batch with which a model can be trained within a memory limit, by precision.
 
-    One process doubles the batch while the next one is sure to fit, and two fresh ones take steps of a third and two thirds
-    of what that leads to. A line through their peaks, ``peak = a + c * batch``, predicts the largest; more of them verify it,
-    and bisect what is left between a batch that fits and one that does not, to 3 %. A step that needs too much ends its own
-    process, and no other one.
+    One process doubles the batch while the next batch is predicted to fit, and two fresh processes run about a third and two
+    thirds of the batch that this predicts. A line through their peaks, ``peak = a + c * batch``, predicts the largest; more
+    fresh processes verify it, and bisect between a batch that fits and one that does not, to 3 %. A step that needs too much
+    memory ends only its own process.
 
     Args:
         build: A function that returns a compiled model, ``"module:function"``, or the path of a ``.keras`` file.
-        make_batch: Given a count, returns ``(x, y)`` of so many samples; a function, or ``"module:function"``.
+        make_batch: Called with a count, returns ``(x, y)`` of so many samples; a function, or ``"module:function"``.
         precisions: Policies or training plans, or run names to these.
-        memory_limit: Bytes that the process may hold in all, on a processor; on an accelerator, that its allocator
-            may. None: 80 % of what is free, on a processor; on an accelerator, what its allocator gives.
-        margin: Share of the limit that is left free.
-        max_batch: Where the search ends at the latest.
+        memory_limit: The most bytes of the process, on a CPU; of its allocator, on an accelerator. None: 80 % of the
+            free memory, on a CPU; on an accelerator, the limit of its allocator.
+        margin: Share of the limit that stays free.
+        max_batch: The largest batch of the search.
         verbose: Whether to draw a progress bar; None: on a terminal.
 
     Returns:
         A result whose subjects are the precisions: ``largest_batch``, ``predicted_batch``, ``trials``,
-        ``samples_per_second`` and ``peak_memory_mb`` at the largest batch, ``sample_mb`` (the slope), and what was
-        planned before: ``weights_mb``, ``gradients_mb``, ``optimizer_mb``, ``planned_sample_mb``, ``planned_memory_mb``.
+        ``samples_per_second`` and ``peak_memory_mb`` at the largest batch, ``sample_mb`` (the slope), and the
+        estimates: ``weights_mb``, ``gradients_mb``, ``optimizer_mb``, ``planned_sample_mb``, ``planned_memory_mb``.
 
     Raises:
         InputError: An argument cannot be used.
-        DataError: ``make_batch`` does not return as many samples as it was asked for.
-        WorkerError: A step failed of something else than memory.
+        DataError: ``make_batch`` does not return the requested number of samples.
+        WorkerError: A step failed for another reason than memory.
 
     Example:
         >>> find_max_batch_size("builds:small", "builds:batch", ("float16",))
@@ -112,134 +112,133 @@ def find_max_batch_size(
         raise InputError(
             f"Expected 0 <= margin < 1, max_batch >= 1 and memory_limit > 0. Received: {margin}, {max_batch} and {memory_limit}."
         )
-    given = packed((check_build(build), make_batch), "build and make_batch")
-    found: dict[str, _Search] = {}
+    task = packed((check_build(build), make_batch), "build and make_batch")
+    searches: dict[str, _SearchState] = {}
     with progress("searching", "precisions", len(runs), verbose=verbose) as advance:
         for name, precision in runs.items():
-            found[name] = _Finder(given, name, precision, memory_limit, margin, max_batch).find()
+            searches[name] = _Search(task, name, precision, memory_limit, margin, max_batch).run()
             advance(1)
-    return _result(found)
+    return _result(searches)
 
 
-class _Finder:
+class _Search:
     """The search in one precision."""
 
     def __init__(
-        self, given: bytes, name: str, precision: str | PrecisionPlan, limit: int | None, margin: float, most: int
+        self, task: bytes, name: str, precision: str | PrecisionPlan, limit: int | None, margin: float, max_batch: int
     ) -> None:
-        self._serve = packed(_Serve(given, precision, limit), "the trial")
-        self._name, self._most, self._backend = name, most, keras_backend()
+        self._factory = packed(_TrialFactory(task, precision, limit), "the trial")
+        self._name, self._max_batch, self._backend = name, max_batch, keras_backend()
         self._limit, self._margin = limit, margin
-        self._search = _Search()
+        self._state = _SearchState()
 
-    def find(self) -> _Search:
-        """Return what was found."""
-        search = self._search
+    def run(self) -> _SearchState:
+        """Double, survey and verify; return the final state."""
         self._double()
         self._survey()
         self._verify()
-        return search
+        return self._state
 
     @property
     def _budget(self) -> float:
-        """Bytes that a step may reach; infinite where the allocator alone decides."""
+        """The largest peak in bytes; infinite where only the allocator limits it."""
         return math.inf if self._limit is None else self._limit * (1 - self._margin)
 
     def _double(self) -> None:
-        """Measure small batches in one process, each twice the one before, while the next one is sure to fit."""
-        search = self._search
-        with Worker(self._serve, self._name, self._backend) as worker:
-            search.plan = worker.ask("plan")
-            if self._limit is None and search.plan["on_processor"]:
-                self._limit = int(search.plan["held"] + _SHARE * psutil.virtual_memory().available)
-            count = min(_FIRST, self._most)
-            while count <= self._most:
-                peak = _fitting(lambda: worker.ask("step", count))  # noqa: B023 - called at once
+        """Measure doubling batches in one process while the next one is predicted to fit."""
+        state = self._state
+        with Worker(self._factory, self._name, self._backend) as worker:
+            state.plan = worker.ask("plan")
+            if self._limit is None and state.plan["on_processor"]:
+                self._limit = int(state.plan["resident"] + _SHARE * psutil.virtual_memory().available)
+            count = min(_FIRST, self._max_batch)
+            while count <= self._max_batch:
+                peak = _step_in_memory(lambda: worker.ask("step", count))  # noqa: B023 - called at once
                 if peak is None or peak[0] > self._budget:
-                    search.fails = count
+                    state.fails = count
                     break
-                search.points[count], search.fits = peak[0], count
-                if 2 * count > self._most or self._line(2 * count) > self._budget:
+                state.points[count], state.fits = peak[0], count
+                if 2 * count > self._max_batch or self._line(2 * count) > self._budget:
                     break
                 count *= 2
 
     def _survey(self) -> None:
-        """Measure two batches below the limit in processes of their own, and predict anew from these."""
-        search, reached = self._search, self._predicted()
-        if search.points and reached < self._most and not math.isinf(self._budget):
-            for count in sorted({math.floor(share * reached) for share in _SURVEYED} - {0}):
+        """Measure two batches below the limit in fresh processes, and predict again from these."""
+        state, predicted = self._state, self._predicted()
+        if state.points and predicted < self._max_batch and not math.isinf(self._budget):
+            for count in sorted({math.floor(share * predicted) for share in _SURVEYED} - {0}):
                 self._try(count)
-        search.predicted = self._predicted()
+        state.predicted = self._predicted()
 
     def _try(self, count: int) -> None:
-        """Take steps in a fresh process, and note whether there was enough memory."""
-        search = self._search
-        search.trials += 1
-        with Worker(self._serve, self._name, self._backend) as worker:
-            told = _fitting(lambda: worker.ask("step", count, _TIMED_STEPS))
-        if told is not None:
-            search.points[count] = search.fresh[count] = told[0]
-        if told is None or told[0] > self._budget:
-            search.fails = count
-        elif count >= search.fits:
-            search.fits, search.peak, search.times = count, *told
+        """Take steps in a fresh process, and record whether there was enough memory."""
+        state = self._state
+        state.trials += 1
+        with Worker(self._factory, self._name, self._backend) as worker:
+            step = _step_in_memory(lambda: worker.ask("step", count, _TIMED_STEPS))
+        if step is not None:
+            state.points[count] = state.fresh[count] = step[0]
+        if step is None or step[0] > self._budget:
+            state.fails = count
+        elif count >= state.fits:
+            state.fits, state.peak, state.times = count, *step
 
     def _predicted(self) -> int:
-        """Where the line meets the budget."""
-        search = self._search
-        a, c = _best_line(search)
-        if not search.points:
-            return max(1, (search.fails or 2) // 2)
+        """Return the batch at which the line meets the budget."""
+        state = self._state
+        a, c = _best_line(state)
+        if not state.points:
+            return max(1, (state.fails or 2) // 2)
         if math.isinf(self._budget):
-            return search.fails - 1 if search.fails else self._most
-        reached = math.floor((self._budget - a) / c) if c > 0 else 2 * max(search.points)
-        return max(1, min(self._most, reached))
+            return state.fails - 1 if state.fails else self._max_batch
+        batch = math.floor((self._budget - a) / c) if c > 0 else 2 * max(state.points)
+        return max(1, min(self._max_batch, batch))
 
     def _line(self, count: int) -> float:
-        a, c = _line(self._search.points)
-        return a + c * count if len(self._search.points) > 1 else 0.0
+        a, c = _line(self._state.points)
+        return a + c * count if len(self._state.points) > 1 else 0.0
 
     def _verify(self) -> None:
-        """Try the prediction in fresh processes, and bisect what is left."""
-        search = self._search
-        count = int(search.predicted or 1)
-        while search.trials < _MOST_TRIALS:
+        """Try the prediction in fresh processes, and bisect between fit and failure."""
+        state = self._state
+        count = int(state.predicted or 1)
+        while state.trials < _MOST_TRIALS:
             self._try(count)
-            following = self._following()
-            if following is None:
+            candidate = self._next_batch()
+            if candidate is None:
                 return
-            count = following
+            count = candidate
 
-    def _following(self) -> int | None:
-        """The next batch to try; None where it is known closely enough, and was tried."""
-        search = self._search
-        if search.fails is None:
-            if search.fits >= self._most:
+    def _next_batch(self) -> int | None:
+        """Return the next batch to try; None where the largest is known to 3 %, and was tried."""
+        state = self._state
+        if state.fails is None:
+            if state.fits >= self._max_batch:
                 return None
-            return min(self._most, max(search.fits + 1, math.ceil(search.fits * (1 + _NARROW)), self._predicted()))
-        if search.fails - search.fits <= max(1, math.ceil(_NARROW * search.fits)):
-            return None if search.times or not search.fits else search.fits
-        again = self._predicted()  # the line has more points than it had
-        step = max(1, math.floor(_NARROW * search.fits))
-        inside = search.fits + step <= again <= search.fails - step
-        return again if inside else (search.fits + search.fails) // 2
+            return min(self._max_batch, max(state.fits + 1, math.ceil(state.fits * (1 + _NARROW)), self._predicted()))
+        if state.fails - state.fits <= max(1, math.ceil(_NARROW * state.fits)):
+            return None if state.times or not state.fits else state.fits
+        again = self._predicted()  # the line has more points by now
+        step = max(1, math.floor(_NARROW * state.fits))
+        inside = state.fits + step <= again <= state.fails - step
+        return again if inside else (state.fits + state.fails) // 2
 
 
 @dataclass(frozen=True)
-class _Serve:
-    """Makes a trial in a child."""
+class _TrialFactory:
+    """Creates a trial in a child process."""
 
-    given: bytes
+    task: bytes
     precision: str | PrecisionPlan
     limit: int | None
 
     def __call__(self, channel: Channel) -> Trial:
-        build, make_batch = pickle.loads(self.given)
+        build, make_batch = pickle.loads(self.task)
         return Trial(channel, build, make_batch, self.precision, self.limit)
 
 
-def _fitting(ask: Callable[[], Any]) -> tuple[float, list[float]] | None:
-    """What a step told; None where there was not enough memory for it."""
+def _step_in_memory(ask: Callable[[], Any]) -> tuple[float, list[float]] | None:
+    """Return peak bytes and times of a step; None where there was not enough memory for it."""
     try:
         peak, times = ask()
     except WorkerError as error:
@@ -250,7 +249,7 @@ def _fitting(ask: Callable[[], Any]) -> tuple[float, list[float]] | None:
 
 
 def _line(points: Mapping[int, float]) -> tuple[float, float]:
-    """``a`` and ``c`` of ``peak = a + c * batch``, by the two largest batches: small ones share what stays constant."""
+    """Return ``a`` and ``c`` of ``peak = a + c * batch`` from the two largest batches: small ones hide the slope."""
     if len(points) < 2:
         return max(points.values(), default=0.0), 0.0
     (low, first), (high, second) = sorted(points.items())[-2:]
@@ -258,28 +257,28 @@ def _line(points: Mapping[int, float]) -> tuple[float, float]:
     return second - slope * high, slope
 
 
-def _best_line(search: _Search) -> tuple[float, float]:
-    """``a`` and ``c`` by least squares of the fresh processes, which lie near the limit; before there are two, by the others."""
+def _best_line(search: _SearchState) -> tuple[float, float]:
+    """Return ``a`` and ``c`` by least squares over fresh processes, near the limit; before there are two, over the others."""
     if len(search.fresh) < 2:
         return _line(search.points)
     c, a = np.polyfit(list(search.fresh), list(search.fresh.values()), 1)
     return float(a), float(c)
 
 
-def _result(found: Mapping[str, _Search]) -> Result:
-    rows = [row for name, search in found.items() for row in _rows(name, search)]
+def _result(searches: Mapping[str, _SearchState]) -> Result:
+    rows = [row for name, search in searches.items() for row in _rows(name, search)]
     notes = []
-    for name, search in found.items():
+    for name, search in searches.items():
         if search.fits and search.fails is None:
             notes.append(f"{name}: the search ended at max_batch, and not at the limit of memory")
         if not search.fits:
             notes.append(f"{name}: no batch fits")
-    first = next(iter(found.values())).plan
+    first = next(iter(searches.values())).plan
     sources = {"peak_memory_mb": str(first.get("source", "")), "largest_batch": _NO_MEMORY}
     return Result("largest batch", tuple(rows), Environment.here(sources=sources), notes=tuple(notes))
 
 
-def _rows(name: str, search: _Search) -> Iterator[Measurement]:
+def _rows(name: str, search: _SearchState) -> Iterator[Measurement]:
     median = float(np.median(search.times)) if search.times else None
     yield Measurement(name, "largest_batch", search.fits)
     yield Measurement(name, "predicted_batch", search.predicted)
@@ -290,10 +289,10 @@ def _rows(name: str, search: _Search) -> Iterator[Measurement]:
     for kind in ("weights", "gradients", "optimizer"):
         yield Measurement(name, f"{kind}_mb", search.plan[kind] / 1e6)
     activations = search.plan["activations"]
-    held = sum(search.plan[kind] for kind in ("weights", "gradients", "optimizer"))
+    constant = sum(search.plan[kind] for kind in ("weights", "gradients", "optimizer"))
     yield Measurement(name, "planned_sample_mb", None if activations is None else activations / 1e6)
     yield Measurement(
-        name, "planned_memory_mb", None if activations is None else (held + activations * search.fits) / 1e6
+        name, "planned_memory_mb", None if activations is None else (constant + activations * search.fits) / 1e6
     )
     for count, peak in search.points.items():
         yield Measurement(name, "peak_memory_mb", peak / 1e6, count)

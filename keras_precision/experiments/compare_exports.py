@@ -1,4 +1,4 @@
-"""compare_exports: one model in several deployed forms, compared in size, speed and answers."""
+"""compare_exports: one model in several deployed forms, compared in size, latency and accuracy."""
 
 import os
 import secrets
@@ -20,24 +20,24 @@ from keras_precision.core.plan import DEPLOYMENT_PRECISIONS, TRAINING_PRECISIONS
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.progress import progress
 from keras_precision.core.system.timing import spread, time_calls
-from keras_precision.experiments.deployed_forms import (
+from keras_precision.experiments.deployed_models import (
     RUNTIME_EXPORTS,
-    Answering,
-    KerasForm,
-    RuntimeForm,
-    TfliteForm,
-    Turner,
+    DeployedFile,
+    DeployedKeras,
+    DeployedModel,
+    DeployedTflite,
+    TimedCaller,
 )
 from keras_precision.experiments.fingerprints import data_hash
-from keras_precision.experiments.interleaving import Turns, take_turns
-from keras_precision.scoring.scores import accuracy, agreement, answers
+from keras_precision.experiments.interleaving import InterleavedTimes, interleave
+from keras_precision.scoring.scores import accuracy, agreement, predicted_classes
 
 __all__ = ["compare_exports"]
 
 _TARGETS = ("tflite", *RUNTIME_EXPORTS, "keras")
 _SOURCE = (
-    "median of all calls of one sample; {count} times each form was opened anew, and they took turns, forth and back; "
-    "a speedup has one figure for each of these, from the fastest tenth of the calls in each turn"
+    "median of all calls of one sample; all models were opened {count} times, and interleaved (ABBA); "
+    "a speedup has one value per opening, from the fastest tenth of the calls in a block"
 )
 
 
@@ -57,10 +57,10 @@ def compare_exports(
     margin: float | None = None,
     verbose: bool | None = None,
 ) -> Comparison:
-    """Deploy a classifier in several precisions, and say what can be shown of the difference.
+    """Deploy a classifier in several precisions, and report which differences are significant.
 
-    Every form answers the same samples, and accuracies are compared by McNemar's test on them. Latencies are of one
-    sample a call, measured by turns, forth and back.
+    All models predict the same samples, and accuracies are compared by McNemar's test on them. Latencies are of one
+    sample a call, measured in interleaved blocks (ABBA).
 
     Args:
         model: A built functional or sequential model with one output.
@@ -69,14 +69,14 @@ def compare_exports(
         precisions: Number formats of files; Keras policies, for the target ``"keras"``, which takes all three where none
             but float32 is named. The first is the baseline.
         targets: ``"tflite"``, ``"onnx"``, ``"openvino"``, ``"keras"`` (the model itself); the first has the
-            baseline. Each takes those of the precisions that it has.
-        representative_dataset: Samples to choose integer ranges from, as for ``kp.export_tflite``; None: ``x``.
-        folder: Where the files stay, as ``precision.tflite`` and the like; None: they are removed.
-        batch_size: Samples a call of the Keras model, for the throughput; a file takes one.
-        openings: How often each form is opened anew for its turns; a speedup is an interval over these.
-        resolution: How narrow that interval is to be to each side.
-        timing_seconds: Seconds of turns at the most, all openings together.
-        margin: How much accuracy may be lost and count as kept; None for 0.01.
+            baseline. A target skips precisions that it does not have.
+        representative_dataset: Samples for the calibration of integer ranges, as for ``kp.export_tflite``; None: ``x``.
+        folder: Where the files remain, as ``precision.tflite`` and the like; None: they are removed.
+        batch_size: Samples a call of the Keras model, for the throughput; a file has one.
+        openings: How often a model is opened again for its timing; a speedup is an interval over these.
+        resolution: The target half width of that interval: 0.02 is 2 %.
+        timing_seconds: The most seconds of timing, all openings together.
+        margin: The loss of accuracy that still counts as equal; None for 0.01.
         verbose: Whether to draw a progress bar; None: on a terminal.
 
     Returns:
@@ -86,14 +86,14 @@ def compare_exports(
     Raises:
         InputError: A target or a precision is unknown, or a number is out of range.
         DataError: Samples or labels do not fit the model.
-        ExportError: A file cannot be made.
+        ExportError: A file cannot be exported.
 
     Example:
         >>> comparison = compare_exports(model, x_test, y_test, ("float32", "int8"), timing_seconds=0.1, openings=2)
         >>> comparison.result("tflite:int8").value("agreement")
         1.0
     """
-    wanted = _wanted(precisions, targets)
+    requested = _requested_models(precisions, targets)
     numbers = {
         "batch_size": batch_size,
         "openings": openings,
@@ -105,126 +105,129 @@ def compare_exports(
             raise InputError(f"Expected {name} > 0. Received: {number}.")
     if folder is not None and not Path(folder).is_dir():
         raise DestinationError(f"Expected a folder that exists. Received: '{folder}'. Create it first.")
-    given = x if representative_dataset is None else representative_dataset
+    representative = x if representative_dataset is None else representative_dataset
     with (
         tempfile.TemporaryDirectory() as temporary,
-        progress("comparing", "forms", len(wanted), verbose=verbose) as advance,
+        progress("comparing", "forms", len(requested), verbose=verbose) as advance,
     ):
-        forms: list[Answering] = []
-        for target, precision in wanted:
-            forms.append(_form(target, precision, (model, x, given), Path(folder or temporary)))
+        models: list[DeployedModel] = []
+        for target, precision in requested:
+            models.append(_deployed(target, precision, (model, x, representative), Path(folder or temporary)))
             advance(1)
-        scored = [_Scored(form, y, batch_size) for form in forms]
-        turns = [_turns(forms, resolution / 2, timing_seconds / openings) for _ in range(openings)]
-    told = _Told(_reference(model, x, scored), turns, secrets.token_hex(4), data_hash((np.asarray(y),) * 2))
-    results = [each.result(told) for each in scored]
+        scored = [_ScoredModel(deployed, y, batch_size) for deployed in models]
+        timings = [_timed(models, resolution / 2, timing_seconds / openings) for _ in range(openings)]
+    context = _ComparisonContext(
+        _reference(model, x, scored), timings, secrets.token_hex(4), data_hash((np.asarray(y),) * 2)
+    )
+    results = [entry.result(context) for entry in scored]
     return Comparison(results[0], results[1:], metric="accuracy", margin=margin)
 
 
-def _form(target: str, precision: str, made_of: tuple[Any, Any, Any], folder: Path) -> Answering:
-    model, x, given = made_of
+def _deployed(target: str, precision: str, task: tuple[Any, Any, Any], folder: Path) -> DeployedModel:
+    model, x, representative = task
     if target in RUNTIME_EXPORTS:
-        return RuntimeForm(target, model, precision, x, given, folder)
-    return KerasForm(model, precision, x) if target == "keras" else TfliteForm(model, precision, x, given, folder)
+        return DeployedFile(target, model, precision, x, representative, folder)
+    if target == "keras":
+        return DeployedKeras(model, precision, x)
+    return DeployedTflite(model, precision, x, representative, folder)
 
 
-def _turns(forms: Sequence[Answering], resolution: float, seconds: float) -> Turns:
-    return take_turns({form.name: Turner(form.caller()) for form in forms}, resolution=resolution, seconds=seconds)
+def _timed(models: Sequence[DeployedModel], resolution: float, seconds: float) -> InterleavedTimes:
+    callers = {model.name: TimedCaller(model.caller()) for model in models}
+    return interleave(callers, resolution=resolution, seconds=seconds)
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the results of all forms rest on.
+class _ComparisonContext:
+    """What all models of a comparison share: the original model's predictions, and the times by opening.
 
     Attributes:
-        reference: Answers of the model as it was given.
-        turns: One for each opening.
-        session: A name for these.
+        session: The name of the timing session.
         order: A hash of the labels.
     """
 
     reference: npt.NDArray[np.generic]
-    turns: Sequence[Turns]
+    timings: Sequence[InterleavedTimes]
     session: str
     order: str
 
 
-class _Scored:
-    """What a form answered, and what these answers are worth."""
+class _ScoredModel:
+    """A deployed model with its predictions and their accuracy."""
 
-    def __init__(self, form: Answering, y: npt.ArrayLike, batch_size: int) -> None:
-        self.form, self.predictions = form, form.answers()
+    def __init__(self, model: DeployedModel, y: npt.ArrayLike, batch_size: int) -> None:
+        self.model, self.predictions = model, model.predictions()
         self._labels = np.asarray(y)
-        self.accuracy = accuracy(self._labels, self.predictions)  # refuses labels that do not fit
-        call, self._size = form.batch_caller(batch_size)
+        self.accuracy = accuracy(self._labels, self.predictions)  # raises for labels that do not fit
+        call, self._size = model.batch_caller(batch_size)
         self._batches = spread(time_calls(call, warmup=2, min_calls=10, min_seconds=0.0))
 
-    def result(self, told: _Told) -> Result:
-        """Return all that is known of the form."""
-        rows = [*self._scores(told.reference, told.order), *self._times(told.turns, told.session)]
-        empty = self.form.result()
-        source = {"latency_ms": _SOURCE.format(count=len(told.turns))}
+    def result(self, context: _ComparisonContext) -> Result:
+        """Return scores and times of the model."""
+        rows = [*self._scores(context.reference, context.order), *self._times(context.timings, context.session)]
+        empty = self.model.result()
+        source = {"latency_ms": _SOURCE.format(count=len(context.timings))}
         return Result(empty.name, tuple(rows), empty.environment.with_sources(source), empty.plan, empty.notes)
 
     def _scores(self, reference: npt.NDArray[np.generic], order: str) -> Iterator[Measurement]:
-        name = self.form.name
-        yield Measurement(name, "size_bytes", self.form.size)
+        name = self.model.name
+        yield Measurement(name, "size_bytes", self.model.size)
         yield Measurement(name, "accuracy", self.accuracy)
         yield Measurement(name, "agreement", agreement(reference, self.predictions))
-        kinds = self._labels.argmax(axis=-1) if self._labels.shape == self.predictions.shape else self._labels
-        kinds = kinds.reshape(len(self.predictions))
-        right = answers(self.predictions).reshape(len(kinds)) == kinds
-        yield Measurement(name, "answers_right", pack_answers(right))
+        classes = self._labels.argmax(axis=-1) if self._labels.shape == self.predictions.shape else self._labels
+        classes = classes.reshape(len(self.predictions))
+        correct = predicted_classes(self.predictions).reshape(len(classes)) == classes
+        yield Measurement(name, "answers_right", pack_answers(correct))
         yield Measurement(name, "data_order", order)
-        for kind in np.unique(kinds):
-            yield Measurement(f"class {kind:g}", "class_accuracy", float(right[kinds == kind].mean()))
+        for number in np.unique(classes):
+            yield Measurement(f"class {number:g}", "class_accuracy", float(correct[classes == number].mean()))
 
-    def _times(self, turns: Sequence[Turns], session: str) -> Iterator[Measurement]:
-        name = self.form.name
-        times = spread(time for each in turns for time in each.steps[name])
+    def _times(self, timings: Sequence[InterleavedTimes], session: str) -> Iterator[Measurement]:
+        name = self.model.name
+        times = spread(time for opening in timings for time in opening.steps[name])
         yield Measurement(name, "latency_ms", times.median)
         yield Measurement(name, "latency_p95_ms", times.p95)
         yield Measurement(name, "latency_samples", times.count)
         yield Measurement(name, "samples_per_second", self._size * 1e3 / self._batches.median)
         yield Measurement(name, "batch_size", self._size)
         yield Measurement(name, "session", session)
-        for number, each in enumerate(turns):
-            for index, value in enumerate(each.rounds[name]):
+        for number, opening in enumerate(timings):
+            for index, value in enumerate(opening.rounds[name]):
                 yield Measurement(f"process {number}", "latency_ms", value, index)
 
 
-def _reference(model: Any, x: Any, scored: Sequence[_Scored]) -> npt.NDArray[np.generic]:
-    """The answers of the model as it was given."""
-    known = [each.predictions for each in scored if each.form.name == "keras:float32"]
-    return known[0] if known else KerasForm(adapter_of(model).in_float32(model), "float32", x).answers()
+def _reference(model: Any, x: Any, scored: Sequence[_ScoredModel]) -> npt.NDArray[np.generic]:
+    """Return the predictions of the original model in float32."""
+    known = [entry.predictions for entry in scored if entry.model.name == "keras:float32"]
+    return known[0] if known else DeployedKeras(adapter_of(model).in_float32(model), "float32", x).predictions()
 
 
-def _wanted(precisions: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:
-    """Target and precision of each form, the baseline first."""
-    given, places = [[each] if isinstance(each, str) else list(each) for each in (precisions, targets)]
+def _requested_models(precisions: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:
+    """Return target and precision of every model, the baseline first."""
+    names, places = [[value] if isinstance(value, str) else list(value) for value in (precisions, targets)]
     for target in places:
         if target not in _TARGETS:
             hint = nearest(str(target), _TARGETS)
             raise InputError(f"Expected targets among {', '.join(_TARGETS)}. Received: {target!r}. {hint}".rstrip())
-    policies = [each for each in given if each in TRAINING_PRECISIONS]
-    mixed = any(each != "float32" for each in policies)
-    takes = {
-        "tflite": [each for each in given if each in DEPLOYMENT_PRECISIONS],
+    policies = [name for name in names if name in TRAINING_PRECISIONS]
+    mixed = any(policy != "float32" for policy in policies)
+    by_target = {
+        "tflite": [name for name in names if name in DEPLOYMENT_PRECISIONS],
         "keras": policies if mixed else list(TRAINING_PRECISIONS),
-        **{target: [each for each in given if each in precisions_of(target)] for target in RUNTIME_EXPORTS},
+        **{target: [name for name in names if name in precisions_of(target)] for target in RUNTIME_EXPORTS},
     }
-    found = [(target, precision) for target in dict.fromkeys(places) for precision in dict.fromkeys(takes[target])]
+    requested = [(target, name) for target in dict.fromkeys(places) for name in dict.fromkeys(by_target[target])]
     known = [
         *(DEPLOYMENT_PRECISIONS if "tflite" in places else ()),
         *(TRAINING_PRECISIONS if "keras" in places else ()),
-        *(each for target in RUNTIME_EXPORTS if target in places for each in precisions_of(target)),
+        *(name for target in RUNTIME_EXPORTS if target in places for name in precisions_of(target)),
     ]
-    for precision in given:
+    for precision in names:
         if precision not in known:
             raise UnknownPrecisionError(
                 f"Expected precisions that {' or '.join(places)} can have: {', '.join(dict.fromkeys(known))}. "
                 f"Received: {precision!r}. {nearest(str(precision), known)}".rstrip()
             )
-    if not found:
-        raise InputError(f"Expected at least one precision and one target. Received: {given} and {places}.")
-    return found
+    if not requested:
+        raise InputError(f"Expected at least one precision and one target. Received: {names} and {places}.")
+    return requested

@@ -1,4 +1,4 @@
-"""compare_training: otherwise identical trainings in several precisions, compared so that the verdict can be trusted."""
+"""compare_training: otherwise identical trainings in several precisions, with verdicts from confidence intervals."""
 
 import os
 import time
@@ -44,38 +44,38 @@ def compare_training(
     trace: bool | str | os.PathLike[str] = False,
     verbose: bool | None = None,
 ) -> Comparison:
-    """Train one model in several precisions, otherwise identically, and say what can be shown of the difference.
+    """Train one model in several precisions, otherwise identically, and report which differences are significant.
 
-    Each training has a fresh process, and begins with the same weights and data; then they take turns.
+    Every training has a fresh process, and begins with the same weights and data; then steps are timed interleaved (ABBA).
 
     Args:
         build: A function that returns a compiled model, ``"module:function"``, or the path of a ``.keras`` file.
-        train_data: ``(x, y)`` or ``(x, y, weights)``, shuffled once for each seed; or what makes data in the child.
-        validation_data: The same, scored after each epoch.
+        train_data: ``(x, y)`` or ``(x, y, weights)``, shuffled once per seed; a dataset; or a function that returns one.
+        validation_data: The same, evaluated after every epoch.
         precisions: Policies or training plans, the baseline first; or run names to these.
-        seeds: For initial weights, order of the data, and dropout: one training each.
-        epochs: Epochs of each training.
-        steps: Training steps of each, in place of epochs.
+        seeds: For initial weights, order of the data, and dropout: one training per seed.
+        epochs: Epochs of a training.
+        steps: Training steps of a training, in place of epochs.
         batch_size: Samples a batch, where the data are arrays.
-        callbacks: A function, or ``"module:function"``, that is given the run's name and returns callbacks.
+        callbacks: A function, or ``"module:function"``, that is called with the run's name and returns callbacks.
         metric: The compiled metric to compare; None for the first, or the loss.
         mode: Whether higher (``"max"``) or lower (``"min"``) is better; ``"auto"`` by the metric's name.
-        margin: How much worse the metric may be and count as kept; None: see ``Comparison``.
-        processes: How many of each run take turns; a speedup is an interval over them.
-        resolution: How narrow that interval is to be to each side; turns go on until their part of it is.
-        timing_seconds: Seconds of turns at the most, all processes together.
+        margin: The loss of the metric that still counts as equal; None: see ``Comparison``.
+        processes: Timed processes per run; a speedup is an interval over them.
+        resolution: The target half width of that interval; timing goes on until it is reached.
+        timing_seconds: The most seconds of timing, all processes together.
         time_limit: Seconds for everything; None for no limit.
-        path: Where the comparison is saved, again after each seed; None for nowhere.
-        trace: A folder for a trace of a few steps of each run, by the backend's own profiler; True for ``"traces"``.
+        path: Where the comparison is saved, again after every seed; None for nowhere.
+        trace: A folder for a trace of a few steps per run, by the backend's own profiler; True for ``"traces"``.
         verbose: Whether to draw a progress bar; None: on a terminal.
 
     Returns:
         The comparison.
 
     Raises:
-        InputError: An argument cannot be used, ``build`` cannot travel or differs between calls.
+        InputError: An argument cannot be used, ``build`` cannot be pickled or differs between calls.
         DataError: The data do not fit, or run out.
-        WorkerError: The baseline failed; the message has the end of its log.
+        WorkerError: The baseline failed; the message has the last lines of its log.
         DestinationError: ``path`` cannot be written.
 
     Example:
@@ -86,10 +86,10 @@ def compare_training(
         >>> comparison.result("b").value("diverged_share")
         0.0
     """
-    watch, runs = Watch(processes, resolution, timing_seconds), check_runs(precisions)
+    timing, runs = Watch(processes, resolution, timing_seconds), check_runs(precisions)
     checked = check_data(train_data, "training data"), check_data(validation_data, "validation data")
     task = Task(check_build(build), *checked, callbacks, batch_size, epochs, steps, metric)
-    check_numbers(task, seeds, watch, time_limit)
+    check_numbers(task, seeds, timing, time_limit)
     series = Series(
         runs,
         packed(task, "build, data and callbacks"),
@@ -97,54 +97,41 @@ def compare_training(
         deadline=None if time_limit is None else time.monotonic() + time_limit,
         path=None if path is None else check_destination(path),
     )
-    return _measured(series, len(runs), seeds, watch, trace, verbose)
+    return _run_series(series, len(runs), seeds, timing, trace, verbose)
 
 
-def _measured(
-    series: Series, runs: int, seeds: Sequence[int], watch: Watch, trace: Any, verbose: bool | None
+def _run_series(
+    series: Series, runs: int, seeds: Sequence[int], timing: Watch, trace: Any, verbose: bool | None
 ) -> Comparison:
-    series.comparison_of_nothing()  # refuses mode and margin before any work is done
+    series.check_settings()  # before any work
     with (
         series,
-        progress("comparing", "processes", runs * max(len(seeds), watch.processes), verbose=verbose) as advance,
+        progress("comparing", "processes", runs * max(len(seeds), timing.processes), verbose=verbose) as advance,
     ):
         try:
-            series.train(seeds, watch, advance)
-            series.time(seeds, watch, advance)
+            series.train(seeds, timing, advance)
+            series.time(seeds, timing, advance)
             if trace is not False:
                 series.trace(seeds[0], Path("traces" if trace is True else trace))
         except KeyboardInterrupt:
             if not series.has_baseline:
                 raise
-            series.note("interrupted: this is what was measured until then")
+            series.note("interrupted: these are the results until then")
     return series.comparison()
 
 
 def check_runs(precisions: Any, least: int = 2) -> dict[str, str | PrecisionPlan]:
-    """Return the precision of each run.
-
-    Args:
-        precisions: Policies or training plans, or run names to these.
-        least: How many there must be.
-
-    Returns:
-        Name to precision, the baseline first.
-
-    Raises:
-        InputError: There are too few, or two have one name.
-        UnknownPrecisionError: A precision is no training precision.
-        PlanKindError: A plan is a deployment plan.
-    """
+    """Return name to precision, the baseline first, of policies or training plans, or of a mapping of names to these."""
     if isinstance(precisions, str) or not isinstance(precisions, Sequence | Mapping) or len(precisions) < least:
         count = "two precisions, the baseline first" if least > 1 else "one precision"
         raise InputError(
             f"Expected at least {count}. Received: {precisions!r}. "
-            "Give a sequence, or a mapping of run names to precisions or plans."
+            "Pass a sequence, or a mapping of run names to precisions or plans."
         )
     if isinstance(precisions, Mapping):
         runs = {str(name): precision for name, precision in precisions.items()}
     else:
-        names = [each if isinstance(each, str) else f"plan {number}" for number, each in enumerate(precisions)]
+        names = [value if isinstance(value, str) else f"plan {number}" for number, value in enumerate(precisions)]
         runs = dict(zip(names, precisions, strict=True))
     if len(runs) < len(precisions):
         raise InputError(
@@ -159,27 +146,19 @@ def check_runs(precisions: Any, least: int = 2) -> dict[str, str | PrecisionPlan
     return runs
 
 
-def check_numbers(task: Task, seeds: Sequence[int], watch: Watch, time_limit: float | None = None) -> None:
-    """Raise where a number of a comparison is none that it can have.
-
-    Args:
-        task: What every run does.
-        seeds: One training each.
-        watch: How turns are taken.
-        time_limit: Seconds for everything; None for no limit.
-
-    Raises:
-        InputError: One cannot be used.
-    """
+def check_numbers(task: Task, seeds: Sequence[int], timing: Watch, time_limit: float | None = None) -> None:
+    """Raise InputError for a seed, count or time of a comparison that is out of range."""
     if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"Expected different seeds, and at least one. Received: {seeds!r}.")
+        raise InputError(
+            f"Expected different seeds, and at least one. Received: {seeds!r}. Pass a sequence such as (0, 1, 2)."
+        )
     counts = {
-        "epochs": task.epochs, "steps": task.steps, "batch_size": task.batch_size, "processes": watch.processes,
+        "epochs": task.epochs, "steps": task.steps, "batch_size": task.batch_size, "processes": timing.processes,
     }  # fmt: skip
     for name, count in counts.items():
         if not (name == "steps" and count is None) and (not isinstance(count, int) or count < 1):
             raise InputError(f"Expected {name} to be a whole number >= 1. Received: {count!r}.")
-    sizes = {"resolution": watch.resolution, "timing_seconds": watch.seconds, "time_limit": time_limit}
+    sizes = {"resolution": timing.resolution, "timing_seconds": timing.seconds, "time_limit": time_limit}
     for name, size in sizes.items():
         if not (name == "time_limit" and size is None) and (not isinstance(size, int | float) or size <= 0):
             raise InputError(f"Expected {name} to be a number above 0. Received: {size!r}.")

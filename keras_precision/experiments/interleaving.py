@@ -1,4 +1,4 @@
-"""Turns: step times of resident processes that train by turns, forth and back, until they can be told apart."""
+"""Interleaving: step times of resident processes that train in alternating blocks (ABBA) until intervals are narrow."""
 
 import math
 import time
@@ -11,21 +11,21 @@ import numpy as np
 from keras_precision.comparison.intervals import folded, ratio_interval
 from keras_precision.core.errors import DataError, WorkerError
 
-__all__ = ["QUANTILE", "Runner", "Turns", "settled", "take_turns"]
+__all__ = ["QUANTILE", "InterleavedTimes", "TimedRun", "interleave", "is_resolved"]
 
 QUANTILE = 0.1
-"""Of the steps of a turn. What else a machine does only adds time: the faster steps are what the program takes. On
-two busy cores, ratios of medians scattered three times as much as those of this quantile (A against A)."""
+"""Of the steps of a block. Other load only adds time, so the faster steps are those of the program. On two busy
+cores, ratios of medians scattered three times as much as those of this quantile (A against A)."""
 
 _WARMUP_STEPS = 10
-_TURN_MS = 40.0  # long enough that the first step, which finds cold caches, does not count
+_BLOCK_MS = 40.0  # long enough to drop the first step, which runs with cold caches
 _MIN_STEPS, _MAX_STEPS = 4, 200
 _MIN_ROUNDS = 12
-_CHECK_EACH = 4
+_CHECK_INTERVAL = 4
 
 
-class Runner(Protocol):
-    """What takes turns: a process that trains, or anything else that can be called again and again."""
+class TimedRun(Protocol):
+    """A process that trains, or anything else whose steps can be timed repeatedly."""
 
     def ask(self, method: str, *args: Any, deadline: float | None = None) -> Any:
         """Return the milliseconds of so many steps."""
@@ -35,13 +35,13 @@ class Runner(Protocol):
 
 
 @dataclass
-class Turns:
-    """What the turns of one set of processes gave.
+class InterleavedTimes:
+    """Times of one set of processes, in milliseconds.
 
     Attributes:
-        rounds: Name to one figure a round, in order, in milliseconds.
+        rounds: Name to one quantile per round, in order.
         steps: Name to the times of all steps.
-        failed: Name to what went wrong.
+        failed: Name to the error message.
     """
 
     rounds: dict[str, list[float]] = field(default_factory=dict)
@@ -49,22 +49,14 @@ class Turns:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def settled(baseline: Sequence[float], others: Sequence[Sequence[float]], resolution: float) -> bool:
-    """Tell whether enough rounds were measured.
+def is_resolved(baseline: Sequence[float], others: Sequence[Sequence[float]], resolution: float) -> bool:
+    """Return whether the interval of every ratio to the baseline is narrow enough: 0.02 is two percent to either side.
 
-    It looks at the width of the intervals alone, and never at where they lie: rounds that go on until a
-    difference shows would show one in the end where there is none.
-
-    Args:
-        baseline: One time a round: at least four.
-        others: The same of each other run.
-        resolution: How far an interval may reach to each side of its estimate: 0.02 is two percent.
-
-    Returns:
-        Whether each interval of a ratio to the baseline is that narrow.
+    The inputs are one time per round, at least four. Only the width of the intervals decides, never where they lie: rounds
+    that went on until a difference shows would show one in the end where there is none.
 
     Example:
-        >>> settled([1.0] * 8, [[2.0] * 8], 0.02)
+        >>> is_resolved([1.0] * 8, [[2.0] * 8], 0.02)
         True
     """
     for other in others:
@@ -74,63 +66,65 @@ def settled(baseline: Sequence[float], others: Sequence[Sequence[float]], resolu
     return True
 
 
-def take_turns(
-    workers: Mapping[str, Runner], *, resolution: float, seconds: float, deadline: float | None = None
-) -> Turns:
-    """Let resident runs take turns.
+def interleave(
+    workers: Mapping[str, TimedRun], *, resolution: float, seconds: float, deadline: float | None = None
+) -> InterleavedTimes:
+    """Time resident runs, the baseline first, in alternating blocks; return the times of the runs that lasted.
 
-    Args:
-        workers: Name to worker, the baseline first; each serves a ``Run``, or what is timed as one is.
-        resolution: When the intervals over rounds are narrow enough, as for ``settled``.
-        seconds: How long to go on at the most, once all are warm.
-        deadline: When all must end, as ``time.monotonic`` counts.
-
-    Returns:
-        What was measured of the runs that lasted.
+    It ends when intervals are as narrow as ``resolution``, ``seconds`` after warm-up, or at ``deadline`` of ``time.monotonic``.
     """
-    turns, running = Turns(), dict(workers)
+    measured, running = InterleavedTimes(), dict(workers)
     counts: dict[str, int] = {}
     for name in workers:
-        times = _asked(turns, running, name, "take_turns", _WARMUP_STEPS, deadline)
+        times = _ask(measured, running, name, "train_interleaved", _WARMUP_STEPS, deadline)
         if times:
             typical = float(np.median(times[len(times) // 2 :]))
-            counts[name] = 1 + min(_MAX_STEPS, max(_MIN_STEPS, math.ceil(_TURN_MS / max(typical, 1e-3))))
+            counts[name] = 1 + min(_MAX_STEPS, max(_MIN_STEPS, math.ceil(_BLOCK_MS / max(typical, 1e-3))))
     baseline = next(iter(workers))
     end = min(time.monotonic() + seconds, math.inf if deadline is None else deadline)
     number = 0
     while baseline in running and (len(running) > 1 or len(workers) == 1):
         for name in list(running) if number % 2 == 0 else list(reversed(running)):
-            _turn(turns, running, name, counts[name], deadline)
+            _run_block(measured, running, name, counts[name], deadline)
         number += 1
         late = time.monotonic() >= end and number >= 4
-        if late or (number >= _MIN_ROUNDS and number % _CHECK_EACH == 0 and _enough(turns, running, resolution)):
+        if late or (
+            number >= _MIN_ROUNDS and number % _CHECK_INTERVAL == 0 and _all_resolved(measured, running, resolution)
+        ):
             break
     for name in list(running):
-        _asked(turns, running, name, "stop", None, deadline)
-    return turns
+        _ask(measured, running, name, "stop", None, deadline)
+    return measured
 
 
-def _turn(turns: Turns, running: dict[str, Runner], name: str, count: int, deadline: float | None) -> None:
-    times = _asked(turns, running, name, "turn", count, deadline)
+def _run_block(
+    measured: InterleavedTimes, running: dict[str, TimedRun], name: str, count: int, deadline: float | None
+) -> None:
+    times = _ask(measured, running, name, "block", count, deadline)
     if times:
-        kept = times[1:]
-        turns.rounds.setdefault(name, []).append(float(np.quantile(kept, QUANTILE)))
-        turns.steps.setdefault(name, []).extend(kept)
+        warm = times[1:]
+        measured.rounds.setdefault(name, []).append(float(np.quantile(warm, QUANTILE)))
+        measured.steps.setdefault(name, []).extend(warm)
 
 
-def _enough(turns: Turns, running: Mapping[str, Runner], resolution: float) -> bool:
-    baseline, *others = (turns.rounds[name] for name in running)
-    return settled(baseline, others, resolution)
+def _all_resolved(measured: InterleavedTimes, running: Mapping[str, TimedRun], resolution: float) -> bool:
+    baseline, *others = (measured.rounds[name] for name in running)
+    return is_resolved(baseline, others, resolution)
 
 
-def _asked(
-    turns: Turns, running: dict[str, Runner], name: str, request: str, count: int | None, deadline: float | None
+def _ask(
+    measured: InterleavedTimes,
+    running: dict[str, TimedRun],
+    name: str,
+    request: str,
+    count: int | None,
+    deadline: float | None,
 ) -> list[float]:
-    """What a run answers; one that fails is left out from then on."""
+    """Return the times of a run; one that fails is excluded from then on."""
     try:
-        answer = running[name].ask(request, *([] if count is None else [count]), deadline=deadline)
+        times = running[name].ask(request, *([] if count is None else [count]), deadline=deadline)
     except (WorkerError, DataError) as error:
-        turns.failed[name] = str(error)
+        measured.failed[name] = str(error)
         running.pop(name).close()
         return []
-    return list(answer or [])
+    return list(times or [])

@@ -1,4 +1,4 @@
-"""Run: one training, as a child process does it."""
+"""Run: one training in a child process."""
 
 import ctypes
 import os
@@ -26,43 +26,35 @@ from keras_precision.experiments.onednn_log import BEGIN, END
 from keras_precision.experiments.task import Task, found, is_arrays, made, mapped
 from keras_precision.mixed_precision.apply_plan import apply_plan
 from keras_precision.mixed_precision.policy import precision as in_precision
-from keras_precision.scoring.scores import answers
+from keras_precision.scoring.scores import predicted_classes
 
-__all__ = ["Run", "built"]
+__all__ = ["Run", "build_in_precision"]
 
-_FOR_EVER = 10**9
+_ENDLESS = 10**9
 _TRACED_STEPS = 5
 
 
 class Run:
-    """One training in one precision from one seed.
-
-    Args:
-        channel: The channel to the parent.
-        task: What every run does.
-        name: What the run is called.
-        precision: A policy, or a training plan.
-        seed: For weights, order of the data, and dropout.
-    """
+    """One training of a task in one precision (a policy or a training plan), from one seed for weights, data order and dropout."""
 
     def __init__(self, channel: Channel, task: Task, name: str, precision: str | PrecisionPlan, seed: int) -> None:
         self._channel, self._task, self._name, self._seed = channel, task, name, seed
-        self._model = built(task.build, precision, seed)
+        self._model = build_in_precision(task.build, precision, seed)
         self._adapter = adapter_of(self._model)
         self._data = self._ordered(made(task.train_data))
         self._metric = ""
 
     def prepare(self) -> dict[str, str]:
-        """Return the metric that is compared, and the hashes of what must be equal between runs."""
+        """Return the compared metric, and the hashes that must be equal between runs."""
         settings = {
             "batch_size": self._task.batch_size, "epochs": self._task.epochs, "steps": self._task.steps,
             "callbacks": [type(callback).__qualname__ for callback in self._callbacks()],
         }  # fmt: skip
         if not self._model.built:
             raise ModelError(
-                f"Expected build to return a built model. Received: '{self._model.name}', whose input shape is not known. Give it an Input."
+                f"Expected build to return a built model. Received: '{self._model.name}', whose input shape is not known. Add an Input."
             )
-        self._metric = self._chosen_metric()
+        self._metric = self._compared_metric()
         return {
             "metric": self._metric,
             "initial_weights": weights_hash(self._model),
@@ -71,8 +63,8 @@ class Run:
         }
 
     def train(self) -> Result:
-        """Train, and return what the profiler saw, with the final metric and the answers for each class."""
-        self._metric = self._metric or self._chosen_metric()
+        """Train, and return the profile with the final metric and the accuracy per class."""
+        self._metric = self._metric or self._compared_metric()
         _seed(self._seed)
         profiler = PrecisionProfiler(self._name, verbose=0)
         counter = _Counter(self._task.steps)
@@ -83,41 +75,36 @@ class Run:
         result = profiler.result
         return result.with_measurements([*self._final(result), *self._classes(validation)])
 
-    def take_turns(self, count: int) -> None:
-        """Train on, ``count`` steps now and then whenever the parent says so; each turn is answered with its times."""
+    def train_interleaved(self, count: int) -> None:
+        """Train ``count`` steps, then a block on every request of the parent; the reply to a block is its step times."""
         _seed(self._seed)
-        watch, turns = _Watch(), _Turns(self._channel, self._adapter, count)
-        turns.watch = watch
-        while not turns.stopped:
-            before = turns.steps
-            self._fit([watch, *self._callbacks(), turns], epochs=_FOR_EVER, whole=True)
-            if turns.steps == before:
-                raise DataError("Expected training data for another epoch. Received: data that have run out.")
-            if not turns.stopped:  # a generator that came to its end
+        start, blocks = _StepStart(), _BlockTimer(self._channel, self._adapter, count)
+        blocks.start = start
+        while not blocks.stopped:
+            before = blocks.steps
+            self._fit([start, *self._callbacks(), blocks], epochs=_ENDLESS, whole=True)
+            if blocks.steps == before:
+                raise DataError(
+                    "Expected training data for another epoch. Received: data that have run out. Pass a function that creates them."
+                )
+            if not blocks.stopped:  # a generator that is exhausted
                 self._data = self._ordered(made(self._task.train_data))
 
     def trace(self, folder: str) -> tuple[float, float | None]:
-        """Write the backend's own trace of a few steps, after those that compile.
-
-        Args:
-            folder: Where it goes.
-
-        Returns:
-            Milliseconds that these steps took, and those of them in which operators ran; None where that is unknown.
-        """
+        """Write the backend's trace of a few compiled steps; return their milliseconds, and those on the device or None."""
         _seed(self._seed)
-        self._fit([_Counter(_TRACED_STEPS)], epochs=_FOR_EVER, whole=True)
+        self._fit([_Counter(_TRACED_STEPS)], epochs=_ENDLESS, whole=True)
         _mark(BEGIN)
         backend = self._adapter.compute.name
         with traced(backend, Path(folder)):
             began = time.perf_counter()
-            self._fit([_Counter(_TRACED_STEPS)], epochs=_FOR_EVER, whole=True)
-            took = time.perf_counter() - began
+            self._fit([_Counter(_TRACED_STEPS)], epochs=_ENDLESS, whole=True)
+            elapsed = time.perf_counter() - began
         _mark(END)
-        return took * 1e3, computing_ms(backend, Path(folder))
+        return elapsed * 1e3, computing_ms(backend, Path(folder))
 
     def _fit(self, callbacks: Sequence[Any], *, whole: bool = False, **settings: Any) -> None:
-        """Fit in the order of the data; ``whole`` leaves the partial batch out that would be compiled for anew."""
+        """Fit in the order of the data; ``whole`` drops the partial batch, which would be compiled again."""
         data, size = self._data, self._task.batch_size
         settings |= {"shuffle": False, "verbose": 0, "callbacks": list(callbacks)}
         if not is_arrays(data):
@@ -130,7 +117,7 @@ class Run:
         self._model.fit(x, y, batch_size=size, **settings)
 
     def _ordered(self, data: Any) -> Any:
-        """Arrays in an order that the seed decides, the same in every precision; datasets as they are."""
+        """Return arrays in an order by the seed, the same in every precision, and datasets unchanged."""
         _seed(self._seed)
         if not is_arrays(data):
             return data
@@ -139,21 +126,21 @@ class Run:
 
     def _callbacks(self) -> list[Any]:
         callbacks = self._task.callbacks
-        given = found(callbacks) if isinstance(callbacks, str) else callbacks
-        return [] if given is None else list(given(self._name))
+        function = found(callbacks) if isinstance(callbacks, str) else callbacks
+        return [] if function is None else list(function(self._name))
 
-    def _chosen_metric(self) -> str:
-        """The metric that is compared: the one that was asked for, or the first one that is no loss."""
-        known = [name for name in self._scored() if name != "loss"]
-        wanted = (self._task.metric or (known[0] if known else "loss")).removeprefix("val_")
-        if wanted not in (*known, "loss"):
-            hint = nearest(wanted, known) or "Add it to compile(metrics=[...])."
+    def _compared_metric(self) -> str:
+        """Return the requested metric, or the first one that is no loss."""
+        known = [name for name in self._first_scores() if name != "loss"]
+        name = (self._task.metric or (known[0] if known else "loss")).removeprefix("val_")
+        if name not in (*known, "loss"):
+            hint = nearest(name, known) or "Add it to compile(metrics=[...])."
             raise InputError(
-                f"Expected a metric that the model is compiled with: {', '.join([*known, 'loss'])}. Received: '{wanted}'. {hint}"
+                f"Expected a metric that the model is compiled with: {', '.join([*known, 'loss'])}. Received: '{name}'. {hint}"
             )
-        return f"val_{wanted}"
+        return f"val_{name}"
 
-    def _scored(self) -> dict[str, float]:
+    def _first_scores(self) -> dict[str, float]:
         data, size = made(self._task.validation_data), self._task.batch_size
         if not is_arrays(data):
             return dict(self._model.evaluate(data, steps=1, verbose=0, return_dict=True))
@@ -161,7 +148,7 @@ class Run:
         return dict(self._model.evaluate(x, y, batch_size=size, verbose=0, return_dict=True))
 
     def _final(self, result: Result) -> Iterator[Measurement]:
-        """The metric at the end, and whether the run diverged."""
+        """Yield the final metric, and whether the run diverged."""
         yield Measurement("fit", self._metric, result.series(self._metric, "epoch")[1][-1])
         losses = result.series("loss", "epoch")[1]
         finite = np.isfinite(losses[-1]) and all(np.isfinite(array).all() for array in self._model.get_weights())
@@ -170,7 +157,7 @@ class Run:
             yield Measurement("fit", "batch_size", min(self._task.batch_size, len(self._data[1])))
 
     def _classes(self, data: Any) -> Iterator[Measurement]:
-        """For a classifier: the share of each class that is answered right."""
+        """Yield the accuracy per class of a classifier."""
         if not is_arrays(data):
             return
         labels = _class_numbers(np.asarray(data[1]))
@@ -183,13 +170,13 @@ class Run:
             or labels.max() >= max(2, predictions.shape[-1])
         ):
             return
-        right = answers(predictions) == labels
-        for kind in np.unique(labels):
-            yield Measurement(f"class {kind}", "class_accuracy", float(right[labels == kind].mean()))
+        correct = predicted_classes(predictions) == labels
+        for number in np.unique(labels):
+            yield Measurement(f"class {number}", "class_accuracy", float(correct[labels == number].mean()))
 
 
 class _Counter(Callback):
-    """Counts the batches of each epoch, and stops when there were enough, or no more came."""
+    """Counts the batches of every epoch, and stops after enough of them, or when the data run out."""
 
     def __init__(self, steps: int | None) -> None:
         super().__init__()
@@ -201,7 +188,7 @@ class _Counter(Callback):
         self._epochs.append(0)
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Note which batch it is."""
+        """Record the number of the batch."""
         self._begun = batch
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -211,7 +198,7 @@ class _Counter(Callback):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Stop where an epoch was shorter than the first: Keras 3 would go on with the batches that it looked at."""
+        """Stop where an epoch is shorter than the first: Keras 3 goes on with batches that it has peeked at."""
         if not self._done and self._epochs[-1] < max(1, self._epochs[1]):
             self._ran_out = self.model.stop_training = True
 
@@ -220,97 +207,88 @@ class _Counter(Callback):
         return self._steps is not None and sum(self._epochs) >= self._steps
 
     def check(self, task: Task) -> None:
-        """Raise where the data ended too early."""
+        """Raise if the data ended too early."""
         if self._ran_out:
-            wanted = f"{task.epochs} epochs" if task.steps is None else f"{task.steps} training steps"
+            expected = f"{task.epochs} epochs" if task.steps is None else f"{task.steps} training steps"
             raise DataError(
-                f"Expected data for {wanted}. Received: data that ended after {self._epochs[1]} steps. Give a dataset "
-                "that can be read again, or ask for fewer."
+                f"Expected data for {expected}. Received: data that ended after {self._epochs[1]} steps. Give a dataset "
+                "that can be read again, or request fewer."
             )
 
 
-class _Watch(Callback):
-    """Stands first in the list, and notes when a step begins."""
+class _StepStart(Callback):
+    """The first callback of the list: records when a step begins."""
 
     began = 0
     batch = 0
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        """Note the time."""
+        """Record the time."""
         self.batch, self.began = batch, time.perf_counter_ns()
 
 
-class _Turns(Callback):
-    """Stands last in the list, notes when a step ends, and waits for its turn where the last one is over."""
+class _BlockTimer(Callback):
+    """The last callback of the list: times steps, and waits for the next request after a block."""
 
     def __init__(self, channel: Channel, adapter: KerasAdapter, count: int) -> None:
         super().__init__()
-        self.watch = _Watch()
+        self.start = _StepStart()
         self.steps, self.stopped = 0, False
-        self._channel, self._adapter, self._wanted = channel, adapter, count
+        self._channel, self._adapter, self._count = channel, adapter, count
         self._times: list[float] = []
         self._compilations = 0
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Note the time of a step; at the end of a turn, answer, and wait."""
-        taken = (time.perf_counter_ns() - self.watch.began) / 1e6
+        """Record the time of a step unless it compiled; after a block, reply and wait."""
+        elapsed = (time.perf_counter_ns() - self.start.began) / 1e6
         self.steps += 1
         compilations = self._adapter.compute.compilations(self.model)
         if compilations == self._compilations:
-            self._times.append(taken / max(1, batch - self.watch.batch + 1))
+            self._times.append(elapsed / max(1, batch - self.start.batch + 1))
         self._compilations = compilations
-        if len(self._times) >= self._wanted:
-            self._next_turn()
+        if len(self._times) >= self._count:
+            self._next_block()
 
-    def _next_turn(self) -> None:
-        self._channel.answer(self._times)
+    def _next_block(self) -> None:
+        self._channel.reply(self._times)
         request, args = self._channel.receive()
         self._times = []
         if request == "stop":
             self.stopped = self.model.stop_training = True
         else:
-            (self._wanted,) = args
+            (self._count,) = args
 
 
 def _mark(line: str) -> None:
-    """Write a line to the log, behind all that C code has written so far."""
+    """Write a line to the log, after everything that C code has buffered."""
     ctypes.CDLL(None).fflush(None)
     os.write(2, f"\n{line}\n".encode())
 
 
-def built(build: Any, precision: str | PrecisionPlan, seed: int) -> Any:
-    """Return a compiled model in a precision.
+def build_in_precision(build: Any, precision: str | PrecisionPlan, seed: int) -> Any:
+    """Return a compiled model in a policy or a training plan.
 
-    Args:
-        build: A function, ``"module:function"``, or the path of a ``.keras`` file.
-        precision: A policy, or a training plan.
-        seed: For the weights.
-
-    Returns:
-        The model.
-
-    Raises:
-        ModelError: What was built is no compiled Keras model.
+    ``build`` is a function, ``"module:function"``, or the path of a ``.keras`` file; the seed is that of the weights.
     """
     if isinstance(build, Path):
         plan = precision if isinstance(precision, PrecisionPlan) else PrecisionPlan.training(precision)
         return _compiled(apply_plan(load_compiled_model(build), plan, in_place=True))
     function = found(build) if isinstance(build, str) else build
     policy = "float32" if isinstance(precision, PrecisionPlan) else precision
-    model = _in_policy(function, policy, seed)
+    model = _build_in_policy(function, policy, seed)
     if isinstance(precision, PrecisionPlan):
         return apply_plan(_compiled(model), precision, in_place=True)
     return _compiled(model)
 
 
-def _in_policy(function: Any, policy: str, seed: int) -> Any:
-    keras2_was_there = "tf_keras" in sys.modules
-    model = _built_once(function, policy, seed)
-    # Only now is it known that the function imports tf_keras, whose policy was not set yet.
-    return model if keras2_was_there or "tf_keras" not in sys.modules else _built_once(function, policy, seed)
+def _build_in_policy(function: Any, policy: str, seed: int) -> Any:
+    had_tf_keras = "tf_keras" in sys.modules
+    model = _build_once(function, policy, seed)
+    # The first call may import tf_keras, whose policy was not set yet: then build again.
+    return model if had_tf_keras or "tf_keras" not in sys.modules else _build_once(function, policy, seed)
 
 
-def _built_once(function: Any, policy: str, seed: int) -> Any:
+def _build_once(function: Any, policy: str, seed: int) -> Any:
     _seed(seed)
     with in_precision(policy):
         return function()
@@ -320,7 +298,7 @@ def _compiled(model: Any) -> Any:
     adapter = adapter_of(model)
     if not adapter.is_model(model) or getattr(model, "optimizer", None) is None:
         raise ModelError(
-            f"Expected build to return a compiled model. Received: {type(model).__name__}, not compiled. Call model.compile in it."
+            f"Expected build to return a compiled model. Received: {type(model).__name__}, not compiled. Call model.compile in build."
         )
     return model
 
@@ -331,7 +309,7 @@ def _seed(seed: int) -> None:
 
 
 def _class_numbers(labels: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """Labels as class numbers; None where they are none."""
+    """Return labels as class numbers; None where they are something else."""
     if labels.ndim == 2 and labels.shape[1] > 1:
         one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
         return np.asarray(labels.argmax(axis=1)) if one_hot else None

@@ -1,4 +1,4 @@
-"""Task: what every run of a comparison does, and how a child finds what it was told by name."""
+"""Task: build, data and settings of all runs of a comparison, and how a child imports and loads them."""
 
 import importlib
 import os
@@ -12,25 +12,24 @@ import numpy as np
 from keras_precision.core.errors import DataError, InputError
 from keras_precision.core.system.files import check_exists
 
-__all__ = ["Task", "check_build", "check_data", "found", "is_arrays", "made", "mapped", "pieces"]
+__all__ = ["Task", "check_build", "check_data", "found", "is_arrays", "leading_arrays", "made", "mapped"]
 
-_DATA = "(x, y) of arrays, a dataset, or a function that makes one of them"
+_DATA = "(x, y) of arrays, a dataset, or a function that returns one of them"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every run of a comparison does alike.
+    """Build, data and settings of all runs of a comparison.
 
     Attributes:
         build: A function that returns a compiled model, ``"module:function"``, or the path of a ``.keras`` file.
-        train_data: ``(x, y)`` or ``(x, y, weights)`` of arrays, a dataset, a function that makes one of
-            them, or ``"module:function"``.
-        validation_data: The same, to be scored on after each epoch.
-        callbacks: Given the name of the run, returns its callbacks; None for none.
-        batch_size: Samples a batch, where the data are arrays.
-        epochs: Epochs of a run.
+        train_data: ``(x, y)`` or ``(x, y, weights)`` of arrays, a dataset, a function that returns one of them, or
+            ``"module:function"``.
+        validation_data: The same, evaluated after every epoch.
+        callbacks: Called with the name of the run, returns its callbacks; None for none.
+        batch_size: Of arrays.
         steps: Training steps of a run, in place of epochs.
-        metric: The compiled metric that is compared; None for the first one.
+        metric: The compared metric; None for the first compiled one.
     """
 
     build: Any
@@ -44,18 +43,7 @@ class Task:
 
 
 def check_build(build: Any) -> Any:
-    """Return what builds a model, if it is of a kind that a child can use.
-
-    Args:
-        build: A function, ``"module:function"``, or a path.
-
-    Returns:
-        It; a path as an absolute one.
-
-    Raises:
-        InputError: It is something else.
-        FileNotFoundError: There is no such file.
-    """
+    """Return a build that a child can use, a path as an absolute one; raise for anything else."""
     named = isinstance(build, str) and ":" in build and not Path(build).exists()
     if named or (callable(build) and not hasattr(build, "fit")):
         return build
@@ -69,24 +57,13 @@ def check_build(build: Any) -> Any:
         return path.resolve()
     what = "a model" if hasattr(build, "fit") else repr(build)
     raise InputError(
-        f"Expected a function that builds a compiled model. Received: {what}. Each run builds its own, in a process of "
-        "its own: pass the function, 'module:function', or the path of a .keras file."
+        f"Expected a function that builds a compiled model. Received: {what}. Every run builds its own model, in its "
+        "own process: pass the function, 'module:function', or the path of a .keras file."
     )
 
 
 def check_data(data: Any, what: str) -> Any:
-    """Return data, if they are there at all.
-
-    Args:
-        data: Any form of them.
-        what: What they are, for the message.
-
-    Returns:
-        They.
-
-    Raises:
-        DataError: There are none, or x and y differ in length.
-    """
+    """Return data; raise for none, and for x and y of different lengths. ``what`` names them in messages."""
     if data is None or (isinstance(data, str) and ":" not in data):
         raise DataError(f"Expected {what}: {_DATA}. Received: {data!r}.")
     if is_arrays(data):
@@ -99,50 +76,33 @@ def check_data(data: Any, what: str) -> Any:
 
 
 def found(name: str) -> Any:
-    """Return what ``"module:function"`` names.
-
-    Args:
-        name: The module, a colon, and the function.
-
-    Returns:
-        The function.
-
-    Raises:
-        InputError: There is no such module, or no such function in it.
-    """
+    """Return the function that ``"module:function"`` names."""
     module, _, function = name.partition(":")
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"Expected 'module:function', to be imported in another process. Received: '{name}' ({error}). "
+            f"Expected 'module:function', to import in another process. Received: '{name}' ({error}). "
             "Run from the folder of the module, or put it on PYTHONPATH."
         ) from error
 
 
 def made(data: Any) -> Any:
-    """Return data, made anew where a function makes them.
-
-    Args:
-        data: Any form of them.
-
-    Returns:
-        Arrays, or a dataset.
-    """
-    given = found(data) if isinstance(data, str) else data
-    is_dataset = not isinstance(given, type) and (hasattr(given, "__iter__") or hasattr(given, "__getitem__"))
-    return given() if callable(given) and not is_dataset else given
+    """Return arrays or a dataset, called again where a function returns them."""
+    source = found(data) if isinstance(data, str) else data
+    is_dataset = not isinstance(source, type) and (hasattr(source, "__iter__") or hasattr(source, "__getitem__"))
+    return source() if callable(source) and not is_dataset else source
 
 
 def is_arrays(data: Any) -> bool:
-    """Tell whether data are ``(x, y)`` or ``(x, y, weights)`` of arrays, and no dataset."""
+    """Return whether data are ``(x, y)`` or ``(x, y, weights)`` of arrays, and no dataset."""
     if not isinstance(data, tuple | list) or not 2 <= len(data) <= 3:
         return False
     return all(hasattr(leaf, "shape") and hasattr(leaf, "__len__") for leaf in _leaves(data))
 
 
 def mapped(function: Callable[[Any], Any], data: Any) -> Any:
-    """Return the same structure with a function applied to each array in it."""
+    """Return the same structure with a function applied to its arrays."""
     if isinstance(data, Mapping):
         return {key: mapped(function, value) for key, value in data.items()}
     if isinstance(data, tuple | list):
@@ -160,22 +120,14 @@ def _leaves(data: Any) -> Iterator[Any]:
         yield data
 
 
-def pieces(data: Any, most: int) -> Iterator[Any]:
-    """Yield the arrays of the first batches of a dataset, or all of ``(x, y)``.
-
-    Args:
-        data: Arrays or a dataset.
-        most: Batches at the most.
-
-    Yields:
-        NumPy arrays.
-    """
+def leading_arrays(data: Any, batches: int) -> Iterator[Any]:
+    """Yield the NumPy arrays of the first batches of a dataset, or all of ``(x, y)``."""
     if is_arrays(data):
-        batches: Iterable[Any] = [data]
+        selected: Iterable[Any] = [data]
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):  # a PyDataset, whose iteration never ends
-        batches = (data[index] for index in range(min(most, len(data))))
+        selected = (data[index] for index in range(min(batches, len(data))))
     else:
-        batches = (batch for _, batch in zip(range(most), data, strict=False))
-    for batch in batches:
+        selected = (batch for _, batch in zip(range(batches), data, strict=False))
+    for batch in selected:
         for leaf in _leaves(batch):
             yield np.asarray(leaf)

@@ -1,4 +1,4 @@
-"""find_unstable_layers: lowers layers by bisection, and tells which must stay in float32."""
+"""find_unstable_layers: bisection for the layers that must stay in float32."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,28 +26,29 @@ def find_unstable_layers(
     epochs: int = 1,
     batch_size: int = 32,
 ) -> Result:
-    """Find the smallest set of layers that must stay in float32 for a training to keep to its baseline.
+    """Find the smallest set of layers that must stay in float32 for a training to match its baseline.
 
-    The model is built once. Each run trains a copy of it, with the same weights and the same batches in the same order, in
-    which some layers are lowered. A run is stable if its loss at the end is finite, and at most ``tolerance`` above that
-    of the run in float32. Layers are found one by one, by bisection: k of n in about k log2(n) + k + 2 runs.
+    The model is built once. A run trains a copy of it, with the same weights and the same batches in the same order, in
+    which some layers are in lower precision. It is stable if its final loss is finite, and at most ``tolerance`` above that
+    of the run in float32. Layers are located one by one, by bisection: k of n in about k log2(n) + k + 2 runs.
 
     Args:
         build: A function that returns a compiled functional or sequential model.
-        data: ``(x, y)`` or ``(x, y, weights)`` of arrays, a dataset that can be run through again and again, or a
-            function that makes one of them.
-        precision: What layers are lowered to: ``"mixed_float16"`` or ``"mixed_bfloat16"``.
+        data: ``(x, y)`` or ``(x, y, weights)`` of arrays, a dataset that can be iterated repeatedly, or a
+            function that returns one of them.
+        precision: The lower precision: ``"mixed_float16"`` or ``"mixed_bfloat16"``.
         tolerance: How much higher the loss may be, as a share of the baseline's.
-        epochs: Epochs of each run.
+        epochs: Epochs of a run.
         batch_size: Samples a batch, where the data are arrays.
 
     Returns:
-        A result whose ``plan`` lowers all other layers, with the reasons; its rows tell of each run (``run 1``, ...)
-        the layers that were lowered, its loss, and whether it was stable. The baseline is the run ``baseline``.
+        A result whose ``plan`` has all other layers in lower precision, with the reasons; its rows are, for every run
+        (``run 1``, ...), the number of layers in lower precision, the loss, and whether it was stable. The baseline is the
+        run ``baseline``.
 
     Raises:
         InputError: ``build`` is no function, or a number cannot be used.
-        UnknownPrecisionError: ``precision`` is none.
+        UnknownPrecisionError: ``precision`` is no training precision.
         DataError: There are no data.
         ModelError: The model is not compiled, or cannot be copied, or its own baseline has no finite loss.
 
@@ -57,19 +58,19 @@ def find_unstable_layers(
         ...     model = keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(1e9), keras.layers.Dense(1, name="head")])
         ...     model.compile(keras.optimizers.SGD(1e-24), "mse")
         ...     return model
-        >>> found = find_unstable_layers(build, (x_test, y_test), batch_size=64)
-        >>> found.plan.default, found.plan.precision_of("rescaling")
+        >>> result = find_unstable_layers(build, (x_test, y_test), batch_size=64)
+        >>> result.plan.default, result.plan.precision_of("rescaling")
         ('mixed_float16', 'float32')
     """
     _check(build, precision, tolerance, epochs, batch_size)
     check_data(data, "data")
-    trials = _Trials(build(), data, precision, epochs, batch_size)
+    trials = _BisectionRuns(build(), data, precision, epochs, batch_size)
     trials.limit = trials.baseline() * (1 + tolerance) + 1e-7
-    kept = smallest_high(trials.names, trials.is_stable)
-    reasons = dict.fromkeys(kept, f"training in {precision} leaves the baseline where this layer is lowered")
-    plan = PrecisionPlan.training(precision, dict.fromkeys(kept, "float32"), reasons)
+    unstable = smallest_high(trials.names, trials.is_stable)
+    reasons = dict.fromkeys(unstable, f"training diverges from the baseline with this layer in {precision}")
+    plan = PrecisionPlan.training(precision, dict.fromkeys(unstable, "float32"), reasons)
     environment = trials.adapter.compute.environment()
-    notes = (f"{trials.count} runs and a baseline, for {len(kept)} of {len(trials.names)} layers.",)
+    notes = (f"{trials.count} runs and a baseline, for {len(unstable)} of {len(trials.names)} layers.",)
     return Result("unstable layers", tuple(trials.rows), environment, plan, notes)
 
 
@@ -84,8 +85,8 @@ def _check(build: Any, precision: str, tolerance: float, epochs: int, batch_size
             raise InputError(f"Expected {name} to be a whole number >= 1. Received: {count!r}.")
 
 
-class _Trials:
-    """Runs of copies of one model, in different plans."""
+class _BisectionRuns:
+    """Trainings of copies of one model in different plans."""
 
     def __init__(self, model: Any, data: Any, precision: str, epochs: int, batch_size: int) -> None:
         self.adapter = adapter_of(model)
@@ -98,30 +99,30 @@ class _Trials:
         self._epochs, self._batch_size = epochs, batch_size
 
     def baseline(self) -> float:
-        """Run in float32; return the loss at the end."""
+        """Run in float32; return the final loss."""
         loss = self._loss(PrecisionPlan.training("float32"))
         self.rows.append(Measurement("baseline", "loss", loss))
         if not math.isfinite(loss):
             raise ModelError(
                 f"Expected a model that trains in float32. Received: '{self._model.name}', whose loss there is {loss}. "
-                "kp.diagnose(model, data) says where it breaks."
+                "kp.diagnose(model, data) locates the fault."
             )
         return loss
 
-    def is_stable(self, lowered: Sequence[str]) -> bool:
-        """Run with some layers lowered."""
+    def is_stable(self, low: Sequence[str]) -> bool:
+        """Run with some layers in lower precision."""
         self.count += 1
-        high = dict.fromkeys([name for name in self.names if name not in set(lowered)], "float32")
+        high = dict.fromkeys([name for name in self.names if name not in set(low)], "float32")
         loss = self._loss(PrecisionPlan.training(self._precision, high))
         stable = math.isfinite(loss) and loss <= self.limit
         subject = f"run {self.count}"
-        self.rows.append(Measurement(subject, "lowered_layers", len(lowered)))
+        self.rows.append(Measurement(subject, "lowered_layers", len(low)))
         self.rows.append(Measurement(subject, "loss", loss))
         self.rows.append(Measurement(subject, "stable", stable))
         return stable
 
     def _loss(self, plan: PrecisionPlan) -> float:
-        """Train a copy in a plan; return its loss on the same data afterwards."""
+        """Train a copy in a plan; return its final loss on the same data."""
         model, data = apply_plan(self._model, plan), made(self._data)
         with np.errstate(all="ignore"):
             if not is_arrays(data):
@@ -139,30 +140,23 @@ def _loss_of(scores: Any) -> float:
 
 
 def smallest_high(names: Sequence[str], is_stable: Callable[[Sequence[str]], bool]) -> list[str]:
-    """Return the layers that cannot be lowered.
+    """Return the layers that must stay in high precision, in the order of their discovery.
 
-    While lowering all that is left is unstable, the shortest beginning of it that is unstable is found by bisection, and the
-    layer that it ends with is kept high. What is known to be stable is not run again: k layers of n take
-    about k log2(n) + k + 1 runs. A set is taken to be unstable if a part of it is.
-
-    Args:
-        names: The layers, in the order of the model.
-        is_stable: Runs with these layers lowered, and all others high.
-
-    Returns:
-        Those that stay high, in the order in which they were found.
+    While all remaining layers in low precision are unstable, bisection finds the shortest unstable prefix, whose last layer
+    stays high. Prefixes known to be stable do not run again: k layers of n take about k log2(n) + k + 1 runs. A set is taken
+    to be unstable if a part of it is. ``is_stable`` runs with these layers low, and all others high.
 
     Example:
         >>> runs = []
-        >>> def is_stable(lowered):
-        ...     runs.append(lowered)
-        ...     return not {"f", "k"} & set(lowered)
+        >>> def is_stable(low):
+        ...     runs.append(low)
+        ...     return not {"f", "k"} & set(low)
         >>> smallest_high("abcdefghijklmnop", is_stable), len(runs)
         (['f', 'k'], 11)
     """
     high: list[str] = []
     low = list(names)
-    stable = 0  # so many of them are known to be stable together
+    stable = 0  # the first so many layers are known to be stable together
     while len(low) > stable and not is_stable(low):
         unstable = len(low)
         while unstable - stable > 1:

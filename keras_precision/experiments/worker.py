@@ -1,4 +1,4 @@
-"""Worker: one fresh Python process that does what it is asked, and whose end harms nobody."""
+"""Worker: a fresh Python process that serves one object, isolated from the caller."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ import cloudpickle
 
 from keras_precision.core.errors import InputError, WorkerError
 from keras_precision.core.system.child_process import child_environment, python_command
-from keras_precision.experiments.channel import raised
+from keras_precision.experiments.channel import error_from_child
 
 __all__ = ["Worker", "packed"]
 
@@ -24,31 +24,20 @@ _LAST_LINES = 15
 _QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "PYTHONHASHSEED": "0",
-    # A process of JAX, or of TensorFlow, would take most of a GPU for itself, and others wait beside it.
+    # By default JAX and TensorFlow reserve most of a GPU for one process, while other processes wait.
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
 
 
-def packed(thing: Any, what: str) -> bytes:
-    """Return something as it travels to another process.
-
-    Args:
-        thing: A function, data, or anything else.
-        what: What it is, for the message.
-
-    Returns:
-        Bytes that ``pickle.loads`` makes it from.
-
-    Raises:
-        InputError: It cannot travel.
-    """
+def packed(value: Any, what: str) -> bytes:
+    """Return a value as bytes for ``pickle.loads`` in another process; ``what`` names it in the message of the InputError."""
     try:
-        return bytes(cloudpickle.dumps(thing))
+        return bytes(cloudpickle.dumps(value))
     except (pickle.PicklingError, TypeError, AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InputError(
             f"Expected {what} that can be sent to another process. Received: one that cannot be pickled "
-            f"({type(error).__name__}: {error}). Pass a function that makes what it needs when it is called, "
+            f"({type(error).__name__}: {error}). Pass a function that creates what it needs when it is called, "
             "or 'module:function'."
         ) from error
 
@@ -56,18 +45,15 @@ def packed(thing: Any, what: str) -> bytes:
 class Worker:
     """A process that serves one object: its methods are called from here.
 
-    It is a fresh interpreter, so that memory and global state are its own. It ignores Ctrl-C, which
-    this process hears, and it ends when this process does.
+    It is a fresh interpreter with its own memory and global state. It ignores Ctrl-C, which this process receives, and ends
+    when this process does.
 
     Args:
-        serve: A function of the child's channel, packed, that makes the object.
-        name: What messages call it.
-        backend: The backend of Keras in the child; None for the one that Keras finds by itself.
+        serve: A serialized function of the child's channel that creates the object.
+        name: Its name in messages.
+        backend: The backend of Keras in the child; None for the default of Keras.
         environment: More variables for the child.
-        deadline: When to give its start up, as ``time.monotonic`` counts.
-
-    Raises:
-        WorkerError: The object could not be made.
+        deadline: The latest end of its start, in ``time.monotonic``.
     """
 
     def __init__(
@@ -79,7 +65,7 @@ class Worker:
         deadline: float | None = None,
     ) -> None:
         self.name = name
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         backends = {} if backend is None else {"KERAS_BACKEND": backend}
         self._process = subprocess.Popen(
             python_command("-c", _PROGRAM),
@@ -87,7 +73,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            start_new_session=True,  # Ctrl-C reaches this process alone
+            start_new_session=True,  # Ctrl-C reaches only this process
         )
         try:
             self.ask("serve", serve, deadline=deadline)
@@ -100,63 +86,55 @@ class Worker:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End it."""
+        """Close it."""
         self.close()
 
     def ask(self, method: str, *args: Any, deadline: float | None = None) -> Any:
-        """Call a method of the object, and wait for what it returns.
+        """Call a method of the object, and return its value; the deadline is in ``time.monotonic``, None for no limit.
 
-        Args:
-            method: Its name.
-            *args: What it is given.
-            deadline: When to give it up, as ``time.monotonic`` counts; None for never.
-
-        Returns:
-            What it returned.
-
-        Raises:
-            PrecisionError: It raised one; the same is raised here.
-            WorkerError: It raised something else, ended, or did not answer in time.
+        A PrecisionError of the child is raised here as it is, any other failure as a WorkerError.
         """
         self.send(method, *args)
         return self.receive(deadline)
 
     def send(self, method: str, *args: Any) -> None:
-        """Ask for a call, and do not wait for it."""
+        """Send a call without waiting for its value."""
         stream = self._process.stdin
         assert stream is not None
-        with contextlib.suppress(BrokenPipeError):  # it died: receive will tell
+        with contextlib.suppress(BrokenPipeError):  # the process died: receive raises
             stream.write(pickle.dumps((method, args)))
             stream.flush()
 
     def receive(self, deadline: float | None = None) -> Any:
-        """Wait for what the last call returned, as ``ask`` does."""
+        """Wait for the value of the last call, as ``ask`` does."""
         stream = self._process.stdout
         assert stream is not None
         if deadline is not None:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([stream], [], [], left)[0]:
                 self.close()
-                raise WorkerError(f"Expected '{self.name}' to end within its time. Received: no answer. Allow more.")
+                raise WorkerError(
+                    f"Expected '{self.name}' to end within its time. Received: no reply. Allow more time."
+                )
         try:
-            answer = pickle.load(stream)
+            reply = pickle.load(stream)
         except (EOFError, pickle.UnpicklingError):
-            raise WorkerError(self._last_words()) from None
-        if answer[0] == "value":
-            return answer[1]
-        _, kind, message, told = answer
-        ours = raised(kind, message)
-        if ours is not None:
-            raise ours
-        raise WorkerError(f"Expected '{self.name}' to run. Received: {kind}: {message}\n{_end_of(told.splitlines())}")
+            raise WorkerError(self._exit_message()) from None
+        if reply[0] == "value":
+            return reply[1]
+        _, kind, message, trace = reply
+        error = error_from_child(kind, message)
+        if error is not None:
+            raise error
+        raise WorkerError(f"Expected '{self.name}' to run. Received: {kind}: {message}\n{_end_of(trace.splitlines())}")
 
     def log(self) -> list[str]:
-        """Return the lines that the process has written so far."""
-        size = os.fstat(self._log.fileno()).st_size  # read in place: the process writes where the file stands
+        """Return the log lines so far."""
+        size = os.fstat(self._log.fileno()).st_size  # pread: the process writes at the shared file position
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace").splitlines()
 
     def close(self) -> None:
-        """End the process, if it runs."""
+        """Kill the process if it runs."""
         process = self._process
         with contextlib.suppress(OSError):
             if process.stdin is not None:
@@ -168,11 +146,11 @@ class Worker:
             process.stdout.close()
         self._log.close()
 
-    def _last_words(self) -> str:
+    def _exit_message(self) -> str:
         code = self._process.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         hint = " It may have run out of memory: try a smaller batch." if code == -signal.SIGKILL else ""
-        return f"Expected '{self.name}' to run. Received: its process ended with {how}.{hint}\n{_end_of(self.log())}"
+        return f"Expected '{self.name}' to run. Received: its process ended with {cause}.{hint}\n{_end_of(self.log())}"
 
 
 def _end_of(log: Sequence[str]) -> str:

@@ -1,1 +1,1 @@
-"""Whom a lower precision hurts, which layers are to blame, and what it takes to win the answers back."""
+"""Accuracy drop per class of a quantized file, its most sensitive layers, and the plan that recovers the predictions."""

@@ -1,1 +1,1 @@
-"""Scores and divergences of answers, from NumPy alone."""
+"""Scores and divergences of predictions, with NumPy only."""

@@ -1,4 +1,4 @@
-"""Divergence: how far the answers of a file are from those of the float model."""
+"""Divergence of predictions from those of the float model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Answers = list[Array]
 """One array of shape (n, ...) per output."""
 
 FLOOR = 1 / 512
-"""Half a step of an int8 probability: a smaller one was rounded to 0, and its logarithm is not known."""
+"""Half a step of an int8 probability: a smaller one is rounded to 0, and its logarithm is not known."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What an output holds, and so how far two answers are apart.
+    """The kind of an output, which decides how the difference of two predictions is measured.
 
     Attributes:
         name: ``"probabilities"`` (rows that sum to 1), ``"probability"`` (numbers from 0 to 1) or ``"values"``.
@@ -29,16 +29,12 @@ class Kind:
     name: str
     scale: float = 1.0
 
-    def additive(self, answers: Array) -> Array:
-        """Return answers in the space in which errors of layers add up.
+    def additive(self, outputs: Array) -> Array:
+        """Return outputs of shape (n, ...) in the space in which errors of layers add up.
 
-        Args:
-            answers: Shape (n, ...).
-
-        Returns:
-            Logarithms of probabilities, log-odds of a probability, or the values themselves.
+        These are logarithms of probabilities, log-odds of a probability, or the values themselves.
         """
-        values = answers.astype(np.float64)
+        values = outputs.astype(np.float64)
         if self.name == "probabilities":
             return np.asarray(np.log(np.maximum(values, FLOOR)))
         if self.name == "probability":
@@ -47,14 +43,7 @@ class Kind:
         return values
 
     def answers(self, additive: Array) -> Array:
-        """Return the answers that values of ``additive`` stand for.
-
-        Args:
-            additive: Shape (n, ...).
-
-        Returns:
-            The same shape.
-        """
+        """Return the outputs, of the same shape, that values of ``additive`` stand for."""
         if self.name == "probabilities":
             odds = np.exp(additive - additive.max(axis=-1, keepdims=True))
             return np.asarray(odds / odds.sum(axis=-1, keepdims=True))
@@ -62,37 +51,25 @@ class Kind:
             return np.asarray(1 / (1 + np.exp(-additive)))
         return additive
 
-    def divergence(self, reference: Array, answers: Array) -> float:
-        """Return how far answers are from those of the float model.
+    def divergence(self, reference: Array, outputs: Array) -> float:
+        """Return the mean divergence of outputs from the float model's, both of shape (n, ...).
 
-        Args:
-            reference: The float model's answers, shape (n, ...).
-            answers: The same shape.
-
-        Returns:
-            Mean over samples of the Kullback-Leibler divergence in nats, probabilities below 1/512 taken as
-            that on both sides; of values, the mean squared difference, in variances of the reference.
+        It is the Kullback-Leibler divergence in nats, with probabilities clipped at 1/512 on both sides; of values, the mean
+        squared difference, in variances of the reference.
         """
-        wanted, got = reference.astype(np.float64), answers.astype(np.float64)
+        p, q = reference.astype(np.float64), outputs.astype(np.float64)
         if self.name == "values":
-            return float(np.mean(np.square((got - wanted) / self.scale)))
+            return float(np.mean(np.square((q - p) / self.scale)))
         if self.name == "probability":
-            wanted, got = np.stack([1 - wanted, wanted], axis=-1), np.stack([1 - got, got], axis=-1)
-        wanted, got = np.maximum(wanted, FLOOR), np.maximum(got, FLOOR)
-        wanted, got = wanted / wanted.sum(axis=-1, keepdims=True), got / got.sum(axis=-1, keepdims=True)
-        return float(max(0.0, (wanted * (np.log(wanted) - np.log(got))).sum(axis=-1).mean()))
+            p, q = np.stack([1 - p, p], axis=-1), np.stack([1 - q, q], axis=-1)
+        p, q = np.maximum(p, FLOOR), np.maximum(q, FLOOR)
+        p, q = p / p.sum(axis=-1, keepdims=True), q / q.sum(axis=-1, keepdims=True)
+        return float(max(0.0, (p * (np.log(p) - np.log(q))).sum(axis=-1).mean()))
 
     def errors(self, reference: Array, shift: Array) -> Array:
-        """Return a shift as a vector whose squared length is, to second order, the divergence that it makes.
+        """Return a shift of ``additive`` values as a vector whose squared length is, to second order, its divergence.
 
         For probabilities p and a shift d of their logarithms, KL = 1/2 (E_p[d^2] - E_p[d]^2) + O(d^3).
-
-        Args:
-            reference: The float model's answers, shape (n, ...).
-            shift: Difference of two values of ``additive``, the same shape.
-
-        Returns:
-            A vector.
         """
         count = max(1, reference.size // (reference.shape[-1] if self.name == "probabilities" else 1))
         if self.name == "values":
@@ -105,13 +82,7 @@ class Kind:
 
 
 def kind_of(reference: Array) -> Kind:
-    """Return what an output holds.
-
-    Args:
-        reference: The float model's answers, shape (n, ...).
-
-    Returns:
-        The kind.
+    """Return the kind of an output of shape (n, ...).
 
     Example:
         >>> kind_of(np.array([[0.2, 0.8], [0.5, 0.5]])).name
@@ -128,15 +99,6 @@ def kind_of(reference: Array) -> Kind:
 
 
 def mean_divergence(kinds: Sequence[Kind], reference: Answers, answers: Answers) -> float:
-    """Return how far answers are from a reference.
-
-    Args:
-        kinds: What each output holds.
-        reference: One array per output.
-        answers: Likewise.
-
-    Returns:
-        The mean over outputs of ``Kind.divergence``.
-    """
+    """Return the mean of ``Kind.divergence`` over the outputs, one array per output."""
     rows = zip(kinds, reference, answers, strict=True)
-    return float(np.mean([kind.divergence(wanted, got) for kind, wanted, got in rows]))
+    return float(np.mean([kind.divergence(expected, actual) for kind, expected, actual in rows]))

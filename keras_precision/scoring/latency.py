@@ -1,4 +1,4 @@
-"""What the times of single calls say, as rows of a result."""
+"""Latency statistics of single calls, as rows of a result."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +10,7 @@ __all__ = ["latency_rows", "latency_source"]
 
 
 def latency_rows(subject: str, times: npt.NDArray[np.float64], samples: int) -> tuple[Measurement, ...]:
-    """Return what a set of timed calls says.
-
-    Args:
-        subject: What was called.
-        times: Milliseconds of each call.
-        samples: Samples in a call.
-
-    Returns:
-        ``latency_ms``, ``latency_p95_ms``, ``latency_samples`` and ``samples_per_second``.
+    """Return the statistics of timed calls, in milliseconds, of so many samples a call.
 
     Example:
         >>> [row.value for row in latency_rows("model", np.array([1.0, 2.0, 3.0]), 4)][::3]
@@ -34,13 +26,5 @@ def latency_rows(subject: str, times: npt.NDArray[np.float64], samples: int) -> 
 
 
 def latency_source(samples: int, warmup: int) -> str:
-    """Return how these figures were got, in words.
-
-    Args:
-        samples: Samples in a call.
-        warmup: Calls that were left out.
-
-    Returns:
-        A phrase for ``Environment.sources``.
-    """
+    """Return how latencies were measured, as a phrase for ``Environment.sources``."""
     return f"one call after the other, of {samples} sample(s) each; {warmup} warm-up calls left out"

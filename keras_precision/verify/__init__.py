@@ -1,1 +1,1 @@
-"""Models and files asked for answers: evaluate scores them, benchmark times them."""
+"""Evaluation and benchmark of models and files."""

@@ -1,4 +1,4 @@
-"""benchmark: how long a model, or a file, takes to answer."""
+"""benchmark: the latency of a model or a file."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,27 +26,27 @@ def benchmark(
     per_operator: bool = False,
     unsafe: bool = False,
 ) -> Result:
-    """Time the answers of a model, or of a file.
+    """Measure the latency of a model, or of a file.
 
-    A Keras model is called through ``predict_on_batch``, its compiled path, which returns NumPy
+    A Keras model is called with ``predict_on_batch``, its compiled path, which returns NumPy
     arrays and so waits for the device.
 
     Args:
         target: A Keras model, or the path of a ``.keras``, ``.h5``, ``.hdf5`` or ``.tflite`` file.
-        inputs: Samples, as for ``evaluate``, that are run in turn; None: zeros, where the target
-            tells its inputs.
-        batch_size: Samples per call; a ``.tflite`` file with a fixed batch takes what it says.
+        inputs: Samples, as for ``evaluate``, that are run in turn; None: zeros, where the inputs of
+            the target are known.
+        batch_size: Samples per call; a ``.tflite`` file with a fixed batch size uses that.
         threads: Threads that one call of a ``.tflite`` file may use; Keras's backend has its own.
         warmup: Calls before timing begins.
-        min_calls: Calls timed at the least.
-        min_seconds: Seconds timed at the least.
-        per_operator: Time each operator of a ``.tflite`` file, too: alone, in a file of its own.
+        min_calls: The fewest calls that are timed.
+        min_seconds: The shortest time of measurement.
+        per_operator: Whether to time the operators of a ``.tflite`` file, too, in files of one operator.
         unsafe: Whether Python code in a saved model (a Lambda) may run.
 
     Returns:
         A result with ``latency_ms`` (median), ``latency_p95_ms``, ``latency_samples`` (calls
-        timed), ``samples_per_second``, ``size_bytes`` of a file, and ``operator_ms`` of each
-        operator if asked for; a note sets their sum against the whole.
+        timed), ``samples_per_second``, ``size_bytes`` of a file, and ``operator_ms`` of the
+        operators on request; a note compares their sum with the whole.
 
     Raises:
         InputError: A count is out of range, the target is neither a model nor such a file, or has
@@ -71,13 +71,15 @@ def benchmark(
     opened = open_target(target, threads=threads, unsafe=unsafe)
     call, per_call = opened.caller(inputs, batch_size)
     times = time_calls(call, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds)
-    rows = [*latency_rows(opened.name, times, per_call), *opened.facts()]
+    rows = [*latency_rows(opened.name, times, per_call), *opened.static_rows()]
     how = latency_source(per_call, warmup) + (f" on {threads} threads" if threads > 1 else "")
     result = opened.result(rows, {"latency_ms": how})
     if not per_operator:
         return result
-    found = list(operator_times(target, threads=threads, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds))
-    total = sum(row.value for row in found if isinstance(row.value, float))
+    operators = list(
+        operator_times(target, threads=threads, warmup=warmup, min_calls=min_calls, min_seconds=min_seconds)
+    )
+    total = sum(row.value for row in operators if isinstance(row.value, float))
     note = f"the operators alone take {total:.3g} ms in all, the file {result.value('latency_ms'):.3g} ms a call"
     environment = result.environment.with_sources({"operator_ms": OPERATOR_SOURCE})
-    return replace(result.with_measurements(found, [note]), environment=environment)
+    return replace(result.with_measurements(operators, [note]), environment=environment)

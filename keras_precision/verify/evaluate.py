@@ -1,4 +1,4 @@
-"""evaluate: what a model, or a file, scores on labelled samples."""
+"""evaluate: scores of a model or a file on labelled samples."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from keras_precision.core.environment import usable_cores
 from keras_precision.core.errors import DataError
 from keras_precision.core.result import Measurement, Result
 from keras_precision.scoring.scores import agreement, is_probability, snr_db
-from keras_precision.verify.metrics import Scorer, scorer, shared_out
-from keras_precision.verify.targets import Array, Opened, Target, open_target
+from keras_precision.verify.metrics import Scorer, make_scorer, metrics_per_output
+from keras_precision.verify.targets import Array, Predictor, Target, open_target
 
 __all__ = ["evaluate"]
 
@@ -30,28 +30,28 @@ def evaluate(
     """Score a model, or a file, on labelled samples.
 
     Every target is scored on its predictions by the same code, so that the figures of a Keras
-    model and of the file made from it can be compared. Predictions of integer files are
-    dequantized first. A ``.tflite`` file answers through several interpreters at once, with the
-    same predictions, to the bit, as one call after the other.
+    model and of its file can be compared. Predictions of integer files are dequantized first. A
+    ``.tflite`` file runs in several interpreters at once, with the same predictions, to the bit,
+    as one call after the other.
 
     Args:
         target: A Keras model, or the path of a ``.keras``, ``.h5``, ``.hdf5`` or ``.tflite`` file.
         x: Samples: an array of shape (n, ...), one array per input as a tuple or dict, or anything
             that ``fit`` takes (``tf.data``, ``PyDataset``, torch ``DataLoader``, generator).
-        y: Labels, as the metrics take them; for several outputs, one array each as a tuple, or as a
-            dict by name. None: they come with ``x``; weights that come, too, are not used.
+        y: Labels, as the metrics take them; for several outputs, one array per output as a tuple, or as
+            a dict by name. None: they come with ``x``; sample weights in it are not used.
         metrics: Names of metrics (``"accuracy"`` chooses the kind of accuracy by the shapes),
             functions, or metric objects of Keras, as a list; for several outputs, a dict by name.
-            None: accuracy; of several outputs, only what a ``reference`` tells. An empty list
-            needs no labels.
-        batch_size: Samples per call of a Keras model; a ``.tflite`` file takes as many as it says.
+            None: accuracy; of several outputs, only the comparison with a ``reference``. An empty
+            list needs no labels.
+        batch_size: Samples per call of a Keras model; a ``.tflite`` file has its own.
         reference: A target, or its predictions, to compare with: adds ``agreement`` and ``snr_db``.
-        threads: Interpreters of a ``.tflite`` file that run side by side; None for one a core.
+        threads: Interpreters of a ``.tflite`` file that run at once; None for one per core.
         unsafe: Whether Python code in a saved model (a Lambda) may run.
 
     Returns:
-        A result with each metric, ``samples``, and ``size_bytes`` of a file. Of several outputs,
-        each is a subject: by the model's names, those of the reference, or the file's.
+        A result with the metrics, ``samples``, and ``size_bytes`` of a file. Several outputs are
+        subjects of their own, with the names of the model, of the reference, or of the file.
 
     Raises:
         InputError: A metric is unknown, or the target is neither a model nor such a file.
@@ -69,42 +69,43 @@ def evaluate(
     opened = open_target(target, workers=workers, unsafe=unsafe)
     other = _reference(reference, workers, unsafe)
     _check_counts(x, y)
-    labels, answers, expected = _answered(opened, other, x, y, batch_size, labelled=y is None and scorers != [])
+    labels, predictions, expected = _predicted(opened, other, x, y, batch_size, labelled=y is None and scorers != [])
     if reference is not None and other is None:
-        expected = _as_answers(reference, len(answers))
-    names = _names(opened, other, len(answers), [each for each in (scorers, labels) if isinstance(each, Mapping)])
-    rows = list(_rows(opened.name, names, scorers, labels, answers, expected))
-    rows.append(Measurement(opened.name, "samples", len(answers[0])))
-    return opened.result([*rows, *opened.facts()])
+        expected = _as_predictions(reference, len(predictions))
+    keyed = [value for value in (scorers, labels) if isinstance(value, Mapping)]
+    names = _output_names(opened, other, len(predictions), keyed)
+    rows = list(_rows(opened.name, names, scorers, labels, predictions, expected))
+    rows.append(Measurement(opened.name, "samples", len(predictions[0])))
+    return opened.result([*rows, *opened.static_rows()])
 
 
 def _rows(
-    target: str, names: Sequence[str], scorers: Any, labels: Labels, answers: list[Array], expected: list[Array]
+    target: str, names: Sequence[str], scorers: Any, labels: Labels, predictions: list[Array], expected: list[Array]
 ) -> Iterator[Measurement]:
-    """The figures of each output."""
+    """Yield the scores of the outputs."""
     if scorers is None and len(names) == 1:
-        scorers = scorer("accuracy")
+        scorers = make_scorer("accuracy")
     elif scorers is None and expected:
         scorers = {}
-    for number, (name, wanted) in enumerate(zip(names, shared_out(scorers, names), strict=True)):
+    for number, (name, requested) in enumerate(zip(names, metrics_per_output(scorers, names), strict=True)):
         subject = target if len(names) == 1 else name
-        if wanted:
-            yield from _scored(subject, wanted, _labels_of(labels, names, number), answers[number])
+        if requested:
+            yield from _scored(subject, requested, _labels_of(labels, names, number), predictions[number])
         if expected:
-            yield from _compared(subject, expected[number], answers[number])
+            yield from _compared(subject, expected[number], predictions[number])
 
 
 def _scorers(metrics: Any) -> Any:
-    """The metrics in their structure, each as its scorer: an unknown one is refused before any work."""
+    """Return scorers in the structure of the metrics, so that an unknown one raises before any work."""
     if isinstance(metrics, Mapping):
-        return {name: _scorers(each) for name, each in metrics.items()}
+        return {name: _scorers(metric) for name, metric in metrics.items()}
     if isinstance(metrics, list | tuple):
-        return [_scorers(each) for each in metrics]
-    return scorer(metrics)
+        return [_scorers(metric) for metric in metrics]
+    return make_scorer(metrics)
 
 
-def _reference(reference: Any, workers: int, unsafe: bool) -> Opened | None:
-    """The reference as something that answers; None where there is none, or its answers are given."""
+def _reference(reference: Any, workers: int, unsafe: bool) -> Predictor | None:
+    """Return the reference as a predictor; None where there is none, or it is an array of predictions."""
     if reference is None or isinstance(reference, np.ndarray | list | tuple | Mapping):
         return None
     return open_target(reference, workers=workers, unsafe=unsafe)
@@ -117,38 +118,39 @@ def _check_counts(x: Any, y: Any) -> None:
         raise DataError(f"Expected as many labels as samples. Received: {len(y)} labels for {len(x)} samples.")
 
 
-def _answered(
-    opened: Opened, other: Opened | None, x: Any, y: Any, batch_size: int, *, labelled: bool
+def _predicted(
+    opened: Predictor, other: Predictor | None, x: Any, y: Any, batch_size: int, *, labelled: bool
 ) -> tuple[Labels, list[Array], list[Array]]:
-    """Labels, answers, and those of the reference, to all samples, which are read once."""
+    """Return the labels, the predictions, and those of the reference; the samples are read once."""
     labels: list[Labels] = []
-    answers: list[list[Array]] = []
+    predictions: list[list[Array]] = []
     expected: list[list[Array]] = []
-    for arrays, found, whole in opened.pieces(x, labelled=labelled):
-        labels.append(found)
-        answers.append(opened.answers(arrays, batch_size if whole else None))
+    for arrays, batch_labels, whole in opened.batches(x, labelled=labelled):
+        labels.append(batch_labels)
+        predictions.append(opened.predict(arrays, batch_size if whole else None))
         if other is not None:
-            expected.append(other.answers(arrays, batch_size if whole else None))
-    return joined(labels) if labelled else y, _joined(answers), _joined(expected)
+            expected.append(other.predict(arrays, batch_size if whole else None))
+    return joined(labels) if labelled else y, _concatenated(predictions), _concatenated(expected)
 
 
-def _joined(pieces: Sequence[Sequence[Array]]) -> list[Array]:
-    return [np.concatenate(each) for each in zip(*pieces, strict=True)]
+def _concatenated(batches: Sequence[Sequence[Array]]) -> list[Array]:
+    return [np.concatenate(output) for output in zip(*batches, strict=True)]
 
 
-def _names(opened: Opened, other: Opened | None, count: int, keyed: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What the outputs are called: by the model that the file was made from, where it is at hand, or by the file."""
+def _output_names(
+    opened: Predictor, other: Predictor | None, count: int, keyed: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """Return the names of the outputs: those of the exported model where it is the reference, else of the file."""
     numbered = tuple(f"output_{number}" for number in range(count))
-    known = [
-        each.outputs for each in (opened, other) if each is not None and each.outputs and len(each.outputs) == count
-    ]
+    outputs = [predictor.outputs for predictor in (opened, other) if predictor is not None]
+    known = [names for names in outputs if names and len(names) == count]
     candidates = sorted([*known, numbered], key=lambda names: names == numbered)
-    asked = {key for each in keyed for key in each}
-    return next((names for names in candidates if asked <= set(names)), candidates[0])
+    requested = {key for mapping in keyed for key in mapping}
+    return next((names for names in candidates if requested <= set(names)), candidates[0])
 
 
 def _labels_of(labels: Labels, names: Sequence[str], number: int) -> Any:
-    """The labels of one output."""
+    """Return the labels of one output."""
     if isinstance(labels, Mapping):
         if names[number] not in labels:
             raise DataError(f"Expected labels for the output '{names[number]}'. Received: {list(labels)}.")
@@ -163,16 +165,16 @@ def _labels_of(labels: Labels, names: Sequence[str], number: int) -> Any:
     return labels[number]
 
 
-def _scored(subject: str, scorers: Sequence[Scorer], labels: Any, answers: Array) -> Iterator[Measurement]:
+def _scored(subject: str, scorers: Sequence[Scorer], labels: Any, predictions: Array) -> Iterator[Measurement]:
     count = len(np.asarray(labels))
-    if count != len(answers):
-        raise DataError(f"Expected as many labels as samples. Received: {count} labels for {len(answers)} samples.")
-    for each in scorers:
-        yield from (Measurement(subject, name, value) for name, value in each(labels, answers).items())
+    if count != len(predictions):
+        raise DataError(f"Expected as many labels as samples. Received: {count} labels for {len(predictions)} samples.")
+    for scorer in scorers:
+        yield from (Measurement(subject, name, value) for name, value in scorer(labels, predictions).items())
 
 
-def _as_answers(reference: Any, count: int) -> list[Array]:
-    """Predictions that were given, one array for each output."""
+def _as_predictions(reference: Any, count: int) -> list[Array]:
+    """Return the reference's predictions as one array per output."""
     if isinstance(reference, Mapping):
         reference = list(reference.values())
     listed = list(reference) if count > 1 else [reference]
@@ -180,10 +182,10 @@ def _as_answers(reference: Any, count: int) -> list[Array]:
         listed = list(reference)
     if len(listed) != count:
         raise DataError(f"Expected predictions of {count} output(s) as the reference. Received: {len(listed)}.")
-    return [np.asarray(each) for each in listed]
+    return [np.asarray(output) for output in listed]
 
 
-def _compared(subject: str, expected: Array, answers: Array) -> Iterator[Measurement]:
-    named = is_probability(expected)  # else 0.5 tells no classes apart
-    yield Measurement(subject, "agreement", agreement(expected, answers) if named else None)
-    yield Measurement(subject, "snr_db", snr_db(expected, answers))
+def _compared(subject: str, expected: Array, predictions: Array) -> Iterator[Measurement]:
+    has_classes = is_probability(expected)  # else 0.5 separates no classes
+    yield Measurement(subject, "agreement", agreement(expected, predictions) if has_classes else None)
+    yield Measurement(subject, "snr_db", snr_db(expected, predictions))

@@ -1,4 +1,4 @@
-"""Scorer: one metric, asked for by name, function or Keras object, as a function of labels and answers."""
+"""Scorer: a metric by name, function or Keras object, as a function of labels and predictions."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,29 +11,20 @@ from keras_precision._adapters import adapter_for_file
 from keras_precision.core.errors import InputError, nearest
 from keras_precision.scoring.scores import SCORES
 
-__all__ = ["Scorer", "scorer", "shared_out"]
+__all__ = ["Scorer", "make_scorer", "metrics_per_output"]
 
 Array = npt.NDArray[Any]
 Scorer = Callable[[Any, Array], dict[str, float]]
-"""From labels and answers to the name of each figure, and the figure."""
+"""From labels and predictions to scores by name."""
 
 
-def shared_out(metrics: Any, outputs: Sequence[str]) -> list[list[Any]]:
-    """Return the metrics of each output.
+def metrics_per_output(metrics: Any, outputs: Sequence[str]) -> list[list[Any]]:
+    """Return a list of metrics for every output.
 
-    Args:
-        metrics: One metric or a list of them, where there is one output; for several, a dict by the
-            name of the output, or a list with a list for each output in order.
-        outputs: The names of the outputs.
-
-    Returns:
-        A list of metrics for each output.
-
-    Raises:
-        InputError: They are for other outputs, or it is not said for which.
+    Several outputs need a dict by output name, or a list of lists in their order.
 
     Example:
-        >>> shared_out({"size": "mae"}, ["kind", "size"])
+        >>> metrics_per_output({"size": "mae"}, ["kind", "size"])
         [[], ['mae']]
     """
     if isinstance(metrics, Mapping):
@@ -45,31 +36,23 @@ def shared_out(metrics: Any, outputs: Sequence[str]) -> list[list[Any]]:
         return [_listed(metrics.get(name, ())) for name in outputs]
     if len(outputs) == 1:
         return [_listed(metrics)]
-    nested = isinstance(metrics, list | tuple) and all(isinstance(each, list | tuple) for each in metrics)
+    nested = isinstance(metrics, list | tuple) and all(isinstance(metric, list | tuple) for metric in metrics)
     if nested and len(metrics) == len(outputs):
-        return [list(each) for each in metrics]
+        return [list(metric) for metric in metrics]
     raise InputError(
         f"Expected metrics for each of the outputs {', '.join(outputs)}. Received: {_described(metrics)}. "
         f"Say which is for which: metrics={{{outputs[0]!r}: [...], {outputs[1]!r}: [...]}}."
     )
 
 
-def scorer(metric: Any) -> Scorer:
-    """Return the function that computes a metric.
+def make_scorer(metric: Any) -> Scorer:
+    """Return the scorer of a Keras metric name, a function of (truth, predictions), or a metric object of any Keras version.
 
-    Args:
-        metric: The name of a metric of Keras, a function of (truth, predictions), or a metric
-            object of either Keras, whose state is put back after each use.
-
-    Returns:
-        The scorer. A metric with several figures (a score for each class, say) has a number, or its
-        key, behind its name in each.
-
-    Raises:
-        InputError: The metric is unknown.
+    The state of a metric object is restored after use. A metric with several scores (one per class, say) has a number, or
+    its key, behind its name.
 
     Example:
-        >>> scorer("accuracy")([0, 1], np.array([[0.9, 0.1], [0.8, 0.2]]))
+        >>> make_scorer("accuracy")([0, 1], np.array([[0.9, 0.1], [0.8, 0.2]]))
         {'accuracy': 0.5}
     """
     if isinstance(metric, str) and metric in SCORES:
@@ -88,28 +71,28 @@ def scorer(metric: Any) -> Scorer:
         known = keras.metrics.MeanMetricWrapper(known, name=getattr(known, "__name__", str(metric)))
 
     def score(y: Any, predictions: Array) -> dict[str, float]:
-        with _state_put_back(known, keras):
+        with _restored_state(known, keras):
             known.reset_state()
             known.update_state(y, predictions)
-            return dict(_figures(str(known.name), known.result(), keras))
+            return dict(_scores(str(known.name), known.result(), keras))
 
     return score
 
 
 @contextmanager
-def _state_put_back(metric: Any, keras: Any) -> Iterator[None]:
+def _restored_state(metric: Any, keras: Any) -> Iterator[None]:
     before = [keras.ops.convert_to_numpy(variable) for variable in metric.variables]
     try:
         yield
     finally:
-        for variable, value in zip(metric.variables, before, strict=False):  # some make theirs when first used
+        for variable, value in zip(metric.variables, before, strict=False):  # some are created on first use
             variable.assign(value)
 
 
-def _figures(name: str, result: Any, keras: Any) -> Iterator[tuple[str, float]]:
+def _scores(name: str, result: Any, keras: Any) -> Iterator[tuple[str, float]]:
     if isinstance(result, Mapping):
-        for key, each in result.items():
-            yield from _figures(f"{name}_{key}", each, keras)
+        for key, value in result.items():
+            yield from _scores(f"{name}_{key}", value, keras)
         return
     values = np.asarray(keras.ops.convert_to_numpy(result))
     if values.size == 1:

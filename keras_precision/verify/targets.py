@@ -1,4 +1,4 @@
-"""What can be asked for answers, under one interface: a model in memory, a saved model, a ``.tflite`` file."""
+"""Predictor: one interface for a model in memory, a saved model, and a ``.tflite`` file."""
 
 import contextlib
 import os
@@ -25,89 +25,71 @@ from keras_precision.runtimes.registry import RUNTIME_FILES, open_runtime
 from keras_precision.runtimes.session import RuntimeSession
 from keras_precision.runtimes.tflite.session import Session
 
-__all__ = ["Array", "Opened", "Target", "has_suffix", "open_target"]
+__all__ = ["Array", "Predictor", "Target", "has_suffix", "open_target"]
 
 Array = npt.NDArray[Any]
 Target = Any
 """A Keras model, or the path of a ``.keras``, ``.h5``, ``.hdf5`` or ``.tflite`` file."""
 
 
-class Opened(ABC):
-    """A target that can answer.
-
-    Attributes:
-        name: What results call it.
-        outputs: Names of its outputs, in order; None where they are known only once it has answered.
-    """
+class Predictor(ABC):
+    """An opened target, with its output names in order; these are None where only a prediction shows them."""
 
     name: str
     outputs: tuple[str, ...] | None
 
     @abstractmethod
     def inputs(self) -> Sequence[Input] | None:
-        """Return what it takes; None where that is known only when it is called."""
+        """Return the inputs; None where they are known only when it is called."""
 
     @abstractmethod
-    def answers(self, arrays: list[Array], batch_size: int | None) -> list[Array]:
-        """Return one array per output.
-
-        Args:
-            arrays: One array per input, of shape (n, ...).
-            batch_size: Samples a call, where the target lets one choose; None for one call.
-        """
+    def predict(self, arrays: list[Array], batch_size: int | None) -> list[Array]:
+        """Return one array per output for one array of shape (n, ...) per input; batch size None is one call."""
 
     @abstractmethod
     def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
-        """Return a function that answers the n-th batch, and how many samples a batch has."""
+        """Return a function that predicts the n-th batch, and the number of samples in a batch."""
 
     @abstractmethod
-    def facts(self) -> Iterator[Measurement]:
-        """Yield what is known of the target without running it."""
+    def static_rows(self) -> Iterator[Measurement]:
+        """Yield the rows that need no run, such as the size."""
 
     @abstractmethod
     def result(self, rows: Sequence[Measurement], sources: dict[str, str] | None = None) -> Result:
-        """Return a result of these rows, with this target's plan and environment."""
+        """Return a result of these rows, with the plan and environment of the target."""
 
     @abstractmethod
-    def given(self, x: Any) -> list[Array]:
-        """Return the arrays of samples that nothing is known of."""
+    def arrays_of(self, x: Any) -> list[Array]:
+        """Return samples as one array per input, where the inputs may be unknown."""
 
-    def pieces(self, x: Any, *, labelled: bool) -> Iterator[tuple[list[Array], Labels | None, bool]]:
-        """Read samples, piece by piece where they come so.
-
-        Args:
-            x: Samples, in any form that ``fit`` takes.
-            labelled: Whether labels are to be read from them, too.
-
-        Yields:
-            One array per input; the labels; and whether these are all samples at once.
-        """
-        wanted = self.inputs()
+    def batches(self, x: Any, *, labelled: bool) -> Iterator[tuple[list[Array], Labels | None, bool]]:
+        """Yield one array per input, the labels if ``labelled``, and whether these are all samples at once."""
+        inputs = self.inputs()
         if labelled:
-            for samples, labels in stream_labelled(x, wanted):
-                yield samples if wanted is not None else self.given(samples), labels, False
-        elif wanted is not None:
+            for samples, labels in stream_labelled(x, inputs):
+                yield samples if inputs is not None else self.arrays_of(samples), labels, False
+        elif inputs is not None:
             whole = at_once(x)
-            for batch in stream_samples(x, wanted):
+            for batch in stream_samples(x, inputs):
                 yield list(batch.values()), None, whole
         elif at_once(x):
-            yield self.given(x), None, True
+            yield self.arrays_of(x), None, True
         else:
             raise DataError(
                 f"Expected arrays, or a dataset with labels in it, for the subclassed model '{self.name}'. "
-                f"Received: {type(x).__name__} and labels apart."
+                f"Received: {type(x).__name__} and separate labels. Pass arrays."
             )
 
 
-class _Model(Opened):
+class _Model(Predictor):
     def __init__(self, model: Any, adapter: KerasAdapter, size: int | None = None, name: str | None = None) -> None:
         self._model, self._adapter, self._size = model, adapter, size
         self.name = name or str(model.name)
         known = getattr(model, "output_names", None)
         self.outputs = tuple(known) if known and isinstance(model, adapter.functional_classes) else None
-        self._keys: tuple[str, ...] = ()  # of a dict of inputs, where the model does not tell them
+        self._keys: tuple[str, ...] = ()  # of a dict of inputs, where those of the model are unknown
 
-    def given(self, x: Any) -> list[Array]:
+    def arrays_of(self, x: Any) -> list[Array]:
         self._keys = tuple(x) if isinstance(x, Mapping) else ()
         arrays = x.values() if isinstance(x, Mapping) else x if isinstance(x, list | tuple) else [x]
         return [np.asarray(array) for array in arrays]
@@ -120,23 +102,25 @@ class _Model(Opened):
                 raise
             return None
 
-    def answers(self, arrays: list[Array], batch_size: int | None) -> list[Array]:
+    def predict(self, arrays: list[Array], batch_size: int | None) -> list[Array]:
         packed = self._packed(arrays)
         if batch_size is None:
-            found = self._adapter.predict_on_batch(self._model, packed)
+            predictions = self._adapter.predict_on_batch(self._model, packed)
         else:
-            found = self._adapter.predict(self._model, packed, batch_size)
-        if isinstance(found, Mapping):
-            self.outputs = tuple(sorted(found))  # as Keras flattens them
-        return _flat(found)
+            predictions = self._adapter.predict(self._model, packed, batch_size)
+        if isinstance(predictions, Mapping):
+            self.outputs = tuple(sorted(predictions))  # as Keras flattens them
+        return _flat(predictions)
 
     def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
-        wanted = self.inputs()
+        known = self.inputs()
         if inputs is None:
-            inputs = zeros_for(wanted or (), batch_size)
-        arrays = self.given(inputs) if wanted is None else list(read_samples(inputs, wanted).values())
+            inputs = zeros_for(known or (), batch_size)
+        arrays = self.arrays_of(inputs) if known is None else list(read_samples(inputs, known).values())
         count = len(arrays[0])
-        starts = range(0, max(1, count - batch_size + 1), batch_size)  # whole batches: a new shape would compile anew
+        starts = range(
+            0, max(1, count - batch_size + 1), batch_size
+        )  # whole batches: a new shape would be compiled again
 
         def call(number: int) -> object:
             start = starts[number % len(starts)]
@@ -144,7 +128,7 @@ class _Model(Opened):
 
         return call, min(batch_size, count)
 
-    def facts(self) -> Iterator[Measurement]:
+    def static_rows(self) -> Iterator[Measurement]:
         if self._size is not None:
             yield Measurement(self.name, "size_bytes", self._size)
 
@@ -163,33 +147,33 @@ class _Model(Opened):
         return arrays[0] if len(arrays) == 1 else arrays
 
 
-class _File(Opened):
-    """A file that a runtime answers."""
+class _File(Predictor):
+    """A file with the session of its runtime."""
 
     def __init__(self, path: Path, session: Session | RuntimeSession) -> None:
         self.name = path.name
         self._session = session
         self.outputs = tuple(tensor.name for tensor in self._session.model.outputs)
 
-    def given(self, x: Any) -> list[Array]:
+    def arrays_of(self, x: Any) -> list[Array]:
         return list(read_samples(x, self.inputs()).values())
 
     def inputs(self) -> Sequence[Input]:
-        """Real numbers, as for the model that the file was made from; integers where the file takes them so."""
+        """Return real inputs, as of the exported model; integers where the file takes them unscaled."""
         tensors = self._session.model.inputs
         types = ["float32" if tensor.scale else tensor.dtype for tensor in tensors]
         shapes = [tuple(None if size < 0 else size for size in tensor.shape[1:]) for tensor in tensors]
         return [Input(tensor.name, shape, kind) for tensor, shape, kind in zip(tensors, shapes, types, strict=True)]
 
-    def answers(self, arrays: list[Array], batch_size: int | None) -> list[Array]:
+    def predict(self, arrays: list[Array], batch_size: int | None) -> list[Array]:
         return _flat(self._session.predict(arrays))
 
     def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
-        given = zeros_for(self.inputs(), 1) if inputs is None else read_samples(inputs, self.inputs())
-        samples = list(self._session.samples(given))
+        arrays = zeros_for(self.inputs(), 1) if inputs is None else read_samples(inputs, self.inputs())
+        samples = list(self._session.samples(arrays))
         return lambda number: self._session.run(samples[number % len(samples)]), len(samples[0][0])
 
-    def facts(self) -> Iterator[Measurement]:
+    def static_rows(self) -> Iterator[Measurement]:
         yield Measurement(self.name, "size_bytes", self._session.model.size_bytes)
 
     def result(self, rows: Sequence[Measurement], sources: dict[str, str] | None = None) -> Result:
@@ -197,35 +181,12 @@ class _File(Opened):
 
 
 def has_suffix(target: Target, *suffixes: str) -> bool:
-    """Tell whether a target is the path of a file of some kind.
-
-    Args:
-        target: A model or a path.
-        *suffixes: Endings.
-
-    Returns:
-        False for a model.
-    """
+    """Return whether a target is the path of a file with one of these suffixes."""
     return isinstance(target, str | os.PathLike) and Path(target).suffix in suffixes
 
 
-def open_target(target: Target, *, threads: int = 1, workers: int = 1, unsafe: bool = False) -> Opened:
-    """Open what is to answer.
-
-    Args:
-        target: A Keras model, or the path of a file.
-        threads: Threads that one call of a ``.tflite`` file may use.
-        workers: Interpreters of a ``.tflite`` file that answer side by side.
-        unsafe: Whether Python code in a saved model may run.
-
-    Returns:
-        The target, opened.
-
-    Raises:
-        InputError: It is neither a model nor such a file.
-        FileNotFoundError: There is no such file.
-        FileFormatError: The file is damaged.
-    """
+def open_target(target: Target, *, threads: int = 1, workers: int = 1, unsafe: bool = False) -> Predictor:
+    """Open a Keras model or the path of a file; ``threads`` are of one call, ``workers`` interpreters that run at once."""
     if not isinstance(target, str | os.PathLike):
         return _Model(target, adapter_of(target))
     path = check_exists(target, "a model file")
@@ -241,31 +202,20 @@ def open_target(target: Target, *, threads: int = 1, workers: int = 1, unsafe: b
     return _Model(model, adapter_of(model), path.stat().st_size, path.name)
 
 
-def zeros_for(wanted: Sequence[Input], count: int) -> dict[str, Array]:
-    """Return samples of zeros.
-
-    Args:
-        wanted: The inputs.
-        count: How many.
-
-    Returns:
-        Input name to an array of shape (count, ...).
-
-    Raises:
-        DataError: The inputs are not known, or a size is free.
-    """
-    free = [each.name for each in wanted if None in each.shape]
-    if free or not wanted:
+def zeros_for(inputs: Sequence[Input], count: int) -> dict[str, Array]:
+    """Return zeros by input name, of shape (count, ...)."""
+    free = [tensor.name for tensor in inputs if None in tensor.shape]
+    if free or not inputs:
         raise DataError(
-            f"Expected samples to run. Received: none, for {f'an input of free size, {free[0]!r}' if free else 'a subclassed model'}."
+            f"Expected samples to run. Received: none, for {f'an input of free size, {free[0]!r}' if free else 'a subclassed model'}. Pass inputs."
         )
-    return {each.name: np.zeros((count, *(size or 1 for size in each.shape)), each.dtype) for each in wanted}
+    return {tensor.name: np.zeros((count, *(size or 1 for size in tensor.shape)), tensor.dtype) for tensor in inputs}
 
 
-def _flat(answers: Any) -> list[Array]:
-    """One array per output, in the order in which Keras flattens them."""
-    if isinstance(answers, Mapping):
-        return [array for name in sorted(answers) for array in _flat(answers[name])]
-    if isinstance(answers, list | tuple):
-        return [array for each in answers for array in _flat(each)]
-    return [np.asarray(answers)]
+def _flat(predictions: Any) -> list[Array]:
+    """Return one array per output, in the order in which Keras flattens them."""
+    if isinstance(predictions, Mapping):
+        return [array for name in sorted(predictions) for array in _flat(predictions[name])]
+    if isinstance(predictions, list | tuple):
+        return [array for nested in predictions for array in _flat(nested)]
+    return [np.asarray(predictions)]

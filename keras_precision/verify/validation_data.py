@@ -1,4 +1,4 @@
-"""Validation data, in any form that ``fit`` takes them, as ``kp.evaluate`` takes samples and labels."""
+"""Validation data in any form of ``fit``, as the samples and labels of ``kp.evaluate``."""
 
 from typing import Any
 
@@ -9,17 +9,10 @@ __all__ = ["samples_and_labels"]
 
 
 def samples_and_labels(data: Any) -> tuple[Any, Any]:
-    """Return samples and labels, before any of them is read.
+    """Return samples and labels, without weights, before any of them is read.
 
-    Args:
-        data: ``(samples, labels)`` or ``(samples, labels, weights)``, or what yields batches of them (``tf.data``,
-            ``PyDataset``, torch ``DataLoader``, generator).
-
-    Returns:
-        Both, for ``kp.evaluate``, without weights; the labels of what yields batches are None: they come with the samples.
-
-    Raises:
-        DataError: It is something else.
+    The labels of what yields batches (``tf.data``, ``PyDataset``, torch ``DataLoader``, generator) are None: they come with
+    the samples.
     """
     if isinstance(data, tuple | list):
         if len(data) not in (2, 3) or data[1] is None:

@@ -19,7 +19,7 @@ PLAN = {
     "activations": 7,
     "source": "made up",
     "on_processor": True,
-    "held": 0,
+    "resident": 0,
 }
 
 
@@ -74,8 +74,8 @@ def test_what_smaller_steps_left_behind_is_not_predicted_from(monkeypatch: pytes
 
     class Hoarding(Memory):
         def ask(self, method: str, count: int = 0, steps: int = 0) -> Any:
-            told = super().ask(method, count, steps)
-            return (2 * told[0], told[1]) if method == "step" and self.started == 1 else told
+            reply = super().ask(method, count, steps)
+            return (2 * reply[0], reply[1]) if method == "step" and self.started == 1 else reply
 
     result = search(monkeypatch, Hoarding(lambda count: 1000 + 10 * count, limit=100_000))
     assert result.value("predicted_batch") == 9900
@@ -164,7 +164,7 @@ def test_a_step_in_earnest(stack: Any) -> None:
     """The plan knows what is held, and a step tells its peak and its times."""
     small = trial(stack, lambda count: (np.ones((count, 12, 12, 1), "float32"), np.zeros(count, "int32")))
     plan = small.plan()
-    parameters = sum(int(np.prod(each.shape)) for each in small._model.trainable_variables)
+    parameters = sum(int(np.prod(variable.shape)) for variable in small._model.trainable_variables)
     assert plan["gradients"] == 4 * parameters
     assert plan["optimizer"] >= 8 * parameters
     # stem, norm and ReLU, depthwise, pointwise, sum: 12 x 12 x 8 each; pool and drop: 8 each; head: 3; in two bytes.

@@ -61,8 +61,8 @@ def test_toolchains_stand_side_by_side(trained: Any, tmp_path: Path) -> None:
         model, x, y, ("float32", "int8", "int16x8"), ("tflite", "onnx", "openvino"), folder=tmp_path, openings=2,
         timing_seconds=0.1, representative_dataset=kp.calibrate(model, x),
     )  # fmt: skip
-    names = [f"tflite:{each}" for each in ("float32", "int8", "int16x8")]
-    names += [f"{target}:{each}" for target in ("onnx", "openvino") for each in ("float32", "int8")]
+    names = [f"tflite:{precision}" for precision in ("float32", "int8", "int16x8")]
+    names += [f"{target}:{precision}" for target in ("onnx", "openvino") for precision in ("float32", "int8")]
     assert [result.name for result in comparison.results] == names
     assert [result.value("accuracy", result.name) > 0.9 for result in comparison.results] == [True] * 7
     assert [result.value("agreement") >= 0.97 for result in comparison.results] == [True] * 7
@@ -91,19 +91,19 @@ def test_wrong_arguments_are_refused(
 
 def test_the_keras_target_takes_its_three_policies(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where none but float32 is named, the model stands in all three."""
-    from keras_precision.experiments.compare_exports import _wanted
+    from keras_precision.experiments.compare_exports import _requested_models
 
-    assert _wanted(("float32", "int8"), ("tflite", "keras")) == [
+    assert _requested_models(("float32", "int8"), ("tflite", "keras")) == [
         ("tflite", "float32"), ("tflite", "int8"), ("keras", "float32"), ("keras", "mixed_bfloat16"),
         ("keras", "mixed_float16"),
     ]  # fmt: skip
-    assert _wanted("mixed_float16", "keras") == [("keras", "mixed_float16")]
+    assert _requested_models("mixed_float16", "keras") == [("keras", "mixed_float16")]
 
 
 def test_labels_that_do_not_fit_are_refused(trained: Any) -> None:
     """Fewer labels than samples, and labels that are no classes."""
     model, x, y = trained
-    with pytest.raises(DataError, match="as many answers as labels"):
+    with pytest.raises(DataError, match="as many predictions as labels"):
         compare_exports(model, x, y[:-1], ("float32",))
     with pytest.raises(DataError, match="class numbers or one-hot"):
         compare_exports(model, x, y + 0.5, ("float32",))

@@ -1,4 +1,4 @@
-"""compare_paths: one way of computing is turned off at a time, each in a process of its own."""
+"""compare_paths: one compute path is turned off at a time, in its own process."""
 
 import numpy as np
 import pytest
@@ -8,18 +8,18 @@ from keras_precision.core.errors import DataError, InputError, UnknownPrecisionE
 from keras_precision.experiments.compare_paths import _verdict
 
 
-def test_the_way_to_blame_is_the_one_without_which_losses_agree():
-    """The verdict names it; where none brings the losses back, it says so, and unknown ways are left out."""
+def test_the_responsible_path_is_the_one_without_which_losses_agree():
+    """The verdict names it; where none brings the losses back, it says so, and unknown paths are excluded."""
     assert _verdict({"run": 0.4, "without jit": 0.01, "without oneDNN": 0.4, "without TF32": None}).startswith(
         "jit makes"
     )
-    assert _verdict({"run": 0.4, "without jit": 0.39}).startswith("No single way")
-    assert _verdict({"run": 0.0, "without jit": 0.0}).startswith("No single way")
+    assert _verdict({"run": 0.4, "without jit": 0.39}).startswith("No single compute path")
+    assert _verdict({"run": 0.0, "without jit": 0.0}).startswith("No single compute path")
 
 
 @pytest.mark.slow
-def test_each_way_in_a_process(rng):
-    """Every way of this backend has a difference, or is unknown; the run in float32 has next to none."""
+def test_every_path_in_a_process(rng):
+    """Every path of this backend has a difference, or is unknown; the run in float32 has next to none."""
 
     def build():
         import keras
@@ -29,11 +29,11 @@ def test_each_way_in_a_process(rng):
         return model
 
     data = rng.normal(size=(16, 8)).astype("float32"), rng.normal(size=(16, 1)).astype("float32")
-    found = kp.compare_paths(build, data, "float32", steps=2, batch_size=8)
-    assert found.value("loss_difference", "run") < 1e-3
-    assert found.value("loss_difference", "without oneDNN") < 1e-3
-    assert found.value("loss_difference", "without TF32") is None
-    assert found.notes[0].startswith(("No single way", "jit makes", "oneDNN makes"))
+    result = kp.compare_paths(build, data, "float32", steps=2, batch_size=8)
+    assert result.value("loss_difference", "run") < 1e-3
+    assert result.value("loss_difference", "without oneDNN") < 1e-3
+    assert result.value("loss_difference", "without TF32") is None
+    assert result.notes[0].startswith(("No single compute path", "jit makes", "oneDNN makes"))
 
 
 @pytest.mark.parametrize(

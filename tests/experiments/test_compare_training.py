@@ -26,15 +26,15 @@ from keras_precision.experiments.series import Series
 DATA = np.ones((4, 2)), np.ones(4)
 
 
-class Told:
-    """A worker whose training is told beforehand."""
+class ScriptedWorker:
+    """A worker with a scripted training."""
 
-    alive: list["Told"] = []  # noqa: RUF012 - shared on purpose: what is started, and not closed
+    alive: list["ScriptedWorker"] = []  # noqa: RUF012 - shared on purpose: what is started, and not closed
 
     def __init__(self, script: "Script", name: str, seed: int) -> None:
         self.script, self.name, self.seed = script, name, seed
         script.started.append((name, seed))
-        Told.alive.append(self)
+        ScriptedWorker.alive.append(self)
 
     def ask(self, request: str, *args: Any, deadline: float | None = None) -> Any:
         planned = self.script.failures.get((request, self.name, self.seed))
@@ -53,8 +53,8 @@ class Told:
         return [self.script.step_ms[self.name]] * args[0] if args else None
 
     def close(self) -> None:
-        if self in Told.alive:
-            Told.alive.remove(self)
+        if self in ScriptedWorker.alive:
+            ScriptedWorker.alive.remove(self)
 
 
 class Script:
@@ -75,11 +75,11 @@ class Script:
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs that only say that they train; none is left behind."""
-    told = Script()
-    monkeypatch.setattr(Series, "_started", lambda self, name, seed: Told(told, name, seed))
-    Told.alive.clear()
-    yield told
-    assert Told.alive == []
+    scripted = Script()
+    monkeypatch.setattr(Series, "_started", lambda self, name, seed: ScriptedWorker(scripted, name, seed))
+    ScriptedWorker.alive.clear()
+    yield scripted
+    assert ScriptedWorker.alive == []
 
 
 def compare(**options: Any) -> Comparison:
@@ -101,21 +101,21 @@ def test_each_seed_and_each_process_is_started_once(script: Script) -> None:
     assert run.value("samples_per_second") == pytest.approx(3200)
     assert run.series("loss", "seed 2") == ([0], [0.5])
     assert run.environment.sources["step_time_ms"].startswith("median of all steps")
-    assert "8 processes of each run" in run.environment.sources["step_time_ms"]
+    assert "8 processes of every run" in run.environment.sources["step_time_ms"]
 
 
 def test_memory_is_measured_alone_on_an_accelerator(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     """There, a process that waits would hold memory: each is closed before the next, and the turns have their own."""
-    original = Told.ask
+    original = ScriptedWorker.ask
 
-    def ask(self: Told, request: str, *args: Any, deadline: float | None = None) -> Any:
+    def ask(self: ScriptedWorker, request: str, *args: Any, deadline: float | None = None) -> Any:
         answer = original(self, request, *args, deadline=deadline)
         if request == "train":
-            assert len(Told.alive) == 1
+            assert len(ScriptedWorker.alive) == 1
             answer = Result(answer.name, answer.measurements, Environment(device="gpu", processor="cpu"))
         return answer
 
-    monkeypatch.setattr(Told, "ask", ask)
+    monkeypatch.setattr(ScriptedWorker, "ask", ask)
     compare(processes=2)
     assert len(script.started) == 3 * 3 + 2 * 3
 
@@ -126,7 +126,7 @@ def test_runs_that_differ_in_more_than_precision_are_refused(script: Script, wha
     script.different = what
     with pytest.raises(
         InputError,
-        match=f"precision alone. Received: 'mixed_bfloat16' and 'float32', whose {what.replace('_', ' ')} differ for seed 0",
+        match=f"only in precision. Received: 'mixed_bfloat16' and 'float32', whose {what.replace('_', ' ')} differ for seed 0",
     ):
         compare()
 
@@ -134,7 +134,7 @@ def test_runs_that_differ_in_more_than_precision_are_refused(script: Script, wha
 def test_a_run_that_dies_costs_the_others_nothing(script: Script) -> None:
     """What was measured of it before is kept; the others go on; the warning has its last words."""
     script.failures["train", "mixed_float16", 1] = WorkerError("ended with signal SIGKILL.\nlast line of its log")
-    with pytest.warns(PrecisionWarning, match="(?s)'mixed_float16' is left out from seed 1 on:.*last line of its log"):
+    with pytest.warns(PrecisionWarning, match="(?s)'mixed_float16' is excluded from seed 1 on:.*last line of its log"):
         comparison = compare()
     assert comparison.verdict("step_time_ms", "mixed_bfloat16") == "better"
     assert [row.step for row in comparison.result("mixed_float16").select("val_accuracy", "seed")] == [0]
@@ -151,10 +151,10 @@ def test_nothing_is_compared_with_a_baseline_that_failed(script: Script) -> None
 def test_ctrl_c_keeps_what_was_measured(script: Script, tmp_path: Path) -> None:
     """Interrupted in the second seed, the first is there, returned and saved; before there is anything, it is Ctrl-C."""
     script.failures["train", "mixed_bfloat16", 1] = KeyboardInterrupt()
-    with pytest.warns(PrecisionWarning, match="interrupted: this is what was measured"):
+    with pytest.warns(PrecisionWarning, match="interrupted: these are the results"):
         comparison = compare(path=tmp_path / "comparison.json")
     assert [row.step for row in comparison.result("mixed_float16").select("val_accuracy", "seed")] == [0]
-    assert [each.name for each in Comparison.load(tmp_path / "comparison.json").results] == list(script.accuracy)
+    assert [result.name for result in Comparison.load(tmp_path / "comparison.json").results] == list(script.accuracy)
     script.failures["train", "float32", 0] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         compare()
@@ -195,7 +195,7 @@ def test_each_run_is_traced_in_a_process_of_its_own(
     """One more process of each run, in a folder of its own; what its kernels tell is in the result."""
     line = "onednn_verbose,v1,primitive,exec,cpu,matmul,brg,undef,src:bf16::blocked:ab::f0 dst:bf16::blocked:ab::f0,,,8x8,1.0"
 
-    class Tracing(Told):
+    class Tracing(ScriptedWorker):
         def __enter__(self) -> "Tracing":
             return self
 

@@ -1,4 +1,4 @@
-"""Kernels: what oneDNN's own lines tell, and traces of the backends' own profilers."""
+"""Kernels: the lines of oneDNN's log, and traces of the backends' own profilers."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import nets
 import numpy as np
 import pytest
 
-from keras_precision.experiments.aggregation import traced_rows
+from keras_precision.experiments.aggregation import trace_rows
 from keras_precision.experiments.onednn_log import BEGIN, END, VERBOSE, Kernels, kernels_of
 from keras_precision.experiments.run import Run
 from keras_precision.experiments.task import Task
@@ -31,10 +31,10 @@ onednn_verbose,v1,primitive,exec,cpu,matmul,brg:avx512_core_bf16,undef,src:bf16:
 
 def test_the_kernels_of_the_trace_are_counted() -> None:
     """Products between the marks, those that read 16 bits, and casts; creation, layout changes and the rest are not."""
-    found = kernels_of(LINES.format(begin=BEGIN, end=END).splitlines())
-    assert found == Kernels(products=2, narrow=1, milliseconds=2.0, narrow_milliseconds=0.5, casts=1)
-    assert [row.value for row in traced_rows(found, 5.0, 3.0)] == [2, 1, 0.25, 1, 5.0, 3.0, 2.0]
-    assert [row.value for row in traced_rows(Kernels(), 5.0, None)] == [0, 0, None, 0, 5.0, None, None]
+    kernels = kernels_of(LINES.format(begin=BEGIN, end=END).splitlines())
+    assert kernels == Kernels(products=2, low_precision=1, milliseconds=2.0, low_precision_milliseconds=0.5, casts=1)
+    assert [row.value for row in trace_rows(kernels, 5.0, 3.0)] == [2, 1, 0.25, 1, 5.0, 3.0, 2.0]
+    assert [row.value for row in trace_rows(Kernels(), 5.0, None)] == [0, 0, None, 0, 5.0, None, None]
 
 
 @pytest.mark.slow
@@ -65,5 +65,5 @@ def test_a_trace_in_earnest(stack: Any, rng: np.random.Generator, tmp_path: Path
     assert sum(path.stat().st_size for path in files) > 1000
     assert computing is not None
     assert 0 < computing < took
-    found = kernels_of(log)
-    assert found.narrow <= found.products
+    kernels = kernels_of(log)
+    assert kernels.low_precision <= kernels.products

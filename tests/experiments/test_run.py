@@ -17,17 +17,17 @@ from keras_precision.experiments.task import Task, check_build, check_data, foun
 pytestmark = pytest.mark.every_stack
 
 
-class Heard:
+class ScriptedChannel:
     """A channel with its requests written down beforehand."""
 
     def __init__(self, *requests: tuple[str, tuple[Any, ...]]) -> None:
-        self.requests, self.answers = deque(requests), []
+        self.requests, self.replies = deque(requests), []
 
     def receive(self) -> tuple[str, tuple[Any, ...]]:
         return self.requests.popleft()
 
-    def answer(self, value: Any) -> None:
-        self.answers.append(value)
+    def reply(self, value: Any) -> None:
+        self.replies.append(value)
 
 
 def compiled(stack: Any, **options: Any) -> Any:
@@ -53,7 +53,7 @@ def run_of(
 ) -> Run:
     """Return a run on some data, which are the validation data, too."""
     return Run(
-        channel or Heard(),
+        channel or ScriptedChannel(),
         Task(build or compiled(stack), data, data, batch_size=16, **task),
         "the run",
         precision,
@@ -112,12 +112,12 @@ def test_steps_end_a_training(stack: Any, data: Any) -> None:
     assert run_of(stack, data, steps=7).train().value("batches") == 7
 
 
-def test_turns_are_answered_one_by_one(stack: Any, data: Any) -> None:
-    """Each turn has as many times as were asked for, over the ends of epochs, and the last is a stop."""
-    channel = Heard(("turn", (8,)), ("turn", (3,)), ("stop", ()))
-    run_of(stack, data, channel=channel).take_turns(4)
-    assert [len(times) for times in channel.answers] == [4, 8, 3]
-    assert all(time > 0 for times in channel.answers for time in times)
+def test_every_block_has_its_reply(stack: Any, data: Any) -> None:
+    """Every block has the requested number of times, over the ends of epochs, and the last is a stop."""
+    channel = ScriptedChannel(("block", (8,)), ("block", (3,)), ("stop", ()))
+    run_of(stack, data, channel=channel).train_interleaved(4)
+    assert [len(times) for times in channel.replies] == [4, 8, 3]
+    assert all(time > 0 for times in channel.replies for time in times)
 
 
 def test_callbacks_are_told_the_run(stack: Any, data: Any) -> None:
@@ -159,7 +159,7 @@ def test_data_that_run_out_are_told(stack: Any, data: Any) -> None:
         return ((x[:16], y[:16]) for _ in range(3))
 
     task = Task(compiled(stack), batches, data, batch_size=16, steps=8)
-    run = Run(Heard(), task, "the run", "float32", 0)
+    run = Run(ScriptedChannel(), task, "the run", "float32", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Keras says that the data ran out, on some backends
         with pytest.raises(DataError, match="data for 8 training steps. Received: data that ended after 3 steps"):
@@ -200,7 +200,7 @@ def test_wrong_builds_and_data_are_refused(stack: Any, tmp_path: Path) -> None:
     """Before any process is started, each message says what was expected."""
     model = compiled(stack)()
     for wrong, message in (
-        (model, "Received: a model. Each run builds its own"),
+        (model, "Received: a model. Every run builds its own"),
         (3, "Received: 3."),
         ("m.h5", "the path of a .keras file. Received: 'm.h5'"),
     ):
@@ -216,7 +216,5 @@ def test_wrong_builds_and_data_are_refused(stack: Any, tmp_path: Path) -> None:
             check_data(wrong, "data")
     assert found("json:dumps")([1]) == "[1]"
     for name in ("no_such_module:build", "json:no_such_function"):
-        with pytest.raises(
-            InputError, match=f"'module:function', to be imported in another process. Received: '{name}'"
-        ):
+        with pytest.raises(InputError, match=f"'module:function', to import in another process. Received: '{name}'"):
             found(name)

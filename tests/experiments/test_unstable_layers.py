@@ -30,8 +30,8 @@ def test_planted_layers_are_found_exactly(seed, bad):
 
 def test_layers_that_break_together_alone():
     """Where two layers may not be lowered together, one of them is kept."""
-    found = smallest_high("abcdef", lambda lowered: not {"b", "e"} <= set(lowered))
-    assert found == ["e"]
+    high = smallest_high("abcdef", lambda lowered: not {"b", "e"} <= set(lowered))
+    assert high == ["e"]
 
 
 def test_no_layers_need_no_run():
@@ -55,13 +55,13 @@ def test_a_real_training(stack, rng):
         return model
 
     x, y = rng.normal(size=(16, 8)).astype("float32"), rng.normal(size=(16, 1)).astype("float32")
-    found = kp.find_unstable_layers(build, (x, y), batch_size=8)
+    result = kp.find_unstable_layers(build, (x, y), batch_size=8)
     (model,) = models
-    assert "amplify" in found.plan.layers
-    assert "first" not in found.plan.layers
-    assert found.plan.default == "mixed_float16"
-    assert found.select("stable", "run 1")[0].value == 0
-    assert found.value("loss", "baseline") > 0
+    assert "amplify" in result.plan.layers
+    assert "first" not in result.plan.layers
+    assert result.plan.default == "mixed_float16"
+    assert result.select("stable", "run 1")[0].value == 0
+    assert result.value("loss", "baseline") > 0
     assert kp.plan_of(model) == kp.PrecisionPlan.training("float32")
 
 

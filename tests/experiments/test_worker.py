@@ -94,7 +94,7 @@ def test_a_child_that_takes_too_long_is_ended() -> None:
     """After the deadline it is gone, and the message says so."""
     with worker() as child:
         pid = child.ask("pid")
-        with pytest.raises(WorkerError, match="'the run' to end within its time. Received: no answer"):
+        with pytest.raises(WorkerError, match="'the run' to end within its time. Received: no reply"):
             child.ask("never", deadline=time.monotonic() + 0.05)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -115,10 +115,10 @@ def test_what_cannot_be_imported_in_the_child_is_told(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     import only_here
 
-    told = packed(only_here.serve, "what is served")
+    serialized = packed(only_here.serve, "what is served")
     (tmp_path / "only_here.py").unlink()
     with pytest.raises(WorkerError, match="No module named 'only_here'"):
-        Worker(told, "the run")
+        Worker(serialized, "the run")
 
 
 def test_it_ends_with_its_parent() -> None:

@@ -6,7 +6,7 @@ import pytest
 import keras_precision as kp
 from keras_precision.core.errors import DataError, FileFormatError, InputError, PlanError, UnknownPrecisionError
 from keras_precision.findings.quantization_rules import drop_findings
-from keras_precision.scoring.scores import answers
+from keras_precision.scoring.scores import predicted_classes
 
 
 def planted(keras):
@@ -32,7 +32,7 @@ def setting(tmp_path_factory):
     model = planted(keras)
     x = rng.normal(size=(150, 4)).astype("float32")
     x[:, 0] *= 1e-4
-    y = answers(model.predict(x, verbose=0))
+    y = predicted_classes(model.predict(x, verbose=0))
     calibration = kp.calibrate(model, x[:100])
     path = folder / "int4.tflite"
     kp.export_tflite(model, path, "int4", calibration)
@@ -46,7 +46,7 @@ def setting(tmp_path_factory):
 def test_every_group_is_counted(setting):
     """All, each class and each slice have their changes; classes add up to all; the counts are NumPy's."""
     _, path, x, y, _, explained = setting
-    got = answers(kp.edge.predict(path, x))
+    got = predicted_classes(kp.edge.predict(path, x))
     assert explained.value("samples", "all") == 150
     assert explained.value("changed_samples", "all") == np.sum(got != y)
     assert explained.value("accuracy", "all") == np.mean(got == y)
@@ -134,7 +134,7 @@ def test_where_nothing_changed_there_is_nothing_to_win_back(setting, tmp_path):
     assert explained.value("changed_samples", "all") == 0
     assert explained.plan == plan
     assert [row.subject for row in explained.select("changed_kept_alone")] == ["head"]
-    assert any("nothing to win back" in note for note in explained.notes)
+    assert any("nothing to recover" in note for note in explained.notes)
     assert drop_findings(explained) == ()
 
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_explained(setting, tmp_path):
         ({"keep": "int4"}, PlanError, "Expected a layer with two precisions to choose from"),
         ({"slices": {"faint": y}}, DataError, r"Expected truth values of shape \(150,\) for the slice 'faint'"),
         ({"y": y[:5]}, DataError, "Expected as many labels as samples"),
-        ({"y": np.zeros((150, 7, 2))}, DataError, "Expected a class for each answer"),
+        ({"y": np.zeros((150, 7, 2))}, DataError, "Expected a class for each prediction"),
     ):
         arguments = {"y": y, "representative_dataset": calibration, **options}
         with pytest.raises(error, match=message):
@@ -182,7 +182,7 @@ def test_what_cannot_be_explained(setting, tmp_path):
     kept = kp.PrecisionPlan.deployment("int8", layers={"coarse": "float32", "head": "float32"})
     kp.export_tflite(model, tmp_path / "kept.tflite", kept, calibration)
     with pytest.raises(
-        PlanError, match="Expected a file with layers that could be kept in float32. Received: one without"
+        PlanError, match="Expected a file with quantized layers that could be in float32. Received: one without"
     ):
         kp.explain_drop(model, tmp_path / "kept.tflite", x, y, calibration)
     (tmp_path / "bare.tflite").write_bytes(calibration.float_file.content)
@@ -224,6 +224,8 @@ def test_from_a_shell(setting, tmp_path, capsys):
         path,
         "--data",
         tmp_path / "test.npz",
+        "--recover",
+        "0.75",
         "-o",
         tmp_path / "plan.json",
     ]

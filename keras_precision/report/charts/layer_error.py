@@ -15,7 +15,7 @@ _METRICS = {
     "snr_loss_db": "The loss of signal-to-noise ratio within the layer. Long bars mark the most sensitive layers.",
     "clipped_share": "The share of values outside the calibrated range of the file. Calibrate with more representative data.",
     "divergence_lowered_alone": "The divergence of the predictions from the float model with only this layer quantized.",
-    "divergence_kept_alone": "The divergence that remains with only this layer in float. Short bars recover most.",
+    "divergence_only_layer_in_float": "The divergence that remains with only this layer in float. Short bars recover most.",
     "divergence": "The divergence of the predictions from the float model with only this layer quantized. Long bars mark the layers to keep in float.",
 }
 _TALL = 25  # layers: a chart that is scrolled has its axis at the top

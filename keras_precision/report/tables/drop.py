@@ -22,7 +22,7 @@ _LAYERS = {
     "changed_lowered_alone": "Changed, only this layer quantized",
     "divergence_lowered_alone": "Divergence, only this layer quantized",
     "changed_kept_alone": "Changed, only this layer in float",
-    "divergence_kept_alone": "Divergence, only this layer in float",
+    "divergence_only_layer_in_float": "Divergence, only this layer in float",
     "size_kept_alone": "Size, only this layer in float",
 }
 _STEPS = {"changed_share": "Changed", "size_bytes": "Size"}

@@ -1,4 +1,4 @@
-"""Answering: deployed forms of one model, asked for answers and timed by turns."""
+"""DeployedModel: deployed forms of one model, which predict and are timed in interleaved blocks."""
 
 import os
 import tempfile
@@ -23,41 +23,36 @@ from keras_precision.export.tflite import export_tflite
 from keras_precision.mixed_precision.apply_plan import apply_plan
 from keras_precision.runtimes.registry import open_runtime
 
-__all__ = ["RUNTIME_EXPORTS", "Answering", "KerasForm", "RuntimeForm", "TfliteForm", "Turner"]
+__all__ = ["RUNTIME_EXPORTS", "DeployedFile", "DeployedKeras", "DeployedModel", "DeployedTflite", "TimedCaller"]
 
 Array = npt.NDArray[Any]
 Call = Callable[[int], object]
 
 
-class Answering(ABC):
-    """A form of a model that answers.
-
-    Attributes:
-        name: ``target:precision``.
-        size: Bytes of its file.
-    """
+class DeployedModel(ABC):
+    """A deployed form of a model, named ``target:precision``, with the bytes of its file."""
 
     name: str
     size: int
 
     @abstractmethod
-    def answers(self) -> Array:
-        """Return the answers to all samples."""
+    def predictions(self) -> Array:
+        """Return the predictions for all samples."""
 
     @abstractmethod
     def caller(self) -> Call:
-        """Return what answers the n-th sample, made anew: two of them differ a little in speed."""
+        """Return a new function that predicts the n-th sample: two of them differ a little in speed."""
 
     @abstractmethod
     def batch_caller(self, size: int) -> tuple[Call, int]:
-        """Return what answers the n-th batch, and how many samples a call takes."""
+        """Return a function that predicts the n-th batch, and the samples of a call."""
 
     @abstractmethod
     def result(self) -> Result:
         """Return an empty result with plan and environment."""
 
 
-class TfliteForm(Answering):
+class DeployedTflite(DeployedModel):
     """A ``.tflite`` file, on one thread."""
 
     def __init__(self, model: Any, precision: str, x: Any, representative: Any, folder: os.PathLike[str]) -> None:
@@ -67,29 +62,29 @@ class TfliteForm(Answering):
         self._path, self.size = path, path.stat().st_size
         self._inputs = list(read_samples(x, adapter_of(model).inputs(model)).values())
 
-    def answers(self) -> Array:
-        """Return the answers to all samples, as real numbers."""
-        return _one(self._session().predict(self._inputs), self.name)
+    def predictions(self) -> Array:
+        """Return the predictions for all samples, as real numbers."""
+        return _single_output(self._session().predict(self._inputs), self.name)
 
     def caller(self) -> Call:
-        """Return what answers one sample."""
+        """Return a function that predicts one sample."""
         session = self._session()
         samples = list(session.samples([array[:_SAMPLES] for array in self._inputs]))
         return lambda number: session.run(samples[number % len(samples)])
 
     def batch_caller(self, size: int) -> tuple[Call, int]:
-        """Return what answers a batch, and its size."""
+        """Return a function that predicts a batch, and its size."""
         return self.caller(), 1
 
     def result(self) -> Result:
-        """Return a result without figures."""
+        """Return a result without measurements."""
         return Result(self.name, (), self._written.environment, self._written.plan, self._written.notes)
 
     def _session(self) -> edge.Session:
         return edge.Session(self._path)
 
 
-class RuntimeForm(TfliteForm):
+class DeployedFile(DeployedTflite):
     """A file of another runtime, on one thread."""
 
     def __init__(
@@ -110,36 +105,38 @@ RUNTIME_EXPORTS: dict[str, tuple[Callable[..., Result], str]] = {
     "onnx": (export_onnx, ".onnx"),
     "openvino": (export_openvino, ".xml"),
 }
-"""Targets other than TensorFlow Lite, with the verb that writes their files, and how those end."""
+"""Targets other than TensorFlow Lite, with their export function and file suffix."""
 
 
-class KerasForm(Answering):
+class DeployedKeras(DeployedModel):
     """The Keras model itself, in a policy."""
 
     def __init__(self, model: Any, precision: str, x: Any) -> None:
         self.name = f"keras:{precision}"
         self._adapter, self._plan = adapter_of(model), PrecisionPlan.training(precision)
-        self._given, self._model = model, apply_plan(model, self._plan)
+        self._original, self._model = model, apply_plan(model, self._plan)
         self._inputs = list(read_samples(x, self._adapter.inputs(model)).values())
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
             self._model.save(path)
             self.size = path.stat().st_size
 
-    def answers(self) -> Array:
-        """Return the answers to all samples, as real numbers."""
-        return _one(self._adapter.predict(self._model, self._packed(self._model, self._inputs), 32), self.name)
+    def predictions(self) -> Array:
+        """Return the predictions for all samples, as real numbers."""
+        return _single_output(
+            self._adapter.predict(self._model, self._packed(self._model, self._inputs), 32), self.name
+        )
 
     def caller(self) -> Call:
-        """Return what answers one sample."""
-        return self._caller(apply_plan(self._given, self._plan), 1)[0]
+        """Return a function that predicts one sample."""
+        return self._caller(apply_plan(self._original, self._plan), 1)[0]
 
     def batch_caller(self, size: int) -> tuple[Call, int]:
-        """Return what answers a batch, and its size."""
+        """Return a function that predicts a batch, and its size."""
         return self._caller(self._model, size)
 
     def result(self) -> Result:
-        """Return a result without figures."""
+        """Return a result without measurements."""
         return Result(self.name, (), self._adapter.compute.environment(), self._plan)
 
     def _caller(self, model: Any, size: int) -> tuple[Call, int]:
@@ -148,7 +145,7 @@ class KerasForm(Answering):
 
         def call(number: int) -> object:
             start = starts[number % len(starts)]
-            return model.predict_on_batch(self._packed(model, [each[start : start + count] for each in self._inputs]))
+            return model.predict_on_batch(self._packed(model, [array[start : start + count] for array in self._inputs]))
 
         return call, count
 
@@ -156,24 +153,14 @@ class KerasForm(Answering):
         return self._adapter.packed(model, arrays)
 
 
-class Turner:
-    """Calls a form by turns, as a process of a training does.
-
-    Args:
-        call: What is called, with the number of the call.
-    """
+class TimedCaller:
+    """Times calls of a function, with the interface of a training process; the function gets the number of the call."""
 
     def __init__(self, call: Call) -> None:
         self._call, self._number = call, 0
 
     def ask(self, method: str, *args: Any, deadline: float | None = None) -> list[float]:
-        """Return the milliseconds of so many calls.
-
-        Args:
-            method: ``"take_turns"`` or ``"turn"``; ``"stop"`` does nothing.
-            *args: How many.
-            deadline: Not heeded: calls are short.
-        """
+        """Return the milliseconds of so many calls for any method but ``"stop"``; the deadline is ignored, as calls are short."""
         times = []
         for _ in range(args[0] if args else 0):
             began = time.perf_counter_ns()
@@ -183,15 +170,15 @@ class Turner:
         return times
 
     def close(self) -> None:
-        """There is no process to end."""
+        """Do nothing: there is no process."""
 
 
-_SAMPLES = 64  # that calls go through in turn
+_SAMPLES = 64  # that calls use in turn
 
 
-def _one(answers: Any, name: str) -> Array:
-    if isinstance(answers, list | dict):
+def _single_output(predictions: Any, name: str) -> Array:
+    if isinstance(predictions, list | dict):
         raise DataError(
-            f"Expected a model with one output. Received: '{name}' with {len(answers)}. Compare a model for each output."
+            f"Expected a model with one output. Received: '{name}' with {len(predictions)}. Compare one model per output."
         )
-    return np.asarray(answers)
+    return np.asarray(predictions)

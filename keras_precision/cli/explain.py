@@ -13,7 +13,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the .tflite file")
     add_data(parser, "--data", labels=True, required=True, help="the samples and labels for evaluation")
     parser.add_argument("--calibration", metavar="FILE", help="calibration samples: an .npz file with the same names")
-    parser.add_argument("--recover", type=float, default=0.75, metavar="SHARE", help="share of the changed predictions to recover (0.75)")
+    parser.add_argument(
+        "--recover",
+        type=float,
+        default=0.75,
+        metavar="SHARE",
+        help="share of the changed predictions to recover (0.75)",
+    )
     parser.add_argument("--keep", default="float32", metavar="NAME", help="what layers are kept in (float32)")
     parser.add_argument("-o", "--output", metavar="FILE", help="the JSON file for the plan that recovers accuracy")
     parser.add_argument("--unsafe", action="store_true", help="run Python code in the model file (Lambda)")

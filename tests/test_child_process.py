@@ -12,7 +12,6 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import ExportError, InputError
-from keras_precision.core.system import child_process
 from keras_precision.core.system.child_process import Outcome, child_environment, run_python
 from keras_precision.experiments.worker import Worker, packed
 from keras_precision.quantization import tensorflow_process
@@ -166,9 +165,7 @@ def test_the_trials_of_a_batch_size_import_from_the_parents_path_alone(folders: 
 def test_a_benchmark_on_the_command_line_imports_nothing_from_the_current_folder(folders: Folders, model: Any) -> None:
     """A console script has the current folder on no path: neither it nor its children import what lies there."""
     kp.export_tflite(model, "model.tflite", "float32")
-    program = (
-        "import sys; from keras_precision.cli.main.main import main; sys.exit(main())"  # as the installed script has it
-    )
+    program = "import sys; from keras_precision.cli import main; sys.exit(main())"  # as the installed script has it
     command = [sys.executable, "-P", "-c", program, "benchmark", "model.tflite", "--warmup", "1", "--seconds", "0"]
     done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -304,8 +301,8 @@ def test_a_model_that_cannot_be_saved_cannot_be_converted_elsewhere() -> None:
 
 def test_only_one_place_starts_python() -> None:
     """Every child of the package is started with the command of this module; a user's script in a search is the user's."""
-    package = Path(child_process.__file__).parent
+    package = Path(kp.__file__).parent
     users = {
         str(path.relative_to(package)) for path in package.rglob("*.py") if "sys.executable" in path.read_text("utf-8")
     }
-    assert users == {"child_process.py", "search/workers.py"}
+    assert users == {"core/system/child_process.py", "search/workers.py"}

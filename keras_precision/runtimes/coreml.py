@@ -31,34 +31,14 @@ _PACKED = {"constexpr_affine_dequantize": "int8 linear", "constexpr_lut_to_dense
 
 
 def coremltools() -> Any:
-    """Return the package, without what it says as it is imported.
-
-    Returns:
-        The module.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """Return the package, without what it says as it is imported."""
     with captured("coremltools"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it imports, and of versions that it was not tested with
         return require("coremltools", extra="coreml")
 
 
 def open_coreml(path: str | os.PathLike[str], *, load: bool = False) -> Any:
-    """Open a package.
-
-    Args:
-        path: The ``.mlpackage`` folder.
-        load: Whether Core ML is to load it, so that it can be run: on macOS alone.
-
-    Returns:
-        The model, as ``coremltools`` has it.
-
-    Raises:
-        FileNotFoundError: There is no such package.
-        FileFormatError: It is damaged or foreign.
-        MissingExtraError: ``coremltools`` is not installed.
-    """
+    """Open a package."""
     tools = coremltools()
     check_exists(path, "a Core ML package")
     with captured("coremltools"):
@@ -72,17 +52,6 @@ def open_coreml(path: str | os.PathLike[str], *, load: bool = False) -> Any:
 
 def inspect_coreml(path: str | os.PathLike[str]) -> EdgeModel:
     """Read what a package says of its inputs, outputs and operators.
-
-    Args:
-        path: The ``.mlpackage`` folder.
-
-    Returns:
-        What it holds. It is not run.
-
-    Raises:
-        FileNotFoundError: There is no such package.
-        FileFormatError: It is damaged, or holds no program.
-        MissingExtraError: ``coremltools`` is not installed.
 
     Example:
         >>> import keras_precision as kp
@@ -107,29 +76,14 @@ def inspect_coreml(path: str | os.PathLike[str]) -> EdgeModel:
 
 
 class CoremlSession(RuntimeSession):
-    """Core ML on one package, on macOS.
-
-    Args:
-        path: The ``.mlpackage`` folder.
-
-    Raises:
-        FileFormatError: It is damaged.
-        MissingExtraError: ``coremltools`` is not installed.
-    """
+    """Core ML on one package, on macOS."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(inspect_coreml(path))
         self._opened = open_coreml(path, load=True)
 
     def run(self, sample: Sequence[Array]) -> list[Array]:
-        """Run the model once.
-
-        Args:
-            sample: One array per input, of exactly the input's shape.
-
-        Returns:
-            One array per output.
-        """
+        """Run the model once."""
         pairs = zip(self.model.inputs, sample, strict=True)
         answers = self._opened.predict({tensor.name: np.asarray(values, tensor.dtype) for tensor, values in pairs})
         return [np.asarray(answers[tensor.name]) for tensor in self.model.outputs]

@@ -105,12 +105,5 @@ class EdgeModel:
 
 
 def zeros(model: EdgeModel) -> list[Array]:
-    """Return a sample of zeros that the file takes.
-
-    Args:
-        model: What the file holds.
-
-    Returns:
-        One array per input, with a free size taken as 1.
-    """
+    """Return a sample of zeros that the file takes."""
     return [np.zeros([max(1, size) for size in tensor.shape], tensor.dtype) for tensor in model.inputs]

@@ -21,19 +21,7 @@ Array = npt.NDArray[Any]
 
 
 def read_onnx(path: str | os.PathLike[str]) -> Any:
-    """Read a file, and check it against ONNX's specification.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The model, as ``onnx`` has it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: It is no ONNX file, or a damaged one.
-        MissingExtraError: ``onnx`` is not installed.
-    """
+    """Read a file, and check it against ONNX's specification."""
     onnx = require("onnx", extra="onnx")
     content = Path(path).read_bytes() if not Path(path).is_dir() else b""
     try:
@@ -48,14 +36,7 @@ def read_onnx(path: str | os.PathLike[str]) -> Any:
 
 
 def onnx_types(model: Any) -> dict[str, str]:
-    """Return the element type of each tensor that can be told.
-
-    Args:
-        model: A model, as ``onnx`` has it.
-
-    Returns:
-        Name to NumPy's name of its type.
-    """
+    """Return the element type of each tensor that can be told."""
     onnx = require("onnx", extra="onnx")
     graph = onnx.shape_inference.infer_shapes(model).graph
     held = {each.name: each.data_type for each in graph.initializer}
@@ -70,17 +51,6 @@ def onnx_types(model: Any) -> dict[str, str]:
 def inspect_onnx(path: str | os.PathLike[str]) -> EdgeModel:
     """Read what an ``.onnx`` file holds, and prove that ONNX Runtime loads and runs it.
 
-    Args:
-        path: The file.
-
-    Returns:
-        Its inputs, outputs and operators.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: It is damaged, or ONNX Runtime cannot run it.
-        MissingExtraError: ``onnx`` or ``onnxruntime`` is not installed.
-
     Example:
         >>> import keras_precision as kp
         >>> written = kp.export_onnx(model, "model.onnx", "float32")
@@ -91,17 +61,7 @@ def inspect_onnx(path: str | os.PathLike[str]) -> EdgeModel:
 
 
 class OnnxSession(RuntimeSession):
-    """ONNX Runtime on one file, ready to answer.
-
-    Args:
-        path: An ``.onnx`` file.
-        threads: Threads that one call may use.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: The file is damaged, or cannot be run.
-        MissingExtraError: ``onnx`` or ``onnxruntime`` is not installed.
-    """
+    """ONNX Runtime on one file, ready to answer."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:
         if threads < 1:
@@ -115,35 +75,14 @@ class OnnxSession(RuntimeSession):
             raise _cannot_run(path, error) from error
 
     def run(self, sample: Sequence[Array]) -> list[Array]:
-        """Run the model once.
-
-        Args:
-            sample: One array per input, of exactly the input's shape.
-
-        Returns:
-            One array per output.
-        """
+        """Run the model once."""
         pairs = zip(self.model.inputs, sample, strict=True)
         answers = self._opened.run(None, {tensor.name: tensor.quantize(values) for tensor, values in pairs})
         return [np.asarray(answer) for answer in answers]
 
 
 def open_onnx(model: Any, path: str | os.PathLike[str], *, threads: int = 1, optimize: bool = True) -> Any:
-    """Open a model with ONNX Runtime, on the processor.
-
-    Args:
-        model: The model, as ``onnx`` has it.
-        path: What to call it in a message.
-        threads: Threads that one call may use.
-        optimize: Whether the runtime may fuse operators.
-
-    Returns:
-        The session.
-
-    Raises:
-        FileFormatError: The runtime cannot load it.
-        MissingExtraError: ``onnxruntime`` is not installed.
-    """
+    """Open a model with ONNX Runtime, on the processor."""
     runtime = require("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

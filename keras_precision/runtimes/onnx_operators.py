@@ -40,28 +40,12 @@ INTEGER_KERNELS = frozenset(_INTEGER.split())
 
 
 def node_name(node: Any, number: int) -> str:
-    """Return a name for a node, of its own where the graph gives none.
-
-    Args:
-        node: A node of the graph.
-        number: Its position.
-
-    Returns:
-        The name.
-    """
+    """Return a name for a node, of its own where the graph gives none."""
     return str(node.name) or f"{node.op_type}_{number}"
 
 
 def onnx_operators(graph: Any, types: Mapping[str, str]) -> Iterator[Operator]:
-    """Yield the operators of a graph, without the casts that note integers.
-
-    Args:
-        graph: The graph of an ONNX model.
-        types: Tensor to its element type, as NumPy names it.
-
-    Yields:
-        Each operator, in the order in which they run.
-    """
+    """Yield the operators of a graph, without the casts that note integers."""
     constants = {each.name for each in graph.initializer}
     dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     quantized = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
@@ -88,14 +72,7 @@ def onnx_operators(graph: Any, types: Mapping[str, str]) -> Iterator[Operator]:
 
 
 def onnx_writers(graph: Any) -> Iterator[int]:
-    """Yield the operator that computes each output, behind the casts.
-
-    Args:
-        graph: The graph of an ONNX model.
-
-    Yields:
-        The number of the operator; -1 for an input that is handed on.
-    """
+    """Yield the operator that computes each output, behind the casts."""
     made_by: dict[str, int] = {}
     number = 0
     for node in graph.node:

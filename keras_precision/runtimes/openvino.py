@@ -40,17 +40,6 @@ _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 def inspect_openvino(path: str | os.PathLike[str]) -> EdgeModel:
     """Read what an OpenVINO file holds, and prove that OpenVINO loads and runs it.
 
-    Args:
-        path: The ``.xml`` file; its ``.bin`` lies beside it.
-
-    Returns:
-        Its inputs, outputs and operators: those that the processor runtime makes of it on this machine.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: It is damaged, or OpenVINO cannot run it.
-        MissingExtraError: ``openvino`` is not installed.
-
     Example:
         >>> import keras_precision as kp
         >>> written = kp.export_openvino(model, "model.xml", "float32")
@@ -61,19 +50,7 @@ def inspect_openvino(path: str | os.PathLike[str]) -> EdgeModel:
 
 
 class OpenvinoSession(RuntimeSession):
-    """OpenVINO on one file, ready to answer.
-
-    Args:
-        path: The ``.xml`` file; its ``.bin`` lies beside it.
-        threads: Threads that one call may use.
-        precision: OpenVINO's inference precision hint: ``"f32"``, ``"bf16"``, or None for what it
-            takes by itself, which is bf16 on processors that multiply in it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: The file is damaged, or cannot be run.
-        MissingExtraError: ``openvino`` is not installed.
-    """
+    """OpenVINO on one file, ready to answer."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1, precision: str | None = "f32") -> None:
         if threads < 1:
@@ -99,14 +76,7 @@ class OpenvinoSession(RuntimeSession):
             ) from error
 
     def run(self, sample: Sequence[Array]) -> list[Array]:
-        """Run the model once.
-
-        Args:
-            sample: One array per input, of exactly the input's shape.
-
-        Returns:
-            One array per output.
-        """
+        """Run the model once."""
         given = {
             t.name: np.ascontiguousarray(t.quantize(each)) for t, each in zip(self.model.inputs, sample, strict=True)
         }

@@ -23,17 +23,6 @@ RUNTIME_FILES = tuple(_SESSIONS)
 def open_runtime(path: str | os.PathLike[str], *, threads: int = 1) -> RuntimeSession:
     """Open a file with the runtime for its kind.
 
-    Args:
-        path: A file whose ending is one of ``RUNTIME_FILES``.
-        threads: Threads that one call may use.
-
-    Returns:
-        The session.
-
-    Raises:
-        FileFormatError: The file is damaged.
-        MissingExtraError: The runtime is not installed.
-
     Example:
         >>> import keras_precision as kp
         >>> written = kp.export_onnx(model, "model.onnx", "float32")

@@ -27,27 +27,10 @@ class RuntimeSession(Session):
 
     @abstractmethod
     def run(self, sample: Sequence[Array]) -> list[Array]:
-        """Run the model once.
-
-        Args:
-            sample: One array per input, of exactly the input's shape.
-
-        Returns:
-            One array per output.
-        """
+        """Run the model once."""
 
     def predict(self, inputs: Inputs) -> Array | list[Array]:
-        """Return the model's answers to all samples.
-
-        Args:
-            inputs: One array of shape (n, ...), or one per input as a sequence or a mapping by name.
-
-        Returns:
-            Array of shape (n, ...), or a list of them where the model has several outputs.
-
-        Raises:
-            DataError: The inputs do not fit the file.
-        """
+        """Return the model's answers to all samples."""
         answers = [self.run(sample) for sample in self.samples(inputs)]
         arrays = (
             [inputs]

@@ -24,12 +24,6 @@ def captured(source: str) -> Iterator[None]:
     so that ``contextlib.redirect_stdout`` does not catch them. The lines go to the logger
     ``keras_precision`` at level DEBUG.
 
-    Args:
-        source: What speaks, for the log line.
-
-    Yields:
-        Nothing.
-
     Example:
         >>> with captured("converter"):
         ...     print("not seen")

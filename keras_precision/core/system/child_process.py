@@ -42,12 +42,6 @@ def python_command(*arguments: str) -> list[str]:
     lies beside a downloaded model would be imported in place of Python's own. ``-P`` leaves that out, see
     https://docs.python.org/3/using/cmdline.html#cmdoption-P.
 
-    Args:
-        *arguments: What follows ``python`` on the command line.
-
-    Returns:
-        The command.
-
     Example:
         >>> python_command("-c", "pass")[1:]
         ['-P', '-c', 'pass']
@@ -56,11 +50,7 @@ def python_command(*arguments: str) -> list[str]:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment of a child that is to import what this process imports, and from nowhere else.
-
-    Returns:
-        The variables of this process, with its module path as ``PYTHONPATH``.
-    """
+    """Return the environment of a child that is to import what this process imports, and from nowhere else."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(_module_path())}
 
 
@@ -72,15 +62,6 @@ def run_python(
     variables: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run this Python to its end, with the modules that this process can import.
-
-    Args:
-        arguments: What follows ``python`` on the command line.
-        folder: The folder in which it runs; None for that of this process.
-        timeout_s: Seconds after which it is ended.
-        variables: More environment variables; None for none.
-
-    Returns:
-        How it ended.
 
     Example:
         >>> run_python(["-c", "import os; os.abort()"]).ended_by

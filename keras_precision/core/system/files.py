@@ -11,18 +11,7 @@ __all__ = ["check_destination", "check_exists", "write_private", "write_whole"]
 
 
 def check_exists(path: str | os.PathLike[str], what: str) -> Path:
-    """Check that there is a file, or a folder, at a path.
-
-    Args:
-        path: Where it is expected.
-        what: What is expected there, such as ``"a model file"``.
-
-    Returns:
-        The path, as a ``pathlib.Path``.
-
-    Raises:
-        FileNotFoundError: There is none; the message offers the nearest names of the same folder.
-    """
+    """Check that there is a file, or a folder, at a path."""
     file = Path(path)
     if not file.exists():
         near = nearest(file.name, os.listdir(file.parent)) if file.parent.is_dir() else ""
@@ -31,19 +20,7 @@ def check_exists(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None) -> Path:
-    """Check that a file can be written at ``path``, before any work is done.
-
-    Args:
-        path: Where the file is to go. Its folder must exist.
-        suffix: The ending that the file must have, such as ``".tflite"``; None for any.
-
-    Returns:
-        The path, as a ``pathlib.Path``.
-
-    Raises:
-        DestinationError: The folder does not exist, cannot be written, the path is a folder,
-            or it ends in something else.
-    """
+    """Check that a file can be written at ``path``, before any work is done."""
     if not isinstance(path, str | os.PathLike):
         raise DestinationError(f"Expected the path of a file. Received: {path!r}.")
     destination = Path(path)
@@ -77,17 +54,6 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
 
     The content goes to a temporary file beside ``path``, is flushed to the disk, and then takes
     the name: an interruption at any moment leaves the old file, or none.
-
-    Args:
-        path: Where the file is to go.
-        content: Bytes, or text that is written as UTF-8.
-
-    Returns:
-        The path, as a ``pathlib.Path``.
-
-    Raises:
-        DestinationError: As ``check_destination``.
-        OSError: The disk is full, or fails.
     """
     destination = check_destination(path)
     data = content.encode() if isinstance(content, str) else content
@@ -111,13 +77,6 @@ def write_private(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a new file that no other user can read or replace; its folder must be private as well.
 
     A pickle runs code where it is read: whoever could write one would run theirs.
-
-    Args:
-        path: Where the file is to go.
-        content: What it is to hold.
-
-    Raises:
-        FileExistsError: There is something at the path already.
     """
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
         file.write(content)

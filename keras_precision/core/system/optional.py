@@ -13,12 +13,6 @@ __all__ = ["available", "require"]
 def available(module: str) -> bool:
     """Tell whether ``module`` could be imported, without importing it.
 
-    Args:
-        module: A top-level or dotted module name.
-
-    Returns:
-        True if it is loaded or can be found.
-
     Example:
         >>> available("json")
         True
@@ -33,17 +27,6 @@ def available(module: str) -> bool:
 
 def require(module: str, *, extra: str) -> ModuleType:
     """Import ``module``, or say which extra of this package brings it.
-
-    Args:
-        module: The module to import, such as ``"tensorflow"``.
-        extra: The extra of this package that installs it.
-
-    Returns:
-        The imported module.
-
-    Raises:
-        MissingExtraError: ``module`` is not installed. A module that is installed but broken
-            raises its own error, so that the true cause is seen.
 
     Example:
         >>> require("json", extra="tensorflow").dumps([1])

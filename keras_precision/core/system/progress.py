@@ -15,15 +15,6 @@ def progress(
 ) -> Iterator[Callable[[int], None]]:
     """Draw a bar that grows as work is done.
 
-    Args:
-        what: What is done, such as ``"calibrating"``.
-        unit: What is counted, such as ``"samples"``.
-        total: How many there are; None if that is not known.
-        verbose: Whether to draw it; None: once the work has taken two seconds, and only on a terminal.
-
-    Yields:
-        A function that is told how many more are done.
-
     Example:
         >>> with progress("counting", "sheep", 3, verbose=False) as advance:
         ...     for _ in range(3):

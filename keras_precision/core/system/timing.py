@@ -32,15 +32,6 @@ class Spread:
 def spread(values: Iterable[float]) -> Spread:
     """Return median and percentiles of ``values``.
 
-    Args:
-        values: At least one figure.
-
-    Returns:
-        Their spread.
-
-    Raises:
-        DataError: There is no value.
-
     Example:
         >>> spread([1.0, 2.0, 3.0]).median
         2.0
@@ -55,21 +46,7 @@ def spread(values: Iterable[float]) -> Spread:
 def time_calls(
     call: Callable[[int], object], *, warmup: int, min_calls: int, min_seconds: float
 ) -> npt.NDArray[np.float64]:
-    """Time a call again and again, after a warm-up.
-
-    Args:
-        call: What to time; it is given the number of the call, from 0, and must return only when
-            its work is done (an asynchronous backend must be waited for).
-        warmup: Calls made before timing begins.
-        min_calls: Calls timed at the least.
-        min_seconds: Seconds timed at the least.
-
-    Returns:
-        The time of each call in milliseconds, in order.
-
-    Raises:
-        InputError: A number is negative, or no call would be timed.
-    """
+    """Time a call again and again, after a warm-up."""
     if warmup < 0 or min_calls < 1 or min_seconds < 0:
         raise InputError(
             f"Expected warmup >= 0, min_calls >= 1 and min_seconds >= 0. Received: {warmup}, {min_calls} and {min_seconds}."

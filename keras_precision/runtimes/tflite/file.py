@@ -70,21 +70,7 @@ def _inspected(path: Path, changed_ns: int, size: int) -> EdgeModel:  # noqa: AR
 
 
 def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bool = True, keep: bool = False) -> Any:
-    """Open a file with the interpreter that is installed.
-
-    Args:
-        path: A file that ``inspect`` has proven sound.
-        threads: Threads that one call may use.
-        delegates: Whether delegates such as XNNPACK may take operators over.
-        keep: Whether every tensor can be read after a run, not inputs and outputs alone.
-
-    Returns:
-        The interpreter, its tensors allocated.
-
-    Raises:
-        MissingExtraError: None is installed.
-        ValueError: The file is damaged.
-    """
+    """Open a file with the interpreter that is installed."""
     module, name = runtime()
     options: dict[str, Any] = {"model_path": os.fspath(path), "num_threads": threads}
     if keep:
@@ -98,14 +84,7 @@ def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bo
 
 
 def input_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Return the inputs of a file with the names of its signature, in the file's order.
-
-    Args:
-        opened: An interpreter.
-
-    Returns:
-        Name and the interpreter's own details, for each input.
-    """
+    """Return the inputs of a file with the names of its signature, in the file's order."""
     details = opened.get_input_details()
     runner = _signature_runner(opened)
     names = {} if runner is None else {detail["index"]: name for name, detail in runner.get_input_details().items()}
@@ -113,14 +92,7 @@ def input_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def output_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Return the outputs of a file in the order of the names of its signature: the file's own is arbitrary.
-
-    Args:
-        opened: An interpreter.
-
-    Returns:
-        Name and the interpreter's own details, for each output.
-    """
+    """Return the outputs of a file in the order of the names of its signature: the file's own is arbitrary."""
     runner = _signature_runner(opened)
     if runner is None:
         return [(detail["name"], detail) for detail in opened.get_output_details()]
@@ -128,14 +100,7 @@ def output_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def describe(path: str) -> dict[str, Any]:
-    """Load and run the file in this process, and say what it holds; called in a child, which may not survive it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The fields of an ``EdgeModel``.
-    """
+    """Load and run the file in this process, and say what it holds; called in a child, which may not survive it."""
     plain = interpreter(path, delegates=False)  # with delegates, the operators of the file are replaced
     packed, card = _beside_the_interpreter(path)
     model = EdgeModel(
@@ -198,14 +163,7 @@ def _from_json(values: dict[str, Any]) -> EdgeModel:
 
 
 def runtime() -> tuple[Any, str]:
-    """Return the module of the interpreter that is installed, and its name.
-
-    Returns:
-        The module, and ``"litert"``, ``"tflite-runtime"`` or ``"tensorflow"``.
-
-    Raises:
-        MissingExtraError: None is installed.
-    """
+    """Return the module of the interpreter that is installed, and its name."""
     for module, name in _RUNTIMES:
         if available(module.partition(".")[0]):
             return importlib.import_module(module), name
@@ -231,15 +189,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def tensor_of(name: str, detail: dict[str, Any]) -> Tensor:
-    """Return an input or output as interpreters describe it.
-
-    Args:
-        name: What it is called.
-        detail: The interpreter's own details.
-
-    Returns:
-        Its shape, element type and quantization.
-    """
+    """Return an input or output as interpreters describe it."""
     shape = detail.get("shape_signature")
     if shape is None or len(shape) == 0:
         shape = detail["shape"]

@@ -17,11 +17,7 @@ Array = npt.NDArray[Any]
 
 
 class Flatbuffer:
-    """The main graph of a file: its tensors by number, its operators in order.
-
-    Args:
-        content: The file's content.
-    """
+    """The main graph of a file: its tensors by number, its operators in order."""
 
     def __init__(self, content: bytes) -> None:
         self._tools: Any = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
@@ -46,65 +42,29 @@ class Flatbuffer:
         return [int(number) for number in self._graph.outputs]
 
     def named_inputs(self) -> dict[str, int]:
-        """Return the inputs by the names of the signature.
-
-        Returns:
-            Name to the number of its tensor.
-        """
+        """Return the inputs by the names of the signature."""
         signature = self._model.signatureDefs[0]
         return {each.name.decode(): int(each.tensorIndex) for each in signature.inputs}
 
     def named_outputs(self) -> dict[str, int]:
-        """Return the outputs by the names of the signature.
-
-        Returns:
-            Name to the number of its tensor.
-        """
+        """Return the outputs by the names of the signature."""
         signature = self._model.signatureDefs[0]
         return {each.name.decode(): int(each.tensorIndex) for each in signature.outputs}
 
     def name(self, tensor: int) -> str:
-        """Return the name of a tensor.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            Its name in the file.
-        """
+        """Return the name of a tensor."""
         return str(self._graph.tensors[tensor].name.decode())
 
     def rank(self, tensor: int) -> int:
-        """Return how many axes a tensor has.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            The count.
-        """
+        """Return how many axes a tensor has."""
         return len(self.shape(tensor))
 
     def dtype(self, tensor: int) -> str:
-        """Return the element type of a tensor.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            As NumPy names it.
-        """
+        """Return the element type of a tensor."""
         return _names(self._schema.TensorType)[self._graph.tensors[tensor].type].lower()
 
     def constant(self, tensor: int) -> Array | None:
-        """Return the content of a constant.
-
-        Args:
-            tensor: Its number; -1 stands for an operand that is left out.
-
-        Returns:
-            Its values in float32; None where it is no float constant.
-        """
+        """Return the content of a constant."""
         if tensor < 0 or self._graph.tensors[tensor].type != self._schema.TensorType.FLOAT32:
             return None
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
@@ -113,37 +73,19 @@ class Flatbuffer:
         return np.frombuffer(bytes(data), np.float32).reshape(self.shape(tensor))
 
     def integers(self, tensor: int) -> list[int] | None:
-        """Return the content of a constant of integers, such as the axes of a mean.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            Its values; None where it is no constant of 32-bit integers.
-        """
+        """Return the content of a constant of integers, such as the axes of a mean."""
         if tensor < 0 or self._graph.tensors[tensor].type != self._schema.TensorType.INT32:
             return None
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
         return None if data is None else [int(each) for each in np.frombuffer(bytes(data), np.int32)]
 
     def fused(self, operator: Any) -> str:
-        """Return the activation function that an operator applies to what it writes.
-
-        Args:
-            operator: One of ``operators``.
-
-        Returns:
-            Such as ``RELU``; ``NONE`` where it applies none.
-        """
+        """Return the activation function that an operator applies to what it writes."""
         number = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
         return _names(self._schema.ActivationFunctionType)[number]
 
     def activations(self) -> list[int]:
-        """Return the tensors whose values come from the data: float, and no constants.
-
-        Returns:
-            Their numbers, inputs first, then in the order in which they are computed.
-        """
+        """Return the tensors whose values come from the data: float, and no constants."""
         numbers = self.inputs
         for operator in self._graph.operators:
             numbers += [int(number) for number in operator.outputs]
@@ -154,33 +96,17 @@ class Flatbuffer:
         ]
 
     def read(self) -> set[int]:
-        """Return the tensors that an operator reads, or that are answered.
-
-        Returns:
-            Their numbers.
-        """
+        """Return the tensors that an operator reads, or that are answered."""
         return {int(number) for operator in self._graph.operators for number in operator.inputs} | {*self.outputs}
 
     def kernel(self, operator: Any) -> str:
-        """Return what an operator computes.
-
-        Args:
-            operator: One of ``operators``.
-
-        Returns:
-            Such as ``CONV_2D``.
-        """
+        """Return what an operator computes."""
         code = self._model.operatorCodes[operator.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
         return _names(self._schema.BuiltinOperator).get(number, "CUSTOM")
 
     def set_constant(self, tensor: int, values: Array) -> None:
-        """Replace the content of a constant, and of it alone.
-
-        Args:
-            tensor: Its number.
-            values: The new values, of its shape.
-        """
+        """Replace the content of a constant, and of it alone."""
         buffer = self._schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
         held = self._graph.tensors[tensor]
@@ -196,11 +122,7 @@ class Flatbuffer:
         return sum(int(each.buffer) == buffer for each in (*held, *(self._model.metadata or ())))
 
     def set_ranges(self, ranges: Mapping[str, Range]) -> None:
-        """Note the range of each activation where TensorFlow Lite's own quantizer looks for it.
-
-        Args:
-            ranges: Name of a tensor to its range.
-        """
+        """Note the range of each activation where TensorFlow Lite's own quantizer looks for it."""
         for number in self.activations():
             low, high = ranges.get(self.name(number), (None, None))
             if low is not None and high is not None:
@@ -209,11 +131,7 @@ class Flatbuffer:
                 self._graph.tensors[number].quantization = found
 
     def scales(self) -> dict[str, tuple[float, int]]:
-        """Return how each activation is quantized.
-
-        Returns:
-            Name of a quantized tensor that an operator writes, or that is given, to scale and zero point.
-        """
+        """Return how each activation is quantized."""
         written = [int(number) for operator in self._graph.operators for number in operator.outputs if number >= 0]
         found = {}
         for number in (*self.inputs, *written):
@@ -245,9 +163,6 @@ class Flatbuffer:
 
         AI Edge Quantizer derives it from the scale of the int16 values, which is symmetric: a
         softmax, say, would lose half of its steps.
-
-        Args:
-            ranges: Name of a tensor to its range.
         """
         tensors, types = self._graph.tensors, self._schema.TensorType
         for operator in self._graph.operators:
@@ -261,22 +176,13 @@ class Flatbuffer:
                 copy.quantization.zeroPoint = np.array([round(-128 - found[0] / scale)], np.int64)
 
     def metadata(self) -> Iterator[tuple[str, bytes]]:
-        """Yield what the file carries beside its graph.
-
-        Yields:
-            Name and content of each entry.
-        """
+        """Yield what the file carries beside its graph."""
         for entry in self._model.metadata or ():
             data = self._model.buffers[entry.buffer].data
             yield entry.name.decode(), b"" if data is None else bytes(data)
 
     def set_metadata(self, name: str, content: bytes) -> None:
-        """Put an entry beside the graph; runtimes pass over it.
-
-        Args:
-            name: The name of the entry.
-            content: What it holds.
-        """
+        """Put an entry beside the graph; runtimes pass over it."""
         buffer, entry = self._schema.BufferT(), self._schema.MetadataT()
         buffer.data = np.frombuffer(content, np.uint8)
         entry.name, entry.buffer = name.encode(), len(self._model.buffers)
@@ -285,11 +191,7 @@ class Flatbuffer:
         self._model.metadata = [*others, entry]
 
     def content(self) -> bytes:
-        """Return the file's content.
-
-        Returns:
-            As it is to be written.
-        """
+        """Return the file's content."""
         for buffer in self._model.buffers:  # the schema packs anything but arrays byte by byte, in Python
             if buffer.data is not None and not isinstance(buffer.data, np.ndarray):
                 buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
@@ -297,28 +199,14 @@ class Flatbuffer:
             return bytes(self._tools.convert_object_to_bytearray(self._model))
 
     def shape(self, tensor: int) -> tuple[int, ...]:
-        """Return the shape of a tensor.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            Its sizes, as written in the file.
-        """
+        """Return the shape of a tensor."""
         shape = self._graph.tensors[tensor].shape
         return () if shape is None else tuple(int(size) for size in shape)
 
 
 @functools.lru_cache(maxsize=8)
 def parsed(content: bytes) -> Flatbuffer:
-    """Return a file that is only to be read: the same for the same content.
-
-    Args:
-        content: The file's content.
-
-    Returns:
-        Its tables. They must not be changed.
-    """
+    """Return a file that is only to be read: the same for the same content."""
     return Flatbuffer(content)
 
 

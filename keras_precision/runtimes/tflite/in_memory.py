@@ -20,11 +20,7 @@ _FEW = 32  # samples for which a second interpreter is not worth opening
 
 
 class Runner:
-    """An interpreter on a file that our own quantizer has just made.
-
-    Args:
-        content: A ``.tflite`` file for one sample at a time.
-    """
+    """An interpreter on a file that our own quantizer has just made."""
 
     def __init__(self, content: bytes) -> None:
         module, _ = runtime()
@@ -36,16 +32,7 @@ class Runner:
         self._outputs = [(detail["index"], tensor_of(name, detail)) for name, detail in output_details(self._opened)]
 
     def run(self, samples: Mapping[str, Array], start: int, stop: int) -> list[Array]:
-        """Answer some samples.
-
-        Args:
-            samples: Input name to an array of shape (n, ...).
-            start: The first sample.
-            stop: The sample behind the last.
-
-        Returns:
-            One array per output, of shape (stop - start, ...), as real numbers.
-        """
+        """Answer some samples."""
         given = [(index, tensor.quantize(samples[name][start:stop])) for name, index, tensor in self._inputs]
         found: list[list[Array]] = [[] for _ in self._outputs]
         for number in range(stop - start):
@@ -58,40 +45,19 @@ class Runner:
         ]
 
     def call(self, given: Sequence[tuple[int, Array]]) -> None:
-        """Run the file once.
-
-        Args:
-            given: Index of each input, and what it is given.
-        """
+        """Run the file once."""
         for index, values in given:
             self._opened.set_tensor(index, values)
         self._opened.reset_all_variables()
         self._opened.invoke()
 
     def sample(self, samples: Mapping[str, Array], number: int) -> list[tuple[int, Array]]:
-        """Return one sample as ``call`` takes it.
-
-        Args:
-            samples: Input name to an array of shape (n, ...).
-            number: Which sample.
-
-        Returns:
-            Index and value of each input.
-        """
+        """Return one sample as ``call`` takes it."""
         return [(index, tensor.quantize(samples[name][number : number + 1])) for name, index, tensor in self._inputs]
 
 
 def answers(content: bytes, samples: Mapping[str, Array], threads: int = 1) -> list[Array]:
-    """Return what a file answers to samples.
-
-    Args:
-        content: A ``.tflite`` file for one sample at a time.
-        samples: Input name to an array of shape (n, ...).
-        threads: Interpreters that run side by side: a call gives up Python's lock.
-
-    Returns:
-        One array of shape (n, ...) per output, as real numbers.
-    """
+    """Return what a file answers to samples."""
     count = len(next(iter(samples.values())))
     parts = max(1, min(threads, _MOST_THREADS, count // _FEW))
     with captured("interpreter"):
@@ -107,17 +73,7 @@ def answers(content: bytes, samples: Mapping[str, Array], threads: int = 1) -> l
 def relative_latency(
     contents: Sequence[bytes], samples: Mapping[str, Array], *, rounds: int = 40, warmup: int = 5
 ) -> list[float]:
-    """Time files against one another, call by call in turn, so that what else the machine does meets all of them.
-
-    Args:
-        contents: Files.
-        samples: Input name to an array of shape (n, ...).
-        rounds: Calls of each file that are timed.
-        warmup: Calls of each before.
-
-    Returns:
-        The median time of a call of each file, in ms, on one thread.
-    """
+    """Time files against one another, call by call in turn, so that what else the machine does meets all of them."""
     with captured("interpreter"):
         opened = [Runner(content) for content in contents]
     count = len(next(iter(samples.values())))

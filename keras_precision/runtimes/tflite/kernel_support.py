@@ -64,14 +64,7 @@ RUNTIMES: MappingProxyType[str, Callable[[Operator], str | None]] = MappingProxy
 
 
 def check_runtime(runtime: object) -> None:
-    """Raise unless a runtime is known.
-
-    Args:
-        runtime: What was asked for.
-
-    Raises:
-        InputError: It is none of ``RUNTIMES``.
-    """
+    """Raise unless a runtime is known."""
     if runtime not in RUNTIMES:
         raise InputError(
             f"Expected runtime to be one of {', '.join(RUNTIMES)}. Received: {runtime!r}. {nearest(str(runtime), RUNTIMES)}".rstrip()
@@ -80,13 +73,6 @@ def check_runtime(runtime: object) -> None:
 
 def obstacles(model: EdgeModel, runtime: str) -> Iterator[tuple[int, str]]:
     """Yield what keeps a file from running on a runtime, or from running right there.
-
-    Args:
-        model: The file.
-        runtime: One of ``RUNTIMES``.
-
-    Yields:
-        The number of an operator, and what the runtime lacks.
 
     Example:
         >>> import keras_precision as kp

@@ -26,23 +26,7 @@ _LEAST_SECONDS = 0.02
 def operator_times(
     path: str | os.PathLike[str], *, threads: int, warmup: int, min_calls: int, min_seconds: float
 ) -> Iterator[Measurement]:
-    """Time each operator of a file, alone.
-
-    Args:
-        path: A ``.tflite`` file.
-        threads: Threads that one call may use.
-        warmup: Calls of each operator before timing begins.
-        min_calls: Calls of each that are timed at the least.
-        min_seconds: Seconds that all of them are timed at the least.
-
-    Yields:
-        ``operator_ms`` of ``0:CONV_2D`` and so on, in the order in which they run; None where an
-        operator does not run alone.
-
-    Raises:
-        FileFormatError: The file is damaged.
-        MissingExtraError: The tools that come with ai-edge-litert are not installed.
-    """
+    """Time each operator of a file, alone."""
     operators = inspect(path).operators
     seconds = max(_LEAST_SECONDS if min_seconds else 0.0, min_seconds / max(1, len(operators)))
     with tempfile.TemporaryDirectory() as folder:

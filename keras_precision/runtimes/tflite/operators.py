@@ -34,16 +34,7 @@ class Operator:
 
 
 def operators(opened: Any, packed: Mapping[int, str] | None = None) -> Iterator[Operator]:
-    """Yield the operators of a file's main subgraph.
-
-    Args:
-        opened: An interpreter without delegates: with them, the operators of the file are replaced.
-        packed: Number of a tensor to its element type, where that has no byte of its own (int4):
-            interpreters call it int8.
-
-    Yields:
-        Each operator, in the order in which they run.
-    """
+    """Yield the operators of a file's main subgraph."""
     tensors = {detail["index"]: detail for detail in opened.get_tensor_details()}
     given = {detail["index"] for detail in opened.get_input_details()}
     made_by: dict[int, int] = {}
@@ -75,15 +66,7 @@ def operators(opened: Any, packed: Mapping[int, str] | None = None) -> Iterator[
 
 
 def writers(opened: Any, outputs: Sequence[int]) -> Iterator[int]:
-    """Yield the operator that computes each output, behind the casts at the file's edge.
-
-    Args:
-        opened: An interpreter without delegates.
-        outputs: Indices of the output tensors.
-
-    Yields:
-        The number of the operator; -1 for an input that is handed on.
-    """
+    """Yield the operator that computes each output, behind the casts at the file's edge."""
     computed: dict[int, int] = {}
     for number, operator in enumerate(opened._get_ops_details()):
         cast = operator["op_name"] in _CASTS
@@ -99,15 +82,6 @@ _CONTROL_FLOW = ("WHILE", "IF", "CALL_ONCE", "STABLEHLO_COMPOSITE")
 
 def precision_of(kernel: str, written: set[str], read: set[str], weights: Sequence[str]) -> str:
     """Name the number format that an operator computes in.
-
-    Args:
-        kernel: What it computes.
-        written: Element types of what it writes.
-        read: Element types of what it reads.
-        weights: Element types of the constants that it computes with, as stored.
-
-    Returns:
-        As ``Operator.precision``.
 
     Example:
         >>> precision_of("CONV_2D", {"float32"}, {"float32"}, ["float16"])

@@ -28,10 +28,6 @@ class Child:
 
     It is started with the first request, started again after a request that it died of, and ends
     with this process. Starting an interpreter takes a second; a request takes milliseconds.
-
-    Args:
-        program: What the child runs; it must end in a call of ``serve``.
-        timeout_s: Seconds to wait for an answer.
     """
 
     def __init__(self, program: str, timeout_s: float) -> None:
@@ -43,17 +39,7 @@ class Child:
         atexit.register(self.close)
 
     def ask(self, request: str) -> Any:
-        """Return the child's answer.
-
-        Args:
-            request: A line of text.
-
-        Returns:
-            What the program's function returned, by way of JSON.
-
-        Raises:
-            ChildError: It raised, died, or did not answer in time; the message says which.
-        """
+        """Return the child's answer."""
         with self._lock:
             used = self._answered > 0
             answer = self._asked(request)
@@ -112,11 +98,7 @@ class Child:
 
 
 def serve(answer: Callable[[str], Any]) -> None:
-    """Answer requests until there are no more; called in the child.
-
-    Args:
-        answer: Given a request, returns what JSON can hold, or raises.
-    """
+    """Answer requests until there are no more; called in the child."""
     # Libraries write to standard output as they like: answers go by a descriptor of their own.
     with os.fdopen(os.dup(1), "wb", buffering=0) as out:
         os.dup2(2, 1)

@@ -17,15 +17,6 @@ def cut_operators(content: bytes) -> Iterator[bytes]:
     The interpreters have no profiler that Python could read, and delegates take operators over in
     groups. A file with one operator is run by the same kernel, of the same delegate, on tensors of
     the same shapes and types.
-
-    Args:
-        content: A ``.tflite`` file.
-
-    Yields:
-        A file whose inputs are what the operator reads, without its constants and its state.
-
-    Raises:
-        MissingExtraError: The tools that come with ai-edge-litert are not installed.
     """
     tools: Any = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
     with captured("flatbuffers"):

@@ -104,9 +104,12 @@ class _TensorFlowTensors(Tensors):
             return tf.identity(value), lambda gradient: (gradient, statistics(gradient))
 
         self._tapped = tapped
-        # NaN and infinity times 0 are NaN.
+        # NaN and infinity times 0 are NaN. Flat, because a trace that serves a second model has shapes of no known rank,
+        # over whose axes TensorFlow reduces as if they were those of the first.
         self._broken = tf.function(
-            lambda values: tf.add_n([tf.cast(tf.reduce_sum(value * 0), tf.float32) for value in values] or [tf.zeros(())]),
+            lambda values: tf.add_n(
+                [tf.cast(tf.reduce_sum(tf.reshape(value, [-1]) * 0), tf.float32) for value in values] or [tf.zeros(())]
+            ),
             autograph=False, reduce_retracing=True,
         )  # fmt: skip
         # Traced once, for tensors of any shape, and not again for every tap.

@@ -56,11 +56,11 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
     """
     tensorflow = require("tensorflow", extra="tensorflow")
     adapter = adapter_of(model)
-    trace = Trace({}, ())
+    trace, inputs = Trace({}, ()), _named_inputs(adapter, model, names)
     with tempfile.TemporaryDirectory() as folder, captured("TFLiteConverter"):
         try:
             exported = adapter.in_float32(model)
-            serving, trace = _traced(tensorflow, adapter, exported, _named_inputs(adapter, model, names))
+            serving, trace = _traced(tensorflow, adapter, exported, inputs)
             holder = tensorflow.Module()
             holder.variables_of_model = adapter.tensorflow_variables(exported)
             tensorflow.saved_model.save(holder, folder, signatures={"serving_default": serving})
@@ -74,7 +74,7 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
                 converter.inference_input_type = converter.inference_output_type = side
             with _older_objects_left_alone():
                 content = bytearray(converter.convert())
-            _order_inputs(content, serving)
+            _order_inputs(content, [model_input.name for model_input in inputs])
             return Converted(bytes(content), trace)
         except PrecisionError:
             raise
@@ -84,13 +84,12 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
             ) from error
 
 
-def _order_inputs(content: bytearray, serving: Any) -> None:
-    """Give a file its inputs in the order of the function that it was made from, which is the model's.
+def _order_inputs(content: bytearray, names: Sequence[str]) -> None:
+    """Give a file its inputs in the model's order.
 
     The converter orders them by a hash of their names: https://github.com/tensorflow/tensorflow/issues/55424.
     """
     schema = require("tensorflow.lite.python.schema_py_generated", extra="tensorflow")
-    names = list(serving.structured_input_signature[1])
     model = schema.Model.GetRootAs(content)
     signature = model.SignatureDefs(0)
     entries = [signature.Inputs(number) for number in range(signature.InputsLength())]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision._adapters.training.step_replay import Capture
 from keras_precision.core.errors import InputError
 
 pytestmark = pytest.mark.every_stack
@@ -146,3 +147,35 @@ def test_waiting_for_data_is_told_as_without_the_probe(stack, rng):
     assert (profiler.result.value("data_wait_ms") is None) == source.startswith("unknown")
     if stack.name in ("jax", "torch"):
         assert profiler.result.value("data_wait_ms") > 0
+
+
+def test_a_look_that_fails_within_a_step_ends_no_training(stack, rng, monkeypatch):
+    """What goes wrong while a batch is trained switches the probe off with one warning; the fit ends as without it."""
+
+    def fail(capture):
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(Capture, "weights_are_finite", fail)
+    x, y = rng.normal(size=(64, 8)).astype("float32"), rng.normal(size=(64, 1)).astype("float32")
+    profiler = kp.PrecisionProfiler(verbose=0, probes=[kp.NumericsProbe(window=2)])
+    model = faulty.net(stack.keras)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", kp.PrecisionWarning)
+        history = model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[profiler])
+    messages = [str(warning.message) for warning in caught if warning.category is kp.PrecisionWarning]
+    assert len(messages) == 1
+    assert "'numerics' failed and was switched off: RuntimeError: no such device" in messages[0]
+    assert np.isfinite(history.history["loss"]).all()
+    assert profiler.result.value("batches") == 16
+
+
+def test_one_process_watches_models_of_other_shapes(stack, rng):
+    """Weights of a second model, of other ranks than those of the first, are looked at as well."""
+    layers = stack.keras.layers
+    for shape, first in (((6, 6, 1), layers.Conv2D(4, 3)), ((6,), layers.Dense(4))):
+        model = stack.keras.Sequential([layers.Input(shape), first, layers.Flatten(), layers.Dense(1)])
+        model.compile("sgd", "mse")
+        profiler = kp.PrecisionProfiler(verbose=0, probes=[kp.NumericsProbe(window=2)])
+        x = rng.normal(size=(32, *shape)).astype("float32")
+        model.fit(x, np.zeros((32, 1)), batch_size=8, verbose=0, callbacks=[profiler])
+        assert profiler.result.value("origins_found", "fit") == 0

@@ -19,7 +19,8 @@ Verdict = Literal["registered", "of Keras", "lambda", "refused", "unknown"]
 # (CVE-2025-9906), layers of keras.src.export, keras.src.utils and tf_keras.src.export load a SavedModel, a pickle or
 # serialized code (CVE-2025-49655, CVE-2026-1669).
 _PACKAGES = """
-activations applications constraints distillation dtype_policies engine initializers layers legacy.layers
+activations applications backend.jax.optimizers backend.tensorflow.optimizers backend.torch.optimizers
+constraints distillation dtype_policies engine initializers layers legacy.layers
 legacy.losses losses metrics mixed_precision models ops optimizers premade_models quantizers random regularizers
 trainers
 """

@@ -60,6 +60,7 @@ class NumericsProbe(Probe):
         self._scaling: LossScaling | None = None
         self._skipped: int | None = 0
         self._why, self._how, self._steps, self._origins = why, "", 0, 0
+        self._failure: Exception | None = None
         self._told = 0  # the last step of which an origin was told
         self._quiet = 0  # origins behind a finite loss
         self._done = self._loss_was_finite = False
@@ -78,7 +79,7 @@ class NumericsProbe(Probe):
             self._why = f"unknown: {capture}"
             return
         self._fit, self._capture, self._loss_was_finite = fit, capture, True
-        capture.on_full = self._at_window
+        capture.on_full = self._in_step
         fit.resources.callback(capture.remove)
         self._scaling = fit.adapter.loss_scaling(fit.model)
         self._scaling.begin()
@@ -93,6 +94,8 @@ class NumericsProbe(Probe):
         fit, capture = self._fit, self._capture
         if fit is None or capture is None:
             return
+        if self._failure is not None:  # here, where it switches the probe off: the step that it arose in was training
+            raise self._failure
         self._steps += 1
         if self._loss_was_finite and fit.loss is not None and not math.isfinite(fit.loss):
             self._loss_was_finite = False  # the mean of the epoch stays as it is
@@ -109,6 +112,15 @@ class NumericsProbe(Probe):
         """Look at the steps since the last look; a new epoch has a new mean of losses."""
         self._at_window()
         self._loss_was_finite = True
+
+    def _in_step(self) -> None:
+        """Look at the window from within a training step, which no failure of this probe may end."""
+        try:
+            self._at_window()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again outside the step
+            self._failure = error
+            if self._capture is not None:
+                self._capture.on_full = None
 
     def _at_window(self) -> None:
         """Before kept steps are let go: search them if one was skipped, or weights broke behind a finite loss."""

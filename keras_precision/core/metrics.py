@@ -187,7 +187,12 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("clipped_share", "", "lower", "Share of the values of the float run that lie outside the range of the file."),
     ("channels", "", None, "Channels of a layer's output."),
     ("dead_channels", "", "lower", "Channels that are 0 on all samples."),
-    ("outlier_channels", "", "lower", "Channels whose largest absolute value is over 8 times that of the median channel."),
+    (
+        "outlier_channels",
+        "",
+        "lower",
+        "Channels whose largest absolute value is over 8 times that of the median channel.",
+    ),
     (
         "exp_input_step",
         "",
@@ -335,7 +340,12 @@ _ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = 
         None,
         "The class of that layer, and its name if it is inside the one of the subject.",
     ),
-    ("first_non_finite_from", "", None, "The smallest value of its input (backward: of the gradient that flows into it)."),
+    (
+        "first_non_finite_from",
+        "",
+        None,
+        "The smallest value of its input (backward: of the gradient that flows into it).",
+    ),
     ("first_non_finite_to", "", None, "The largest value of the same."),
     ("first_non_finite_loss", "", None, "Whether the loss of that step was finite."),
     (

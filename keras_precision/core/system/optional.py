@@ -1,4 +1,4 @@
-"""Packages that only some verbs need, imported when such a verb is called."""
+"""Optional packages, imported when a function that needs them is called."""
 
 import importlib
 import importlib.util
@@ -11,7 +11,7 @@ __all__ = ["available", "require"]
 
 
 def available(module: str) -> bool:
-    """Tell whether ``module`` could be imported, without importing it.
+    """Return whether ``module`` is installed, without importing it.
 
     Example:
         >>> available("json")
@@ -26,7 +26,9 @@ def available(module: str) -> bool:
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Import ``module``, or say which extra of this package brings it.
+    """Import ``module``, or raise ``MissingExtraError`` with the extra of this package that installs it.
+
+    A module that is installed but broken raises its own error, so that the cause is seen.
 
     Example:
         >>> require("json", extra="tensorflow").dumps([1])

@@ -1,6 +1,6 @@
-"""See what lower precision does to a Keras model, ship it safely, and choose it by evidence.
+"""Measure what lower precision does to a Keras model, choose a precision per layer, and deploy it safely.
 
-The names are loaded on first use: importing this package imports no Keras and no backend.
+The names are loaded on first use: importing this package imports neither Keras nor a backend.
 """
 
 import importlib
@@ -9,63 +9,72 @@ from typing import TYPE_CHECKING, Any
 from keras_precision.core import display as _display
 from keras_precision.core import saved_classes as _saved_classes
 
-if TYPE_CHECKING:
-    from keras_precision import edge
-    from keras_precision._adapters.layer_paths import layer_paths, plan_of
-    from keras_precision._adapters.model_file.load_model import load_model
-    from keras_precision._adapters.precision_wrapper import PrecisionWrapper
-    from keras_precision._adapters.training.loss_scale_optimizer import LossScaleOptimizer
-    from keras_precision.callbacks.loss_scale_guard import LossScaleGuard
-    from keras_precision.callbacks.probes.numerics import NumericsProbe
-    from keras_precision.callbacks.probes.probe import Probe
-    from keras_precision.callbacks.profiler import PrecisionProfiler
-    from keras_precision.callbacks.scheduler import PrecisionScheduler
-    from keras_precision.comparison.comparison import Comparison
-    from keras_precision.comparison.regression_gate import check_results
-    from keras_precision.core.environment import Environment
-    from keras_precision.core.errors import PrecisionError, PrecisionWarning
-    from keras_precision.core.formats import fit as formats
-    from keras_precision.core.metrics import METRICS
-    from keras_precision.core.plan import PrecisionPlan
-    from keras_precision.core.result import Measurement, Result
-    from keras_precision.diagnosis.diagnose import diagnose
-    from keras_precision.diagnosis.lint import lint
-    from keras_precision.experiments.batch_size import find_max_batch_size
-    from keras_precision.experiments.compare_exports import compare_exports
-    from keras_precision.experiments.compare_paths import compare_paths
-    from keras_precision.experiments.compare_training import compare_training
-    from keras_precision.experiments.unstable_layers import find_unstable_layers
-    from keras_precision.explain.drop import explain_drop
-    from keras_precision.export.checks.ethos_u import check_ethos_u
-    from keras_precision.export.checks.tensorrt import check_tensorrt
-    from keras_precision.export.checks.tflm import check_micro
-    from keras_precision.export.coreml import export_coreml
-    from keras_precision.export.onnx.export import export_onnx
-    from keras_precision.export.openvino import export_openvino
-    from keras_precision.export.tflite import export_tflite
-    from keras_precision.findings.finding import Finding
-    from keras_precision.findings.suggest_plan import suggest_plan
-    from keras_precision.mixed_precision.apply_plan import apply_plan
-    from keras_precision.mixed_precision.hardware import hardware
-    from keras_precision.mixed_precision.policy import precision, set_precision
-    from keras_precision.quantization.calibration import Calibration, calibrate
-    from keras_precision.quantization.layer_errors import quantization_report
-    from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule, register_quantize_rule
-    from keras_precision.quantization.qat.layers.quantize_wrapper import QuantizeWrapper
-    from keras_precision.quantization.qat.quantize_aware import from_quantize_aware, quantize_aware
-    from keras_precision.quantization.qat.tfmot.registry import register_tfmot_config
-    from keras_precision.report.render import render
-    from keras_precision.report.save import save_report
-    from keras_precision.search.hypermodel import PrecisionHyperModel
-    from keras_precision.search.objective.budget import Budget
-    from keras_precision.search.sensitivity import sensitivity
-    from keras_precision.search.tuner import PrecisionTuner
-    from keras_precision.verify.benchmark import benchmark
-    from keras_precision.verify.evaluate import evaluate
+if TYPE_CHECKING:  # "X as X" is what type checkers, and ruff, take for an export
+    from keras_precision import edge as edge
+    from keras_precision._adapters.layer_paths import layer_paths as layer_paths
+    from keras_precision._adapters.layer_paths import plan_of as plan_of
+    from keras_precision._adapters.model_file.load_model import load_model as load_model
+    from keras_precision._adapters.precision_wrapper import PrecisionWrapper as PrecisionWrapper
+    from keras_precision._adapters.training.loss_scale_optimizer import LossScaleOptimizer as LossScaleOptimizer
+    from keras_precision.callbacks.loss_scale_guard import LossScaleGuard as LossScaleGuard
+    from keras_precision.callbacks.probes.numerics import NumericsProbe as NumericsProbe
+    from keras_precision.callbacks.probes.probe import Probe as Probe
+    from keras_precision.callbacks.profiler import PrecisionProfiler as PrecisionProfiler
+    from keras_precision.callbacks.scheduler import PrecisionScheduler as PrecisionScheduler
+    from keras_precision.comparison.comparison import Comparison as Comparison
+    from keras_precision.comparison.regression_gate import check_results as check_results
+    from keras_precision.core.environment import Environment as Environment
+    from keras_precision.core.errors import PrecisionError as PrecisionError
+    from keras_precision.core.errors import PrecisionWarning as PrecisionWarning
+    from keras_precision.core.formats import fit as _fit
+    from keras_precision.core.metrics import METRICS as METRICS
+    from keras_precision.core.plan import PrecisionPlan as PrecisionPlan
+    from keras_precision.core.result import Measurement as Measurement
+    from keras_precision.core.result import Result as Result
+    from keras_precision.diagnosis.diagnose import diagnose as diagnose
+    from keras_precision.diagnosis.lint import lint as lint
+    from keras_precision.experiments.batch_size import find_max_batch_size as find_max_batch_size
+    from keras_precision.experiments.compare_exports import compare_exports as compare_exports
+    from keras_precision.experiments.compare_paths import compare_paths as compare_paths
+    from keras_precision.experiments.compare_training import compare_training as compare_training
+    from keras_precision.experiments.unstable_layers import find_unstable_layers as find_unstable_layers
+    from keras_precision.explain.drop import explain_drop as explain_drop
+    from keras_precision.export.checks.ethos_u import check_ethos_u as check_ethos_u
+    from keras_precision.export.checks.tensorrt import check_tensorrt as check_tensorrt
+    from keras_precision.export.checks.tflm import check_micro as check_micro
+    from keras_precision.export.coreml import export_coreml as export_coreml
+    from keras_precision.export.onnx.export import export_onnx as export_onnx
+    from keras_precision.export.openvino import export_openvino as export_openvino
+    from keras_precision.export.tflite import export_tflite as export_tflite
+    from keras_precision.findings.finding import Finding as Finding
+    from keras_precision.findings.suggest_plan import suggest_plan as suggest_plan
+    from keras_precision.mixed_precision.apply_plan import apply_plan as apply_plan
+    from keras_precision.mixed_precision.hardware import hardware as hardware
+    from keras_precision.mixed_precision.policy import precision as precision
+    from keras_precision.mixed_precision.policy import set_precision as set_precision
+    from keras_precision.quantization.calibration import Calibration as Calibration
+    from keras_precision.quantization.calibration import calibrate as calibrate
+    from keras_precision.quantization.layer_errors import quantization_report as quantization_report
+    from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule as QuantizeRule
+    from keras_precision.quantization.qat.layers.quantize_rule import register_quantize_rule as register_quantize_rule
+    from keras_precision.quantization.qat.layers.quantize_wrapper import QuantizeWrapper as QuantizeWrapper
+    from keras_precision.quantization.qat.quantize_aware import from_quantize_aware as from_quantize_aware
+    from keras_precision.quantization.qat.quantize_aware import quantize_aware as quantize_aware
+    from keras_precision.quantization.qat.tfmot.registry import register_tfmot_config as register_tfmot_config
+    from keras_precision.report.render import render as render
+    from keras_precision.report.save import save_report as save_report
+    from keras_precision.search.hypermodel import PrecisionHyperModel as PrecisionHyperModel
+    from keras_precision.search.objective.budget import Budget as Budget
+    from keras_precision.search.sensitivity import sensitivity as sensitivity
+    from keras_precision.search.tuner import PrecisionTuner as PrecisionTuner
+    from keras_precision.verify.benchmark import benchmark as benchmark
+    from keras_precision.verify.evaluate import evaluate as evaluate
+
+    formats = _fit
 
 __version__ = "0.1.0"
 
-# In the order of the workflow: look, decide, act, verify, tell.
+# Public name to the module that defines it, in the order of the workflow: profile, plan, apply, validate, report.
 _WHERE = {
     "formats": "core.formats.fit",
     "hardware": "mixed_precision.hardware",
@@ -128,69 +137,10 @@ _WHERE = {
     "PrecisionWarning": "core.errors",
 }
 
-_MODULES = ("edge", "formats")  # the names that stand for a whole module
+_MODULES = ("edge", "formats")  # the names of whole modules
 
-__all__ = [
-    "METRICS",
-    "Budget",
-    "Calibration",
-    "Comparison",
-    "Environment",
-    "Finding",
-    "LossScaleGuard",
-    "LossScaleOptimizer",
-    "Measurement",
-    "NumericsProbe",
-    "PrecisionError",
-    "PrecisionHyperModel",
-    "PrecisionPlan",
-    "PrecisionProfiler",
-    "PrecisionScheduler",
-    "PrecisionTuner",
-    "PrecisionWarning",
-    "PrecisionWrapper",
-    "Probe",
-    "QuantizeRule",
-    "QuantizeWrapper",
-    "Result",
-    "apply_plan",
-    "benchmark",
-    "calibrate",
-    "check_ethos_u",
-    "check_micro",
-    "check_results",
-    "check_tensorrt",
-    "compare_exports",
-    "compare_paths",
-    "compare_training",
-    "diagnose",
-    "edge",
-    "evaluate",
-    "explain_drop",
-    "export_coreml",
-    "export_onnx",
-    "export_openvino",
-    "export_tflite",
-    "find_max_batch_size",
-    "find_unstable_layers",
-    "formats",
-    "from_quantize_aware",
-    "hardware",
-    "layer_paths",
-    "lint",
-    "load_model",
-    "plan_of",
-    "precision",
-    "quantization_report",
-    "quantize_aware",
-    "register_quantize_rule",
-    "register_tfmot_config",
-    "render",
-    "save_report",
-    "sensitivity",
-    "set_precision",
-    "suggest_plan",
-]
+if not TYPE_CHECKING:  # type checkers read the imports above
+    __all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:

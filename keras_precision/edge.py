@@ -1,6 +1,6 @@
-"""Run, time and check a ``.tflite`` file with NumPy and an interpreter alone.
+"""Run, time and evaluate a ``.tflite`` file with NumPy and an interpreter only.
 
-This file works where no Keras is: on a device with NumPy and ``ai-edge-litert`` (or the older
+This module needs no Keras: on a device with NumPy and ``ai-edge-litert`` (or the older
 ``tflite-runtime``), install this package with ``pip install --no-deps`` and use::
 
     python -m keras_precision.edge model.tflite
@@ -35,17 +35,17 @@ __all__ = ["EdgeModel", "Operator", "Session", "Tensor", "benchmark", "evaluate"
 def predict(
     path: str | os.PathLike[str], inputs: Inputs, *, threads: int = 1
 ) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
-    """Return the answers of a ``.tflite`` file to all samples.
+    """Return the predictions of a ``.tflite`` file for all samples.
 
     Args:
         path: The file.
         inputs: One array of shape (n, ...), or one per input, as a sequence in the order of
             ``inspect(path).inputs`` or a mapping by name.
-        threads: Interpreters that run side by side, each with tensors of its own; the answers are
-            the same to the bit.
+        threads: Interpreters that run in parallel, with tensors of their own; the predictions are
+            bit-identical.
 
     Returns:
-        Real numbers of shape (n, ...), or a list of them where the model has several outputs.
+        Real numbers of shape (n, ...), or a list of them if the model has several outputs.
 
     Raises:
         FileFormatError: The file is damaged.
@@ -63,18 +63,18 @@ def evaluate(
     reference: npt.ArrayLike | None = None,
     threads: int = 1,
 ) -> Result:
-    """Score a ``.tflite`` file on labelled samples.
+    """Evaluate a ``.tflite`` file on labelled samples.
 
     Args:
         path: The file.
         x: Samples, as for ``predict``.
         y: Labels.
         metrics: Names in ``keras_precision.scoring.scores.SCORES``.
-        reference: Predictions of the model that the file was made from; adds ``agreement``.
+        reference: Predictions of the model that the file was exported from; adds ``agreement``.
         threads: As for ``predict``.
 
     Returns:
-        A result with each metric, ``samples`` and ``size_bytes``.
+        A result with the metrics, ``samples`` and ``size_bytes``.
 
     Raises:
         InputError: A metric is unknown.
@@ -90,7 +90,7 @@ def evaluate(
     predictions = session.predict(x)
     if isinstance(predictions, list):
         raise DataError(
-            f"Expected a file with one output. Received: '{path}' with {len(predictions)}. Use predict and score each one."
+            f"Expected a file with one output. Received: '{path}' with {len(predictions)}. Use predict, and score every output."
         )
     subject = Path(path).name
     rows = [Measurement(subject, SCORES[name].__name__, SCORES[name](y, predictions)) for name in metrics]
@@ -113,20 +113,20 @@ def benchmark(
     min_seconds: float = 1.0,
     per_operator: bool = False,
 ) -> Result:
-    """Time a ``.tflite`` file, one call after the other.
+    """Measure the latency of a ``.tflite`` file, one call after the other.
 
     Args:
         path: The file.
-        inputs: Samples to run in turn, as for ``predict``; zeros where None.
+        inputs: Samples that the calls run one after the other, as for ``predict``; zeros if None.
         threads: Threads that one call may use.
         warmup: Calls before timing begins.
-        min_calls: Calls timed at the least.
-        min_seconds: Seconds timed at the least.
-        per_operator: Time each operator, too: alone, in a file of its own.
+        min_calls: The minimum number of timed calls.
+        min_seconds: The minimum total time of them, in seconds.
+        per_operator: Time the operators, too: one by one, in files of their own.
 
     Returns:
         A result with ``latency_ms``, ``latency_p95_ms``, ``latency_samples``,
-        ``samples_per_second``, ``size_bytes``, and ``operator_ms`` of each operator if asked for.
+        ``samples_per_second``, ``size_bytes``, and with ``per_operator`` the ``operator_ms`` of all operators.
 
     Raises:
         InputError: A count is out of range.

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import ExportError, InputError
-from keras_precision.core.system.child_process import Outcome, child_environment, run_python
+from keras_precision.core.system.child_process import Outcome, child_environment, exit_reason, run_python
 from keras_precision.experiments.worker import Worker, packed
 from keras_precision.quantization import tensorflow_process
 from keras_precision.quantization.conversion import convert
@@ -234,6 +235,7 @@ def test_how_a_child_ended_is_an_outcome(tmp_path: Path) -> None:
     assert run_python(["-c", "import os; os.abort()"]).ended_by == "ended with signal SIGABRT"
     assert run_python(["-c", "raise SystemExit(3)"]).ended_by == "ended with exit code 3"
     assert run_python(["-c", ""]).ended_by == ""
+    assert exit_reason(-(signal.SIGRTMIN + 1)) == f"signal {signal.SIGRTMIN + 1}"
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_each_operator_is_timed_alone(files):
 def test_an_operator_that_does_not_run_alone_is_unknown(files, monkeypatch):
     """Where a file of one operator is refused, its time is unknown, and the others are measured."""
     monkeypatch.setattr(
-        "keras_precision.runtimes.tflite.operator_times.cut_operators",
+        "keras_precision.runtimes.tflite.operator_times._cut_operators",
         lambda content: (b"TFL3" * 9 if number == 1 else content for number in range(3)),
     )
     rows = edge.benchmark(files[0] / "int8.tflite", warmup=0, min_calls=1, min_seconds=0, per_operator=True).select(
@@ -193,16 +193,16 @@ def test_bytes_that_were_changed_never_crash_this_process(files, tmp_path):
 
 
 def test_file_that_ends_the_process_is_named(files, tmp_path, monkeypatch):
-    """A file that kills the interpreter kills a child, and the signal is told."""
+    """A file that kills the interpreter kills a child, and the message names the signal."""
     fatal = Child("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", timeout_s=60)
     monkeypatch.setattr("keras_precision.runtimes.tflite.file._CHILD", fatal)
     path = tmp_path / "fatal.tflite"
     path.write_bytes((files[0] / "int8.tflite").read_bytes())
-    with pytest.raises(FileFormatError, match="it ended the process with signal 11"):
+    with pytest.raises(FileFormatError, match="it ended the process with signal SIGSEGV"):
         edge.inspect(path)
 
 
-def test_a_file_that_was_replaced_is_read_anew(files, tmp_path):
+def test_a_file_that_was_replaced_is_read_again(files, tmp_path):
     """What was known of a path is forgotten when the file changes."""
     path = tmp_path / "model.tflite"
     path.write_bytes((files[0] / "float32.tflite").read_bytes())

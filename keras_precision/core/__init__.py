@@ -1,1 +1,1 @@
-"""What everything may use: values, number formats, and the operating system."""
+"""The lowest layer: values, number formats, files and processes."""

@@ -1,4 +1,4 @@
-"""How a notebook shows a result: the face of the package says it, so that no value knows what draws it."""
+"""The function that renders results in notebooks: the package's ``__init__`` registers it, so that no value imports a renderer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,21 +9,10 @@ _DRAW: dict[str, Callable[[Any], str]] = {}
 
 
 def draw_with(draw: Callable[[Any], str]) -> None:
-    """Say what draws results.
-
-    Args:
-        draw: Given a result, returns HTML.
-    """
+    """Register the function that renders a result as HTML."""
     _DRAW["html"] = draw
 
 
 def html_of(result: Any) -> str:
-    """Return a result as a notebook shows it.
-
-    Args:
-        result: The result.
-
-    Returns:
-        HTML.
-    """
+    """Return a result as HTML, as a notebook shows it."""
     return _DRAW["html"](result)

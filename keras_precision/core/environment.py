@@ -1,4 +1,4 @@
-"""Environment: the machine and the software that a figure was measured with."""
+"""Environment: the machine and software on which a figure was measured."""
 
 import dataclasses
 import functools
@@ -38,7 +38,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Environment:
-    """The machine and the software that figures were measured with.
+    """The machine and software on which figures were measured.
 
     Attributes:
         python: Version of Python.
@@ -47,10 +47,10 @@ class Environment:
         cores: Processor cores that this process may use.
         cpu_flags: Flags of the processor that matter for number formats.
         versions: Package to version.
-        backend: What computes: ``"tensorflow"``, ``"jax"``, ``"torch"``, ``"litert"``, ...
-        device: What it computes on.
-        tf32: Whether FP32 products may be rounded to TF32; None where that is not known.
-        sources: Metric to how its figure was got.
+        backend: The backend or runtime: ``"tensorflow"``, ``"jax"``, ``"torch"``, ``"litert"``, ...
+        device: The device it runs on.
+        tf32: Whether FP32 products may be rounded to TF32; None if unknown.
+        sources: Metric to how its figure was obtained.
 
     Example:
         >>> Environment.here(backend="tensorflow").backend
@@ -97,10 +97,10 @@ class Environment:
         """Describe this machine and the packages installed on it.
 
         Args:
-            backend: What computes.
-            device: What it computes on; empty for the processor.
+            backend: The backend or runtime.
+            device: The device it runs on; empty for the processor.
             tf32: Whether FP32 products may be rounded to TF32.
-            sources: Metric to how its figure was got.
+            sources: Metric to how its figure was obtained.
 
         Returns:
             The environment.
@@ -121,14 +121,14 @@ class Environment:
 
     @property
     def machine(self) -> tuple[str, str, int, str]:
-        """What must be equal for two times to be comparable: system, processor, cores, device."""
+        """System, processor, cores and device: these must be equal for two times to be comparable."""
         return self.system, self.processor, self.cores, self.device
 
     def with_sources(self, sources: Mapping[str, str]) -> Self:
-        """Return a copy that also says how these figures were got.
+        """Return a copy that also records how these figures were obtained.
 
         Args:
-            sources: Metric to how its figure was got.
+            sources: Metric to how its figure was obtained.
 
         Returns:
             The new environment.
@@ -136,12 +136,12 @@ class Environment:
         return replace(self, sources={**self.sources, **sources})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON holds them.
+        """Return the fields as JSON values.
 
         Returns:
             Name to value.
         """
-        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         return values | {
             "cpu_flags": list(self.cpu_flags),
             "versions": dict(self.versions),
@@ -150,10 +150,10 @@ class Environment:
 
     @classmethod
     def from_json(cls, fields: Fields) -> Self:
-        """Return the environment that ``to_json`` described.
+        """Return the environment whose ``to_json`` wrote these fields.
 
         Args:
-            fields: What was read.
+            fields: The fields of the JSON object.
 
         Returns:
             The environment.
@@ -161,7 +161,7 @@ class Environment:
         Raises:
             FileFormatError: A field is missing, unknown or of another type.
         """
-        fields.refuse_others(*(each.name for each in dataclasses.fields(cls)))
+        fields.refuse_others(*(entry.name for entry in dataclasses.fields(cls)))
         return cls(
             python=fields.get("python", str),
             system=fields.get("system", str),
@@ -181,11 +181,7 @@ def _rebuild(values: dict[str, Any]) -> Environment:
 
 
 def usable_cores() -> int:
-    """Return how many processor cores this process may use.
-
-    Returns:
-        At least 1.
-    """
+    """Return how many processor cores this process may use, at least 1."""
     affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
@@ -205,10 +201,10 @@ def _processor() -> tuple[str, tuple[str, ...]]:
 
 @functools.cache
 def _versions() -> Mapping[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return MappingProxyType(found)
+    return MappingProxyType(versions)

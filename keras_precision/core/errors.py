@@ -3,27 +3,27 @@
 ::
 
     PrecisionError
-    ├── InputError (ValueError)            what was passed in cannot be used
-    │   ├── PlanError                      a plan that is wrong in itself
-    │   │   ├── UnknownPrecisionError      a precision that nobody, or another verb, knows
+    ├── InputError (ValueError)            an argument that cannot be used
+    │   ├── PlanError                      a plan that is invalid in itself
+    │   │   ├── UnknownPrecisionError      a precision that is unknown, or belongs to another function
     │   │   ├── UnknownLayerError          a layer path that the model does not have
-    │   │   └── PlanKindError              a training plan where a deployment plan is due, or the reverse
-    │   ├── ModelError                     a model that this verb cannot take: unbuilt, subclassed, not a model
+    │   │   └── PlanKindError              a training plan where a deployment plan is required, or the reverse
+    │   ├── ModelError                     a model that this function does not support: unbuilt, subclassed, not a model
     │   ├── DataError                      samples or labels that do not fit the model
     │   └── DestinationError               a path that cannot be written
     ├── FileFormatError (ValueError)       a file that is damaged, foreign, or of a newer format
-    ├── NotMeasuredError (LookupError)     a result asked for before there is one
-    ├── NotComparableError (ValueError)    figures that were not got alike
+    ├── NotMeasuredError (LookupError)     a result or metric that has not been measured
+    ├── NotComparableError (ValueError)    figures measured under different conditions
     ├── WorkerError (RuntimeError)         a run in a process of its own that failed
-    ├── LossScaleCollapse (RuntimeError)   a training that no loss scale can save
+    ├── LossScaleCollapse (RuntimeError)   a training run that no loss scale can save
     ├── MissingExtraError (ImportError)    an optional package that is not installed
-    ├── SearchError (RuntimeError)         a search whose trials fail, or that found nothing within its budget
+    ├── SearchError (RuntimeError)         a search whose trials fail, or in which no plan is within the budget
     └── ExportError (RuntimeError)         a conversion that failed
         └── PlanNotHonouredError           a file, or a model, that does not do what its plan says
 
 ``PrecisionWarning`` is the one warning category.
 
-A message says three things: what was expected, what was received, and what to do about it.
+A message has three parts: what was expected, what was received, and how to fix it.
 """
 
 import difflib
@@ -57,15 +57,15 @@ class PrecisionError(Exception):
 
 
 class InputError(PrecisionError, ValueError):
-    """What was passed in cannot be used."""
+    """An argument cannot be used."""
 
 
 class PlanError(InputError):
-    """A precision plan that is wrong in itself."""
+    """A precision plan that is invalid in itself."""
 
 
 class UnknownPrecisionError(PlanError):
-    """A precision that nobody knows, or that another verb takes."""
+    """A precision that is unknown, or that belongs to another function."""
 
 
 class UnknownLayerError(PlanError):
@@ -73,11 +73,11 @@ class UnknownLayerError(PlanError):
 
 
 class PlanKindError(PlanError):
-    """A plan of one kind (training, deployment) given to a verb of the other."""
+    """A plan of one kind (training, deployment) passed to a function that takes the other."""
 
 
 class ModelError(InputError):
-    """A model that this verb cannot take."""
+    """A model that this function does not support."""
 
 
 class DataError(InputError):
@@ -93,11 +93,11 @@ class FileFormatError(PrecisionError, ValueError):
 
 
 class NotMeasuredError(PrecisionError, LookupError):
-    """A result or a metric asked for before it was measured."""
+    """A result or metric that has not been measured."""
 
 
 class NotComparableError(PrecisionError, ValueError):
-    """Figures that were not got alike: on another machine, from another source, from other data."""
+    """Figures measured under different conditions: on another machine, from another source, on other data."""
 
 
 class WorkerError(PrecisionError, RuntimeError):
@@ -105,7 +105,7 @@ class WorkerError(PrecisionError, RuntimeError):
 
 
 class LossScaleCollapse(PrecisionError, RuntimeError):  # noqa: N818 - it names what happened to the run
-    """Step after step overflows at the smallest loss scale: no scale can save the training."""
+    """Step after step overflows at the smallest loss scale: no loss scale can save the run."""
 
 
 class MissingExtraError(PrecisionError, ImportError):
@@ -113,7 +113,7 @@ class MissingExtraError(PrecisionError, ImportError):
 
 
 class SearchError(PrecisionError, RuntimeError):
-    """A search whose trials fail, or that found nothing within its budget."""
+    """A search whose trials fail, or in which no plan is within the budget."""
 
 
 class ExportError(PrecisionError, RuntimeError):
@@ -125,24 +125,17 @@ class PlanNotHonouredError(ExportError):
 
 
 class PrecisionWarning(UserWarning):
-    """Something that the package could not do, and went on without."""
+    """Something that the package could not do, and continued without."""
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
-    """Return a sentence that offers the names closest to ``name``.
-
-    Args:
-        name: What was asked for.
-        known: What there is.
-        limit: The most names to offer.
-
-    Returns:
-        ``"Did you mean 'stem'?"``, or an empty string where nothing is close.
+    """Return a sentence that suggests the names closest to ``name``, or an empty string if none is close.
 
     Example:
         >>> nearest("stam", ["stem", "head"])
         "Did you mean 'stem'?"
     """
-    folded = {each.lower(): each for each in known}
-    close = [folded[each] for each in difflib.get_close_matches(name.lower(), folded, n=limit, cutoff=0.5)]
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.lower(), by_lower_case, n=limit, cutoff=0.5)
+    close = [by_lower_case[match] for match in matches]
     return f"Did you mean {' or '.join(map(repr, close))}?" if close else ""

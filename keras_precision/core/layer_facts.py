@@ -1,4 +1,4 @@
-"""LayerFacts: what a model says of a layer before anything runs."""
+"""LayerFacts: the properties of a layer that are known before the model runs."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ HALF_TYPES = ("float16", "bfloat16")
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What a model says of one layer.
+    """The properties of one layer of a model.
 
     Attributes:
         path: Its path.
         kind: The name of its class.
         policy: The name of its dtype policy.
-        compute: The type that it computes in.
-        activation: The name of its activation; empty where it has none.
-        epsilon: What it adds before it divides; None where it has none.
-        is_output: Whether the model puts out what it puts out.
-        is_own: Whether its class is the user's own.
-        width: Units or filters; None where it has none.
+        compute: Its compute dtype.
+        activation: The name of its activation; empty if it has none.
+        epsilon: The constant that it adds before dividing; None if it has none.
+        is_output: Whether its output is an output of the model.
+        is_own: Whether its class is defined by the user.
+        width: Units or filters; None if it has neither.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""METRICS: what each figure of this package means, its unit, and which direction is better."""
+"""METRICS: the meaning of every figure of this package, its unit, and which direction is better."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,12 +9,12 @@ __all__ = ["METRICS", "Metric", "metric_of"]
 
 @dataclass(frozen=True)
 class Metric:
-    """What a figure means.
+    """The meaning of a figure.
 
     Attributes:
         name: The name that measurements carry.
-        unit: Its unit, as printed; empty where it is a pure number.
-        better: ``"higher"``, ``"lower"``, or None where neither is better.
+        unit: Its unit, as printed; empty if it is a pure number.
+        better: ``"higher"``, ``"lower"``, or None if neither is better.
         meaning: One sentence.
     """
 
@@ -52,13 +52,13 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "between_steps_ms",
         "ms",
         "lower",
-        "Mean time from the end of a step to the begin of the next, in a loop of one's own: fetching data, and all else that it does.",
+        "Mean time from the end of a step to the start of the next, in a custom loop: fetching data, and all else that it does.",
     ),
     (
         "samples_per_second",
         "1/s",
         "higher",
-        "Samples trained in a second of the measured steps (for inference: answered in a second, at the median latency).",
+        "Samples trained in a second of the measured steps (for inference: predicted in a second, at the median latency).",
     ),
     (
         "peak_memory_mb",
@@ -67,7 +67,7 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "Peak memory, 1 MB = 10^6 bytes; its source is in the environment, and two sources are never compared.",
     ),
     ("weights_mb", "MB", "lower", "Weights, by the types of the variables: float32 under mixed precision."),
-    ("gradients_mb", "MB", "lower", "Gradients, one for each trainable weight, in its type."),
+    ("gradients_mb", "MB", "lower", "Gradients, one per trainable weight, in its type."),
     ("optimizer_mb", "MB", "lower", "Slots and counters of the optimizer."),
     (
         "activations_mb",
@@ -77,7 +77,7 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ),
     ("loss_scale", "", None, "The scale of the LossScaleOptimizer; unknown where there is none."),
     ("skipped_steps", "", "lower", "Training steps whose update was not applied, because a gradient overflowed."),
-    ("skipped_loss_finite", "", None, "Skipped steps with a finite loss: the scale searching its place, harmless."),
+    ("skipped_loss_finite", "", None, "Skipped steps with a finite loss: the loss scale is adjusting, harmless."),
     (
         "skipped_loss_not_finite",
         "",
@@ -88,17 +88,17 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "skipped_loss_unknown",
         "",
         "lower",
-        "Skipped steps of which it is not known whether the loss was finite; where there is one, the two counts above are unknown.",
+        "Skipped steps whose loss was not recorded; if there is one, the two counts above are unknown.",
     ),
     (
         "skipped_in_window",
         "",
         "lower",
-        "Skipped steps among those that the row's subject names: 'step' is the very step, 'steps 65 to 128' says no more than that.",
+        "Skipped steps among those that the row's subject names: 'step' is that step itself, 'steps 65 to 128' one or more of these.",
     ),
     ("batches", "", None, "Batches trained."),
     ("samples", "", None, "Samples trained or evaluated."),
-    ("profiler_us_per_step", "us", "lower", "Time that the profiler itself took in each step."),
+    ("profiler_us_per_step", "us", "lower", "Time that the profiler itself took per step."),
     ("loss", "", "lower", "Training loss."),
     ("batch_size", "", None, "Samples in a batch."),
     ("largest_batch", "", "higher", "Largest batch that a training step fits with, tried in a process of its own."),
@@ -109,12 +109,12 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "The largest batch that the line through smaller ones predicts: peak = a + c * batch.",
     ),
     ("trials", "", None, "Fresh processes that it took to verify a prediction."),
-    ("sample_mb", "MB", "lower", "Memory that each further sample of a batch takes, measured."),
+    ("sample_mb", "MB", "lower", "Memory that one more sample in a batch takes, measured."),
     (
         "planned_sample_mb",
         "MB",
         "lower",
-        "The same as planned before anything is run: the output of each layer, in the type that it computes in.",
+        "The same, computed before anything runs: the outputs of all layers, in their compute dtypes.",
     ),
     (
         "planned_memory_mb",
@@ -124,7 +124,7 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ),
     ("traced_products", "", None, "Matrix products and convolutions that oneDNN ran while five steps were traced."),
     ("low_precision_products", "", None, "Those of them that read 16-bit floats."),
-    ("low_precision_share", "", None, "The part of their time that went into those; unknown where oneDNN ran none."),
+    ("low_precision_share", "", None, "The share of time that those took; unknown where oneDNN ran none."),
     ("traced_casts", "", None, "Reorders from one type to another that oneDNN ran in these steps."),
     ("traced_ms", "ms", "lower", "Time of the five traced steps, with what tracing itself takes."),
     (
@@ -140,8 +140,8 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "The rest of it: Python, dispatching and waiting for data, while nothing was computed.",
     ),
     ("diverged_share", "", "lower", "Share of the seeds whose loss or weights end as NaN or infinity."),
-    ("class_accuracy", "", "higher", "Share of the samples of one class that are answered right."),
-    ("session", "", None, "Name of the session in which runs took turns: times of one session are compared in pairs."),
+    ("class_accuracy", "", "higher", "Share of the samples of one class that are predicted correctly."),
+    ("session", "", None, "Name of the session of interleaved runs: times of one session are compared in pairs."),
     ("initial_weights", "", None, "Hash of the weights before training: equal in runs that are otherwise identical."),
     ("data_order", "", None, "Hash of the data in their order: equal in runs that are otherwise identical."),
     (
@@ -154,15 +154,15 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "answers_right",
         "",
         None,
-        "Which samples were answered right: their count, and a hexadecimal digit for every four.",
+        "Which samples were predicted correctly: their count, and a hexadecimal digit for every four.",
     ),
     ("accuracy", "", "higher", "Share of samples whose most probable class is the true one."),
-    ("agreement", "", "higher", "Share of samples for which the model gives the same answer as the reference."),
+    ("agreement", "", "higher", "Share of samples whose predicted class is that of the reference."),
     (
         "snr_db",
         "dB",
         "higher",
-        "Signal-to-noise ratio of answers, or of a layer's output, against the reference's r: 10 log10(sum r^2 / sum (r - p)^2).",
+        "Signal-to-noise ratio of outputs p, of a model or a layer, against the reference's r: 10 log10(sum r^2 / sum (r - p)^2).",
     ),
     ("mean_absolute_error", "", "lower", "Mean of |prediction - truth|."),
     ("mean_squared_error", "", "lower", "Mean of (prediction - truth)^2."),
@@ -172,7 +172,7 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "snr_loss_db",
         "dB",
         "lower",
-        "How much of the signal-to-noise ratio a layer loses: the least of what it reads, less its own.",
+        "How much of the signal-to-noise ratio a layer loses: the lowest among its inputs, less that of its output.",
     ),
     (
         "cosine",
@@ -187,18 +187,23 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("clipped_share", "", "lower", "Share of the values of the float run that lie outside the range of the file."),
     ("channels", "", None, "Channels of a layer's output."),
     ("dead_channels", "", "lower", "Channels that are 0 on all samples."),
-    ("outlier_channels", "", "lower", "Channels that reach more than 8 times as far as the median channel."),
+    (
+        "outlier_channels",
+        "",
+        "lower",
+        "Channels whose largest absolute value is over 8 times that of the median channel.",
+    ),
     (
         "exp_input_step",
         "",
         "lower",
         "Step of the quantized input of a softmax or a sigmoid, which takes its exponential.",
     ),
-    ("changed_samples", "", "lower", "Samples that the file answers otherwise than the float model."),
+    ("changed_samples", "", "lower", "Samples for which the file predicts another class than the float model."),
     ("changed_share", "", "lower", "The same, as a share."),
-    ("changed_answer", "", None, "What the float model answers to a sample, and what the file does."),
-    ("lost_samples", "", "lower", "Samples that the float model gets right, and the file wrong."),
-    ("won_samples", "", "higher", "Samples that the float model gets wrong, and the file right."),
+    ("changed_answer", "", None, "The classes that the float model and the file predict for a sample."),
+    ("lost_samples", "", "lower", "Samples that the float model predicts correctly, and the file wrongly."),
+    ("won_samples", "", "higher", "Samples that the float model predicts wrongly, and the file correctly."),
     ("float_accuracy", "", "higher", "Accuracy of the float model on the same samples."),
     ("float_mean_absolute_error", "", "lower", "Mean absolute error of the float model on the same samples."),
     (
@@ -232,7 +237,7 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "divergence",
         "",
         "lower",
-        "Mean Kullback-Leibler divergence from the float model's answers, in nats, probabilities below 1/512 taken as that; of other answers, the mean squared difference in variances of the float model's.",
+        "Mean Kullback-Leibler divergence from the float model's predictions, in nats, probabilities below 1/512 taken as that; for outputs that are no probabilities, the mean squared difference, as a share of the float outputs' variance.",
     ),
     ("metric_drop", "", "lower", "By how much the metric of a search is worse than that of the float model."),
     (
@@ -252,21 +257,21 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("output_type", "", None, "Element type, and quantization if there is one, of one output of the file."),
     ("export_time_s", "s", "lower", "Time that conversion and reading back took."),
     ("calibration_samples", "", None, "Samples that set the ranges of the activations."),
-    ("calibration_method", "", None, "How the ranges of the activations were chosen from what they held."),
+    ("calibration_method", "", None, "How the ranges of the activations were estimated from the calibration data."),
     ("calibration_minimum", "", None, "The smallest value of an input in the calibration data."),
     ("calibration_maximum", "", None, "The largest value of an input in the calibration data."),
-    ("foreign_ranges", "", "lower", "Activations of the file whose scale comes from none of the ranges chosen."),
-    ("equalized_pairs", "", None, "Pairs of layers between which channels were scaled to one reach of their weights."),
+    ("foreign_ranges", "", "lower", "Activations of the file whose scale comes from none of the calibrated ranges."),
+    ("equalized_pairs", "", None, "Pairs of layers between which channels were scaled to equal weight ranges."),
     ("engine", "", None, "What quantized the file: AI Edge Quantizer (aeq), or TFLiteConverter (converter)."),
     ("runs", "", "higher", "Whether the runtime, or the accelerator, runs the file: 1 or 0; notes say why not."),
     (
         "max_difference",
         "",
         "lower",
-        "Largest difference of an answer from that of the reference, over the same samples.",
+        "Largest absolute difference of an output from that of the reference, over the same samples.",
     ),
     ("rules_broken", "", "lower", "Rules of a toolchain that the file breaks."),
-    ("rule", "", None, "Whether the file obeys a rule of a toolchain, and what breaks it."),
+    ("rule", "", None, "Whether the file satisfies a rule of a toolchain, and what breaks it."),
     ("arena_bytes", "B", "lower", "Memory that TensorFlow Lite Micro needs for all tensors of the file."),
     ("arena_head_bytes", "B", "lower", "The part of the arena that operators share: activations and scratch buffers."),
     ("arena_tail_bytes", "B", "lower", "The part of the arena that stays: the interpreter's own tables."),
@@ -280,40 +285,40 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("npu_dram_bytes", "B", "lower", "Slow memory that it needs."),
     ("npu_flash_bytes", "B", "lower", "Flash memory that its encoded weights need."),
     ("npu_macs", "", None, "Multiply-accumulates of one call on the accelerator."),
-    ("npu_operators", "", "higher", "Operators on the accelerator, as its compiler counts those that it has lowered."),
+    ("npu_operators", "", "higher", "Operators on the accelerator, as its compiler counts them after lowering."),
     ("cpu_operators", "", "lower", "Operators that fall back to the processor."),
     ("cpu_operator", "", None, "Layer and tensor that an operator on the processor computes, and why it is there."),
     ("layer_operators", "", None, "Numbers of the operators that compute a layer."),
-    ("accelerated", "", "higher", "Whether the hardware says that it multiplies in the number format: 1 or 0."),
+    ("accelerated", "", "higher", "Whether the hardware reports that it multiplies in the number format: 1 or 0."),
     ("matmul_ms", "ms", "lower", "Median time of a product of two square matrices in the number format."),
     ("convolution_ms", "ms", "lower", "Median time of a 3 x 3 convolution in the number format."),
     ("depthwise_ms", "ms", "lower", "Median time of a 3 x 3 depthwise convolution in the number format."),
 )
 
 _WHAT = {
-    "activation": "what the layer puts out",
-    "gradient": "the gradient after what the layer puts out, divided by the loss scale",
-    "weight_gradient": "the gradients after the layer's weights, divided by the loss scale",
+    "activation": "the layer's output",
+    "gradient": "the gradient with respect to the layer's output, divided by the loss scale",
+    "weight_gradient": "the gradients with respect to the layer's weights, divided by the loss scale",
 }
 _STATISTICS: tuple[tuple[str, Literal["higher", "lower"] | None, str], ...] = (
     ("mean", None, "Mean of"),
     ("deviation", None, "Standard deviation of"),
-    ("minimum", None, "Least value of"),
-    ("maximum", None, "Greatest value of"),
+    ("minimum", None, "Smallest value of"),
+    ("maximum", None, "Largest value of"),
     ("non_finite", "lower", "Share of NaN and infinity in"),
     ("zero", None, "Share of zeros in"),
     ("float16_underflow", "lower", "Share that is not 0, and is or would be 0 in float16, of"),
     ("float16_overflow", "lower", "Share that is or would be infinite in float16 of"),
     ("bfloat16_underflow", "lower", "Share that is not 0, and is or would be 0 in bfloat16, of"),
     ("bfloat16_overflow", "lower", "Share that is or would be infinite in bfloat16 of"),
-    ("float16_error", "lower", "What rounding to float16 takes (root of the mean square, as a share) from"),
-    ("bfloat16_error", "lower", "What rounding to bfloat16 takes (root of the mean square, as a share) from"),
+    ("float16_error", "lower", "Error of rounding to float16 (root mean square, relative to the values) in"),
+    ("bfloat16_error", "lower", "Error of rounding to bfloat16 (root mean square, relative to the values) in"),
 )
 _ACTIONS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
-    ("precision_set", "", None, "The policy that most layers got when the epoch of the row began."),
-    ("precision_raised", "", None, "The policy that the layer of the row got after its training step broke."),
+    ("precision_set", "", None, "The policy of most layers from the epoch of the row on."),
+    ("precision_raised", "", None, "The policy of the layer of the row after its training step diverged."),
     ("lowered_layers", "", None, "Layers that computed in the lower precision in this run."),
-    ("stable", "", "higher", "Whether the run kept to its baseline: 1 or 0."),
+    ("stable", "", "higher", "Whether the run did not diverge from its baseline: 1 or 0."),
     (
         "loss_difference",
         "",
@@ -322,39 +327,44 @@ _ACTIONS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = 
     ),
 )
 _ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
-    ("origins_found", "", None, "Steps with a value that is not finite whose origin was looked for."),
+    ("origins_found", "", None, "Steps with a NaN or infinity whose origin was searched for."),
     (
         "first_non_finite",
         "",
         None,
-        "Where the first value that is not finite arose: in the data, the weights, forward, in the loss or backward; the subject is the layer.",
+        "The origin of the first NaN or infinity: data, weights, forward, loss or backward; the subject is the layer.",
     ),
     (
         "first_non_finite_layer",
         "",
         None,
-        "The class of that layer, and its name where it is inside the one of the subject.",
+        "The class of that layer, and its name if it is inside the one of the subject.",
     ),
-    ("first_non_finite_from", "", None, "The least of what went into it."),
-    ("first_non_finite_to", "", None, "The greatest of what went into it."),
+    (
+        "first_non_finite_from",
+        "",
+        None,
+        "The smallest value of its input (backward: of the gradient that flows into it).",
+    ),
+    ("first_non_finite_to", "", None, "The largest value of the same."),
     ("first_non_finite_loss", "", None, "Whether the loss of that step was finite."),
     (
         "activation_int8_error",
         "",
         "lower",
-        "What rounding to int8, with one scale over its whole range, takes (root of the mean square, as a share) from what the layer puts out.",
+        "Error of rounding the layer's output to int8, with one scale over its whole range (root mean square, relative to the values).",
     ),
     (
         "gradient_scaled_underflow",
         "",
         "lower",
-        "As gradient_float16_underflow, after multiplication with a loss scale of 2^15.",
+        "As gradient_float16_underflow, after multiplication by a loss scale of 2^15.",
     ),
     (
         "weight_gradient_scaled_underflow",
         "",
         "lower",
-        "As weight_gradient_float16_underflow, after multiplication with a loss scale of 2^15.",
+        "As weight_gradient_float16_underflow, after multiplication by a loss scale of 2^15.",
     ),
 )
 _LAYER_ROWS = tuple(
@@ -366,17 +376,11 @@ _LAYER_ROWS = tuple(
 METRICS: MappingProxyType[str, Metric] = MappingProxyType(
     {row[0]: Metric(*row) for row in (*_ROWS, *_ORIGINS, *_ACTIONS, *_LAYER_ROWS)}
 )
-"""Name to metric, for each figure that this package makes. A user's own Keras metrics may be measured too."""
+"""Name to metric, for every figure of this package. A user's own Keras metrics may be measured too."""
 
 
 def metric_of(name: str) -> Metric:
-    """Return what is known of a metric.
-
-    Args:
-        name: A metric of ``METRICS``, the same behind ``val_``, or one of the user's own.
-
-    Returns:
-        The metric; for one that is not known, without unit and direction.
+    """Return a metric of ``METRICS``, also behind ``val_``; one of the user's own gets no unit and no direction.
 
     Example:
         >>> metric_of("val_accuracy").better

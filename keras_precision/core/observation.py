@@ -1,4 +1,4 @@
-"""Observation: what went through each layer of a model in one training step, and which layer broke it."""
+"""Observation: the tensors of every layer in one training step, and the origin of its first NaN or infinity."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,30 +12,30 @@ __all__ = ["SCALE", "Blame", "LayerCall", "Observation", "Phase", "Statistics", 
 Phase = Literal["data", "weights", "forward", "loss", "backward"]
 
 SCALE = 2.0**15
-"""The loss scale that Keras starts with; ``scaled_underflow`` is judged under it."""
+"""The initial loss scale of Keras, under which ``scaled_underflow`` is measured."""
 
 
 class Statistics(NamedTuple):
-    """Figures of a tensor; all but the shares are of its finite values.
+    """Statistics of a tensor; all but the shares are over its finite values.
 
     Attributes:
         mean: Their mean.
         deviation: Their standard deviation.
-        minimum: The least of them.
-        maximum: The greatest.
-        smallest: The least size above 0; infinite where there is none.
+        minimum: The smallest of them.
+        maximum: The largest.
+        smallest: The smallest absolute value above 0; infinite if there is none.
         non_finite: Share of NaN and infinity.
         zero: Share of zeros.
         float16_underflow: Share that is not 0, and becomes 0 in float16: below 2**-25.
         float16_overflow: Share that becomes infinite in float16: from 65520 on.
         bfloat16_underflow: Share that is not 0, and becomes 0 in bfloat16.
         bfloat16_overflow: Share that becomes infinite in bfloat16.
-        scaled_underflow: As float16_underflow, after multiplication with 2**15.
-        near_zero: Share of sizes up to 2**-11, the spacing of float16 below 1.
-        near_one: Share of sizes from 1 - 2**-11 on.
-        float16_error: What rounding to float16 takes from them, as a share of their size, both as the root of the mean
-            square; what becomes infinite is left out.
-        bfloat16_error: The same of bfloat16.
+        scaled_underflow: As float16_underflow, after multiplication by 2**15.
+        near_zero: Share of absolute values up to 2**-11, the spacing of float16 below 1.
+        near_one: Share of absolute values from 1 - 2**-11 on.
+        float16_error: Root mean square of the rounding error of float16, relative to that of the values; values that
+            overflow are left out.
+        bfloat16_error: The same for bfloat16.
     """
 
     mean: float
@@ -57,33 +57,33 @@ class Statistics(NamedTuple):
 
     @property
     def int8_error(self) -> float:
-        """The same of int8 with one scale, over the range of these values: a step has 1/255 of it."""
+        """The same for int8 with one scale: a step is 1/255 of the range, and rounding has an error of step / sqrt(12)."""
         size = math.hypot(self.mean, self.deviation)
         return (max(self.maximum, 0.0) - min(self.minimum, 0.0)) / 255 / math.sqrt(12) / size if size else 0.0
 
     @property
     def largest(self) -> float:
-        """The greatest size of a finite value."""
+        """The largest absolute value among the finite ones."""
         return max(abs(self.minimum), abs(self.maximum))
 
     @property
     def is_finite(self) -> bool:
-        """Whether there is no NaN, and no infinity."""
+        """Whether there is no NaN and no infinity."""
         return self.non_finite == 0
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a layer; calls come in the order in which they ended, inner ones before the outer one.
+    """One call of a layer; calls are in the order in which they returned, inner ones before the outer one.
 
     Attributes:
-        path: The path of the layer, or of the one that it is within.
+        path: The path of the layer, or of the layer that contains it.
         within: Names below that path; empty for the layer itself.
         kind: The name of its class.
-        inputs: What went in, one for each float tensor.
-        outputs: What came out.
-        input_gradients: Of the loss, after what went in; None where nothing flowed back.
-        output_gradients: After what came out.
+        inputs: Statistics of its float inputs.
+        outputs: Statistics of its float outputs.
+        input_gradients: Of the loss with respect to the inputs; None where no gradient flows.
+        output_gradients: Of the loss with respect to the outputs.
     """
 
     path: str
@@ -97,16 +97,16 @@ class LayerCall:
 
 @dataclass(frozen=True)
 class Observation:
-    """One training step, seen from within.
+    """Statistics of one training step.
 
     Attributes:
         calls: Its calls of layers.
-        loss: The loss, not scaled; None where the model is not compiled, or there are no labels.
-        scale: What the loss was multiplied with before its gradients were taken.
-        inputs: Figures of the batch's inputs.
-        labels: Figures of its labels and weights of samples.
-        weights: Layer path to figures of its weights, as they were.
-        weight_gradients: Layer path to figures of their gradients.
+        loss: The loss, not scaled; None if the model is not compiled, or there are no labels.
+        scale: The loss scale with which the gradients were computed.
+        inputs: Statistics of the batch's inputs.
+        labels: Statistics of its labels and sample weights.
+        weights: Layer path to statistics of its weights before the step.
+        weight_gradients: Layer path to statistics of their gradients.
         how: How it was computed, in words.
     """
 
@@ -120,7 +120,7 @@ class Observation:
     how: str = ""
 
     def outer(self) -> Iterator[tuple[LayerCall, list[LayerCall]]]:
-        """Yield each call of a layer that has a path, with the calls of the layers inside it, in order."""
+        """Yield the calls of layers that have a path, in order, with the calls of the layers inside them."""
         inner: list[LayerCall] = []
         for call in self.calls:
             if call.within:
@@ -132,16 +132,16 @@ class Observation:
 
 @dataclass(frozen=True)
 class Blame:
-    """Where the first value that is not finite arose.
+    """The origin of the first NaN or infinity of a step.
 
     Attributes:
         phase: ``"data"`` (the batch itself), ``"weights"`` (before the step), ``"forward"``, ``"loss"`` or ``"backward"``.
-        path: The path of the layer; None where it is no layer's.
-        within: Names of layers inside it, where one of those is to blame; ``"inputs"`` or ``"labels"`` of the data.
+        path: The path of the layer; None if it is in no layer.
+        within: The path of an inner layer below ``path``, if it is the origin; ``"inputs"`` or ``"labels"`` of the data.
         kind: The class of the layer.
-        near: Where it arose between layers: the path of the next one forward, of the one before backward.
-        minimum: The least of what went in: forward the inputs, backward the gradients that came from the loss.
-        maximum: The greatest.
+        near: If it is between layers: the path of the next layer forward, or of the previous one backward.
+        minimum: The minimum of the layer's inputs (forward), or of the gradients with respect to its outputs (backward).
+        maximum: The maximum of the same.
     """
 
     phase: Phase
@@ -154,13 +154,7 @@ class Blame:
 
 
 def blame(observation: Observation) -> Blame | None:
-    """Find where the first value of a step that is not finite arose.
-
-    Args:
-        observation: The step.
-
-    Returns:
-        The origin; None where every value is finite.
+    """Return the origin of the first NaN or infinity of a step; None if every value is finite.
 
     Example:
         >>> fine = Statistics(0, 1, -3, 3, 0.1, 0, 0, 0, 0, 0, 0, 0)
@@ -171,33 +165,33 @@ def blame(observation: Observation) -> Blame | None:
         ('forward', 'b', -3, 3)
     """
     for find in (_in_data, _in_weights, _forward, _in_loss, _backward):
-        found = find(observation)
-        if found is not None:
-            return found
+        origin = find(observation)
+        if origin is not None:
+            return origin
     return None
 
 
 def _in_data(observation: Observation) -> Blame | None:
     for name, tensors in (("inputs", observation.inputs), ("labels", observation.labels)):
         if not _all_finite(tensors):
-            return _blamed("data", None, tensors, within=name)
+            return _origin("data", None, tensors, within=name)
     return None
 
 
 def _in_weights(observation: Observation) -> Blame | None:
     for path, tensors in observation.weights.items():
         if not _all_finite(tensors):
-            return _blamed("weights", path, tensors)
+            return _origin("weights", path, tensors)
     return None
 
 
 def _forward(observation: Observation) -> Blame | None:
     for call, inner in observation.outer():
         if not _all_finite(call.inputs):
-            return _blamed("forward", None, call.inputs, near=call.path)
+            return _origin("forward", None, call.inputs, near=call.path)
         if not _all_finite(call.outputs):
-            culprit = next((each for each in inner if _breaks(each.inputs, each.outputs)), call)
-            return _blamed("forward", call.path, culprit.inputs, within=culprit.within, kind=culprit.kind)
+            source = next((layer for layer in inner if _breaks(layer.inputs, layer.outputs)), call)
+            return _origin("forward", call.path, source.inputs, within=source.within, kind=source.kind)
     return None
 
 
@@ -206,41 +200,42 @@ def _in_loss(observation: Observation) -> Blame | None:
     if loss is None or math.isfinite(loss):
         return None
     outputs = observation.calls[-1].outputs if observation.calls else ()
-    return _blamed("loss", None, outputs)
+    return _origin("loss", None, outputs)
 
 
 def _backward(observation: Observation) -> Blame | None:
-    """Going back from the loss: the first layer whose outputs have finite gradients, and whose inputs or weights have not."""
+    """Going back from the loss: the first layer with finite output gradients, whose inputs or weights have others."""
     last = True
     for call, inner in reversed(list(observation.outer())):
         own = observation.weight_gradients.get(call.path, ())
         if not _all_finite(call.output_gradients):
-            # Of the last layer, it came out of the loss like that; of another, out of an operation behind it.
-            return _blamed("backward", None, call.outputs, near="" if last else call.path)
+            # At the last layer, the gradient of the loss itself; at another, that of an operation after the layer.
+            return _origin("backward", None, call.outputs, near="" if last else call.path)
         if not _all_finite([*call.input_gradients, *own]):
-            culprit = _innermost(inner) or call
-            return _blamed("backward", call.path, culprit.output_gradients, within=culprit.within, kind=culprit.kind)
+            source = _innermost(inner) or call
+            return _origin("backward", call.path, source.output_gradients, within=source.within, kind=source.kind)
         last = False
     return None
 
 
 def _innermost(inner: Sequence[LayerCall]) -> LayerCall | None:
-    found: LayerCall | None = None
+    """Going back: the first inner layer that breaks the gradient, or the innermost one inside that."""
+    innermost: LayerCall | None = None
     for call in reversed(inner):
-        if found is not None and not call.within.startswith(f"{found.within}/"):
+        if innermost is not None and not call.within.startswith(f"{innermost.within}/"):
             break
         if not _all_finite(call.output_gradients):
             break
         if not _all_finite(call.input_gradients):
-            found = call
-    return found
+            innermost = call
+    return innermost
 
 
 def _breaks(before: Sequence[Statistics | None], after: Sequence[Statistics | None]) -> bool:
     return _all_finite(before) and not _all_finite(after)
 
 
-def _blamed(
+def _origin(
     phase: Phase,
     path: str | None,
     tensors: Sequence[Statistics | None],
@@ -276,22 +271,17 @@ _SHOWN = (
 
 
 def rows_of(observation: Observation, step: int | None = None) -> Iterator[Measurement]:
-    """Yield the figures of each layer as rows, the layers in order; those within others are left out.
+    """Yield the statistics of outer layers as rows: of activations, and of gradients divided by the loss scale.
 
-    Activations are what a layer puts out. Gradients are of the loss after them, divided by the loss scale. Where a
-    layer is called several times, or puts out several tensors, the widest of their figures are told.
-
-    Args:
-        observation: The step.
-        step: Its number.
+    Over several calls or outputs of a layer, it is the mean of means, the smallest minimum, and else the largest value.
     """
     grouped: dict[str, list[LayerCall]] = {}
     for call in observation.calls:
         if not call.within:
             grouped.setdefault(call.path, []).append(call)
     for path, calls in grouped.items():
-        outputs = [each for call in calls for each in call.outputs]
-        gradients = [each for call in calls for each in call.output_gradients if each is not None]
+        outputs = [tensor for call in calls for tensor in call.outputs]
+        gradients = [tensor for call in calls for tensor in call.output_gradients if tensor is not None]
         yield from _rows(path, "activation", outputs, 1.0, step)
         yield from _rows(path, "gradient", gradients, observation.scale, step)
         yield from _rows(path, "weight_gradient", observation.weight_gradients.get(path, ()), observation.scale, step)
@@ -304,18 +294,12 @@ def _rows(path: str, what: str, tensors: Sequence[Statistics], scale: float, ste
     for name in shown:
         values = [getattr(tensor, name) for tensor in tensors]
         value = min(values) if name == "minimum" else sum(values) / len(values) if name == "mean" else max(values)
-        sized = name in ("mean", "deviation", "minimum", "maximum")
-        yield Measurement(path, f"{what}_{name}", value / scale if sized else value, step)
+        is_scaled = name in ("mean", "deviation", "minimum", "maximum")
+        yield Measurement(path, f"{what}_{name}", value / scale if is_scaled else value, step)
 
 
 def origin_rows(origin: Blame | None, step: int | None, *, loss_is_finite: bool) -> Iterator[Measurement]:
-    """Yield an origin as rows.
-
-    Args:
-        origin: What was found; None where the step could not be made to break again.
-        step: The number of the step.
-        loss_is_finite: Whether its loss was.
-    """
+    """Yield an origin as rows; None is a step that could not be made to break again."""
     if origin is None:
         yield Measurement("fit", "first_non_finite", "not found again", step)
         return

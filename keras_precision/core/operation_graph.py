@@ -1,4 +1,4 @@
-"""OperationGraph: what a model computes, operation by operation, the same whatever framework traced it."""
+"""OperationGraph: the operations of a model, in one form for every framework."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,13 +16,13 @@ class Operation:
     """One operation.
 
     Attributes:
-        kind: What it does.
-        dtype: The type of what it makes.
-        reads: Numbers of the operations whose results it reads.
-        path: The path of the layer that it belongs to; empty where that is not known.
-        line: File and line of a user's own code that asked for it; empty where a library did.
-        value: Of a constant: its number.
-        terms: Of a reduction: how many numbers become one.
+        kind: What it computes.
+        dtype: The dtype of its result.
+        reads: Indices of the operations whose results it reads.
+        path: The path of its layer; empty if unknown.
+        line: File and line of the user's code that called it; empty if a library did.
+        value: The value of a constant.
+        terms: The number of values that a reduction reduces to one.
     """
 
     kind: Kind
@@ -35,18 +35,18 @@ class Operation:
 
     @property
     def is_half(self) -> bool:
-        """Whether it makes 16-bit floats."""
+        """Whether its result is in 16-bit floats."""
         return self.dtype in ("float16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class OperationGraph:
-    """Operations, each behind those that it reads.
+    """Operations in topological order.
 
     Attributes:
-        operations: They.
+        operations: The operations.
         source: What they were read from, in words.
-        accumulates_wide: Whether its framework adds up 16-bit numbers in 32 bits by itself.
+        accumulates_wide: Whether the framework accumulates sums of 16-bit numbers in 32 bits.
     """
 
     operations: tuple[Operation, ...]
@@ -54,5 +54,5 @@ class OperationGraph:
     accumulates_wide: bool = False
 
     def read_by(self, operation: Operation) -> list[Operation]:
-        """Return the operations whose results one reads."""
+        """Return the operations whose results ``operation`` reads."""
         return [self.operations[number] for number in operation.reads]

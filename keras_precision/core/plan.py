@@ -1,4 +1,4 @@
-"""PrecisionPlan: which precision each layer of a model gets, as a value."""
+"""PrecisionPlan: the precision of every layer of a model, as a value."""
 
 import os
 import re
@@ -24,17 +24,17 @@ __all__ = ["DEPLOYMENT_PRECISIONS", "TRAINING_PRECISIONS", "Kind", "PrecisionPla
 Kind = Literal["training", "deployment"]
 
 TRAINING_PRECISIONS: tuple[str, ...] = ("float32", "mixed_bfloat16", "mixed_float16")
-"""Names of Keras dtype policies that a training plan may carry."""
+"""Names of Keras dtype policies that a training plan may have."""
 
 DEPLOYMENT_PRECISIONS: tuple[str, ...] = tuple(deployment.DEPLOYMENT_PRECISIONS)
-"""Number formats that a deployment plan may carry.
+"""Number formats that a deployment plan may have.
 
 ``int16x8`` has 16-bit activations and 8-bit weights, ``int4`` 4-bit weights and 8-bit activations,
 ``int8_dynamic`` 8-bit weights and activations that are quantized while the model runs.
 """
 
 _KNOWN: dict[str, tuple[str, ...]] = {"training": TRAINING_PRECISIONS, "deployment": DEPLOYMENT_PRECISIONS}
-_VERBS: dict[str, str] = {
+_FUNCTIONS: dict[str, str] = {
     "training": "kp.precision or kp.set_precision, before the model is built",
     "deployment": "kp.export_tflite",
 }
@@ -44,11 +44,11 @@ _FORMAT, _VERSION = "keras_precision.plan", 1
 
 @dataclass(frozen=True)
 class PrecisionPlan:
-    """A precision for each layer of a model: immutable, hashable, picklable, saved as JSON.
+    """A precision for every layer of a model: immutable, hashable, picklable, saved as JSON.
 
-    Made by ``PrecisionPlan.training`` (Keras policy names), ``PrecisionPlan.deployment`` (number
-    formats) or ``PrecisionPlan.from_patterns``. Two plans are equal if they decide the same;
-    their reasons may differ.
+    Create one with ``PrecisionPlan.training`` (Keras policy names), ``PrecisionPlan.deployment``
+    (number formats) or ``PrecisionPlan.from_patterns``. Two plans are equal if they assign the same
+    precisions; their reasons may differ.
 
     Attributes:
         kind: ``"training"`` or ``"deployment"``.
@@ -93,7 +93,7 @@ class PrecisionPlan:
     def training(
         cls, default: str = "float32", layers: Mapping[str, str] | None = None, reasons: Mapping[str, str] | None = None
     ) -> Self:
-        """Make a plan of Keras policies, for models that are to be trained.
+        """Create a plan of Keras policies, for models that are to be trained.
 
         Args:
             default: ``"float32"``, ``"mixed_bfloat16"`` or ``"mixed_float16"``.
@@ -116,7 +116,7 @@ class PrecisionPlan:
     def deployment(
         cls, default: str = "int8", layers: Mapping[str, str] | None = None, reasons: Mapping[str, str] | None = None
     ) -> Self:
-        """Make a plan of number formats, for models that are to be exported.
+        """Create a plan of number formats, for models that are to be exported.
 
         Args:
             default: One of ``DEPLOYMENT_PRECISIONS``.
@@ -137,7 +137,7 @@ class PrecisionPlan:
 
     @classmethod
     def from_patterns(cls, patterns: Mapping[str, str], paths: Iterable[str], *, kind: Kind, default: str) -> Self:
-        """Make a plan from regular expressions, resolved once against the paths of a model.
+        """Create a plan from regular expressions, resolved once against the layer paths of a model.
 
         Args:
             patterns: Regular expression, matched against the whole path, to precision.
@@ -149,8 +149,8 @@ class PrecisionPlan:
             A plan of exact paths; the patterns are its reasons.
 
         Raises:
-            PlanError: A pattern is no regular expression, matches no layer, or claims a layer
-                that another pattern claims too.
+            PlanError: A pattern is no regular expression, matches no layer, or matches a layer
+                that another pattern matches too.
 
         Example:
             >>> plan = PrecisionPlan.from_patterns(
@@ -161,16 +161,16 @@ class PrecisionPlan:
         """
         names = list(paths)
         layers: dict[str, str] = {}
-        claimed: dict[str, str] = {}
+        matched_by: dict[str, str] = {}
         for pattern, precision in patterns.items():
             for path in _matches(pattern, names):
-                if path in claimed:
+                if path in matched_by:
                     raise PlanError(
-                        f"Expected each layer to be claimed by one pattern. Received: '{path}' is matched by "
-                        f"'{claimed[path]}' and by '{pattern}'. Narrow one of them."
+                        f"Expected a layer to be matched by one pattern only. Received: '{path}' is matched by "
+                        f"'{matched_by[path]}' and by '{pattern}'. Narrow one of them."
                     )
-                claimed[path], layers[path] = pattern, precision
-        return cls(kind, default, layers, {path: f"matches '{pattern}'" for path, pattern in claimed.items()})
+                matched_by[path], layers[path] = pattern, precision
+        return cls(kind, default, layers, {path: f"matches '{pattern}'" for path, pattern in matched_by.items()})
 
     def precision_of(self, path: str) -> str:
         """Return the precision that the layer at ``path`` gets.
@@ -212,17 +212,17 @@ class PrecisionPlan:
         """Return this plan if it is of ``kind``.
 
         Args:
-            kind: The kind that the calling verb takes.
+            kind: The kind that the calling function takes.
 
         Returns:
             The plan itself.
 
         Raises:
-            PlanKindError: It is of the other kind; the message names the verb that takes it.
+            PlanKindError: It is of the other kind; the message names the function that takes it.
         """
         if self.kind != kind:
             raise PlanKindError(
-                f"Expected a {kind} plan. Received: a {self.kind} plan, which is for {_VERBS[self.kind]}."
+                f"Expected a {kind} plan. Received: a {self.kind} plan, which is for {_FUNCTIONS[self.kind]}."
             )
         return self
 
@@ -242,7 +242,7 @@ class PrecisionPlan:
         """Write the plan as JSON.
 
         Args:
-            path: Where it goes; its folder must exist.
+            path: The destination; its folder must exist.
 
         Returns:
             The path.
@@ -269,7 +269,7 @@ class PrecisionPlan:
         return cls.from_json(load_document(path, _FORMAT, _VERSION))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of the plan as JSON holds them.
+        """Return the fields of the plan as JSON values.
 
         Returns:
             ``kind``, ``default``, ``layers`` and ``reasons``.
@@ -278,16 +278,16 @@ class PrecisionPlan:
 
     @classmethod
     def from_json(cls, fields: Fields) -> Self:
-        """Return the plan that ``to_json`` described.
+        """Return the plan whose ``to_json`` wrote these fields.
 
         Args:
-            fields: What was read.
+            fields: The fields of the JSON object.
 
         Returns:
             The plan.
 
         Raises:
-            FileFormatError: A field is missing, unknown, or of a value that no plan can have.
+            FileFormatError: A field is missing or unknown, or its value is not valid.
         """
         fields.refuse_others("format", "version", "kind", "default", "layers", "reasons")
         kind = fields.get("kind", str)
@@ -298,23 +298,13 @@ class PrecisionPlan:
 
 
 def check_precision(precision: object, kind: Kind, what: str) -> None:
-    """Raise unless ``precision`` is one that plans of ``kind`` carry.
-
-    Args:
-        precision: The name to check.
-        kind: ``"training"`` or ``"deployment"``.
-        what: What it is the precision of, for the message.
-
-    Raises:
-        UnknownPrecisionError: It is not; the message names the known ones, and the verb that
-            takes the one asked for, if there is such a verb.
-    """
+    """Raise ``UnknownPrecisionError`` unless plans of ``kind`` can have ``precision``; messages call it ``what``."""
     if precision in _KNOWN[kind]:
         return
     other: Kind = "deployment" if kind == "training" else "training"
     known = ", ".join(_KNOWN[kind])
     if precision in _KNOWN[other]:
-        hint = f"'{precision}' is a {other} precision: it is for {_VERBS[other]}."
+        hint = f"'{precision}' is a {other} precision: it is for {_FUNCTIONS[other]}."
     else:
         hint = nearest(str(precision), _KNOWN[kind])
     raise UnknownPrecisionError(
@@ -327,10 +317,10 @@ def _matches(pattern: str, paths: list[str]) -> list[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise PlanError(f"Expected a regular expression. Received: '{pattern}' ({error}).") from error
-    found = [path for path in paths if compiled.fullmatch(path)]
-    if not found:
+    matches = [path for path in paths if compiled.fullmatch(path)]
+    if not matches:
         hint = nearest(pattern, paths)
         raise PlanError(
             f"Expected every pattern to match a layer. Received: '{pattern}', which matches none of {len(paths)} layers. {hint}".rstrip()
         )
-    return found
+    return matches

@@ -1,4 +1,4 @@
-"""Measurement, Environment and Result: what every verb that looks at something gives back."""
+"""Measurement and Result: what every function that measures something returns."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ from keras_precision.core.system.json_documents import Fields, decode_number, do
 __all__ = ["Measurement", "Result", "Value"]
 
 Value = float | int | str | None
-"""What is measured: a number, a text (an operator's type, say), or None for 'unknown'."""
+"""A measured value: a number, a text (such as an operator's type), or None for 'unknown'."""
 
 _FORMAT, _VERSION = "keras_precision.result", 1
 # Version 1 (2026-11): name, environment, plan, measurements as rows, notes.
@@ -33,9 +33,9 @@ class Measurement:
 
     Attributes:
         subject: What was measured: ``"fit"``, a layer path, an operator, a file.
-        metric: What of it; ``METRICS`` says its unit and meaning.
-        value: The figure; None if it could not be known.
-        step: The training step or epoch that it belongs to; None for a summary.
+        metric: The name of the metric; ``METRICS`` has its unit and meaning.
+        value: The figure; None if it is unknown.
+        step: Its training step or epoch; None for a summary.
     """
 
     subject: str
@@ -44,13 +44,13 @@ class Measurement:
     step: int | None = None
 
     def __post_init__(self) -> None:
-        """Turn NumPy's scalars, and truth values, into Python's numbers: files hold no others."""
+        """Turn scalars of NumPy, and truth values, into Python's numbers: JSON has no others."""
         item = getattr(self.value, "item", None)
         value = self.value if item is None else item()
         object.__setattr__(self, "value", int(value) if isinstance(value, bool) else value)
 
     def to_json(self) -> list[Any]:
-        """Return the row as JSON holds it.
+        """Return the row as JSON values.
 
         Returns:
             Subject, metric, value and step.
@@ -68,13 +68,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured, where, and under which plan: a value that saves and loads.
+    """What was measured, where, and under which plan: a value that can be saved and loaded.
 
     Attributes:
-        name: What a table calls it.
-        measurements: The rows, in the order in which they were made.
-        environment: Machine, versions, and how each figure was got.
-        plan: The precision plan that was in force, as realised; None if it cannot be told.
+        name: Its name in tables.
+        measurements: The rows, in the order in which they were measured.
+        environment: Machine, versions, and how the figures were obtained.
+        plan: The precision plan as it was applied; None if it is unknown.
         notes: What a reader should know: what could not be measured, what was relaxed.
 
     Example:
@@ -99,19 +99,19 @@ class Result:
         return iter(self.measurements)
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the tables of ``kp.render(result, "html")``."""
+        """Return the tables of ``kp.render(result, "html")``, for notebooks."""
         return html_of(self)
 
     @functools.cached_property
     def _by_metric(self) -> Mapping[str, tuple[Measurement, ...]]:
-        """The rows of each metric: a report looks hundreds of them up, among those of 100,000 steps."""
-        found: dict[str, list[Measurement]] = {}
+        """Metric to its rows: a report looks hundreds of them up, among those of 100,000 steps."""
+        by_metric: dict[str, list[Measurement]] = {}
         for row in self.measurements:
-            found.setdefault(row.metric, []).append(row)
-        return {metric: tuple(rows) for metric, rows in found.items()}
+            by_metric.setdefault(row.metric, []).append(row)
+        return {metric: tuple(rows) for metric, rows in by_metric.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle and copy the fields alone."""
+        """Pickle and copy the fields only."""
         return {name: value for name, value in vars(self).items() if name != "_by_metric"}
 
     def select(self, metric: str, subject: str | None = None) -> tuple[Measurement, ...]:
@@ -128,17 +128,17 @@ class Result:
         return rows if subject is None else tuple(row for row in rows if row.subject == subject)
 
     def value(self, metric: str, subject: str | None = None) -> Any:
-        """Return the figure that stands for a metric: its summary, else its last step.
+        """Return the value of a metric: its summary, or else that of its last step.
 
         Args:
             metric: The metric, such as ``"skipped_steps"``.
-            subject: Only of this subject; needed where several were measured.
+            subject: Only of this subject; required if several were measured.
 
         Returns:
-            The figure; None if it was looked for and could not be known.
+            The figure; None if it was measured, and is unknown.
 
         Raises:
-            NotMeasuredError: Nobody measured it, or several subjects have it and none is named.
+            NotMeasuredError: It was not measured, or several subjects have it and none is named.
 
         Example:
             >>> Result("run", (Measurement("fit", "loss_scale", 32768.0, step=1),)).value("loss_scale")
@@ -162,11 +162,11 @@ class Result:
         return summaries[-1].value
 
     def get(self, metric: str, default: Value = None) -> Any:
-        """Return ``value(metric)``, or ``default`` where nobody measured it.
+        """Return ``value(metric)``, or ``default`` if it was not measured.
 
         Args:
             metric: The metric.
-            default: What stands for a metric that is absent.
+            default: The value if it was not measured.
 
         Returns:
             The figure.
@@ -174,14 +174,14 @@ class Result:
         return self.value(metric) if self.select(metric) else default
 
     def series(self, metric: str, subject: str | None = None) -> tuple[list[int], list[Any]]:
-        """Return how a metric went from step to step.
+        """Return the values of a metric over the steps.
 
         Args:
             metric: The metric.
             subject: Only of this subject.
 
         Returns:
-            The steps, and the figure at each: two lists of one length.
+            The steps, and the values at them: two lists of equal length.
         """
         rows = [row for row in self.select(metric, subject) if row.step is not None]
         return [row.step for row in rows if row.step is not None], [row.value for row in rows]
@@ -199,10 +199,10 @@ class Result:
         return replace(self, measurements=(*self.measurements, *rows), notes=(*self.notes, *notes))
 
     def joined(self, other: "Result") -> Self:
-        """Return a copy that also holds what another result measured of the same thing.
+        """Return a copy that also has the measurements of another result of the same subject.
 
         Args:
-            other: The other result; where both hold the same row, it is kept once.
+            other: The other result; of rows that both have, this result's stay.
 
         Returns:
             The new result, with this one's name and plan.
@@ -216,7 +216,7 @@ class Result:
         """Write the result as JSON.
 
         Args:
-            path: Where it goes; its folder must exist.
+            path: The destination; its folder must exist.
 
         Returns:
             The path.
@@ -227,7 +227,7 @@ class Result:
         return write_whole(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
-        """Return what ``save`` writes.
+        """Return the content of the file that ``save`` writes.
 
         Returns:
             JSON, as UTF-8.
@@ -239,7 +239,7 @@ class Result:
         """Return the first line of a log: a file to which rows are appended while they are measured.
 
         Returns:
-            JSON, and the end of the line; ``Measurement.log_line`` makes the lines that follow.
+            JSON, and the end of the line; ``Measurement.log_line`` returns the lines that follow.
         """
         return json.dumps({"format": _LOG_FORMAT, "version": _LOG_VERSION, **self._head()}, allow_nan=False) + "\n"
 
@@ -255,7 +255,7 @@ class Result:
             path: The file.
 
         Returns:
-            The result. That of a log has a note which says so, and no row that was cut off.
+            The result. That of a log has a note that says so, and no truncated row.
 
         Raises:
             FileFormatError: The file is no result, or holds something that this version does not know.
@@ -269,7 +269,7 @@ class Result:
 
         Args:
             content: JSON.
-            path: Where it was read from, for messages.
+            path: The file that it was read from, for messages.
 
         Returns:
             The result.
@@ -299,7 +299,7 @@ class Result:
 
 
 def _logged_rows(lines: bytes, path: str | os.PathLike[str]) -> list[Any]:
-    """The rows of a log; what stands behind the last end of a line was cut off in the midst of writing."""
+    """The rows of a log; text after the last newline was truncated while it was written."""
     whole, _, _ = lines.rpartition(b"\n")
     try:
         return [json.loads(line) for line in whole.splitlines()]

@@ -1,4 +1,4 @@
-"""Which modules register the classes that saved models of this package name: its face says it, so that no lower room has to."""
+"""The modules that register the classes named in saved models: the package's ``__init__`` lists them, so that loading imports nothing from above."""
 
 import importlib
 
@@ -8,20 +8,11 @@ _MODULES: dict[str, tuple[str, ...]] = {}
 
 
 def add_modules(keras: str, *modules: str) -> None:
-    """Say which modules register classes with a Keras, once they are imported.
-
-    Args:
-        keras: ``"keras"`` or ``"tf_keras"``.
-        *modules: Their full names.
-    """
+    """Add full names of modules that register classes with ``"keras"`` or ``"tf_keras"`` when they are imported."""
     _MODULES[keras] = (*_MODULES.get(keras, ()), *modules)
 
 
 def import_modules(keras: str) -> None:
-    """Import the modules, so that a saved model which names their classes can be loaded.
-
-    Args:
-        keras: As for ``add_modules``.
-    """
+    """Import the modules, so that a saved model that names their classes can be loaded."""
     for module in _MODULES.get(keras, ()):
         importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Table: rows as they are read, whatever draws them."""
+"""Table: a table as text, independent of its renderer."""
 
 import html
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Table:
         title: What it shows.
         header: One heading per column.
         rows: Cells, as text.
-        notes: What a reader should know.
+        notes: Sentences below the table.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Table:
         return Group(drawn, *map(Text, self.notes))
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows, and ``kp.render(..., "html")`` draws: no styles, no scripts, names escaped."""
+        """Return the table as HTML for notebooks and ``kp.render(..., "html")``: no styles, no scripts, names escaped."""
         head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in self.header)
         lines = [f"<table><caption>{html.escape(self.title)}</caption>", f"<thead><tr>{head}</tr></thead>", "<tbody>"]
         for first, *others in self.rows:
@@ -56,15 +56,7 @@ class Table:
 
 
 def formatted(metric: str, value: Value) -> str:
-    """Return a figure as tables show it, with its unit.
-
-    Args:
-        metric: What it is a figure of.
-        value: The figure.
-
-    Returns:
-        Three significant digits for times and rates, whole numbers for counts, percent for
-        shares; a dash for what is not known.
+    """Return a figure with its unit: 3 significant digits, whole counts, percent for shares, "-" if unknown.
 
     Example:
         >>> formatted("step_time_ms", 12.3456), formatted("accuracy", 0.9815)

@@ -1,1 +1,1 @@
-"""Files of other runtimes: read as they are, and run."""
+"""Files of the runtimes, read and run."""

@@ -1,4 +1,4 @@
-"""The card of a file: how it was made, told by the file itself."""
+"""The card of a file: the result of its export, stored in the file itself."""
 
 import importlib
 import os
@@ -21,20 +21,20 @@ _TFLITE = ("keras_precision.runtimes.tflite.file", "inspect")
 
 
 def card(path: str | os.PathLike[str]) -> Result:
-    """Return what an export has put into a file beside its graph.
+    """Return the result of the export that is stored in a file, in its metadata.
 
     Args:
         path: A file that ``export_tflite``, ``export_onnx``, ``export_openvino`` (its ``.xml``) or
             ``export_coreml`` wrote.
 
     Returns:
-        The result of the export: the plan that the file realises, how it was calibrated, the range
-        of each input in the calibration data, what was measured, and all versions.
+        The result of the export: the plan of the file, its calibration, the ranges of the inputs in
+        the calibration data, what was measured, and all versions.
 
     Raises:
         FileNotFoundError: There is no such file.
         FileFormatError: The file is damaged, or has no card.
-        MissingExtraError: What reads such files is not installed.
+        MissingExtraError: The package that reads such files is not installed.
 
     Example:
         >>> import keras_precision as kp

@@ -1,4 +1,4 @@
-"""A Core ML package as it is, and Core ML on it where there is macOS."""
+"""Core ML packages: read, and run on macOS."""
 
 import os
 import warnings
@@ -27,62 +27,31 @@ _FEATURES = {65568: "float32", 65552: "float16", 131104: "int32", 65600: "float6
 """Element types of inputs and outputs, by their numbers in FeatureTypes.proto."""
 _WEIGHTED = ("conv", "conv_transpose", "linear", "matmul", "gather")
 _PACKED = {"constexpr_affine_dequantize": "int8 linear", "constexpr_lut_to_dense": "int8 palettized"}
-"""The operators that unpack weights, and how those are held."""
+"""The operators that decompress weights, and how those are stored."""
 
 
 def coremltools() -> Any:
-    """Return the package, without what it says as it is imported.
-
-    Returns:
-        The module.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """Return the package, imported without its output and warnings."""
     with captured("coremltools"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what it imports, and of versions that it was not tested with
+        warnings.simplefilter("ignore")  # of packages that it imports, and of versions that it was not tested with
         return require("coremltools", extra="coreml")
 
 
 def open_coreml(path: str | os.PathLike[str], *, load: bool = False) -> Any:
-    """Open a package.
-
-    Args:
-        path: The ``.mlpackage`` folder.
-        load: Whether Core ML is to load it, so that it can be run: on macOS alone.
-
-    Returns:
-        The model, as ``coremltools`` has it.
-
-    Raises:
-        FileNotFoundError: There is no such package.
-        FileFormatError: It is damaged or foreign.
-        MissingExtraError: ``coremltools`` is not installed.
-    """
+    """Open a ``.mlpackage`` folder with ``coremltools``; with ``load``, which needs macOS, it can be run."""
     tools = coremltools()
     check_exists(path, "a Core ML package")
     with captured("coremltools"):
         try:
             return tools.models.MLModel(os.fspath(path), skip_model_load=not load)
-        except Exception as error:  # coremltools raises what it likes; the cause is kept
+        except Exception as error:  # coremltools documents no types of errors
             raise FileFormatError(
                 f"{path}: expected a Core ML package. Received: {type(error).__name__}: {error}"
             ) from error
 
 
 def inspect_coreml(path: str | os.PathLike[str]) -> EdgeModel:
-    """Read what a package says of its inputs, outputs and operators.
-
-    Args:
-        path: The ``.mlpackage`` folder.
-
-    Returns:
-        What it holds. It is not run.
-
-    Raises:
-        FileNotFoundError: There is no such package.
-        FileFormatError: It is damaged, or holds no program.
-        MissingExtraError: ``coremltools`` is not installed.
+    """Read inputs, outputs, operators and card of a package, without running it.
 
     Example:
         >>> import keras_precision as kp
@@ -96,7 +65,7 @@ def inspect_coreml(path: str | os.PathLike[str]) -> EdgeModel:
         raise FileFormatError(f"{path}: expected a Core ML program. Received: a package with a model of another kind.")
     return EdgeModel(
         path=str(path),
-        size_bytes=sum(each.stat().st_size for each in Path(path).rglob("*") if each.is_file()),
+        size_bytes=sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file()),
         runtime=f"coremltools {coremltools().__version__}",
         inputs=tuple(map(_tensor, spec.description.input)),
         outputs=tuple(map(_tensor, spec.description.output)),
@@ -107,71 +76,57 @@ def inspect_coreml(path: str | os.PathLike[str]) -> EdgeModel:
 
 
 class CoremlSession(RuntimeSession):
-    """Core ML on one package, on macOS.
-
-    Args:
-        path: The ``.mlpackage`` folder.
-
-    Raises:
-        FileFormatError: It is damaged.
-        MissingExtraError: ``coremltools`` is not installed.
-    """
+    """Core ML with one package, on macOS."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(inspect_coreml(path))
         self._opened = open_coreml(path, load=True)
 
     def run(self, sample: Sequence[Array]) -> list[Array]:
-        """Run the model once.
-
-        Args:
-            sample: One array per input, of exactly the input's shape.
-
-        Returns:
-            One array per output.
-        """
+        """Run the model once, on one array per input."""
         pairs = zip(self.model.inputs, sample, strict=True)
-        answers = self._opened.predict({tensor.name: np.asarray(values, tensor.dtype) for tensor, values in pairs})
-        return [np.asarray(answers[tensor.name]) for tensor in self.model.outputs]
+        outputs = self._opened.predict({tensor.name: np.asarray(values, tensor.dtype) for tensor, values in pairs})
+        return [np.asarray(outputs[tensor.name]) for tensor in self.model.outputs]
 
 
 def _operators(block: Any) -> Iterator[Operator]:
-    """The operators of a program, without constants and changes of type."""
+    """The operators of a program, without constants and casts."""
     kinds: dict[str, str] = {}
     stored: dict[str, str] = {}
-    made_by: dict[str, int] = {}
+    writers: dict[str, int] = {}
     number = 0
-    for each in block.operations:
-        outputs = [output.name for output in each.outputs]
-        kinds.update({out.name: _TYPES.get(out.type.tensorType.dataType, "other") for out in each.outputs})
-        read = [binding.name for argument in each.inputs.values() for binding in argument.arguments if binding.name]
-        if each.type == "const" or each.type.startswith("constexpr"):
-            stored.update(dict.fromkeys(outputs, _PACKED.get(each.type, kinds[outputs[0]])))
+    for operation in block.operations:
+        outputs = [output.name for output in operation.outputs]
+        kinds.update({out.name: _TYPES.get(out.type.tensorType.dataType, "other") for out in operation.outputs})
+        arguments = [argument.arguments for argument in operation.inputs.values()]
+        read = [binding.name for bindings in arguments for binding in bindings if binding.name]
+        if operation.type == "const" or operation.type.startswith("constexpr"):
+            stored.update(dict.fromkeys(outputs, _PACKED.get(operation.type, kinds[outputs[0]])))
             continue
-        if each.type == "cast":
-            made_by.update({name: made_by[source] for name in outputs for source in read if source in made_by})
+        if operation.type == "cast":
+            writers.update({name: writers[source] for name in outputs for source in read if source in writers})
             continue
-        yield _operator(each, read, kinds, stored, made_by)
-        made_by.update(dict.fromkeys(outputs, number))
+        yield _operator(operation, read, kinds, stored, writers)
+        writers.update(dict.fromkeys(outputs, number))
         number += 1
 
 
 def _operator(
-    each: Any, read: Sequence[str], kinds: dict[str, str], stored: dict[str, str], made_by: dict[str, int]
+    operation: Any, read: Sequence[str], kinds: dict[str, str], stored: dict[str, str], writers: dict[str, int]
 ) -> Operator:
-    held = [stored[name] for name in read if stored.get(name) in (*_PACKED.values(), "float16", "float32")]
-    weights = tuple(held) if each.type in _WEIGHTED else ()
+    constants = [stored[name] for name in read if stored.get(name) in (*_PACKED.values(), "float16", "float32")]
+    weights = tuple(constants) if operation.type in _WEIGHTED else ()
     packed = [kind for kind in weights if kind in _PACKED.values()]
-    written = kinds[each.outputs[0].name]
+    written = kinds[operation.outputs[0].name]
     precision = "int8" if packed else written
-    given = [kinds.get(name, "?") for name in read if name not in stored]
+    activations = [kinds.get(name, "?") for name in read if name not in stored]
     return Operator(
-        kernel=each.type,
+        kernel=operation.type,
         precision=precision if precision in ("int8", "float16", "float32") else "index",
-        tensors=tuple(output.name for output in each.outputs),
-        reads=tuple(sorted({made_by[name] for name in read if name in made_by})),
+        tensors=tuple(output.name for output in operation.outputs),
+        reads=tuple(sorted({writers[name] for name in read if name in writers})),
         weights=weights,
-        types=f"{','.join([*given, *packed])}->{written}",
+        types=f"{','.join([*activations, *packed])}->{written}",
     )
 
 

@@ -1,4 +1,4 @@
-"""EdgeModel: what a file of any runtime says of itself: inputs, outputs, operators, card."""
+"""EdgeModel: inputs, outputs, operators and card of a file of any runtime."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 
 
 CARD = "keras_precision.card"
-"""The name of the metadata entry that says how a file was made."""
+"""The name of the metadata entry that has the result of the export."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Tensor:
     """One input or output of a file.
 
     Attributes:
-        name: Its name in the signature, or in the graph where there is no signature.
-        shape: Its shape, with -1 where the size is free.
-        dtype: NumPy's name of its element type.
+        name: Its name in the signature, or in the graph if there is no signature.
+        shape: Its shape, with -1 for a dynamic size.
+        dtype: NumPy's name of its dtype.
         scale: Step of the quantization, ``x = scale * (q - zero_point)``; 0 if it is not quantized.
         zero_point: The integer that stands for 0.
     """
@@ -37,19 +37,19 @@ class Tensor:
 
     @property
     def described(self) -> str:
-        """Element type and quantization, such as ``int8 (scale 0.0039, zero point -128)``."""
+        """Dtype and quantization, such as ``int8 (scale 0.0039, zero point -128)``."""
         return f"{self.dtype} (scale {self.scale:.4g}, zero point {self.zero_point})" if self.scale else self.dtype
 
     def quantize(self, values: Array) -> Array:
-        """Return real numbers as this tensor holds them.
+        """Return real numbers quantized for this tensor.
 
         Args:
             values: Real numbers.
 
         Returns:
-            ``clip(round(x / scale) + zero_point)`` in the tensor's type, or a cast where it is not
-            quantized. The division is one of float64, and halves are rounded to even: in float32 it
-            would itself be rounded, and could step over a half.
+            ``clip(round(x / scale) + zero_point)`` in the tensor's dtype, or a cast if it is not
+            quantized. The division is in float64, with halves rounded to even: in float32, its own
+            rounding error could move a value across a half.
         """
         dtype = np.dtype(self.dtype)
         if not self.scale or values.dtype == dtype:
@@ -60,13 +60,13 @@ class Tensor:
         return np.clip(steps, limits.min, limits.max, out=steps).astype(dtype)
 
     def dequantize(self, values: Array) -> Array:
-        """Return what this tensor holds as real numbers.
+        """Return values of this tensor as real numbers.
 
         Args:
             values: The tensor's content.
 
         Returns:
-            ``scale * (q - zero_point)`` as float32, or ``values`` where it is not quantized.
+            ``scale * (q - zero_point)`` as float32, or ``values`` if it is not quantized.
         """
         if not self.scale:
             return values
@@ -75,7 +75,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class EdgeModel:
-    """What a ``.tflite`` file holds.
+    """Inputs, outputs and operators of a file, such as a ``.tflite`` file.
 
     Attributes:
         path: The file.
@@ -84,8 +84,8 @@ class EdgeModel:
         inputs: Its inputs.
         outputs: Its outputs, in the order of the model's.
         operators: Its operators, in the order in which they run (main subgraph).
-        writers: For each output, the number of the operator that computes it; -1 for an input handed on.
-        card: What the file says of how it was made, as JSON; empty where it says nothing.
+        writers: Indices of the operators that compute the outputs; -1 for an input that is passed through.
+        card: The result of the export, as JSON; empty if the file has none.
     """
 
     path: str
@@ -99,18 +99,11 @@ class EdgeModel:
 
     @property
     def operator_counts(self) -> dict[str, int]:
-        """``"CONV_2D int8"`` and the like, to how many there are, most frequent first."""
+        """Kernel and number format, such as ``"CONV_2D int8"``, to their count, most frequent first."""
         names = [f"{operator.kernel} {operator.precision}" for operator in self.operators]
         return {name: names.count(name) for name in sorted(set(names), key=lambda name: (-names.count(name), name))}
 
 
 def zeros(model: EdgeModel) -> list[Array]:
-    """Return a sample of zeros that the file takes.
-
-    Args:
-        model: What the file holds.
-
-    Returns:
-        One array per input, with a free size taken as 1.
-    """
+    """Return a sample of zeros: one array per input, with dynamic sizes taken as 1."""
     return [np.zeros([max(1, size) for size in tensor.shape], tensor.dtype) for tensor in model.inputs]

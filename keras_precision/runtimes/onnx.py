@@ -1,4 +1,4 @@
-"""An ``.onnx`` file as it is, and ONNX Runtime on it."""
+"""ONNX files: read, and run with ONNX Runtime."""
 
 import os
 from collections.abc import Sequence
@@ -21,25 +21,13 @@ Array = npt.NDArray[Any]
 
 
 def read_onnx(path: str | os.PathLike[str]) -> Any:
-    """Read a file, and check it against ONNX's specification.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The model, as ``onnx`` has it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: It is no ONNX file, or a damaged one.
-        MissingExtraError: ``onnx`` is not installed.
-    """
+    """Read a file with ``onnx``, and check it against the specification."""
     onnx = require("onnx", extra="onnx")
     content = Path(path).read_bytes() if not Path(path).is_dir() else b""
     try:
         model = onnx.load_model_from_string(content)
         onnx.checker.check_model(model)
-    except Exception as error:  # protobuf and the checker raise classes of their own, by version
+    except Exception as error:  # the types of errors of protobuf and of the checker depend on their versions
         first = str(error).strip().partition("\n")[0]
         raise FileFormatError(
             f"{path}: expected an ONNX file. Received: a damaged or foreign file ({first})."
@@ -48,38 +36,20 @@ def read_onnx(path: str | os.PathLike[str]) -> Any:
 
 
 def onnx_types(model: Any) -> dict[str, str]:
-    """Return the element type of each tensor that can be told.
-
-    Args:
-        model: A model, as ``onnx`` has it.
-
-    Returns:
-        Name to NumPy's name of its type.
-    """
+    """Return tensor to NumPy's name of its dtype, for all whose dtype can be inferred."""
     onnx = require("onnx", extra="onnx")
     graph = onnx.shape_inference.infer_shapes(model).graph
-    held = {each.name: each.data_type for each in graph.initializer}
-    held |= {
-        each.name: each.type.tensor_type.elem_type
-        for side in (graph.input, graph.output, graph.value_info)
-        for each in side
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    types |= {
+        value.name: value.type.tensor_type.elem_type
+        for values in (graph.input, graph.output, graph.value_info)
+        for value in values
     }
-    return {name: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name for name, kind in held.items() if kind}
+    return {name: np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name for name, kind in types.items() if kind}
 
 
 def inspect_onnx(path: str | os.PathLike[str]) -> EdgeModel:
-    """Read what an ``.onnx`` file holds, and prove that ONNX Runtime loads and runs it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its inputs, outputs and operators.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: It is damaged, or ONNX Runtime cannot run it.
-        MissingExtraError: ``onnx`` or ``onnxruntime`` is not installed.
+    """Read inputs, outputs and operators of an ``.onnx`` file, and check that ONNX Runtime loads and runs it.
 
     Example:
         >>> import keras_precision as kp
@@ -91,17 +61,7 @@ def inspect_onnx(path: str | os.PathLike[str]) -> EdgeModel:
 
 
 class OnnxSession(RuntimeSession):
-    """ONNX Runtime on one file, ready to answer.
-
-    Args:
-        path: An ``.onnx`` file.
-        threads: Threads that one call may use.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: The file is damaged, or cannot be run.
-        MissingExtraError: ``onnx`` or ``onnxruntime`` is not installed.
-    """
+    """ONNX Runtime with one file; a call uses that many threads."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:
         if threads < 1:
@@ -111,39 +71,18 @@ class OnnxSession(RuntimeSession):
         super().__init__(_described(model, path))
         try:
             self.run(zeros(self.model))
-        except Exception as error:  # what ONNX Runtime raises has a class for each of its codes
+        except Exception as error:  # ONNX Runtime has a class of errors for every status code
             raise _cannot_run(path, error) from error
 
     def run(self, sample: Sequence[Array]) -> list[Array]:
-        """Run the model once.
-
-        Args:
-            sample: One array per input, of exactly the input's shape.
-
-        Returns:
-            One array per output.
-        """
+        """Run the model once, on one array per input."""
         pairs = zip(self.model.inputs, sample, strict=True)
-        answers = self._opened.run(None, {tensor.name: tensor.quantize(values) for tensor, values in pairs})
-        return [np.asarray(answer) for answer in answers]
+        outputs = self._opened.run(None, {tensor.name: tensor.quantize(values) for tensor, values in pairs})
+        return [np.asarray(output) for output in outputs]
 
 
 def open_onnx(model: Any, path: str | os.PathLike[str], *, threads: int = 1, optimize: bool = True) -> Any:
-    """Open a model with ONNX Runtime, on the processor.
-
-    Args:
-        model: The model, as ``onnx`` has it.
-        path: What to call it in a message.
-        threads: Threads that one call may use.
-        optimize: Whether the runtime may fuse operators.
-
-    Returns:
-        The session.
-
-    Raises:
-        FileFormatError: The runtime cannot load it.
-        MissingExtraError: ``onnxruntime`` is not installed.
-    """
+    """Open a model with ONNX Runtime on the processor; with ``optimize``, it may fuse operators."""
     runtime = require("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -167,13 +106,13 @@ def _cannot_run(path: str | os.PathLike[str], error: Exception) -> FileFormatErr
 def _described(model: Any, path: str | os.PathLike[str]) -> EdgeModel:
     runtime = require("onnxruntime", extra="onnx")
     types = onnx_types(model)
-    constants = {each.name for each in model.graph.initializer}
+    constants = {tensor.name for tensor in model.graph.initializer}
     return EdgeModel(
         path=str(path),
         size_bytes=Path(path).stat().st_size,
         runtime=f"onnxruntime {runtime.__version__}",
-        inputs=tuple(_tensor(each, types) for each in model.graph.input if each.name not in constants),
-        outputs=tuple(_tensor(each, types) for each in model.graph.output),
+        inputs=tuple(_tensor(value, types) for value in model.graph.input if value.name not in constants),
+        outputs=tuple(_tensor(value, types) for value in model.graph.output),
         operators=tuple(onnx_operators(model.graph, types)),
         writers=tuple(onnx_writers(model.graph)),
         card=next((entry.value for entry in model.metadata_props if entry.key == CARD), ""),

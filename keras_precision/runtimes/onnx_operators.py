@@ -1,4 +1,4 @@
-"""The operators of an ONNX graph, and the number format that each computes in."""
+"""The operators of an ONNX graph, with their number formats."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from keras_precision.runtimes.tflite.operators import Operator
 __all__ = ["CASTS", "INTEGER_KERNELS", "PRODUCTS", "node_name", "onnx_operators", "onnx_writers"]
 
 CASTS = ("QuantizeLinear", "DequantizeLinear")
-"""How ONNX notes that what stands between them is computed in integers; no operators of their own."""
+"""ONNX marks with them that the operators between them compute in integers; they are not operators of their own."""
 
 PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 """Operators with weights, whose sums are exact in integers."""
@@ -36,41 +36,25 @@ Add AveragePool Clip Concat Conv Flatten Gather Gemm GlobalAveragePool LeakyRelu
 Resize Sigmoid Slice Softmax Split Squeeze Transpose Unsqueeze Where
 """
 INTEGER_KERNELS = frozenset(_INTEGER.split())
-"""What ONNX Runtime 1.32 computes in integers on a processor; around others it widens, and narrows again."""
+"""Kernels that ONNX Runtime 1.32 computes in integers on a processor; around others it dequantizes and quantizes."""
 
 
 def node_name(node: Any, number: int) -> str:
-    """Return a name for a node, of its own where the graph gives none.
-
-    Args:
-        node: A node of the graph.
-        number: Its position.
-
-    Returns:
-        The name.
-    """
+    """Return the name of a node, or its kernel and position if it has none."""
     return str(node.name) or f"{node.op_type}_{number}"
 
 
 def onnx_operators(graph: Any, types: Mapping[str, str]) -> Iterator[Operator]:
-    """Yield the operators of a graph, without the casts that note integers.
-
-    Args:
-        graph: The graph of an ONNX model.
-        types: Tensor to its element type, as NumPy names it.
-
-    Yields:
-        Each operator, in the order in which they run.
-    """
-    constants = {each.name for each in graph.initializer}
+    """Yield the operators of a graph in the order in which they run, without ``CASTS``."""
+    constants = {tensor.name for tensor in graph.initializer}
     dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     quantized = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     packed = _packed(graph, constants)
-    made_by: dict[str, int] = {}
+    writers: dict[str, int] = {}
     number = 0
     for node in graph.node:
         if node.op_type in CASTS:
-            made_by.update({name: made_by[node.input[0]] for name in node.output if node.input[0] in made_by})
+            writers.update({name: writers[node.input[0]] for name in node.output if node.input[0] in writers})
             continue
         read = [name for name in node.input if name]
         fixed = [name for name in read if name in constants or name in packed]
@@ -79,43 +63,36 @@ def onnx_operators(graph: Any, types: Mapping[str, str]) -> Iterator[Operator]:
             kernel=node.op_type,
             precision=_precision(node, types, dequantized, quantized, fixed),
             tensors=(*node.output, *fixed),
-            reads=tuple(sorted({made_by[name] for name in read if name in made_by})),
+            reads=tuple(sorted({writers[name] for name in read if name in writers})),
             weights=tuple(name for name in weights if name not in ("int32", "int64", "bool", "")),
             types=f"{','.join(types.get(name, '?') for name in read)}->{','.join(types.get(name, '?') for name in node.output)}",
         )
-        made_by.update(dict.fromkeys(node.output, number))
+        writers.update(dict.fromkeys(node.output, number))
         number += 1
 
 
 def onnx_writers(graph: Any) -> Iterator[int]:
-    """Yield the operator that computes each output, behind the casts.
-
-    Args:
-        graph: The graph of an ONNX model.
-
-    Yields:
-        The number of the operator; -1 for an input that is handed on.
-    """
-    made_by: dict[str, int] = {}
+    """Yield the indices of the operators that compute the outputs, before casts; -1 for an input passed through."""
+    writers: dict[str, int] = {}
     number = 0
     for node in graph.node:
         cast = node.op_type in (*CASTS, "Cast")
-        before = made_by.get(node.input[0], number) if cast else number
-        made_by.update(dict.fromkeys(node.output, before))
+        before = writers.get(node.input[0], number) if cast else number
+        writers.update(dict.fromkeys(node.output, before))
         number += node.op_type not in CASTS
     for output in graph.output:
-        yield made_by.get(output.name, -1)
+        yield writers.get(output.name, -1)
 
 
 def _packed(graph: Any, constants: set[str]) -> dict[str, str]:
-    """Constants behind a DequantizeLinear, or a pair of casts, to the type that they are stored in."""
-    found: dict[str, str] = {}
+    """Outputs of a DequantizeLinear, or of a pair of casts, of constants, to the dtype in which those are stored."""
+    packed: dict[str, str] = {}
     for node in graph.node:
         if (node.op_type == "QuantizeLinear" and node.input[0] in constants) or (
-            node.op_type == "DequantizeLinear" and (node.input[0] in constants or node.input[0] in found)
+            node.op_type == "DequantizeLinear" and (node.input[0] in constants or node.input[0] in packed)
         ):
-            found[node.output[0]] = "int8"
-    return found
+            packed[node.output[0]] = "int8"
+    return packed
 
 
 def _precision(
@@ -133,19 +110,17 @@ def _precision(
         return "opaque"
     floats = [name for name in node.input if types.get(name) == "float32"]
     moving = [name for name in floats if name not in fixed]
-    noted = bool(moving) and all(name in dequantized for name in moving) and _weights_too(node, floats, dequantized)
-    after = any(name in quantized for name in node.output)
-    if noted and node.op_type in PRODUCTS:
+    reads_integers = bool(moving) and all(name in dequantized for name in [*moving, *_operands(node, floats)])
+    writes_integers = any(name in quantized for name in node.output)
+    if reads_integers and node.op_type in PRODUCTS:
         return "int8"
-    if noted and after and node.op_type in INTEGER_KERNELS:
+    if reads_integers and writes_integers and node.op_type in INTEGER_KERNELS:
         return "int8"
     if node.op_type in _MOVES and len(moving) == len(floats):
-        return "index"  # moves what it is given, and computes nothing
+        return "index"  # it moves its inputs, and computes nothing
     return "float16" if "float16" in written else "float32"
 
 
-def _weights_too(node: Any, floats: list[str], dequantized: Mapping[str, str]) -> bool:
-    """Whether the second operand of a product is in integers as well; the third, a bias, may be in float."""
-    if node.op_type not in PRODUCTS:
-        return all(name in dequantized for name in floats)
-    return all(name in dequantized for name in list(node.input)[:2])
+def _operands(node: Any, floats: list[str]) -> list[str]:
+    """The inputs that decide whether it computes in integers: of a product, not the third, a bias."""
+    return list(node.input)[:2] if node.op_type in PRODUCTS else floats

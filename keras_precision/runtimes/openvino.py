@@ -1,4 +1,4 @@
-"""An OpenVINO file as it is, and OpenVINO's processor runtime on it."""
+"""OpenVINO files: read, and run with OpenVINO on the processor."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -38,18 +38,9 @@ _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
 def inspect_openvino(path: str | os.PathLike[str]) -> EdgeModel:
-    """Read what an OpenVINO file holds, and prove that OpenVINO loads and runs it.
+    """Read inputs, outputs and operators of an ``.xml`` file with its ``.bin``, and check that OpenVINO loads and runs it.
 
-    Args:
-        path: The ``.xml`` file; its ``.bin`` lies beside it.
-
-    Returns:
-        Its inputs, outputs and operators: those that the processor runtime makes of it on this machine.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: It is damaged, or OpenVINO cannot run it.
-        MissingExtraError: ``openvino`` is not installed.
+    The operators are those that the runtime compiles for the processor of this machine.
 
     Example:
         >>> import keras_precision as kp
@@ -61,18 +52,10 @@ def inspect_openvino(path: str | os.PathLike[str]) -> EdgeModel:
 
 
 class OpenvinoSession(RuntimeSession):
-    """OpenVINO on one file, ready to answer.
+    """OpenVINO with one ``.xml`` file and its ``.bin``.
 
-    Args:
-        path: The ``.xml`` file; its ``.bin`` lies beside it.
-        threads: Threads that one call may use.
-        precision: OpenVINO's inference precision hint: ``"f32"``, ``"bf16"``, or None for what it
-            takes by itself, which is bf16 on processors that multiply in it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        FileFormatError: The file is damaged, or cannot be run.
-        MissingExtraError: ``openvino`` is not installed.
+    ``precision`` is the inference precision hint, ``"f32"`` or ``"bf16"``; with None, OpenVINO chooses, which is bf16 on
+    processors that multiply in it.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1, precision: str | None = "f32") -> None:
@@ -81,7 +64,7 @@ class OpenvinoSession(RuntimeSession):
         openvino = require("openvino", extra="openvino")
         check_exists(path, "an OpenVINO file")
         settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
-        settings["ENABLE_CPU_PINNING"] = False  # to a core that others use, too
+        settings["ENABLE_CPU_PINNING"] = False  # other processes may use the same core
         settings |= {"INFERENCE_PRECISION_HINT": precision} if precision is not None else {}
         try:
             with captured("OpenVINO"):
@@ -92,68 +75,59 @@ class OpenvinoSession(RuntimeSession):
                 self._request = self._compiled.create_infer_request()
             super().__init__(self._described(path, openvino.__version__.partition("-")[0]))
             self.run(zeros(self.model))
-        except RuntimeError as error:  # OpenVINO raises this for all that it refuses
+        except RuntimeError as error:  # OpenVINO raises no other
             last = str(error).strip().splitlines()[-1]
             raise FileFormatError(
                 f"{path}: expected an OpenVINO file, with its .bin beside it, that loads and runs. Received: one that OpenVINO refuses ({last})."
             ) from error
 
     def run(self, sample: Sequence[Array]) -> list[Array]:
-        """Run the model once.
-
-        Args:
-            sample: One array per input, of exactly the input's shape.
-
-        Returns:
-            One array per output.
-        """
-        given = {
-            t.name: np.ascontiguousarray(t.quantize(each)) for t, each in zip(self.model.inputs, sample, strict=True)
-        }
-        answers = self._request.infer(given, share_inputs=True)
-        return [np.array(answers[output]) for output in self._compiled.outputs]
+        """Run the model once, on one array per input."""
+        pairs = zip(self.model.inputs, sample, strict=True)
+        inputs = {tensor.name: np.ascontiguousarray(tensor.quantize(values)) for tensor, values in pairs}
+        outputs = self._request.infer(inputs, share_inputs=True)
+        return [np.array(outputs[output]) for output in self._compiled.outputs]
 
     def _described(self, path: str | os.PathLike[str], version: str) -> EdgeModel:
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         nodes = list(self._compiled.get_runtime_model().get_ordered_ops())
-        made_by = {node.get_friendly_name(): number for number, node in enumerate(_computing(nodes))}
+        writers = {node.get_friendly_name(): number for number, node in enumerate(_computing(nodes))}
+        files = (Path(path), Path(path).with_suffix(".bin"))
         return EdgeModel(
             path=str(path),
-            size_bytes=sum(
-                each.stat().st_size for each in (Path(path), Path(path).with_suffix(".bin")) if each.exists()
-            ),
+            size_bytes=sum(file.stat().st_size for file in files if file.exists()),
             runtime=f"openvino {version} (inference precision {hint})",
             inputs=tuple(_tensor(port) for port in self._compiled.inputs),
             outputs=tuple(_tensor(port) for port in self._compiled.outputs),
-            operators=tuple(_operator(node, made_by) for node in _computing(nodes)),
-            writers=tuple(_writer(nodes, port.get_any_name(), made_by) for port in self._compiled.outputs),
+            operators=tuple(_operator(node, writers) for node in _computing(nodes)),
+            writers=tuple(_writer(nodes, port.get_any_name(), writers) for port in self._compiled.outputs),
             card=self._card,
         )
 
 
-def _told(node: Any, name: str) -> str:
-    """What the runtime says of a node."""
+def _rt_info(node: Any, name: str) -> str:
+    """An entry of a node's runtime information."""
     value = node.get_rt_info()[name]
     return str(getattr(value, "value", value))
 
 
 def _computing(nodes: Sequence[Any]) -> Iterator[Any]:
     for node in nodes:
-        if _told(node, "layerType") not in _NO_OPERATORS:
+        if _rt_info(node, "layerType") not in _NO_OPERATORS:
             yield node
 
 
-def _operator(node: Any, made_by: dict[str, int]) -> Operator:
-    kernel, primitive = _told(node, "layerType"), _told(node, "primitiveType").lower().rpartition("_")[2]
+def _operator(node: Any, writers: dict[str, int]) -> Operator:
+    kernel, primitive = _rt_info(node, "layerType"), _rt_info(node, "primitiveType").lower().rpartition("_")[2]
     sources = [port.get_source_output().get_node() for port in node.inputs()]
-    weights = [_told(each, "runtimePrecision") for each in sources if _told(each, "layerType") == "Const"]
-    stored = _told(sources[1], "runtimePrecision") if kernel in _WEIGHTED else primitive
+    constants = [source for source in sources if _rt_info(source, "layerType") == "Const"]
+    weights = [_rt_info(constant, "runtimePrecision") for constant in constants]
+    stored = _rt_info(sources[1], "runtimePrecision") if kernel in _WEIGHTED else primitive
     precision = _KERNELS.get("i8" if primitive == "i8" else stored, "index")
-    names = [name for name in _told(node, "originalLayersNames").split(",") if name]
-    written = [_KERNELS.get(each, each) for each in _told(node, "outputPrecisions").split(",")]
-    if kernel == "Convert" or (
-        kernel == "Subgraph" and any("/fq_" in each or "uantizeLinear" in each for each in names)
-    ):
+    names = [name for name in _rt_info(node, "originalLayersNames").split(",") if name]
+    written = [_KERNELS.get(kind, kind) for kind in _rt_info(node, "outputPrecisions").split(",")]
+    quantizes = any("/fq_" in name or "uantizeLinear" in name for name in names)
+    if kernel == "Convert" or (kernel == "Subgraph" and quantizes):
         precision = "cast"
     elif kernel in _LOOPS and precision != "int8":
         precision = "opaque"
@@ -161,26 +135,26 @@ def _operator(node: Any, made_by: dict[str, int]) -> Operator:
         kernel=kernel,
         precision="index" if kernel in _MOVES and precision != "int8" else precision,
         tensors=tuple(names),
-        reads=tuple(sorted({made_by[name] for name in _names_behind(sources) if name in made_by})),
-        weights=tuple(_KERNELS.get(each, each) for each in weights),
+        reads=tuple(sorted({writers[name] for name in _names_behind(sources) if name in writers})),
+        weights=tuple(_KERNELS.get(kind, kind) for kind in weights),
         types=f"{_KERNELS.get(primitive, primitive)}->{','.join(written)}",
     )
 
 
 def _names_behind(nodes: Sequence[Any]) -> Iterator[str]:
-    """The names of what computes, behind changes of the memory's order."""
+    """The names of the operators that compute, looking through reorders of memory."""
     for node in nodes:
-        if _told(node, "layerType") == "Reorder":
+        if _rt_info(node, "layerType") == "Reorder":
             yield from _names_behind([port.get_source_output().get_node() for port in node.inputs()])
         else:
             yield str(node.get_friendly_name())
 
 
-def _writer(nodes: Sequence[Any], output: str, made_by: dict[str, int]) -> int:
+def _writer(nodes: Sequence[Any], output: str, writers: dict[str, int]) -> int:
     for node in nodes:
-        if _told(node, "layerType") == "Output" and node.get_friendly_name().partition("/sink_port")[0] == output:
+        if _rt_info(node, "layerType") == "Output" and node.get_friendly_name().partition("/sink_port")[0] == output:
             before = [port.get_source_output().get_node() for port in node.inputs()]
-            return next((made_by[name] for name in _names_behind(before) if name in made_by), -1)
+            return next((writers[name] for name in _names_behind(before) if name in writers), -1)
     return -1
 
 

@@ -1,4 +1,4 @@
-"""The runtimes other than TensorFlow Lite's, by the ending of the files that they run."""
+"""The runtimes other than TensorFlow Lite's, by the suffixes of their files."""
 
 import importlib
 import os
@@ -17,22 +17,11 @@ _SESSIONS = MappingProxyType(
 )
 
 RUNTIME_FILES = tuple(_SESSIONS)
-"""Endings of files that ``open_runtime`` opens."""
+"""Suffixes of files that ``open_runtime`` opens."""
 
 
 def open_runtime(path: str | os.PathLike[str], *, threads: int = 1) -> RuntimeSession:
-    """Open a file with the runtime for its kind.
-
-    Args:
-        path: A file whose ending is one of ``RUNTIME_FILES``.
-        threads: Threads that one call may use.
-
-    Returns:
-        The session.
-
-    Raises:
-        FileFormatError: The file is damaged.
-        MissingExtraError: The runtime is not installed.
+    """Open a file, with a suffix of ``RUNTIME_FILES``, in its runtime.
 
     Example:
         >>> import keras_precision as kp

@@ -1,4 +1,4 @@
-"""RuntimeSession: a file on a runtime other than TensorFlow Lite's, answering as ``kp.edge`` does."""
+"""RuntimeSession: a file in a runtime other than TensorFlow Lite's, with the interface of ``kp.edge.Session``."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,43 +16,22 @@ Array = npt.NDArray[Any]
 
 
 class RuntimeSession(Session):
-    """What one sample can be given to; cutting and joining samples is that of ``.tflite`` files.
-
-    Attributes:
-        model: What the file holds.
-    """
+    """A session whose subclasses run one sample; samples are split and joined as for ``.tflite`` files."""
 
     def __init__(self, model: EdgeModel) -> None:
         self.model = model
 
     @abstractmethod
     def run(self, sample: Sequence[Array]) -> list[Array]:
-        """Run the model once.
-
-        Args:
-            sample: One array per input, of exactly the input's shape.
-
-        Returns:
-            One array per output.
-        """
+        """Run the model once: one array per input, of exactly the input's shape, to one per output."""
 
     def predict(self, inputs: Inputs) -> Array | list[Array]:
-        """Return the model's answers to all samples.
-
-        Args:
-            inputs: One array of shape (n, ...), or one per input as a sequence or a mapping by name.
-
-        Returns:
-            Array of shape (n, ...), or a list of them where the model has several outputs.
-
-        Raises:
-            DataError: The inputs do not fit the file.
-        """
-        answers = [self.run(sample) for sample in self.samples(inputs)]
+        """Return the model's outputs for all samples, an array of shape (n, ...), or a list of them."""
+        outputs = [self.run(sample) for sample in self.samples(inputs)]
         arrays = (
             [inputs]
             if isinstance(inputs, np.ndarray)
             else list(inputs.values() if isinstance(inputs, Mapping) else inputs)
         )
-        joined = [np.concatenate(parts)[: len(arrays[0])] for parts in zip(*answers, strict=True)]
+        joined = [np.concatenate(parts)[: len(arrays[0])] for parts in zip(*outputs, strict=True)]
         return joined[0] if len(joined) == 1 else joined

@@ -87,7 +87,7 @@ def test_layers_that_are_one_operator_have_one_precision(measured, tmp_path):
 REFUSED = {
     "dynamic on tflite-runtime": ("int8_dynamic", {}, "tflite-runtime", r"computes dense layers in int8_dynamic wrongly.*\(layer 'head'\)"),
     "int4 on tflite-runtime": ("int4", {}, "tflite-runtime", r"has no dense layers with int4 weights \(layer 'head'\)"),
-    "16 after 8 on tflite-runtime": ("int8", {"head": "int16x8"}, "tflite-runtime", "cannot pass from int8 to int16"),
+    "16 after 8 on tflite-runtime": ("int8", {"head": "int16x8"}, "tflite-runtime", "cannot convert int8 to int16"),
     "dynamic on tflm": ("int8_dynamic", {}, "tflm", r"has no kernels of floats with int8 weights"),
     "float16 on tflm": ("float16", {}, "tflm", "cannot widen float16 weights"),
     "int4 on tflm": ("int4", {}, "tflm", "has no dense layers with int4 weights"),

@@ -1,1 +1,1 @@
-"""Number formats, how arrays fit them, and what a deployment precision is made of."""
+"""Number formats, how arrays fit them, and the precisions of deployment plans."""

@@ -1,4 +1,4 @@
-"""Integers: how integers stand for real numbers, and the scale with which they do it best."""
+"""Integers: affine quantization, and the scale and zero point with the least error."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +13,20 @@ __all__ = ["Integers", "Range", "integers_for"]
 
 Array = npt.NDArray[Any]
 
-_SHARES = np.linspace(0.2, 1.0, 81)  # of the full range, that the search may keep
-_MOST_SEARCHED = 1 << 18  # values that it looks at; more are thinned out evenly
+_SHARES = np.linspace(0.2, 1.0, 81)  # of the full range, that are tried
+_MOST_SEARCHED = 1 << 18  # values on which they are tried; larger arrays are subsampled evenly
 
 
 @dataclass(frozen=True)
 class Integers:
-    """How integers stand for real numbers: ``x_hat = scale * (q - zero_point)``.
+    """Affine quantization: an integer q stands for ``x_hat = scale * (q - zero_point)``.
 
     Attributes:
         format: The integer format.
         scale: Positive, float64; a scalar array, or of shape (channels,).
         zero_point: Whole numbers of the same shape; 0 where symmetric.
         axis: The axis of the channels; None for one scale for all.
-        symmetric: Whether the zero point is 0, and the lowest integer is not used.
+        symmetric: Whether the zero point is 0, and the lowest integer is unused.
     """
 
     format: Format
@@ -47,7 +47,7 @@ class Integers:
         return np.clip(self._unbounded(array), self._lowest, self.format.largest).astype(np.int8)
 
     def clipped(self, array: Array) -> Array:
-        """Return which numbers of an array lie beyond what the integers reach.
+        """Return which numbers of an array are outside the range of the integers.
 
         Args:
             array: Finite numbers of any shape.
@@ -90,39 +90,26 @@ class Integers:
 
 
 def integers_for(values: Array, chosen: Format, *, axis: int | None = None, symmetric: bool = True) -> Integers:
-    """Return the scale and zero point with the least mean squared error.
+    """Return the scale and zero point, one or one per channel, with the least mean squared error on the values.
 
-    Of the range from the smallest to the largest value, both ends are drawn in together, in 81 steps down to a
-    fifth; each is tried on the values themselves. 0 is always among the numbers that can be represented.
-
-    Args:
-        values: Finite numbers of any shape, float64.
-        chosen: An integer format.
-        axis: The axis of the channels; None for one scale for all.
-        symmetric: Whether the zero point is 0, and the lowest integer unused.
-
-    Returns:
-        Scale and zero point, one or one for each channel.
-
-    Raises:
-        InputError: ``axis`` is no axis of the array.
+    The range from the smallest to the largest value, with 0 in it, is shrunk in 81 steps down to a fifth.
 
     Example:
         >>> from keras_precision.core.formats.number_format import INT8
-        >>> found = integers_for(np.array([0.0, 2.55]), INT8, symmetric=False)
-        >>> round(float(found.scale), 4), int(found.zero_point)
+        >>> integers = integers_for(np.array([0.0, 2.55]), INT8, symmetric=False)
+        >>> round(float(integers.scale), 4), int(integers.zero_point)
         (0.01, -128)
     """
     if axis is not None and not -values.ndim <= axis < values.ndim:
         raise InputError(f"Expected an axis of an array of shape {values.shape}. Received: {axis}.")
     rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    scale, zero_point = _searched(rows, chosen, symmetric)
+    scale, zero_point = _search_scale(rows, chosen, symmetric)
     shape: tuple[int, ...] = () if axis is None else (-1,)
     return Integers(chosen, scale.reshape(shape), zero_point.reshape(shape), axis, symmetric)
 
 
-def _searched(rows: Array, chosen: Format, symmetric: bool) -> tuple[Array, Array]:
-    """Scale and zero point of each row; of large arrays, every n-th value is looked at."""
+def _search_scale(rows: Array, chosen: Format, symmetric: bool) -> tuple[Array, Array]:
+    """Scale and zero point per row; of large arrays, only every n-th value is used."""
     low, high = rows.min(axis=1, initial=0.0), rows.max(axis=1, initial=0.0)
     if symmetric:
         high = np.maximum(high, -low)
@@ -130,16 +117,16 @@ def _searched(rows: Array, chosen: Format, symmetric: bool) -> tuple[Array, Arra
     sample = rows[:, :: 1 + rows.size // _MOST_SEARCHED]
     scale, zero_point, error = _candidate(sample, chosen, low, high, symmetric)
     for share in _SHARES[-2::-1]:
-        tried = _candidate(sample, chosen, share * low, share * high, symmetric)
-        better = tried[2] < error
+        candidate = _candidate(sample, chosen, share * low, share * high, symmetric)
+        better = candidate[2] < error
         scale, zero_point, error = (
-            np.where(better, new, old) for new, old in zip(tried, (scale, zero_point, error), strict=True)
+            np.where(better, new, old) for new, old in zip(candidate, (scale, zero_point, error), strict=True)
         )
     return scale, zero_point
 
 
 def _candidate(rows: Array, chosen: Format, low: Array, high: Array, symmetric: bool) -> tuple[Array, Array, Array]:
-    """Scale and zero point that spread the integers over a range, and the squared error on each row."""
+    """Scale and zero point that spread the integers over a range, and the squared error per row."""
     lowest = -chosen.largest if symmetric else chosen.lowest
     scale = np.where(high > low, (high - low) / (chosen.largest - lowest), 1.0)
     zero_point = np.zeros_like(scale) if symmetric else np.clip(np.rint(lowest - low / scale), lowest, chosen.largest)
@@ -148,4 +135,4 @@ def _candidate(rows: Array, chosen: Format, low: Array, high: Array, symmetric: 
 
 
 Range = tuple[float, float]
-"""The smallest and the largest real number that the quantized tensor represents; zero lies between."""
+"""The smallest and the largest real number that a quantized tensor represents; zero is between them."""

@@ -1,4 +1,4 @@
-"""DeploymentPrecision: what a deployed layer computes in, and what each format of files can hold of it."""
+"""DeploymentPrecision: the number format of a deployed layer, and the file formats that support it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ class DeploymentPrecision:
     """One number format of a deployment plan: weights and activations side by side.
 
     Attributes:
-        name: As plans call it.
+        name: Its name in plans.
         weight_bits: Bits of a weight in the file.
-        activation_bits: Bits of the activations that weights are multiplied with.
-        activation_type: NumPy's name of the activations' type, at the ends of a file too.
-        needs_ranges: Whether activations become integers before the model runs, which takes their ranges.
-        without_weights: What an operator without weights computes in under it.
-        file_formats: The formats of files that hold it.
+        activation_bits: Bits of the activations that weights are multiplied by.
+        activation_type: NumPy's name of the activations' dtype, also at inputs and outputs.
+        needs_ranges: Whether activations are quantized statically, with calibrated ranges.
+        without_weights: The precision of operators without weights.
+        file_formats: The file formats that support it.
     """
 
     name: str
@@ -33,12 +33,12 @@ class DeploymentPrecision:
 
     @property
     def bits_per_product(self) -> int:
-        """What one multiply-accumulate counts for in bit operations."""
+        """Bit operations of one multiply-accumulate."""
         return self.weight_bits * self.activation_bits
 
     @property
     def largest_weight(self) -> int:
-        """The largest integer of a weight: they are symmetric around zero, as TensorFlow Lite specifies them.
+        """The largest integer of a weight: weights are symmetric around zero, as TensorFlow Lite specifies them.
 
         https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec
         """
@@ -50,7 +50,7 @@ DEPLOYMENT_PRECISIONS: Mapping[str, DeploymentPrecision] = MappingProxyType(
         precision.name: precision
         for precision in (
             DeploymentPrecision("float32", 32, 32),
-            # Weights are widened as the model runs: an operator without any stays in float32.
+            # Weights are widened at run time: an operator without any stays in float32.
             DeploymentPrecision("float16", 16, 32),
             DeploymentPrecision("int8", 8, 8, "int8", needs_ranges=True, without_weights="int8"),
             DeploymentPrecision(
@@ -67,24 +67,10 @@ DEPLOYMENT_PRECISIONS: Mapping[str, DeploymentPrecision] = MappingProxyType(
 
 
 def activation_precision(name: str) -> str:
-    """Return what operators without weights compute in beside a layer.
-
-    Args:
-        name: The layer's precision.
-
-    Returns:
-        ``"int8"``, ``"int16x8"`` or ``"float32"``.
-    """
+    """Return the precision of operators without weights next to a layer of precision ``name``."""
     return DEPLOYMENT_PRECISIONS[name].without_weights
 
 
 def precisions_of(file_format: str) -> tuple[str, ...]:
-    """Return the precisions that a format of files can hold.
-
-    Args:
-        file_format: One of ``FILE_FORMATS``.
-
-    Returns:
-        Their names.
-    """
+    """Return the precisions that a file format, one of ``FILE_FORMATS``, supports."""
     return tuple(name for name, precision in DEPLOYMENT_PRECISIONS.items() if file_format in precision.file_formats)

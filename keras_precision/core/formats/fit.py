@@ -1,4 +1,4 @@
-"""Number formats as values: what each can hold, and how an array fits it.
+"""Number formats as values: what they can represent, and how an array fits them.
 
 ::
 
@@ -65,19 +65,19 @@ _NARROW = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4")
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """How an array fits a format. Shares are of the finite values of the array, between 0 and 1.
+    """How well a format represents an array. Shares are of the finite values of the array, between 0 and 1.
 
     Attributes:
         format: The format.
         count: Values in the array.
-        non_finite: Share of all values that are NaN or infinite to begin with; they are left out below.
-        overflow: Share too large for the format: they become infinite or NaN, integers are clipped.
+        non_finite: Share of all values that are NaN or infinite in the array; the other figures leave them out.
+        overflow: Share too large for the format: floats become infinite or NaN, integers are clipped.
         underflow: Share that is not 0, and becomes 0.
         subnormal: Share that becomes subnormal, with fewer bits (and 0 on hardware that flushes them).
-        snr_db: Signal-to-noise ratio, ``10 log10(sum x^2 / sum (x - x_hat)^2)``; infinite where
-            nothing is lost, minus infinity where all is.
+        snr_db: Signal-to-noise ratio, ``10 log10(sum x^2 / sum (x - x_hat)^2)``; infinite if
+            nothing is lost, minus infinity if everything is.
         max_error: The largest ``|x - x_hat|``.
-        mean_error: The mean of it. Floats that overflow are left out of the errors and of the ratio.
+        mean_error: The mean of ``|x - x_hat|``. Floats that overflow are left out of the errors and of the ratio.
         integers: Scale and zero point; None for floats.
     """
 
@@ -94,7 +94,7 @@ class Fit:
 
     @property
     def scale(self) -> Any:
-        """The scale of integers: a number, or an array with one for each channel; None for floats."""
+        """The scale of integers: a number, or an array with one per channel; None for floats."""
         return None if self.integers is None else self.integers.scale[()]
 
     @property
@@ -104,7 +104,7 @@ class Fit:
 
 
 def rounded(array: npt.ArrayLike, format: str | Format) -> Array:  # noqa: A002 - the name that users expect
-    """Return an array as a float format holds it, rounded to nearest, ties to even.
+    """Return an array rounded to a float format: to nearest, ties to even.
 
     Args:
         array: Numbers of any shape.
@@ -114,8 +114,8 @@ def rounded(array: npt.ArrayLike, format: str | Format) -> Array:  # noqa: A002 
         float32 of the same shape; infinite (NaN in float8_e4m3fn) where it overflows.
 
     Raises:
-        DataError: These are no numbers.
-        InputError: It is an integer format, which needs a scale: ``fit`` finds one.
+        DataError: These are not numbers.
+        InputError: It is an integer format, which needs a scale: ``fit`` chooses one.
 
     Example:
         >>> rounded([1.001, 70000.0], "float16").tolist()
@@ -124,7 +124,7 @@ def rounded(array: npt.ArrayLike, format: str | Format) -> Array:  # noqa: A002 
     chosen = named(format)
     if chosen.is_integer:
         raise InputError(f"Expected a float format. Received: '{chosen.name}'. kp.formats.fit finds its scale.")
-    return _rounded(_numbers(array), chosen)
+    return _round(_numbers(array), chosen)
 
 
 def fit(
@@ -134,12 +134,12 @@ def fit(
     axis: int | None = None,
     symmetric: bool = True,
 ) -> Fit:
-    """Tell how an array fits a format: what overflows, what vanishes, what rounding costs.
+    """Return how well a format represents an array: overflow, underflow and rounding errors.
 
     Args:
         array: Numbers of any shape: weights, activations, gradients.
         format: A format, or its name.
-        axis: For integers: the axis of the channels, each of which gets a scale; None for one scale for all.
+        axis: For integers: the axis of the channels, for one scale per channel; None for one scale for all.
         symmetric: For integers: whether the zero point is 0.
 
     Returns:
@@ -147,12 +147,12 @@ def fit(
 
     Raises:
         UnknownPrecisionError: There is no such format.
-        DataError: The array is empty, holds no finite number, or no numbers at all.
-        InputError: ``axis`` is no axis of the array, or was given for a float format.
+        DataError: The array is empty, has no finite number, or no numbers at all.
+        InputError: ``axis`` is no axis of the array, or was passed for a float format.
 
     Example:
-        >>> found = fit([1e-9, 1e-6, 1.0, 1e5], "float16")
-        >>> found.underflow, found.subnormal, found.overflow
+        >>> float16 = fit([1e-9, 1e-6, 1.0, 1e5], "float16")
+        >>> float16.underflow, float16.subnormal, float16.overflow
         (0.25, 0.25, 0.25)
         >>> float(fit([-1.27, 0.5, 1.27], "int8").scale)
         0.01
@@ -165,17 +165,16 @@ def fit(
     if axis is not None and not chosen.is_integer:
         raise InputError(f"Expected axis for an integer format alone. Received: axis={axis} for '{chosen.name}'.")
     if not chosen.is_integer:
-        kept = values[finite]
-        shown = _rounded(kept, chosen).astype(np.float64)
-        return _fit_of(chosen, values.size, kept, shown, ~np.isfinite(shown))
+        represented = _round(values[finite], chosen).astype(np.float64)
+        return _fit_of(chosen, values.size, values[finite], represented, ~np.isfinite(represented))
     filled = np.where(finite, values, 0.0)
     integers = integers_for(filled, chosen, axis=axis, symmetric=symmetric)
-    shown, clipped = integers.real(integers.quantized(filled)), integers.clipped(filled)
-    return _fit_of(chosen, values.size, values[finite], shown[finite], clipped[finite], integers)
+    represented, clipped = integers.real(integers.quantized(filled)), integers.clipped(filled)
+    return _fit_of(chosen, values.size, values[finite], represented[finite], clipped[finite], integers)
 
 
 def _numbers(array: npt.ArrayLike) -> Array:
-    """An array as float64, which holds every number of every format here exactly."""
+    """An array as float64, which represents every number of every format here exactly."""
     try:
         values = np.asarray(array)
         narrow = values.dtype.kind == "V" and values.dtype.name in _NARROW  # types of ml_dtypes
@@ -189,7 +188,7 @@ def _numbers(array: npt.ArrayLike) -> Array:
         ) from error
 
 
-def _rounded(values: Array, chosen: Format) -> Array:
+def _round(values: Array, chosen: Format) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = values.astype(np.float32)
         if chosen.name != "tf32":
@@ -198,23 +197,23 @@ def _rounded(values: Array, chosen: Format) -> Array:
         dropped = 13  # bits of the mantissa; half a step is added, a little less where that would make an even one odd
         even = (bits >> np.uint32(dropped)) & np.uint32(1)
         up = bits + np.uint32((1 << (dropped - 1)) - 1) + even
-        kept = (up & ~np.uint32((1 << dropped) - 1)).view(np.float32)
-        return np.where(np.isfinite(narrow), kept, narrow)
+        tf32 = (up & ~np.uint32((1 << dropped) - 1)).view(np.float32)
+        return np.where(np.isfinite(narrow), tf32, narrow)
 
 
 def _fit_of(
-    chosen: Format, count: int, values: Array, shown: Array, over: Array, integers: Integers | None = None
+    chosen: Format, count: int, values: Array, represented: Array, overflow: Array, integers: Integers | None = None
 ) -> Fit:
-    size = np.abs(shown)
-    kept = np.isfinite(shown)
-    errors = np.abs(values - np.where(kept, shown, 0.0))[kept]
-    signal, noise = float(np.square(values[kept]).sum()), float(np.square(errors).sum())
+    size = np.abs(represented)
+    finite = np.isfinite(represented)
+    errors = np.abs(values - np.where(finite, represented, 0.0))[finite]
+    signal, noise = float(np.square(values[finite]).sum()), float(np.square(errors).sum())
     return Fit(
         format=chosen,
         count=count,
         non_finite=1 - values.size / count,
-        overflow=float(over.mean()),
-        underflow=float(((values != 0) & (shown == 0)).mean()),
+        overflow=float(overflow.mean()),
+        underflow=float(((values != 0) & (represented == 0)).mean()),
         subnormal=0.0 if integers else float(((size > 0) & (size < chosen.smallest_normal)).mean()),
         snr_db=_decibels(signal, noise) if errors.size else -math.inf,
         max_error=float(errors.max(initial=0.0)),

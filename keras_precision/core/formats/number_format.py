@@ -1,4 +1,4 @@
-"""Format: a number format, with its limits as NumPy and ml_dtypes give them."""
+"""Format: a number format, with its limits from NumPy and ml_dtypes."""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -30,19 +30,19 @@ class Format:
     """A number format.
 
     Attributes:
-        name: As NumPy, JAX and PyTorch call it; ``"tf32"`` has no type of its own.
-        bits: Bits that a number takes in memory.
-        exponent_bits: Of these, for the exponent; 0 for integers.
-        mantissa_bits: For the fraction (the leading 1 is not stored); for integers, all but the sign.
+        name: Its name in NumPy, JAX and PyTorch; ``"tf32"`` has no dtype of its own.
+        bits: Bits of a number in memory.
+        exponent_bits: Bits of the exponent; 0 for integers.
+        mantissa_bits: Bits of the fraction (the leading 1 is not stored); for integers, all but the sign.
         largest: The largest finite number.
         lowest: The most negative one.
         smallest_normal: The smallest positive number with full precision; 1 for integers.
         smallest_subnormal: The smallest positive number; 1 for integers.
         epsilon: The distance from 1 to the next number: the relative spacing of normal numbers is at most that.
-        cpu_flags: Flags of processors (Linux names) that multiply in it; one of them is enough.
-        compute_capability: From which one on NVIDIA's tensor cores multiply in it; None for never.
-        tpu: Whether TPUs do.
-        origin: Where its definition is written.
+        cpu_flags: Flags (Linux names) of processors that multiply in it; one of them is enough.
+        compute_capability: The first NVIDIA compute capability whose tensor cores multiply in it; None for none.
+        tpu: Whether TPUs multiply in it.
+        origin: The specification that defines it.
 
     Example:
         >>> FLOAT16.largest, FLOAT16.smallest_subnormal
@@ -65,7 +65,7 @@ class Format:
 
     @property
     def is_integer(self) -> bool:
-        """Whether numbers are integers, which need a scale."""
+        """Whether its numbers are integers, which need a scale."""
         return self.exponent_bits == 0
 
     @property
@@ -98,7 +98,7 @@ def _limits(kind: Any) -> dict[str, Any]:
 
 
 class _Tf32Limits:
-    """TF32 has the exponent of float32 and the mantissa of float16; no library has a type for it."""
+    """TF32 has the exponent of float32 and the mantissa of float16; no library has a dtype for it."""
 
     smallest_normal = float(np.finfo(np.float32).smallest_normal)
     max = (2 - 2.0**-10) * 2.0**127
@@ -116,7 +116,7 @@ TF32 = _float(
     cpu_flags=(),
     compute_capability=(8, 0),
     tpu=False,
-    origin="NVIDIA A100 Tensor Core GPU Architecture, 2020: inputs of products alone, kept as float32 in memory",
+    origin="NVIDIA A100 Tensor Core GPU Architecture, 2020: only inputs of products, stored as float32",
 )
 BFLOAT16 = _float(
     "bfloat16",
@@ -168,13 +168,13 @@ INT4 = _integer(
 )
 
 FORMATS: MappingProxyType[str, Format] = MappingProxyType(
-    {each.name: each for each in (FLOAT32, TF32, BFLOAT16, FLOAT16, FLOAT8_E4M3FN, FLOAT8_E5M2, INT8, INT4)}
+    {value.name: value for value in (FLOAT32, TF32, BFLOAT16, FLOAT16, FLOAT8_E4M3FN, FLOAT8_E5M2, INT8, INT4)}
 )
 """Name to format, from wide to narrow."""
 
 
 def named(name: str | Format) -> Format:
-    """Return the format of a name.
+    """Return the format with a name.
 
     Args:
         name: A key of ``FORMATS``, or a format.
@@ -183,7 +183,7 @@ def named(name: str | Format) -> Format:
         The format.
 
     Raises:
-        UnknownPrecisionError: There is none; the message offers those that there are.
+        UnknownPrecisionError: There is none; the message lists the known ones.
 
     Example:
         >>> named("bfloat16").mantissa_bits

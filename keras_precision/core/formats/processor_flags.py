@@ -1,6 +1,6 @@
-"""Flags of processors that compute in a number format themselves, by the names that Linux gives them.
+"""Flags, as Linux names them, of processors that compute in a number format natively.
 
-Apart from ``number_format``, which needs ml_dtypes: a device with NumPy alone reads its own flags, too.
+They are not in ``number_format``, which needs ml_dtypes: devices that have only NumPy read their flags, too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,18 +18,11 @@ PROCESSOR_FLAGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Number format to the flags of processors that multiply in it; one of them is enough."""
 
 RECORDED_FLAGS = frozenset({"f16c", "fma", "avx2", "avx512f", "sve", "sve2"}.union(*PROCESSOR_FLAGS.values()))
-"""Flags that an environment records: those above, and the vectors that products in float32 are computed with."""
+"""Flags that an environment records: those above, and the vector extensions that compute products in float32."""
 
 
 def native_flags(name: str, cpu_flags: Iterable[str]) -> tuple[str, ...]:
-    """Return which of a processor's flags say that it computes in a format itself.
-
-    Args:
-        name: A number format, or the Keras policy that computes in it.
-        cpu_flags: The flags of a processor.
-
-    Returns:
-        Those that do, sorted; none where the format is emulated, or widened.
+    """Return those flags of a processor that mean native support for a number format (or its Keras policy), sorted.
 
     Example:
         >>> native_flags("mixed_float16", ("asimdhp", "sve"))

@@ -1,4 +1,4 @@
-"""What libraries write to the process's output goes to logging instead."""
+"""Output that libraries write to the process's standard streams is redirected to logging."""
 
 import contextlib
 import io
@@ -18,29 +18,22 @@ _LOCK = threading.RLock()
 
 @contextlib.contextmanager
 def captured(source: str) -> Iterator[None]:
-    """Send what is written to standard output and error, by C++ code too, to logging.
+    """Log what is written to standard output and error, also by C++ code, as debug lines of the logger ``keras_precision``.
 
-    TensorFlow's converter and the interpreters' delegates write to the file descriptors directly,
-    so that ``contextlib.redirect_stdout`` does not catch them. The lines go to the logger
-    ``keras_precision`` at level DEBUG.
-
-    Args:
-        source: What speaks, for the log line.
-
-    Yields:
-        Nothing.
+    TensorFlow's converter and the interpreters' delegates write to the file descriptors directly, which
+    ``contextlib.redirect_stdout`` does not redirect.
 
     Example:
         >>> with captured("converter"):
         ...     print("not seen")
     """
-    with _LOCK, tempfile.TemporaryFile(buffering=0) as heard:  # one offset, shared with the descriptors
+    with _LOCK, tempfile.TemporaryFile(buffering=0) as output:  # one offset, shared with the descriptors
         try:
-            with _descriptors_to(heard.fileno()), _streams_to(heard):
+            with _descriptors_to(output.fileno()), _streams_to(output):
                 yield
         finally:
-            heard.seek(0)
-            for line in heard.read().decode(errors="replace").splitlines():
+            output.seek(0)
+            for line in output.read().decode(errors="replace").splitlines():
                 _LOG.debug("%s: %s", source, line)
 
 
@@ -62,7 +55,7 @@ def _descriptors_to(target: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _streams_to(target: Any) -> Iterator[None]:
-    """Python's own streams may lead elsewhere (a notebook, a test runner): they are caught too."""
+    """Redirect Python's own streams, too: in a notebook or a test runner, they do not write to the descriptors."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = relays = _Relay(target, before[0]), _Relay(target, before[1])
     try:
@@ -74,9 +67,9 @@ def _streams_to(target: Any) -> Iterator[None]:
 
 
 class _Relay(io.TextIOBase):
-    """Writes to ``target``, and to the stream that it stood for once that is gone.
+    """Writes to ``target``, and to the original stream once that is None.
 
-    A logging handler that a library makes meanwhile keeps this object for good.
+    A logging handler that a library creates during the redirection keeps a reference to this object for good.
     """
 
     def __init__(self, target: Any, original: Any) -> None:

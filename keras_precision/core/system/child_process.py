@@ -1,14 +1,16 @@
-"""Child processes of this package: they import what their parent imports, and one that crashes is an outcome."""
+"""Child processes of this package: they import what their parent imports, and a crash is a result like any other."""
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 
-__all__ = ["Outcome", "child_environment", "python_command", "run_python"]
+__all__ = ["ChildProcess", "Outcome", "child_environment", "exit_reason", "python_command", "run_python"]
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,9 @@ class Outcome:
     """How a child process ended.
 
     Attributes:
-        code: Its exit code; negative for the signal that ended it, None where it did not end in time.
-        output: What it wrote to standard output.
-        errors: What it wrote to standard error.
+        code: Its exit code; negative for the signal that ended it, None if it did not end in time.
+        output: Its standard output.
+        errors: Its standard error.
     """
 
     code: int | None
@@ -27,26 +29,100 @@ class Outcome:
 
     @property
     def ended_by(self) -> str:
-        """How it failed, in words; empty where it did not."""
+        """How it failed, in words; empty if it did not."""
         if self.code is None:
             return "gave no answer in time"
-        if self.code < 0:
-            return f"ended with signal {signal.Signals(-self.code).name}"
-        return f"ended with exit code {self.code}" if self.code else ""
+        return f"ended with {exit_reason(self.code)}" if self.code else ""
+
+
+class ChildProcess:
+    """A Python process that reads requests from its standard input, and writes replies to its standard output.
+
+    ``environment`` is ``child_environment()`` by default; with ``own_session``, Ctrl-C at the terminal does not reach it.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        errors: IO[bytes] | int = subprocess.DEVNULL,
+        own_session: bool = False,
+    ) -> None:
+        self._owner = os.getpid()
+        self._process = subprocess.Popen(  # noqa: S603 - this Python, with a program of this package
+            python_command("-c", program),
+            env=child_environment() if environment is None else environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=own_session,
+        )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs, and belongs to this process: a fork's copy belongs to the parent."""
+        return self._owner == os.getpid() and self._process.poll() is None
+
+    @property
+    def replies(self) -> IO[bytes]:
+        """Its standard output; at the end of the file, it has ended or is about to."""
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def send(self, request: bytes) -> None:
+        """Write a request; if the process has ended, its missing reply will show that."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+
+    def wait_for_reply(self, timeout_s: float | None) -> bool:
+        """Wait until there is something to read in ``replies``, or their end; False once the time is over."""
+        return bool(select.select([self.replies], [], [], timeout_s)[0])
+
+    def exit_code(self, timeout_s: float | None = None) -> int:
+        """Return the exit code of a process whose replies have ended; it is killed if it takes longer than that."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def close(self) -> None:
+        """End the process, if it runs and belongs to this one."""
+        if self._owner != os.getpid():
+            return
+        process = self._process
+        with contextlib.suppress(OSError):
+            if process.stdin is not None:
+                process.stdin.close()
+        process.kill()
+        process.wait()
+        self.replies.close()
+
+
+def exit_reason(code: int) -> str:
+    """Return an exit code in words, where negative ones are signals.
+
+    Example:
+        >>> exit_reason(3), exit_reason(-9)
+        ('exit code 3', 'signal SIGKILL')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"signal {-code}"
 
 
 def python_command(*arguments: str) -> list[str]:
     """Return the command that runs this Python, without the current folder on its module path.
 
-    ``python -c`` and ``python -m`` put the current folder first, before the standard library: a file ``select.py`` that
-    lies beside a downloaded model would be imported in place of Python's own. ``-P`` leaves that out, see
+    ``python -c`` and ``python -m`` put the current folder first, before the standard library: a file ``select.py`` next
+    to a downloaded model would be imported in place of Python's own. ``-P`` leaves that out, see
     https://docs.python.org/3/using/cmdline.html#cmdoption-P.
-
-    Args:
-        *arguments: What follows ``python`` on the command line.
-
-    Returns:
-        The command.
 
     Example:
         >>> python_command("-c", "pass")[1:]
@@ -56,11 +132,7 @@ def python_command(*arguments: str) -> list[str]:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment of a child that is to import what this process imports, and from nowhere else.
-
-    Returns:
-        The variables of this process, with its module path as ``PYTHONPATH``.
-    """
+    """Return the environment of a child that imports what this process imports, and from nowhere else."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(_module_path())}
 
 
@@ -71,23 +143,14 @@ def run_python(
     timeout_s: float = 300,
     variables: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Run this Python to its end, with the modules that this process can import.
-
-    Args:
-        arguments: What follows ``python`` on the command line.
-        folder: The folder in which it runs; None for that of this process.
-        timeout_s: Seconds after which it is ended.
-        variables: More environment variables; None for none.
-
-    Returns:
-        How it ended.
+    """Run this Python to its end, with the modules that this process can import, and more environment variables.
 
     Example:
         >>> run_python(["-c", "import os; os.abort()"]).ended_by
         'ended with signal SIGABRT'
     """
     try:
-        ended = subprocess.run(  # noqa: S603 - this Python, with arguments that this package makes
+        ended = subprocess.run(  # noqa: S603 - this Python, with arguments of this package
             python_command(*arguments),
             cwd=folder,
             env={**child_environment(), **(variables or {})},
@@ -103,13 +166,13 @@ def run_python(
 
 
 def _module_path() -> list[str]:
-    """``sys.path`` as absolute folders, so that it means the same in a child that runs elsewhere."""
+    """``sys.path`` as absolute folders, so that it means the same in a child that runs in another folder."""
     folders = []
     for entry in sys.path:
-        # Python ignores what is no text. A colon would part an entry in two, the second of which is a relative folder.
+        # Python ignores entries that are not text. A colon would split an entry in two, the second a relative folder.
         if isinstance(entry, str) and os.pathsep not in entry:
-            # An empty entry is the current folder, as at a prompt or in a notebook. Where that was removed, Python
-            # passes over relative entries.
+            # An empty entry is the current folder, as at a prompt or in a notebook. If that was removed, Python
+            # ignores relative entries.
             with contextlib.suppress(FileNotFoundError):
                 folders.append(os.path.abspath(entry))
     return [folder for folder in dict.fromkeys(folders) if os.pathsep not in folder]

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Paths are checked before any work, and files are written atomically."""
 
 import os
 import secrets
@@ -11,18 +11,7 @@ __all__ = ["check_destination", "check_exists", "write_private", "write_whole"]
 
 
 def check_exists(path: str | os.PathLike[str], what: str) -> Path:
-    """Check that there is a file, or a folder, at a path.
-
-    Args:
-        path: Where it is expected.
-        what: What is expected there, such as ``"a model file"``.
-
-    Returns:
-        The path, as a ``pathlib.Path``.
-
-    Raises:
-        FileNotFoundError: There is none; the message offers the nearest names of the same folder.
-    """
+    """Return a path at which there is a file or folder, such as ``"a model file"``, or raise with the nearest names."""
     file = Path(path)
     if not file.exists():
         near = nearest(file.name, os.listdir(file.parent)) if file.parent.is_dir() else ""
@@ -31,19 +20,7 @@ def check_exists(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None) -> Path:
-    """Check that a file can be written at ``path``, before any work is done.
-
-    Args:
-        path: Where the file is to go. Its folder must exist.
-        suffix: The ending that the file must have, such as ``".tflite"``; None for any.
-
-    Returns:
-        The path, as a ``pathlib.Path``.
-
-    Raises:
-        DestinationError: The folder does not exist, cannot be written, the path is a folder,
-            or it ends in something else.
-    """
+    """Return a path at which a file can be written, with that suffix if one is required, or raise ``DestinationError``."""
     if not isinstance(path, str | os.PathLike):
         raise DestinationError(f"Expected the path of a file. Received: {path!r}.")
     destination = Path(path)
@@ -61,7 +38,7 @@ def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None
             f"Expected the path of a file. Received: '{destination}', which is a folder. Add a file name."
         )
     try:
-        handle, temporary = _open_beside(destination)
+        handle, temporary = _open_temporary(destination)
         os.close(handle)
         temporary.unlink()
     except OSError as error:
@@ -73,26 +50,15 @@ def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
-    """Write ``content`` to ``path`` so that no reader ever sees a part of it.
+    """Write a file atomically: text as UTF-8, or bytes.
 
-    The content goes to a temporary file beside ``path``, is flushed to the disk, and then takes
-    the name: an interruption at any moment leaves the old file, or none.
-
-    Args:
-        path: Where the file is to go.
-        content: Bytes, or text that is written as UTF-8.
-
-    Returns:
-        The path, as a ``pathlib.Path``.
-
-    Raises:
-        DestinationError: As ``check_destination``.
-        OSError: The disk is full, or fails.
+    A temporary file in the same folder is flushed to the disk and then renamed: an interruption at any moment leaves
+    the old file, or none.
     """
     destination = check_destination(path)
     data = content.encode() if isinstance(content, str) else content
     target = Path(os.path.realpath(destination))  # the file behind a link, not the link
-    handle, temporary = _open_beside(target)
+    handle, temporary = _open_temporary(target)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -110,21 +76,14 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
 def write_private(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a new file that no other user can read or replace; its folder must be private as well.
 
-    A pickle runs code where it is read: whoever could write one would run theirs.
-
-    Args:
-        path: Where the file is to go.
-        content: What it is to hold.
-
-    Raises:
-        FileExistsError: There is something at the path already.
+    Loading a pickle runs code: whoever could write it would run theirs.
     """
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
         file.write(content)
 
 
-def _open_beside(destination: Path) -> tuple[int, Path]:
-    """Open a new file beside ``destination``; return its descriptor and its path."""
+def _open_temporary(destination: Path) -> tuple[int, Path]:
+    """Create a file in the folder of ``destination``; return its descriptor and its path."""
     temporary = destination.parent / f".{destination.name}.{secrets.token_hex(8)}"
-    # 0o666 and not mkstemp's 0o600: the file gets the permissions that ``open`` would give it.
+    # 0o666 and not mkstemp's 0o600: the file gets the permissions of one that ``open`` creates.
     return os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), temporary

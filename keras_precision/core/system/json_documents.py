@@ -1,4 +1,4 @@
-"""The JSON files of this package: what their first fields say, and how a wrong one is refused."""
+"""The JSON files of this package: their format and version, and the errors for invalid ones."""
 
 import json
 import math
@@ -12,17 +12,12 @@ from keras_precision.core.system.files import check_exists, write_whole
 
 __all__ = ["Fields", "decode_number", "document", "encode_number", "load_document", "parse_document", "save_document"]
 
-# JSON has no such numbers, and a diverged run has many.
+# JSON has no such numbers, and a run that diverged has many.
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class Fields:
-    """The fields of one JSON object, read with messages that name the file and the field.
-
-    Args:
-        values: The object as read.
-        source: The file (and the place in it) that messages name.
-    """
+    """The fields of one JSON object of ``source``, read with messages that name that file and the field."""
 
     def __init__(self, values: object, source: str) -> None:
         if not isinstance(values, Mapping):
@@ -31,19 +26,7 @@ class Fields:
         self.source = source
 
     def get(self, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-        """Return the field ``name``.
-
-        Args:
-            name: The field.
-            kind: The Python type, or types, that its value must have.
-            default: What stands for a field that is absent; without it, the field is required.
-
-        Returns:
-            The value.
-
-        Raises:
-            FileFormatError: The field is absent or of another type.
-        """
+        """Return the field ``name`` of a Python type, or of one of several; without a default, it is required."""
         value = self._values.get(name, default)
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(_JSON_NAMES[k] for k in kinds)
@@ -56,18 +39,7 @@ class Fields:
         return value
 
     def texts(self, name: str, default: Any = ...) -> dict[str, str]:
-        """Return the field ``name``, an object whose values are all text.
-
-        Args:
-            name: The field.
-            default: What stands for a field that is absent.
-
-        Returns:
-            The object.
-
-        Raises:
-            FileFormatError: It is absent, no object, or holds something else than text.
-        """
+        """Return the field ``name``, an object whose values are all text."""
         values = self.get(name, dict, default)
         for key, value in values.items():
             if not isinstance(value, str):
@@ -77,17 +49,7 @@ class Fields:
         return dict(values)
 
     def text_list(self, name: str) -> tuple[str, ...]:
-        """Return the field ``name``, a list whose items are all text.
-
-        Args:
-            name: The field.
-
-        Returns:
-            The items.
-
-        Raises:
-            FileFormatError: It is absent, no list, or holds something else than text.
-        """
+        """Return the field ``name``, a list whose items are all text."""
         values = self.get(name, list)
         for index, value in enumerate(values):
             if not isinstance(value, str):
@@ -97,14 +59,7 @@ class Fields:
         return tuple(values)
 
     def refuse_others(self, *known: str) -> None:
-        """Raise for any field that is not named in ``known``.
-
-        Args:
-            *known: The fields that may be there.
-
-        Raises:
-            FileFormatError: There is another one.
-        """
+        """Raise for any field that is not named in ``known``."""
         for name in self._values:
             if name not in known:
                 raise FileFormatError(
@@ -125,96 +80,44 @@ _JSON_NAMES: dict[type, str] = {
 
 
 def save_document(path: str | os.PathLike[str], format_name: str, version: int, fields: Mapping[str, Any]) -> Path:
-    """Write a JSON file whose first fields are its format and version.
-
-    Args:
-        path: Where it goes.
-        format_name: What kind of file it is, such as ``"keras_precision.plan"``.
-        version: The version of that format.
-        fields: The content.
-
-    Returns:
-        The path.
-
-    Raises:
-        DestinationError: The path cannot be written.
-    """
+    """Write a JSON file whose first fields are its format and version."""
     return write_whole(path, document(format_name, version, fields))
 
 
 def document(format_name: str, version: int, fields: Mapping[str, Any]) -> bytes:
-    """Return a JSON document whose first fields are its format and version.
-
-    Args:
-        format_name: What kind of document it is, such as ``"keras_precision.plan"``.
-        version: The version of that format.
-        fields: The content.
-
-    Returns:
-        The document, as UTF-8.
-    """
+    """Return a JSON document, in UTF-8, whose first fields are its format and version."""
     whole = {"format": format_name, "version": version, **fields}
     return (json.dumps(whole, indent=1, allow_nan=False) + "\n").encode()
 
 
 def load_document(path: str | os.PathLike[str], format_name: str, version: int) -> Fields:
-    """Read a file that ``save_document`` wrote.
-
-    Args:
-        path: The file.
-        format_name: The format that it must have.
-        version: The newest version of it that the caller knows.
-
-    Returns:
-        Its fields.
-
-    Raises:
-        FileFormatError: It is no JSON, another format, or a version that is not known.
-        FileNotFoundError: There is no such file.
-    """
+    """Return the fields of a file that ``save_document`` wrote, in at most that version."""
     return parse_document(check_exists(path, "a saved file").read_bytes(), path, format_name, version)
 
 
 def parse_document(content: bytes, path: str | os.PathLike[str], format_name: str, version: int) -> Fields:
-    """Read a document whose first fields are its format and version.
-
-    Args:
-        content: JSON.
-        path: Where it was read from, for messages.
-        format_name: The format that it must have.
-        version: The newest version of it that the caller knows.
-
-    Returns:
-        Its fields.
-
-    Raises:
-        FileFormatError: It is no JSON, another format, or a version that is not known.
-    """
+    """Return the fields of a JSON document of a format, in at most that version; messages name ``path``."""
     try:
         values = json.loads(content)
-    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or a number or nesting beyond all bounds
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or a number or nesting that is too large
         raise FileFormatError(
             f"{path}: expected a JSON file of format '{format_name}'. Received: no valid JSON ({error}). Is it damaged or cut off?"
         ) from error
     fields = Fields(values, str(path))
-    found = fields.get("format", str)
-    if found != format_name:
-        raise FileFormatError(f"{path}: expected the field 'format' to be '{format_name}'. Received: '{found}'.")
-    if not 1 <= (got := fields.get("version", int)) <= version:
+    actual_format, actual_version = fields.get("format", str), fields.get("version", int)
+    if actual_format != format_name:
         raise FileFormatError(
-            f"{path}: expected the field 'version' to be between 1 and {version}. Received: {got}. A newer keras_precision may read it."
+            f"{path}: expected the field 'format' to be '{format_name}'. Received: '{actual_format}'."
+        )
+    if not 1 <= actual_version <= version:
+        raise FileFormatError(
+            f"{path}: expected the field 'version' to be between 1 and {version}. Received: {actual_version}. A newer keras_precision may read it."
         )
     return fields
 
 
 def encode_number(value: float | int | str | None) -> float | int | str | dict[str, str] | None:
-    """Return ``value`` as JSON can hold it: numbers that are not finite become ``{"float": "nan"}``.
-
-    Args:
-        value: A number, a text or None.
-
-    Returns:
-        What to write.
+    """Return ``value`` as a JSON value: numbers that are not finite become ``{"float": "nan"}`` and the like.
 
     Example:
         >>> encode_number(float("inf"))
@@ -226,18 +129,7 @@ def encode_number(value: float | int | str | None) -> float | int | str | dict[s
 
 
 def decode_number(value: Any, source: str) -> float | int | str | None:
-    """Return what ``encode_number`` was given.
-
-    Args:
-        value: What was read.
-        source: The file and the place in it, for the message.
-
-    Returns:
-        The number, text or None.
-
-    Raises:
-        FileFormatError: It is none of these.
-    """
+    """Return the value that ``encode_number`` encoded; messages name ``source``."""
     if isinstance(value, dict) and value.get("float") in _NOT_FINITE:
         return _NOT_FINITE[value["float"]]
     if value is None or (isinstance(value, int | float | str) and not isinstance(value, bool)):

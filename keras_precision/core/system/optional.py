@@ -1,4 +1,4 @@
-"""Packages that only some verbs need, imported when such a verb is called."""
+"""Optional packages, imported when a function that needs them is called."""
 
 import importlib
 import importlib.util
@@ -11,13 +11,7 @@ __all__ = ["available", "require"]
 
 
 def available(module: str) -> bool:
-    """Tell whether ``module`` could be imported, without importing it.
-
-    Args:
-        module: A top-level or dotted module name.
-
-    Returns:
-        True if it is loaded or can be found.
+    """Return whether ``module`` is installed, without importing it.
 
     Example:
         >>> available("json")
@@ -32,18 +26,9 @@ def available(module: str) -> bool:
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Import ``module``, or say which extra of this package brings it.
+    """Import ``module``, or raise ``MissingExtraError`` with the extra of this package that installs it.
 
-    Args:
-        module: The module to import, such as ``"tensorflow"``.
-        extra: The extra of this package that installs it.
-
-    Returns:
-        The imported module.
-
-    Raises:
-        MissingExtraError: ``module`` is not installed. A module that is installed but broken
-            raises its own error, so that the true cause is seen.
+    A module that is installed but broken raises its own error, so that the cause is seen.
 
     Example:
         >>> require("json", extra="tensorflow").dumps([1])

@@ -1,4 +1,4 @@
-"""A progress bar for long work, drawn where somebody looks."""
+"""A progress bar for long work, on terminals."""
 
 import contextlib
 import time
@@ -13,16 +13,9 @@ _LONG_S = 2.0
 def progress(
     what: str, unit: str, total: int | None = None, *, verbose: bool | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Draw a bar that grows as work is done.
+    """Show a progress bar and yield a function that advances it by a count of units.
 
-    Args:
-        what: What is done, such as ``"calibrating"``.
-        unit: What is counted, such as ``"samples"``.
-        total: How many there are; None if that is not known.
-        verbose: Whether to draw it; None: once the work has taken two seconds, and only on a terminal.
-
-    Yields:
-        A function that is told how many more are done.
+    With ``verbose=None``, it appears once the work has taken two seconds, and only on a terminal.
 
     Example:
         >>> with progress("counting", "sheep", 3, verbose=False) as advance:

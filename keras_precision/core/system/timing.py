@@ -1,4 +1,4 @@
-"""Timing of calls, and what a set of times says."""
+"""Times of calls, and their percentiles."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -14,13 +14,13 @@ __all__ = ["Spread", "spread", "time_calls"]
 
 @dataclass(frozen=True)
 class Spread:
-    """How a set of figures lies.
+    """Median and percentiles of a set of figures.
 
     Attributes:
-        count: How many.
-        median: Half of them are below.
-        p5: 5 % of them are below (linear interpolation between order statistics).
-        p95: 95 % of them are below.
+        count: The number of figures.
+        median: Their median.
+        p5: Their 5th percentile (linear interpolation between order statistics).
+        p95: Their 95th percentile.
     """
 
     count: int
@@ -30,16 +30,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return median and percentiles of ``values``.
-
-    Args:
-        values: At least one figure.
-
-    Returns:
-        Their spread.
-
-    Raises:
-        DataError: There is no value.
+    """Return median and percentiles of at least one value.
 
     Example:
         >>> spread([1.0, 2.0, 3.0]).median
@@ -55,21 +46,7 @@ def spread(values: Iterable[float]) -> Spread:
 def time_calls(
     call: Callable[[int], object], *, warmup: int, min_calls: int, min_seconds: float
 ) -> npt.NDArray[np.float64]:
-    """Time a call again and again, after a warm-up.
-
-    Args:
-        call: What to time; it is given the number of the call, from 0, and must return only when
-            its work is done (an asynchronous backend must be waited for).
-        warmup: Calls made before timing begins.
-        min_calls: Calls timed at the least.
-        min_seconds: Seconds timed at the least.
-
-    Returns:
-        The time of each call in milliseconds, in order.
-
-    Raises:
-        InputError: A number is negative, or no call would be timed.
-    """
+    """Return the times of calls in ms after a warm-up; ``call`` gets its number, and must return when its work is done."""
     if warmup < 0 or min_calls < 1 or min_seconds < 0:
         raise InputError(
             f"Expected warmup >= 0, min_calls >= 1 and min_seconds >= 0. Received: {warmup}, {min_calls} and {min_seconds}."

@@ -1,1 +1,1 @@
-"""The ``.tflite`` file: read, run, cut and changed."""
+"""The ``.tflite`` file: read, run, cut into operators, and changed."""

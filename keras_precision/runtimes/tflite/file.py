@@ -1,4 +1,4 @@
-"""A ``.tflite`` file as it is: its inputs, outputs and operators, read with an interpreter alone."""
+"""The inputs, outputs and operators of a ``.tflite`` file, read with an interpreter only."""
 
 import functools
 import importlib
@@ -27,10 +27,10 @@ _RUNTIMES = (
 
 
 def inspect(path: str | os.PathLike[str]) -> EdgeModel:
-    """Read what a ``.tflite`` file holds, and prove that it loads and runs.
+    """Read the inputs, outputs and operators of a ``.tflite`` file, and check that it loads and runs.
 
     The file is loaded, and run once on zeros, in a process of its own: the interpreter does not
-    verify what it loads, and a damaged file can end the process.
+    verify files, and a damaged one can end the process.
 
     Args:
         path: The file.
@@ -55,35 +55,19 @@ def inspect(path: str | os.PathLike[str]) -> EdgeModel:
     with file.open("rb") as opened:
         head = opened.read(8)
     if len(head) < 8 or head[4:8] != b"TFL3":
-        content = "an empty file" if not head else f"a file that begins with {head!r}"
+        content = f"a file that begins with {head!r}" if head else "an empty file"
         raise FileFormatError(
             f"{file}: expected a TensorFlow Lite file (bytes 4 to 7 are 'TFL3'). Received: {content}."
         )
     runtime()
     stamp = file.stat()
-    return replace(_inspected(file.resolve(), stamp.st_mtime_ns, stamp.st_size), path=str(path))
-
-
-@functools.lru_cache(maxsize=32)
-def _inspected(path: Path, changed_ns: int, size: int) -> EdgeModel:  # noqa: ARG001 - a changed file is another one
-    return _inspect_in_child(path)
+    return replace(_inspect_in_child(file.resolve(), stamp.st_mtime_ns, stamp.st_size), path=str(path))
 
 
 def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bool = True, keep: bool = False) -> Any:
-    """Open a file with the interpreter that is installed.
+    """Open a file that ``inspect`` has checked, with its tensors allocated.
 
-    Args:
-        path: A file that ``inspect`` has proven sound.
-        threads: Threads that one call may use.
-        delegates: Whether delegates such as XNNPACK may take operators over.
-        keep: Whether every tensor can be read after a run, not inputs and outputs alone.
-
-    Returns:
-        The interpreter, its tensors allocated.
-
-    Raises:
-        MissingExtraError: None is installed.
-        ValueError: The file is damaged.
+    Without ``delegates``, none such as XNNPACK replaces operators; with ``keep``, all tensors can be read after a run.
     """
     module, name = runtime()
     options: dict[str, Any] = {"model_path": os.fspath(path), "num_threads": threads}
@@ -98,14 +82,7 @@ def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bo
 
 
 def input_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Return the inputs of a file with the names of its signature, in the file's order.
-
-    Args:
-        opened: An interpreter.
-
-    Returns:
-        Name and the interpreter's own details, for each input.
-    """
+    """Return name (in the signature) and details of the inputs of an interpreter, in the file's order."""
     details = opened.get_input_details()
     runner = _signature_runner(opened)
     names = {} if runner is None else {detail["index"]: name for name, detail in runner.get_input_details().items()}
@@ -113,14 +90,7 @@ def input_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def output_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
-    """Return the outputs of a file in the order of the names of its signature: the file's own is arbitrary.
-
-    Args:
-        opened: An interpreter.
-
-    Returns:
-        Name and the interpreter's own details, for each output.
-    """
+    """Return name and details of the outputs, in the order of their names in the signature: the file's is arbitrary."""
     runner = _signature_runner(opened)
     if runner is None:
         return [(detail["name"], detail) for detail in opened.get_output_details()]
@@ -128,16 +98,9 @@ def output_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def describe(path: str) -> dict[str, Any]:
-    """Load and run the file in this process, and say what it holds; called in a child, which may not survive it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The fields of an ``EdgeModel``.
-    """
-    plain = interpreter(path, delegates=False)  # with delegates, the operators of the file are replaced
-    packed, card = _beside_the_interpreter(path)
+    """Load and run a file, and return the fields of its ``EdgeModel``; called in a child, which may not survive it."""
+    plain = interpreter(path, delegates=False)  # delegates would replace operators of the file
+    packed, card = _from_schema(path)
     model = EdgeModel(
         path=path,
         size_bytes=Path(path).stat().st_size,
@@ -155,8 +118,8 @@ def describe(path: str) -> dict[str, Any]:
     return asdict(model)
 
 
-def _beside_the_interpreter(path: str) -> tuple[dict[int, str], str]:
-    """What interpreters do not tell, where the schema is at hand: packed tensors with their type, and the card."""
+def _from_schema(path: str) -> tuple[dict[int, str], str]:
+    """What interpreters do not expose: dtypes of packed tensors, and the card; empty if the schema is not installed."""
     if not available("ai_edge_litert.schema_py_generated"):
         return {}, ""
     schema = importlib.import_module("ai_edge_litert.schema_py_generated")
@@ -174,7 +137,8 @@ _PROGRAM = "from keras_precision.runtimes.tflite.sandbox import serve; from kera
 _CHILD = Child(_PROGRAM, timeout_s=120)
 
 
-def _inspect_in_child(path: Path) -> EdgeModel:
+@functools.lru_cache(maxsize=32)
+def _inspect_in_child(path: Path, changed_ns: int, size: int) -> EdgeModel:  # noqa: ARG001 - keys of the cache
     try:
         return _from_json(_CHILD.ask(str(path)))
     except ChildError as error:
@@ -184,33 +148,26 @@ def _inspect_in_child(path: Path) -> EdgeModel:
 
 
 def _from_json(values: dict[str, Any]) -> EdgeModel:
-    sides = {
-        side: tuple(Tensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[side])
-        for side in ("inputs", "outputs")
+    tensors = {
+        name: tuple(Tensor(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in values[name])
+        for name in ("inputs", "outputs")
     }
-    read = tuple(
+    rows = tuple(
         Operator(
             **{**row, "tensors": tuple(row["tensors"]), "reads": tuple(row["reads"]), "weights": tuple(row["weights"])}
         )
         for row in values["operators"]
     )
-    return EdgeModel(**{**values, **sides, "operators": read, "writers": tuple(values["writers"])})
+    return EdgeModel(**{**values, **tensors, "operators": rows, "writers": tuple(values["writers"])})
 
 
 def runtime() -> tuple[Any, str]:
-    """Return the module of the interpreter that is installed, and its name.
-
-    Returns:
-        The module, and ``"litert"``, ``"tflite-runtime"`` or ``"tensorflow"``.
-
-    Raises:
-        MissingExtraError: None is installed.
-    """
+    """Return the module of the installed interpreter, and ``"litert"``, ``"tflite-runtime"`` or ``"tensorflow"``."""
     for module, name in _RUNTIMES:
         if available(module.partition(".")[0]):
             return importlib.import_module(module), name
     raise MissingExtraError(
-        'Expected an interpreter for TensorFlow Lite, and none is installed. Install one with: pip install "keras-precision[edge]"'
+        'Expected an interpreter for TensorFlow Lite. Received: none is installed. Install one with: pip install "keras-precision[edge]"'
     )
 
 
@@ -226,20 +183,12 @@ def _signature_runner(opened: Any) -> Any:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key by which output_2 comes before output_10."""
+    """Sort key that puts output_2 before output_10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def tensor_of(name: str, detail: dict[str, Any]) -> Tensor:
-    """Return an input or output as interpreters describe it.
-
-    Args:
-        name: What it is called.
-        detail: The interpreter's own details.
-
-    Returns:
-        Its shape, element type and quantization.
-    """
+    """Return the ``Tensor`` that an interpreter's details describe."""
     shape = detail.get("shape_signature")
     if shape is None or len(shape) == 0:
         shape = detail["shape"]

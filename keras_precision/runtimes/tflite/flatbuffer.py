@@ -1,4 +1,4 @@
-"""The tables of a ``.tflite`` file, read, changed and written again."""
+"""The tables of a ``.tflite`` file, read, changed and serialized."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -17,11 +17,7 @@ Array = npt.NDArray[Any]
 
 
 class Flatbuffer:
-    """The main graph of a file: its tensors by number, its operators in order.
-
-    Args:
-        content: The file's content.
-    """
+    """The main graph of a file: its tensors by index, its operators in order."""
 
     def __init__(self, content: bytes) -> None:
         self._tools: Any = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
@@ -32,79 +28,43 @@ class Flatbuffer:
 
     @property
     def operators(self) -> list[Any]:
-        """The operators of the main graph, as the schema has them."""
+        """The operators of the main graph, as objects of the schema."""
         return list(self._graph.operators)
 
     @property
     def inputs(self) -> list[int]:
-        """The numbers of the tensors that are given."""
+        """The indices of the input tensors."""
         return [int(number) for number in self._graph.inputs]
 
     @property
     def outputs(self) -> list[int]:
-        """The numbers of the tensors that are answered."""
+        """The indices of the output tensors."""
         return [int(number) for number in self._graph.outputs]
 
     def named_inputs(self) -> dict[str, int]:
-        """Return the inputs by the names of the signature.
-
-        Returns:
-            Name to the number of its tensor.
-        """
+        """Return the names of the inputs in the signature, to the indices of their tensors."""
         signature = self._model.signatureDefs[0]
-        return {each.name.decode(): int(each.tensorIndex) for each in signature.inputs}
+        return {entry.name.decode(): int(entry.tensorIndex) for entry in signature.inputs}
 
     def named_outputs(self) -> dict[str, int]:
-        """Return the outputs by the names of the signature.
-
-        Returns:
-            Name to the number of its tensor.
-        """
+        """Return the names of the outputs in the signature, to the indices of their tensors."""
         signature = self._model.signatureDefs[0]
-        return {each.name.decode(): int(each.tensorIndex) for each in signature.outputs}
+        return {entry.name.decode(): int(entry.tensorIndex) for entry in signature.outputs}
 
     def name(self, tensor: int) -> str:
-        """Return the name of a tensor.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            Its name in the file.
-        """
+        """Return the name of a tensor."""
         return str(self._graph.tensors[tensor].name.decode())
 
     def rank(self, tensor: int) -> int:
-        """Return how many axes a tensor has.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            The count.
-        """
+        """Return the number of axes of a tensor."""
         return len(self.shape(tensor))
 
     def dtype(self, tensor: int) -> str:
-        """Return the element type of a tensor.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            As NumPy names it.
-        """
+        """Return NumPy's name of the dtype of a tensor."""
         return _names(self._schema.TensorType)[self._graph.tensors[tensor].type].lower()
 
     def constant(self, tensor: int) -> Array | None:
-        """Return the content of a constant.
-
-        Args:
-            tensor: Its number; -1 stands for an operand that is left out.
-
-        Returns:
-            Its values in float32; None where it is no float constant.
-        """
+        """Return the values of a constant in float32; None if it is none, or for -1, an operand that is left out."""
         if tensor < 0 or self._graph.tensors[tensor].type != self._schema.TensorType.FLOAT32:
             return None
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
@@ -113,37 +73,19 @@ class Flatbuffer:
         return np.frombuffer(bytes(data), np.float32).reshape(self.shape(tensor))
 
     def integers(self, tensor: int) -> list[int] | None:
-        """Return the content of a constant of integers, such as the axes of a mean.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            Its values; None where it is no constant of 32-bit integers.
-        """
+        """Return the values of a constant of 32-bit integers, such as the axes of a mean; None if it is none."""
         if tensor < 0 or self._graph.tensors[tensor].type != self._schema.TensorType.INT32:
             return None
         data = self._model.buffers[self._graph.tensors[tensor].buffer].data
-        return None if data is None else [int(each) for each in np.frombuffer(bytes(data), np.int32)]
+        return None if data is None else [int(value) for value in np.frombuffer(bytes(data), np.int32)]
 
     def fused(self, operator: Any) -> str:
-        """Return the activation function that an operator applies to what it writes.
-
-        Args:
-            operator: One of ``operators``.
-
-        Returns:
-            Such as ``RELU``; ``NONE`` where it applies none.
-        """
+        """Return the activation function that is fused into an operator, such as ``RELU``; ``NONE`` if there is none."""
         number = getattr(operator.builtinOptions, "fusedActivationFunction", 0)
         return _names(self._schema.ActivationFunctionType)[number]
 
     def activations(self) -> list[int]:
-        """Return the tensors whose values come from the data: float, and no constants.
-
-        Returns:
-            Their numbers, inputs first, then in the order in which they are computed.
-        """
+        """Return the float tensors that are no constants: inputs first, then in the order in which they are computed."""
         numbers = self.inputs
         for operator in self._graph.operators:
             numbers += [int(number) for number in operator.outputs]
@@ -154,142 +96,101 @@ class Flatbuffer:
         ]
 
     def read(self) -> set[int]:
-        """Return the tensors that an operator reads, or that are answered.
-
-        Returns:
-            Their numbers.
-        """
+        """Return the tensors that an operator reads, or that are outputs."""
         return {int(number) for operator in self._graph.operators for number in operator.inputs} | {*self.outputs}
 
     def kernel(self, operator: Any) -> str:
-        """Return what an operator computes.
-
-        Args:
-            operator: One of ``operators``.
-
-        Returns:
-            Such as ``CONV_2D``.
-        """
+        """Return the kernel of an operator, such as ``CONV_2D``."""
         code = self._model.operatorCodes[operator.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
         return _names(self._schema.BuiltinOperator).get(number, "CUSTOM")
 
     def set_constant(self, tensor: int, values: Array) -> None:
-        """Replace the content of a constant, and of it alone.
-
-        Args:
-            tensor: Its number.
-            values: The new values, of its shape.
-        """
+        """Replace the values of a constant, and not those of others that share its buffer."""
         buffer = self._schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
-        held = self._graph.tensors[tensor]
-        if self._holders(held.buffer) == 1:  # what nobody reads would stay in the file
-            self._model.buffers[held.buffer] = buffer
+        entry = self._graph.tensors[tensor]
+        if self._users(entry.buffer) == 1:  # an unused buffer would stay in the file
+            self._model.buffers[entry.buffer] = buffer
             return
-        held.buffer = len(self._model.buffers)
+        entry.buffer = len(self._model.buffers)
         self._model.buffers.append(buffer)
 
-    def _holders(self, buffer: int) -> int:
-        """How many tensors and entries of metadata have their content in a buffer."""
-        held = [each for graph in self._model.subgraphs for each in graph.tensors]
-        return sum(int(each.buffer) == buffer for each in (*held, *(self._model.metadata or ())))
+    def _users(self, buffer: int) -> int:
+        """The number of tensors and metadata entries that use a buffer."""
+        tensors = [tensor for graph in self._model.subgraphs for tensor in graph.tensors]
+        return sum(int(entry.buffer) == buffer for entry in (*tensors, *(self._model.metadata or ())))
 
     def set_ranges(self, ranges: Mapping[str, Range]) -> None:
-        """Note the range of each activation where TensorFlow Lite's own quantizer looks for it.
-
-        Args:
-            ranges: Name of a tensor to its range.
-        """
+        """Write the ranges of activations, by name, where TensorFlow Lite's own quantizer reads them."""
         for number in self.activations():
             low, high = ranges.get(self.name(number), (None, None))
             if low is not None and high is not None:
-                found = self._schema.QuantizationParametersT()
-                found.min, found.max = np.array([low], np.float32), np.array([high], np.float32)
-                self._graph.tensors[number].quantization = found
+                parameters = self._schema.QuantizationParametersT()
+                parameters.min, parameters.max = np.array([low], np.float32), np.array([high], np.float32)
+                self._graph.tensors[number].quantization = parameters
 
     def scales(self) -> dict[str, tuple[float, int]]:
-        """Return how each activation is quantized.
-
-        Returns:
-            Name of a quantized tensor that an operator writes, or that is given, to scale and zero point.
-        """
+        """Return name to scale and zero point of the inputs and activations that are quantized per tensor."""
         written = [int(number) for operator in self._graph.operators for number in operator.outputs if number >= 0]
-        found = {}
+        scales = {}
         for number in (*self.inputs, *written):
             quantization = self._graph.tensors[number].quantization
             if quantization is not None and quantization.scale is not None and len(quantization.scale) == 1:
-                found[self.name(number)] = (float(quantization.scale[0]), int(quantization.zeroPoint[0]))
-        return found
+                scales[self.name(number)] = (float(quantization.scale[0]), int(quantization.zeroPoint[0]))
+        return scales
 
     def lower_unread_outputs(self) -> None:
-        """Give an output that nobody reads the type of its siblings.
+        """Give unread outputs of an operator the dtype and quantization of its other outputs.
 
-        AI Edge Quantizer leaves it in float, and the operator (a SPLIT, say) with two types, which
-        delegates refuse.
+        AI Edge Quantizer leaves them in float, and delegates refuse an operator (such as SPLIT) with two dtypes.
         """
         tensors, read = self._graph.tensors, self.read()
         for operator in self._graph.operators:
             outputs = [int(number) for number in operator.outputs if number >= 0]
-            lowered = [
+            quantized = [
                 tensors[number]
                 for number in outputs
                 if tensors[number].quantization is not None and tensors[number].quantization.scale is not None
             ]
             for number in outputs:
-                if lowered and number not in read and tensors[number].type == self._schema.TensorType.FLOAT32:
-                    tensors[number].type, tensors[number].quantization = lowered[0].type, lowered[0].quantization
+                if quantized and number not in read and tensors[number].type == self._schema.TensorType.FLOAT32:
+                    tensors[number].type, tensors[number].quantization = quantized[0].type, quantized[0].quantization
 
     def set_scales_of_copies(self, ranges: Mapping[str, Range]) -> None:
-        """Give an int8 copy of an int16 tensor the range of that tensor, zero point and all.
+        """Give int8 copies of int16 tensors the ranges of those, by name, with a zero point.
 
-        AI Edge Quantizer derives it from the scale of the int16 values, which is symmetric: a
-        softmax, say, would lose half of its steps.
-
-        Args:
-            ranges: Name of a tensor to its range.
+        AI Edge Quantizer derives their scales from the symmetric ones of the int16 tensors, with which an output of a
+        softmax would lose half of its steps.
         """
         tensors, types = self._graph.tensors, self._schema.TensorType
         for operator in self._graph.operators:
             source, copy = tensors[int(operator.inputs[0])], tensors[int(operator.outputs[0])]
-            found = ranges.get(source.name.decode())
-            if self.kernel(operator) != "QUANTIZE" or found is None or found[0] == found[1]:
+            low, high = ranges.get(source.name.decode(), (0.0, 0.0))
+            if self.kernel(operator) != "QUANTIZE" or low == high:
                 continue
             if (source.type, copy.type) == (types.INT16, types.INT8):
-                scale = (found[1] - found[0]) / 255
+                scale = (high - low) / 255
                 copy.quantization.scale = np.array([scale], np.float32)
-                copy.quantization.zeroPoint = np.array([round(-128 - found[0] / scale)], np.int64)
+                copy.quantization.zeroPoint = np.array([round(-128 - low / scale)], np.int64)
 
     def metadata(self) -> Iterator[tuple[str, bytes]]:
-        """Yield what the file carries beside its graph.
-
-        Yields:
-            Name and content of each entry.
-        """
+        """Yield name and content of the metadata entries."""
         for entry in self._model.metadata or ():
             data = self._model.buffers[entry.buffer].data
             yield entry.name.decode(), b"" if data is None else bytes(data)
 
     def set_metadata(self, name: str, content: bytes) -> None:
-        """Put an entry beside the graph; runtimes pass over it.
-
-        Args:
-            name: The name of the entry.
-            content: What it holds.
-        """
+        """Add or replace a metadata entry; runtimes ignore it."""
         buffer, entry = self._schema.BufferT(), self._schema.MetadataT()
         buffer.data = np.frombuffer(content, np.uint8)
         entry.name, entry.buffer = name.encode(), len(self._model.buffers)
         self._model.buffers.append(buffer)
-        others = [each for each in self._model.metadata or () if each.name != entry.name]
+        others = [other for other in self._model.metadata or () if other.name != entry.name]
         self._model.metadata = [*others, entry]
 
     def content(self) -> bytes:
-        """Return the file's content.
-
-        Returns:
-            As it is to be written.
-        """
+        """Serialize the file."""
         for buffer in self._model.buffers:  # the schema packs anything but arrays byte by byte, in Python
             if buffer.data is not None and not isinstance(buffer.data, np.ndarray):
                 buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
@@ -297,28 +198,14 @@ class Flatbuffer:
             return bytes(self._tools.convert_object_to_bytearray(self._model))
 
     def shape(self, tensor: int) -> tuple[int, ...]:
-        """Return the shape of a tensor.
-
-        Args:
-            tensor: Its number.
-
-        Returns:
-            Its sizes, as written in the file.
-        """
+        """Return the shape of a tensor as it is in the file."""
         shape = self._graph.tensors[tensor].shape
         return () if shape is None else tuple(int(size) for size in shape)
 
 
 @functools.lru_cache(maxsize=8)
 def parsed(content: bytes) -> Flatbuffer:
-    """Return a file that is only to be read: the same for the same content.
-
-    Args:
-        content: The file's content.
-
-    Returns:
-        Its tables. They must not be changed.
-    """
+    """Return the tables of a file, to be read only: the same object for the same content."""
     return Flatbuffer(content)
 
 

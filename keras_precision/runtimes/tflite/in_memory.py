@@ -1,4 +1,4 @@
-"""Files in memory, run on samples: what they answer, and how long a call takes."""
+"""Runner: ``.tflite`` files in memory, run on samples, for their outputs and latencies."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,7 @@ _FEW = 32  # samples for which a second interpreter is not worth opening
 
 
 class Runner:
-    """An interpreter on a file that our own quantizer has just made.
-
-    Args:
-        content: A ``.tflite`` file for one sample at a time.
-    """
+    """An interpreter on a file, for one sample at a time, that this package has just quantized."""
 
     def __init__(self, content: bytes) -> None:
         module, _ = runtime()
@@ -36,62 +32,30 @@ class Runner:
         self._outputs = [(detail["index"], tensor_of(name, detail)) for name, detail in output_details(self._opened)]
 
     def run(self, samples: Mapping[str, Array], start: int, stop: int) -> list[Array]:
-        """Answer some samples.
-
-        Args:
-            samples: Input name to an array of shape (n, ...).
-            start: The first sample.
-            stop: The sample behind the last.
-
-        Returns:
-            One array per output, of shape (stop - start, ...), as real numbers.
-        """
-        given = [(index, tensor.quantize(samples[name][start:stop])) for name, index, tensor in self._inputs]
-        found: list[list[Array]] = [[] for _ in self._outputs]
+        """Return one array per output, of shape (stop - start, ...), as real numbers; ``samples`` is by name of input."""
+        inputs = [(index, tensor.quantize(samples[name][start:stop])) for name, index, tensor in self._inputs]
+        outputs: list[list[Array]] = [[] for _ in self._outputs]
         for number in range(stop - start):
-            self.call([(index, values[number : number + 1]) for index, values in given])
-            for kept, (index, _) in zip(found, self._outputs, strict=True):
-                kept.append(self._opened.get_tensor(index))
-        pairs = zip(found, self._outputs, strict=True)
-        return [
-            tensor.dequantize(np.concatenate([np.atleast_1d(each) for each in kept])) for kept, (_, tensor) in pairs
-        ]
+            self.call([(index, values[number : number + 1]) for index, values in inputs])
+            for parts, (index, _) in zip(outputs, self._outputs, strict=True):
+                parts.append(np.atleast_1d(self._opened.get_tensor(index)))
+        pairs = zip(outputs, self._outputs, strict=True)
+        return [tensor.dequantize(np.concatenate(parts)) for parts, (_, tensor) in pairs]
 
-    def call(self, given: Sequence[tuple[int, Array]]) -> None:
-        """Run the file once.
-
-        Args:
-            given: Index of each input, and what it is given.
-        """
-        for index, values in given:
+    def call(self, inputs: Sequence[tuple[int, Array]]) -> None:
+        """Run the file once on pairs of the index of an input and its quantized values."""
+        for index, values in inputs:
             self._opened.set_tensor(index, values)
         self._opened.reset_all_variables()
         self._opened.invoke()
 
     def sample(self, samples: Mapping[str, Array], number: int) -> list[tuple[int, Array]]:
-        """Return one sample as ``call`` takes it.
-
-        Args:
-            samples: Input name to an array of shape (n, ...).
-            number: Which sample.
-
-        Returns:
-            Index and value of each input.
-        """
+        """Return one sample as an argument of ``call``."""
         return [(index, tensor.quantize(samples[name][number : number + 1])) for name, index, tensor in self._inputs]
 
 
 def answers(content: bytes, samples: Mapping[str, Array], threads: int = 1) -> list[Array]:
-    """Return what a file answers to samples.
-
-    Args:
-        content: A ``.tflite`` file for one sample at a time.
-        samples: Input name to an array of shape (n, ...).
-        threads: Interpreters that run side by side: a call gives up Python's lock.
-
-    Returns:
-        One array of shape (n, ...) per output, as real numbers.
-    """
+    """Return one array of shape (n, ...) per output, as real numbers; interpreters release Python's lock during a call."""
     count = len(next(iter(samples.values())))
     parts = max(1, min(threads, _MOST_THREADS, count // _FEW))
     with captured("interpreter"):
@@ -107,25 +71,15 @@ def answers(content: bytes, samples: Mapping[str, Array], threads: int = 1) -> l
 def relative_latency(
     contents: Sequence[bytes], samples: Mapping[str, Array], *, rounds: int = 40, warmup: int = 5
 ) -> list[float]:
-    """Time files against one another, call by call in turn, so that what else the machine does meets all of them.
-
-    Args:
-        contents: Files.
-        samples: Input name to an array of shape (n, ...).
-        rounds: Calls of each file that are timed.
-        warmup: Calls of each before.
-
-    Returns:
-        The median time of a call of each file, in ms, on one thread.
-    """
+    """Return the median latency of each file in ms on one thread, from interleaved calls: other load slows all alike."""
     with captured("interpreter"):
         opened = [Runner(content) for content in contents]
     count = len(next(iter(samples.values())))
     times: list[list[float]] = [[] for _ in opened]
-    for turn in range(warmup + rounds):
-        for kept, each in zip(times, opened, strict=True):
-            given = each.sample(samples, turn % count)
+    for number in range(warmup + rounds):
+        for seconds, runner in zip(times, opened, strict=True):
+            sample = runner.sample(samples, number % count)
             began = time.perf_counter()
-            each.call(given)
-            kept.append(time.perf_counter() - began)
-    return [float(np.median(kept[warmup:])) * 1e3 for kept in times]
+            runner.call(sample)
+            seconds.append(time.perf_counter() - began)
+    return [float(np.median(seconds[warmup:])) * 1e3 for seconds in times]

@@ -1,4 +1,4 @@
-"""What a runtime cannot do with a ``.tflite`` file, or does wrongly without a word."""
+"""The operators of a ``.tflite`` file that a runtime does not support, or computes wrongly without an error."""
 
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
@@ -9,7 +9,7 @@ from keras_precision.runtimes.tflite.file import Operator
 
 __all__ = ["RUNTIMES", "check_runtime", "obstacles"]
 
-# The kernels that tflite-micro 0.dev20261023 registers, among those that Keras layers become.
+# The kernels that tflite-micro 0.dev20261023 registers, among those that Keras layers are converted to.
 _MICRO = """
 ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND BROADCAST_ARGS
 BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS CUMSUM DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE
@@ -24,12 +24,12 @@ SVDF TANH TRANSPOSE TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDL
 _MICRO_KERNELS = frozenset(_MICRO.split())
 
 
-def _nothing(_: Operator) -> str | None:
+def _litert(_: Operator) -> str | None:
     return None
 
 
 def _tflite_runtime(operator: Operator) -> str | None:
-    """What tflite-runtime 2.14, the last one, does with an operator that LiteRT 2.3 runs."""
+    """What tflite-runtime 2.14, the last release, lacks for an operator that LiteRT 2.3 runs; None if it supports it."""
     read, _, written = operator.types.partition("->")
     if operator.kernel == "FULLY_CONNECTED" and operator.precision == "int8_dynamic":
         return "computes dense layers in int8_dynamic wrongly, without an error"
@@ -38,14 +38,14 @@ def _tflite_runtime(operator: Operator) -> str | None:
     if operator.kernel == "FULLY_CONNECTED" and operator.precision == "int4":
         return "has no dense layers with int4 weights"
     if operator.kernel == "QUANTIZE" and (read, written) == ("int8", "int16"):
-        return "cannot pass from int8 to int16 activations within a file"
+        return "cannot convert int8 to int16 activations within a file"
     if operator.kernel in ("RSQRT", "GELU") and operator.precision == "int16x8":
         return f"has no {operator.kernel} for int16 activations"
     return None
 
 
 def _tflm(operator: Operator) -> str | None:
-    """What tflite-micro 0.dev20261023 does with an operator."""
+    """What tflite-micro 0.dev20261023 lacks for an operator; None if it supports it."""
     if operator.kernel not in _MICRO_KERNELS:
         return f"has no kernel {operator.kernel}"
     if operator.precision == "int8_dynamic":
@@ -58,20 +58,13 @@ def _tflm(operator: Operator) -> str | None:
 
 
 RUNTIMES: MappingProxyType[str, Callable[[Operator], str | None]] = MappingProxyType(
-    {"litert": _nothing, "tflite-runtime": _tflite_runtime, "tflm": _tflm}
+    {"litert": _litert, "tflite-runtime": _tflite_runtime, "tflm": _tflm}
 )
-"""A runtime to what stands in the way of an operator there; every file is run on LiteRT before it is written."""
+"""A runtime to a function that says what it lacks for an operator; every file is run on LiteRT before it is written."""
 
 
 def check_runtime(runtime: object) -> None:
-    """Raise unless a runtime is known.
-
-    Args:
-        runtime: What was asked for.
-
-    Raises:
-        InputError: It is none of ``RUNTIMES``.
-    """
+    """Raise ``InputError`` unless a runtime is one of ``RUNTIMES``."""
     if runtime not in RUNTIMES:
         raise InputError(
             f"Expected runtime to be one of {', '.join(RUNTIMES)}. Received: {runtime!r}. {nearest(str(runtime), RUNTIMES)}".rstrip()
@@ -79,14 +72,7 @@ def check_runtime(runtime: object) -> None:
 
 
 def obstacles(model: EdgeModel, runtime: str) -> Iterator[tuple[int, str]]:
-    """Yield what keeps a file from running on a runtime, or from running right there.
-
-    Args:
-        model: The file.
-        runtime: One of ``RUNTIMES``.
-
-    Yields:
-        The number of an operator, and what the runtime lacks.
+    """Yield the indices of operators that a runtime does not compute, or computes wrongly, and what it lacks.
 
     Example:
         >>> import keras_precision as kp

@@ -1,4 +1,4 @@
-"""The operators of a ``.tflite`` file, and the number format that each computes in."""
+"""The operators of a ``.tflite`` file, with their number formats."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ class Operator:
 
     Attributes:
         kernel: What it computes, such as ``CONV_2D``.
-        precision: The number format that it computes in, as deployment plans name them; ``"cast"``
+        precision: The number format that it computes in, as deployment plans name it; ``"cast"``
             for QUANTIZE and DEQUANTIZE, ``"index"`` for shapes and indices, ``"opaque"`` for loops
-            and branches, whose inside is not looked into.
+            and branches, whose bodies are not examined.
         tensors: Names of the tensors that it writes and of the constants that it reads: the
             operators of the original graph that were fused into it.
-        reads: Numbers of the operators that it reads from.
-        weights: Element types of the constants that it computes with, as stored.
-        types: Element types of all that it reads and writes, such as ``int8,int8,int32->int8``.
+        reads: Indices of the operators that it reads from.
+        weights: Dtypes of the constants that it computes with, as stored.
+        types: Dtypes of all tensors that it reads and writes, such as ``int8,int8,int32->int8``.
     """
 
     kernel: str
@@ -34,30 +34,25 @@ class Operator:
 
 
 def operators(opened: Any, packed: Mapping[int, str] | None = None) -> Iterator[Operator]:
-    """Yield the operators of a file's main subgraph.
+    """Yield the operators of the main subgraph of an interpreter without delegates, which would replace operators.
 
-    Args:
-        opened: An interpreter without delegates: with them, the operators of the file are replaced.
-        packed: Number of a tensor to its element type, where that has no byte of its own (int4):
-            interpreters call it int8.
-
-    Yields:
-        Each operator, in the order in which they run.
+    ``packed`` has the dtypes of tensors of less than a byte (int4), by index: interpreters report them as int8.
     """
     tensors = {detail["index"]: detail for detail in opened.get_tensor_details()}
-    given = {detail["index"] for detail in opened.get_input_details()}
-    made_by: dict[int, int] = {}
+    inputs = {detail["index"] for detail in opened.get_input_details()}
+    computed_by: dict[int, int] = {}
     narrow = packed or {}
     widened: dict[int, str] = {}  # float32 copies of weights that are stored narrower
 
     def dtype(index: int) -> str:
         return widened.get(index) or narrow.get(index) or np.dtype(tensors[index]["dtype"]).name
 
-    # The interpreters have no public list of operators; the three share this one.
+    # The interpreters have no public list of operators; all three have this private one:
+    # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/python/interpreter.py
     for number, operator in enumerate(opened._get_ops_details()):
         reads = [int(index) for index in operator["inputs"] if index in tensors]
         writes = [int(index) for index in operator["outputs"] if index in tensors]
-        constants = [index for index in reads if index in widened or (index not in made_by and index not in given)]
+        constants = [index for index in reads if index in widened or (index not in computed_by and index not in inputs)]
         kernel = operator["op_name"]
         written, read = [dtype(index) for index in writes], [dtype(index) for index in reads]
         if kernel == "DEQUANTIZE" and constants:
@@ -67,30 +62,22 @@ def operators(opened: Any, packed: Mapping[int, str] | None = None) -> Iterator[
             kernel=kernel,
             precision=precision_of(kernel, {*written}, {*read}, weights),
             tensors=tuple(str(tensors[index]["name"]) for index in (*writes, *constants)),
-            reads=tuple(sorted({made_by[index] for index in reads if index in made_by})),
+            reads=tuple(sorted({computed_by[index] for index in reads if index in computed_by})),
             weights=weights,
             types=f"{','.join(read)}->{','.join(written)}",
         )
-        made_by.update(dict.fromkeys(writes, number))
+        computed_by.update(dict.fromkeys(writes, number))
 
 
 def writers(opened: Any, outputs: Sequence[int]) -> Iterator[int]:
-    """Yield the operator that computes each output, behind the casts at the file's edge.
-
-    Args:
-        opened: An interpreter without delegates.
-        outputs: Indices of the output tensors.
-
-    Yields:
-        The number of the operator; -1 for an input that is handed on.
-    """
-    computed: dict[int, int] = {}
-    for number, operator in enumerate(opened._get_ops_details()):
+    """Yield the indices of the operators that compute output tensors, before casts; -1 for an input passed through."""
+    computed_by: dict[int, int] = {}
+    for number, operator in enumerate(opened._get_ops_details()):  # private, as above
         cast = operator["op_name"] in _CASTS
-        before = computed.get(int(operator["inputs"][0]), number) if cast else number
-        computed.update({int(index): before for index in operator["outputs"]})
+        writer = computed_by.get(int(operator["inputs"][0]), number) if cast else number
+        computed_by.update({int(index): writer for index in operator["outputs"]})
     for index in outputs:
-        yield computed.get(index, -1)
+        yield computed_by.get(index, -1)
 
 
 _CASTS = ("QUANTIZE", "DEQUANTIZE")
@@ -98,16 +85,7 @@ _CONTROL_FLOW = ("WHILE", "IF", "CALL_ONCE", "STABLEHLO_COMPOSITE")
 
 
 def precision_of(kernel: str, written: set[str], read: set[str], weights: Sequence[str]) -> str:
-    """Name the number format that an operator computes in.
-
-    Args:
-        kernel: What it computes.
-        written: Element types of what it writes.
-        read: Element types of what it reads.
-        weights: Element types of the constants that it computes with, as stored.
-
-    Returns:
-        As ``Operator.precision``.
+    """Return ``Operator.precision`` of a kernel, from the dtypes that it writes, reads and has as weights.
 
     Example:
         >>> precision_of("CONV_2D", {"float32"}, {"float32"}, ["float16"])
@@ -118,7 +96,7 @@ def precision_of(kernel: str, written: set[str], read: set[str], weights: Sequen
     if kernel in _CONTROL_FLOW:
         return "opaque"
     if not written & {"int8", "uint8", "int16", "float16", "float32"}:
-        written = read  # comparisons and positions compute in what they read
+        written = read  # comparisons and positions compute in the dtype that they read
     if written & {"int8", "uint8"}:
         return "int4" if "int4" in weights else "int8"
     if "int16" in written:

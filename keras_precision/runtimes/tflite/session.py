@@ -1,4 +1,4 @@
-"""Session: interpreters on one ``.tflite`` file, ready to answer."""
+"""Session: interpreters on one ``.tflite`` file."""
 
 import math
 import os
@@ -22,31 +22,31 @@ Array = npt.NDArray[Any]
 Inputs = Array | Sequence[Array] | Mapping[str, Array]
 
 _SPAN = 32
-"""Calls that a worker makes before it takes the next samples: few enough that all end together."""
+"""Calls of a worker between two fetches of samples: few enough that all workers end at about the same time."""
 
 _WORTHWHILE_S = 1e-4
-"""A call shorter than this waits longer for Python's lock than it gains side by side with others."""
+"""A call shorter than this waits longer for Python's lock than it gains by running in parallel."""
 
 _IN_CACHE = 16384
-"""Numbers that are quantized at once: what passes through the processor's cache several times."""
+"""Numbers that are quantized at once: few enough to stay in the processor's cache over division, rounding and clipping."""
 
 
 class Session:
-    """Interpreters on one file, ready to answer.
+    """Interpreters on one file, for predictions.
 
-    A file with a fixed batch cannot be given a larger one, and an interpreter answers one call at a
-    time; but it lets go of Python's lock while it computes. Several of them, each on one thread,
-    answer as many samples at once, with the same kernels, and so with the same bits.
+    A file with a fixed batch size takes no other, and an interpreter runs one call at a time; but it
+    releases Python's lock while it computes. Several of them, on one thread each, compute as many
+    samples in parallel, with the same kernels, and so with bit-identical outputs.
 
     Args:
         path: A ``.tflite`` file; it is checked in a process of its own first, since a damaged
             file can crash the interpreter.
         threads: Threads that one call may use.
-        workers: Interpreters that ``predict`` runs side by side; each holds the file's tensors.
+        workers: Interpreters that ``predict`` runs in parallel, all with tensors of their own.
 
     Raises:
         FileNotFoundError: There is no such file.
-        FileFormatError: The file is damaged, or needs what this interpreter lacks.
+        FileFormatError: The file is damaged, or not supported by this interpreter.
         MissingExtraError: No interpreter is installed.
         InputError: A count is below 1.
 
@@ -63,7 +63,7 @@ class Session:
                 raise InputError(f"Expected {name} >= 1. Received: {count}.")
         self.model = inspect(path)
         self._path, self._threads, self._workers = path, threads, workers
-        self._ready: list[_Interpreter] = []
+        self._interpreters: list[_Interpreter] = []
         self._open(1)
 
     def run(self, sample: Sequence[Array]) -> list[Array]:
@@ -71,37 +71,36 @@ class Session:
 
         Args:
             sample: One array per input, of exactly the input's shape; real numbers are quantized
-                where the input is an integer one.
+                if the input has integers.
 
         Returns:
             One array per output, as real numbers.
         """
-        return self._dequantized(self._ready[0].answers(self._quantized(sample)))
+        return self._dequantized(self._interpreters[0].run(self._quantized(sample)))
 
     def samples(self, inputs: Inputs) -> Iterator[list[Array]]:
-        """Cut inputs into the pieces that the file takes.
+        """Split inputs into batches of the size that the file takes.
 
         Args:
             inputs: One array of shape (n, ...), or one per input as a sequence (in the order of
                 ``model.inputs``) or a mapping by name.
 
         Yields:
-            One array per input, of the input's shape; the last piece is filled up with zeros
-            where the file takes more than one sample at a time.
+            One array per input, of the input's shape; the last batch is padded with zeros.
 
         Raises:
-            DataError: Their count, shape or type do not fit the file.
+            DataError: Their count, shape or dtype does not fit the file.
         """
-        return _pieces(_arrays(inputs, self.model.inputs), self._batch)
+        return _batches(_arrays(inputs, self.model.inputs), self._batch)
 
     def predict(self, inputs: Inputs) -> Array | list[Array]:
-        """Return the model's answers to all samples.
+        """Return the model's outputs for all samples.
 
         Args:
             inputs: As for ``samples``.
 
         Returns:
-            Array of shape (n, ...), or a list of them where the model has several outputs.
+            Array of shape (n, ...), or a list of them if the model has several outputs.
 
         Raises:
             DataError: The inputs do not fit the file.
@@ -109,56 +108,56 @@ class Session:
         arrays = _arrays(inputs, self.model.inputs)
         count = len(arrays[0])
         first = [array[: self._batch] for array in arrays]
-        answers = [self._answers(self._ready[0], first)]
+        outputs = [self._predict(self._interpreters[0], first)]
         began = time.perf_counter()
-        self._answers(self._ready[0], first)  # once more: the first call fetches weights and code
+        self._predict(self._interpreters[0], first)  # again: the first call loads weights and code
         workers = self._workers if time.perf_counter() - began > _WORTHWHILE_S else 1
         calls = math.ceil(count / self._batch)
         span = self._batch * max(1, min(_SPAN, calls // (4 * workers)))
         parts = [[array[start : start + span] for array in arrays] for start in range(self._batch, count, span)]
-        answers += self._side_by_side(parts, max(1, min(workers, len(parts))))
-        joined = self._dequantized([np.concatenate(each)[:count] for each in zip(*answers, strict=True)])
+        outputs += self._predict_in_parallel(parts, max(1, min(workers, len(parts))))
+        joined = self._dequantized([np.concatenate(output)[:count] for output in zip(*outputs, strict=True)])
         return joined[0] if len(joined) == 1 else joined
 
-    def _side_by_side(self, parts: list[list[Array]], workers: int) -> list[list[Array]]:
-        """The answers to each part, in order, by so many interpreters."""
+    def _predict_in_parallel(self, parts: list[list[Array]], workers: int) -> list[list[Array]]:
+        """The outputs for the parts of the samples, in order, by so many interpreters."""
         self._open(workers)
         free: queue.SimpleQueue[_Interpreter] = queue.SimpleQueue()
-        for opened in self._ready[:workers]:
+        for opened in self._interpreters[:workers]:
             free.put(opened)
 
-        def answer(part: list[Array]) -> list[Array]:
+        def predict(part: list[Array]) -> list[Array]:
             opened = free.get()
             try:
-                return self._answers(opened, part)
+                return self._predict(opened, part)
             finally:
                 free.put(opened)
 
         if workers == 1:
-            return [answer(part) for part in parts]
+            return [predict(part) for part in parts]
         with ThreadPoolExecutor(workers, "keras_precision") as pool:
-            return list(pool.map(answer, parts))
+            return list(pool.map(predict, parts))
 
     @property
     def _batch(self) -> int:
         return max(1, self.model.inputs[0].shape[0])
 
     def _open(self, count: int) -> None:
-        """Have at least ``count`` interpreters."""
+        """Open interpreters until there are ``count``."""
         with captured("interpreter"):
-            while len(self._ready) < count:
-                self._ready.append(_Interpreter(self._path, self._threads))
+            while len(self._interpreters) < count:
+                self._interpreters.append(_Interpreter(self._path, self._threads))
 
-    def _answers(self, opened: "_Interpreter", part: list[Array]) -> list[Array]:
-        """What one interpreter says to some samples, as the file holds it."""
-        held = max(array.size for array in part) // len(part[0])
-        block = self._batch * max(1, _IN_CACHE // (self._batch * max(1, held)))
-        answers = [
-            opened.answers(piece)
+    def _predict(self, opened: "_Interpreter", part: list[Array]) -> list[Array]:
+        """The outputs of one interpreter for some samples, not dequantized."""
+        numbers = max(array.size for array in part) // len(part[0])  # per sample
+        block = self._batch * max(1, _IN_CACHE // (self._batch * max(1, numbers)))
+        outputs = [
+            opened.run(batch)
             for start in range(0, len(part[0]), block)
-            for piece in _pieces(self._quantized([array[start : start + block] for array in part]), self._batch)
+            for batch in _batches(self._quantized([array[start : start + block] for array in part]), self._batch)
         ]
-        return [np.concatenate(each) for each in zip(*answers, strict=True)]
+        return [np.concatenate(output) for output in zip(*outputs, strict=True)]
 
     def _quantized(self, arrays: Sequence[Array]) -> list[Array]:
         return [tensor.quantize(array) for tensor, array in zip(self.model.inputs, arrays, strict=True)]
@@ -168,44 +167,43 @@ class Session:
 
 
 class _Interpreter:
-    """One interpreter, called with what the file holds."""
+    """One interpreter, whose inputs and outputs have the dtypes of the file."""
 
     def __init__(self, path: str | os.PathLike[str], threads: int) -> None:
         self._interpreter = interpreter(path, threads=threads)
         self._inputs = [detail["index"] for _, detail in input_details(self._interpreter)]
         self._outputs = [detail["index"] for _, detail in output_details(self._interpreter)]
 
-    def answers(self, sample: Sequence[Array]) -> list[Array]:
+    def run(self, sample: Sequence[Array]) -> list[Array]:
         for index, values in zip(self._inputs, sample, strict=True):
             self._interpreter.set_tensor(index, values)
-        self._interpreter.reset_all_variables()  # recurrent kernels carry their state from call to call
+        self._interpreter.reset_all_variables()  # recurrent kernels retain their state between calls
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
 
-def _pieces(arrays: Sequence[Array], size: int) -> Iterator[list[Array]]:
+def _batches(arrays: Sequence[Array], size: int) -> Iterator[list[Array]]:
     for start in range(0, len(arrays[0]), size):
-        yield [_filled(array[start : start + size], size) for array in arrays]
+        yield [_padded(array[start : start + size], size) for array in arrays]
 
 
-def _arrays(inputs: Inputs, wanted: Sequence[Tensor]) -> list[Array]:
-    """One array per input, checked against the file."""
+def _arrays(inputs: Inputs, tensors: Sequence[Tensor]) -> list[Array]:
+    """One array per input, checked against the file's input tensors."""
+    names = [tensor.name for tensor in tensors]
     if isinstance(inputs, Mapping):
-        missing = [tensor.name for tensor in wanted if tensor.name not in inputs]
+        missing = [name for name in names if name not in inputs]
         if missing:
             raise DataError(
-                f"Expected arrays for the inputs {[tensor.name for tensor in wanted]}. Received: {list(inputs)}, without {missing}."
+                f"Expected arrays for the inputs {names}. Received: {list(inputs)}, without {missing}. Pass one for every input."
             )
-        arrays = [np.asarray(inputs[tensor.name]) for tensor in wanted]
+        arrays = [np.asarray(inputs[name]) for name in names]
     elif isinstance(inputs, np.ndarray):
         arrays = [inputs]
     else:
         arrays = [np.asarray(array) for array in inputs]
-    if len(arrays) != len(wanted):
-        raise DataError(
-            f"Expected {len(wanted)} input(s): {[tensor.name for tensor in wanted]}. Received: {len(arrays)}."
-        )
-    for tensor, array in zip(wanted, arrays, strict=True):
+    if len(arrays) != len(tensors):
+        raise DataError(f"Expected {len(tensors)} input(s): {names}. Received: {len(arrays)}.")
+    for tensor, array in zip(tensors, arrays, strict=True):
         _check_array(tensor, array)
     if len({len(array) for array in arrays}) > 1:
         raise DataError(f"Expected as many samples for each input. Received: {[len(array) for array in arrays]}.")
@@ -215,7 +213,7 @@ def _arrays(inputs: Inputs, wanted: Sequence[Tensor]) -> list[Array]:
 def _check_array(tensor: Tensor, array: Array) -> None:
     expected = f"(n, {', '.join('any' if size < 0 else str(size) for size in tensor.shape[1:])})"
     fits = array.ndim == len(tensor.shape) and all(
-        size in (-1, got) for size, got in zip(tensor.shape[1:], array.shape[1:], strict=True)
+        size in (-1, actual) for size, actual in zip(tensor.shape[1:], array.shape[1:], strict=True)
     )
     if not fits or len(array) == 0:
         raise DataError(f"Expected samples of shape {expected} for the input '{tensor.name}'. Received: {array.shape}.")
@@ -223,6 +221,6 @@ def _check_array(tensor: Tensor, array: Array) -> None:
         raise DataError(f"Expected numbers for the input '{tensor.name}'. Received: dtype {array.dtype}.")
 
 
-def _filled(part: Array, size: int) -> Array:
+def _padded(part: Array, size: int) -> Array:
     short = size - len(part)
     return np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)]) if short else part

@@ -225,8 +225,12 @@ def test_samples_of_two_inputs_are_no_labels(rng):
     for labels in (np.arange(8), list(range(8)), [np.arange(8)], {"head": np.arange(8)}):
         np.testing.assert_array_equal(read_validation_set(model, ((one, other), labels), loss).labels, np.arange(8))
     rows = list(np.eye(3)[np.arange(8) % 3])
-    np.testing.assert_array_equal(read_validation_set(model, ((one, other), rows), loss).labels, rows)  # a label for each sample
-    np.testing.assert_array_equal(read_validation_set(model, ((one, other), list(np.arange(8))), loss).labels, np.arange(8))
+    np.testing.assert_array_equal(
+        read_validation_set(model, ((one, other), rows), loss).labels, rows
+    )  # a label for each sample
+    np.testing.assert_array_equal(
+        read_validation_set(model, ((one, other), list(np.arange(8))), loss).labels, np.arange(8)
+    )
     with pytest.raises(DataError, match="Expected labels for the metric 'loss'. Received: None for labels"):
         read_validation_set(model, ((one, other), None), loss)
     with pytest.raises(DataError, match=r"Expected labels of shape \(8, ...\). Received: 3"):

@@ -1,1 +1,1 @@
-"""Precision per layer, chosen by evidence: plans are made, run and compared until one fits the budget."""
+"""Precision per layer, chosen by measurement: plans are compiled, run and compared until one fits the budget."""

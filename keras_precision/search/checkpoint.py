@@ -1,4 +1,4 @@
-"""Project: the folder of a search, what it was made for, and what each trial's file cost and answered."""
+"""Project: the folder of a search, with the identity of the search and the evaluation of every trial."""
 
 import hashlib
 import io
@@ -14,120 +14,83 @@ import numpy as np
 from keras_precision.core.errors import DestinationError, FileFormatError
 from keras_precision.core.system.files import write_whole
 from keras_precision.core.system.json_documents import document, parse_document
-from keras_precision.search.evaluation.evaluator import Evaluation, Held
+from keras_precision.search.evaluation.evaluator import Evaluation
+from keras_precision.search.evaluation.validation_set import ValidationSet
 
 __all__ = ["Project", "digest_of"]
 
 _FORMAT, _VERSION = "keras_precision.search", 1
-# Version 1 (2026-11): what the search is of: weights, choices, budget, objective, data.
+# Version 1 (2026-11): the identity of the search under "purpose": weights, choices, budget, objective, data.
 
 
 class Project:
-    """A folder that KerasTuner keeps its trials in.
-
-    Args:
-        folder: ``directory/project_name``.
-    """
+    """The folder ``directory/project_name``, in which KerasTuner saves its trials."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
     @property
-    def _card(self) -> Path:
+    def _identity_file(self) -> Path:
         return self.folder / "search.json"
 
-    def claim(self, purpose: Mapping[str, str], *, overwrite: bool) -> None:
-        """Make the folder that of one search, or find that it already is.
-
-        Args:
-            purpose: What tells this search from others.
-            overwrite: Whether what lies there may go: KerasTuner then removes it.
-
-        Raises:
-            DestinationError: The folder holds another search, or something else.
-        """
+    def claim(self, identity: Mapping[str, str], *, overwrite: bool) -> None:
+        """Raise ``DestinationError`` if the folder has another search or other files, unless they may be overwritten."""
         if overwrite or not self.folder.exists() or not any(self.folder.iterdir()):
             return
-        if not self._card.exists():
+        if not self._identity_file.exists():
             raise DestinationError(
                 f"Expected an empty folder, or that of a precision search. Received: '{self.folder}', which holds other files. "
                 "Choose another project_name, or pass overwrite=True to remove them."
             )
-        known = self._known()
-        others = [name for name, value in purpose.items() if name in known and known[name] != value]
-        if others:
-            told = ", ".join(f"{name} ({known[name]}, now {purpose[name]})" for name in others)
+        saved = self._saved_identity()
+        differing = [name for name, value in identity.items() if name in saved and saved[name] != value]
+        if differing:
+            changes = ", ".join(f"{name} ({saved[name]}, now {identity[name]})" for name in differing)
             raise DestinationError(
-                f"Expected the folder of the same search. Received: '{self.folder}', that of a search with another {told}. "
+                f"Expected the folder of the same search. Received: '{self.folder}', that of a search with another {changes}. "
                 "Choose another project_name, or pass overwrite=True to remove it."
             )
 
-    def sign(self, purpose: Mapping[str, str]) -> None:
-        """Write down what the search is of, and what has become known of it since.
-
-        Args:
-            purpose: As for ``claim``.
-        """
-        known = self._known() if self._card.exists() else {}
-        if set(purpose) - set(known):
+    def record(self, identity: Mapping[str, str]) -> None:
+        """Save what distinguishes this search from others, in addition to what is saved already."""
+        saved = self._saved_identity() if self._identity_file.exists() else {}
+        if set(identity) - set(saved):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._card, document(_FORMAT, _VERSION, {"purpose": {**purpose, **known}}))
+            write_whole(self._identity_file, document(_FORMAT, _VERSION, {"purpose": {**identity, **saved}}))
 
-    def _known(self) -> Mapping[str, str]:
-        return parse_document(self._card.read_bytes(), self._card, _FORMAT, _VERSION).texts("purpose")
+    def _saved_identity(self) -> Mapping[str, str]:
+        return parse_document(self._identity_file.read_bytes(), self._identity_file, _FORMAT, _VERSION).texts("purpose")
 
-    def keep(self, trial_id: str, evaluation: Evaluation) -> None:
-        """Write what a trial's file cost and answered, whole or not at all.
-
-        Args:
-            trial_id: The trial.
-            evaluation: Its outcome.
-        """
+    def save_evaluation(self, trial_id: str, evaluation: Evaluation) -> None:
+        """Save the evaluation of a trial atomically."""
         packed = io.BytesIO()
-        arrays = {f"answers_{number}": each for number, each in enumerate(evaluation.answers)}
+        arrays = {f"answers_{number}": outputs for number, outputs in enumerate(evaluation.predictions)}
         figures = np.frombuffer(json.dumps(dict(evaluation.figures)).encode(), np.uint8)
         np.savez(packed, figures=figures, **arrays)  # type: ignore[arg-type] # its stub takes every keyword for an option
         folder = self.folder / f"trial_{trial_id}"
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "evaluation.npz", packed.getvalue())
 
-    def kept(self, trial_id: str) -> Evaluation | None:
-        """Return what ``keep`` wrote.
-
-        Args:
-            trial_id: The trial.
-
-        Returns:
-            Its outcome; None where there is none.
-
-        Raises:
-            FileFormatError: The file is damaged.
-        """
+    def load_evaluation(self, trial_id: str) -> Evaluation | None:
+        """Return the saved evaluation of a trial, or None if there is none."""
         path = self.folder / f"trial_{trial_id}" / "evaluation.npz"
         if not path.exists():
             return None
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
                 figures = json.loads(content["figures"].tobytes())
-                answers = [content[f"answers_{number}"] for number in range(len(content.files) - 1)]
+                predictions = [content[f"answers_{number}"] for number in range(len(content.files) - 1)]
         except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise FileFormatError(
                 f"{path}: expected the outcome of a trial. Received: a damaged file ({error}). Remove it, and search again."
             ) from error
-        return Evaluation(figures, answers)
+        return Evaluation(figures, predictions)
 
 
-def digest_of(held: Held) -> str:
-    """Return what tells the data of a search from others.
-
-    Args:
-        held: The data.
-
-    Returns:
-        Hexadecimal digits.
-    """
+def digest_of(validation: ValidationSet) -> str:
+    """Return a hexadecimal digest of samples and labels, which distinguishes searches on different data."""
     digest = hashlib.blake2b(digest_size=8)
-    arrays: list[Any] = [*held.samples.values(), *([] if held.truth is None else [held.truth])]
+    arrays: list[Any] = [*validation.samples.values(), *([] if validation.labels is None else [validation.labels])]
     for array in arrays:
         values = np.ascontiguousarray(array)
         digest.update(f"{values.shape}{values.dtype}".encode())

@@ -1,4 +1,4 @@
-"""Groups of layers that get their precision together."""
+"""Groups of layers that share one precision."""
 
 import json
 import re
@@ -8,32 +8,23 @@ from typing import Any
 from keras_precision.core.errors import InputError
 from keras_precision.core.plan import PrecisionPlan
 
-__all__ = ["GROUPINGS", "Grouping", "grouped"]
+__all__ = ["GROUPINGS", "Grouping", "group_layers"]
 
 Grouping = str | Mapping[str, str]
-"""One of ``GROUPINGS``, or the name of each group to a regular expression that layer paths must match as a whole."""
+"""One of ``GROUPINGS``, or a dict of group name to a regular expression for whole layer paths."""
 
 GROUPINGS = ("model", "layer", "block", "repeated")
 
 
-def grouped(layers: Mapping[str, Any], grouping: Grouping) -> dict[str, tuple[str, ...]]:
-    """Return the groups of a model's layers.
+def group_layers(layers: Mapping[str, Any], grouping: Grouping) -> dict[str, tuple[str, ...]]:
+    """Return group name to layer paths, from layer path to layer.
 
-    Args:
-        layers: Layer path to layer.
-        grouping: ``"model"`` (one group), ``"layer"`` (each layer with weights), ``"block"`` (layers of one nested
-            model, or whose names are the same up to their first number: ``block_2_expand``, ``block_2_norm``),
-            ``"repeated"`` (layers of one class and configuration), or name to regular expression.
-
-    Returns:
-        Name to layer paths. Layers without weights are in groups of more than one layer, where they belong to one.
-
-    Raises:
-        InputError: The grouping is unknown.
-        PlanError: An expression matches no layer, or one that another matches.
+    ``"model"`` is one group; ``"layer"`` one per layer with weights; ``"block"`` one per nested model, or per name up
+    to its first number (``block_2_expand``, ``block_2_norm``); ``"repeated"`` one per class and configuration. Layers
+    without weights are members of groups, but never a group of their own under ``"layer"`` and ``"repeated"``.
 
     Example:
-        >>> grouped({"block_1_a": None, "block_1_b": None, "stem": None}, "block")
+        >>> group_layers({"block_1_a": None, "block_1_b": None, "stem": None}, "block")
         {'block_1': ('block_1_a', 'block_1_b'), 'stem': ('stem',)}
     """
     paths = list(layers)
@@ -48,21 +39,23 @@ def grouped(layers: Mapping[str, Any], grouping: Grouping) -> dict[str, tuple[st
     if grouping == "model":
         return {"model": tuple(paths)}
     if grouping == "layer":
-        return {path: (path,) for path in paths if _weighs(layers[path])}
-    key = _block if grouping == "block" else lambda path: _kind(layers[path])
-    found: dict[str, list[str]] = {}
+        return {path: (path,) for path in paths if _has_weights(layers[path])}
+    key = _block_of if grouping == "block" else lambda path: _class_and_config(layers[path])
+    groups: dict[str, list[str]] = {}
     for path in paths:
-        found.setdefault(key(path), []).append(path)
+        groups.setdefault(key(path), []).append(path)
     if grouping == "block":
-        return {name: tuple(members) for name, members in found.items()}
-    return {members[0]: tuple(members) for members in found.values() if any(_weighs(layers[path]) for path in members)}
+        return {name: tuple(members) for name, members in groups.items()}
+    return {
+        members[0]: tuple(members) for members in groups.values() if any(_has_weights(layers[path]) for path in members)
+    }
 
 
 def _matching(pattern: str, paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(path for path in paths if re.fullmatch(pattern, path))
 
 
-def _block(path: str) -> str:
+def _block_of(path: str) -> str:
     folder, _, name = path.rpartition("/")
     if folder:
         return folder
@@ -70,12 +63,12 @@ def _block(path: str) -> str:
     return numbered.group() if numbered else name
 
 
-def _kind(layer: Any) -> str:
-    """Class and configuration, without what every layer has of its own."""
+def _class_and_config(layer: Any) -> str:
+    """Class, configuration and weight shapes as text; name and dtype are left out, since they differ between repeats."""
     config = {key: value for key, value in layer.get_config().items() if key not in ("name", "dtype")}
-    shapes = [tuple(map(int, each.shape)) for each in layer.weights]
+    shapes = [tuple(map(int, weight.shape)) for weight in layer.weights]
     return f"{type(layer).__name__} {json.dumps(config, default=str, sort_keys=True)} {shapes}"
 
 
-def _weighs(layer: Any) -> bool:
+def _has_weights(layer: Any) -> bool:
     return bool(getattr(layer, "weights", ()))

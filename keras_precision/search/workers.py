@@ -1,11 +1,11 @@
-"""One script as a chief and several workers on this machine, each begun again when it dies.
+"""Run one script as a chief and several workers on this machine, and restart a process that dies.
 
 ::
 
     python -m keras_precision.search.workers --workers 3 search.py
 
-The script makes a ``kp.PrecisionTuner``, or any tuner of KerasTuner, and calls ``search``. On several machines, the same
-script runs on each with KerasTuner's variables: see docs/search.md.
+The script builds a ``kp.PrecisionTuner``, or any tuner of KerasTuner, and calls ``search``. On several machines, run the
+same script on all of them with KerasTuner's environment variables: see docs/search.md.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from keras_precision.core.errors import InputError, SearchError
-from keras_precision.search.distributed.role import BEGUN_AGAIN, VERDICT
+from keras_precision.search.distributed.role import RESTARTED, VERDICT
 
 __all__ = ["main", "run_workers"]
 
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
 
 def run_workers(
@@ -34,24 +34,10 @@ def run_workers(
     restarts: int = 10,
     environment: Mapping[str, str] | None = None,
 ) -> int:
-    """Run a command as KerasTuner's chief, and as several workers, until the chief has ended.
+    """Run a command as KerasTuner's chief and as several workers until all have ended; return the number of restarts.
 
-    A worker that dies is begun again under the same name, and takes up the trial that it had. A chief that dies is begun
-    again, too: it goes on from its files.
-
-    Args:
-        command: What each process runs.
-        workers: How many workers.
-        port: Where the chief listens; None for one that is free.
-        restarts: How often any process may be begun again, all together.
-        environment: Environment variables of the processes; None for those of this one.
-
-    Returns:
-        How many processes were begun again.
-
-    Raises:
-        InputError: ``workers`` is not positive.
-        SearchError: The search has ended with an error, or processes died more often than ``restarts`` allows.
+    A worker that dies is restarted under the same name and continues its trial; a chief continues from its files.
+    ``restarts`` limits the restarts of all processes together, and a port of None is a free one.
     """
     if workers < 1:
         raise InputError(f"Expected workers >= 1. Received: {workers}.")
@@ -61,20 +47,20 @@ def run_workers(
         "KERASTUNER_ORACLE_PORT": str(port or _free_port()),
     }
     names = ["chief", *(f"worker{number}" for number in range(workers))]
-    with tempfile.TemporaryDirectory() as passing:
-        return _watched(command, names, {**shared, VERDICT: str(Path(passing) / "verdict.txt")}, restarts)
+    with tempfile.TemporaryDirectory() as temporary:
+        return _supervise(command, names, {**shared, VERDICT: str(Path(temporary) / "verdict.txt")}, restarts)
 
 
-def _watched(command: Sequence[str], names: Sequence[str], shared: Mapping[str, str], restarts: int) -> int:
-    """Run the processes until all have ended; how many were begun again."""
+def _supervise(command: Sequence[str], names: Sequence[str], shared: Mapping[str, str], max_restarts: int) -> int:
+    """Run the processes until all have ended, and return how many were restarted."""
     verdict = Path(shared[VERDICT])
     running: dict[str, subprocess.Popen[bytes]] = {}
-    again = 0
+    restarts = 0
     try:
         for name in names:
-            running[name] = _started(command, shared, name)
+            running[name] = _start(command, shared, name)
         while running:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
             for name, process in list(running.items()):
                 code = process.poll()
                 if code == 0:
@@ -82,36 +68,29 @@ def _watched(command: Sequence[str], names: Sequence[str], shared: Mapping[str, 
                 elif name == "chief" and verdict.exists():
                     raise SearchError(verdict.read_text(encoding="utf-8"))
                 elif code is not None:
-                    again += 1
-                    if again > restarts or "chief" not in running:
+                    restarts += 1
+                    if restarts > max_restarts or "chief" not in running:
                         raise SearchError(
-                            f"Expected processes that run to their end. Received: exit code {code} from {name}, after {again - 1} "
-                            "restarts. Run the command by itself to see what is wrong."
+                            f"Expected processes that run to their end. Received: exit code {code} from {name}, after {restarts - 1} "
+                            "restarts. Run the command by itself to see the error."
                         )
-                    running[name] = _started(command, {**shared, BEGUN_AGAIN: "1"}, name)
+                    running[name] = _start(command, {**shared, RESTARTED: "1"}, name)
     finally:
         for process in running.values():
             process.kill()
             process.wait()
-    return again
+    return restarts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a script: ``python -m keras_precision.search.workers --workers N SCRIPT ...``.
-
-    Args:
-        arguments: The command line; None for the process's own.
-
-    Returns:
-        The exit code: 0, or 2 where the search could not be brought to its end.
-    """
+    """Run ``python -m keras_precision.search.workers --workers N SCRIPT ...``; the exit code is 2 if the search failed."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_precision.search.workers",
         description="Run a script as KerasTuner's chief and its workers.",
     )
-    parser.add_argument("--workers", type=int, default=3, help="how many workers (%(default)s)")
-    parser.add_argument("--restarts", type=int, default=10, help="how often a process may be begun again (%(default)s)")
-    parser.add_argument("script", help="a Python script that makes a tuner and calls search")
+    parser.add_argument("--workers", type=int, default=3, help="number of workers (%(default)s)")
+    parser.add_argument("--restarts", type=int, default=10, help="maximum number of restarts (%(default)s)")
+    parser.add_argument("script", help="a Python script that builds a tuner and calls search")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     options = parser.parse_args(arguments)
     command = [sys.executable, options.script, *options.arguments]
@@ -123,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _started(command: Sequence[str], shared: Mapping[str, str], name: str) -> "subprocess.Popen[bytes]":
-    # The user's own script: it imports as Python lets every script, from its own folder first.
+def _start(command: Sequence[str], shared: Mapping[str, str], name: str) -> "subprocess.Popen[bytes]":
+    # The user's own script: it imports from its own folder first, as every Python script does.
     return subprocess.Popen(list(command), env={**shared, "KERASTUNER_TUNER_ID": name})
 
 

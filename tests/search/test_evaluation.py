@@ -24,7 +24,7 @@ from keras_precision.core.system.optional import available
 from keras_precision.export.plan_space import Space, Unit
 from keras_precision.report.tables.pareto_front import front_text
 from keras_precision.search.evaluation import quantization_aware, training_runs
-from keras_precision.search.evaluation.mode import described
+from keras_precision.search.evaluation.mode import describe_options
 from keras_precision.search.objective.goal import Goal
 from keras_precision.search.strategy.local_search import Neighbourhood
 
@@ -235,7 +235,7 @@ def test_the_folder_of_a_search_with_another_training_is_refused(aware, make, un
 def test_options_of_a_training_are_told_in_a_few_words():
     """Numbers, texts and seeds; no weights of samples, and no callbacks."""
     options = {"seeds": (0, 1), "epochs": 2, "sample_weight": [1.0] * 99, "callbacks": [object()], "class_weight": None}
-    assert described(options) == "epochs=2, seeds=(0, 1)"
+    assert describe_options(options) == "epochs=2, seeds=(0, 1)"
 
 
 def test_finalists_that_all_fail_are_told(make, unsure):
@@ -276,7 +276,7 @@ def test_an_oracle_of_keras_tuner_has_every_trial_trained(make, unsure):
         (
             {"evaluation": "training", "choices": None, "budget": kp.Budget(max_size_bytes=100)},
             InputError,
-            "Expected a budget of max_metric_drop, where plans are of training",
+            "Expected a budget of max_metric_drop for training plans",
         ),
         (
             {"evaluation": "training", "choices": None, "objective": "size_bytes"},
@@ -296,7 +296,7 @@ def test_what_quantization_loses_may_be_won_back(make, monkeypatch):
     checked = []
     monkeypatch.setattr(quantization_aware, "check_reachable", lambda budget, *_: checked.append(budget))
     tuner = make("hopeless", budget=kp.Budget(max_metric_drop=0.0, max_size_bytes=10))
-    tuner.mode.space, tuner.mode.setting = SPACE, types.SimpleNamespace(evaluator=None)
+    tuner.mode.space, tuner.mode.context = SPACE, types.SimpleNamespace(evaluator=None)
     tuner.mode.check_budget()
     assert checked == [kp.Budget(max_size_bytes=10)]
 

@@ -6,7 +6,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import InputError, PlanError, UnknownPrecisionError
-from keras_precision.search.groups import grouped
+from keras_precision.search.groups import group_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of KerasTuner and protobuf
 
@@ -57,18 +57,18 @@ def test_groups_of_layers():
     import keras
 
     layers = kp.layer_paths(nets.nested(keras))
-    assert grouped(layers, "model") == {"model": ("shared", "block/core/core_dense", "block/block_dense", "head")}
-    assert grouped(layers, "layer") == {path: (path,) for path in layers}
-    assert grouped(layers, "block") == {
+    assert group_layers(layers, "model") == {"model": ("shared", "block/core/core_dense", "block/block_dense", "head")}
+    assert group_layers(layers, "layer") == {path: (path,) for path in layers}
+    assert group_layers(layers, "block") == {
         "shared": ("shared",), "block/core": ("block/core/core_dense",), "block": ("block/block_dense",), "head": ("head",),
     }  # fmt: skip
-    assert grouped(layers, "repeated") == {
+    assert group_layers(layers, "repeated") == {
         "shared": ("shared", "block/core/core_dense", "block/block_dense"), "head": ("head",),
     }  # fmt: skip
     with pytest.raises(PlanError, match="matched by"):
-        grouped(layers, {"one": "block/.*", "other": ".*dense"})
+        group_layers(layers, {"one": "block/.*", "other": ".*dense"})
     with pytest.raises(PlanError, match="Expected every pattern to match a layer"):
-        grouped(layers, {"one": "nothing"})
+        group_layers(layers, {"one": "nothing"})
 
 
 @pytest.mark.slow

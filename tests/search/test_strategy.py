@@ -13,7 +13,7 @@ from keras_precision.search.objective.goal import Goal
 from keras_precision.search.objective.score import Score
 from keras_precision.search.strategy.error_model import ErrorModel
 from keras_precision.search.strategy.strategy import Strategy
-from keras_precision.search.strategy.trials import Outcome, front_of
+from keras_precision.search.strategy.trials import TrialOutcome, front_of
 
 UNITS = 7
 
@@ -110,7 +110,7 @@ def test_the_front_is_found(net):
     """At each size, what was run diverges by at most a tenth more than the best of all plans, and few were run."""
     strategy = net.strategy(Goal("front", "min", Budget()))
     order = net.search(strategy)
-    true = front_of([Outcome("", plan, each) for plan, each in net.figures.items()], ("size_bytes", "divergence"))
+    true = front_of([TrialOutcome("", plan, each) for plan, each in net.figures.items()], ("size_bytes", "divergence"))
     for point in true:
         found = [each for each in strategy.evidence.values() if each["size_bytes"] <= point.figures["size_bytes"]]
         assert min(each["divergence"] for each in found) <= 1.1 * max(point.figures["divergence"], 1e-4)
@@ -149,7 +149,7 @@ def test_without_the_baseline_there_is_no_next_round(net):
 def test_a_front_has_each_point_once():
     """A plan that another beats, or equals, is not on the front."""
     points = [(2, 2), (1, 3), (3, 1), (2, 2), (3, 3), (2, 3)]
-    outcomes = [Outcome(str(number), (), {"a": a, "b": b}) for number, (a, b) in enumerate(points)]
+    outcomes = [TrialOutcome(str(number), (), {"a": a, "b": b}) for number, (a, b) in enumerate(points)]
     assert [each.trial for each in front_of(outcomes, ("a", "b"))] == ["1", "0", "2"]
 
 

@@ -18,10 +18,10 @@ from keras_precision.search.distributed import supervision
 from keras_precision.search.distributed.role import chief_address, is_chief, is_first, is_worker, loopback_by_default
 from keras_precision.search.distributed.supervision import (
     _expire,
-    check_ended_well,
-    hardened,
+    check_completed,
+    harden,
     heartbeat,
-    put_back,
+    requeue_failed,
     serve,
 )
 from keras_precision.search.workers import main, run_workers
@@ -41,7 +41,7 @@ def oracle(tmp_path):
     )
     made.verbose = 0
     made._set_project_dir(str(tmp_path), "project")
-    return hardened(made)
+    return harden(made)
 
 
 def free_port():
@@ -73,7 +73,7 @@ def chief(oracle, tmp_path):
                 f"127.0.0.1:{port}",
                 tmp_path / "project",
                 lease_s=1.5,
-                tell=lambda: told.append(len(oracle.end_order)),
+                on_trial_end=lambda: told.append(len(oracle.end_order)),
             )
         except SearchError as error:
             problems.append(error)
@@ -194,7 +194,7 @@ def reloaded(oracle, tmp_path):
     )
     again.verbose = 0
     again._set_project_dir(str(tmp_path), "project")
-    hardened(again).reload()
+    harden(again).reload()
     return again
 
 
@@ -250,7 +250,7 @@ def test_a_search_that_failed_too_often_is_tried_again(oracle, tmp_path):
     again = reloaded(oracle, tmp_path)
     assert again.end_order == oracle.end_order
     again.max_consecutive_failed_trials = 2
-    put_back(again)
+    requeue_failed(again)
     assert again.failure is None
     assert again.end_order == [first]
     again = reloaded(again, tmp_path)
@@ -266,10 +266,10 @@ def test_a_kill_while_failures_are_put_back_loses_none(oracle, tmp_path, monkeyp
     monkeypatch.setattr(oracle, "_save_trial", lambda trial: (_ for _ in ()).throw(KeyboardInterrupt))
     failed = list(oracle.end_order)
     with pytest.raises(KeyboardInterrupt):
-        put_back(oracle)
+        requeue_failed(oracle)
     again = reloaded(oracle, tmp_path)
     assert again.end_order == failed
-    assert put_back(again)
+    assert requeue_failed(again)
     assert again._retry_queue == failed[::-1]
 
 
@@ -283,7 +283,7 @@ def test_what_others_hang_on_is_tried_again(oracle, statuses, again):
         trial.status = {"C": "COMPLETED", "F": "FAILED"}[letter]
         oracle.end_trial(trial)
     order = list(oracle.end_order)
-    assert put_back(oracle) is bool(again)
+    assert requeue_failed(oracle) is bool(again)
     assert oracle._retry_queue == [order[each] for each in again]
 
 
@@ -296,7 +296,7 @@ def test_the_reason_of_a_failure_is_read_from_the_worker_s_file(oracle, tmp_path
     trial.status = "FAILED"
     oracle.end_trial(trial)
     with pytest.raises(SearchError, match="the last for: out of luck"):
-        check_ended_well(oracle)
+        check_completed(oracle)
 
 
 def test_a_chief_whose_search_has_ended_with_an_error_is_not_begun_again(tmp_path):
@@ -304,8 +304,8 @@ def test_a_chief_whose_search_has_ended_with_an_error_is_not_begun_again(tmp_pat
     begun = tmp_path / "begun"
     code = (
         f"import os; name = os.environ['KERASTUNER_TUNER_ID']; open({str(begun)!r}, 'a').write(name + ' ')\n"
-        "from keras_precision.core.errors import SearchError\nfrom keras_precision.search.distributed.role import verdict\n"
-        "with verdict():\n    if name == 'chief': raise SearchError('Expected luck. Received: none.')\n"
+        "from keras_precision.core.errors import SearchError\nfrom keras_precision.search.distributed.role import record_verdict\n"
+        "with record_verdict():\n    if name == 'chief': raise SearchError('Expected luck. Received: none.')\n"
     )
     with pytest.raises(SearchError, match=r"^Expected luck. Received: none.$"):
         run_workers(
@@ -324,7 +324,7 @@ def test_a_heartbeat_goes_on_where_a_folder_is_gone_for_a_while(tmp_path, monkey
             several.set()
         raise OSError("stale file handle")
 
-    monkeypatch.setattr(supervision, "_BEAT_S", 0.01)
+    monkeypatch.setattr(supervision, "_HEARTBEAT_S", 0.01)
     monkeypatch.setattr("pathlib.Path.write_text", write)
     with heartbeat(tmp_path, "worker"):
         assert several.wait(timeout=30)
@@ -334,13 +334,13 @@ def test_a_process_that_goes_on_for_one_that_died_begins_nothing_afresh(tmp_path
     """A worker never does, nor what is begun again; the first chief, and a process alone, may."""
     assert is_first()
     mark = tmp_path / "begun"
-    code = f"import os; open({str(mark)!r}, 'a').write(os.environ.get('KERAS_PRECISION_BEGUN_AGAIN', 'first') + ' '); raise SystemExit(3)"
+    code = f"import os; open({str(mark)!r}, 'a').write(os.environ.get('KERAS_PRECISION_RESTARTED', 'first') + ' '); raise SystemExit(3)"
     with pytest.raises(SearchError):
         run_workers([sys.executable, "-c", code], 1, restarts=2)
     assert {"first", "1"} == set(mark.read_text().split())
     address = {"KERASTUNER_ORACLE_IP": "127.0.0.1"}
     for variables, begins in (
-        ({"KERAS_PRECISION_BEGUN_AGAIN": "1"}, False),
+        ({"KERAS_PRECISION_RESTARTED": "1"}, False),
         ({**address, "KERASTUNER_TUNER_ID": "chief"}, True),
         ({**address, "KERASTUNER_TUNER_ID": "worker0"}, False),
     ):
@@ -383,7 +383,7 @@ def test_a_chief_listens_on_this_machine_alone_unless_an_address_is_set(oracle, 
         set_role(patch, "chief", address, str(port))
         assert (is_chief(), is_worker()) == (True, False)
         with pytest.raises(SearchError, match="Expected trials that run. Received: the test is over"):
-            serve(oracle, chief_address(), tmp_path / "project", tell=tell)
+            serve(oracle, chief_address(), tmp_path / "project", on_trial_end=tell)
     assert seen[0] == {"127.0.0.1"}
 
 

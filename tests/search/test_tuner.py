@@ -213,37 +213,41 @@ def test_samples_of_two_inputs_are_no_labels(rng):
     """A tuple of one array for each input is not samples and labels, unless the first of it is itself a tuple."""
     import keras
 
-    from keras_precision.search.evaluation.validation_set import held_out
+    from keras_precision.search.evaluation.validation_set import read_validation_set
 
     inputs = [keras.Input((3,)), keras.Input((2,))]
     model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
     one, other = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))
-    alone = held_out(model, (one, other), None)
+    alone = read_validation_set(model, (one, other), None)
     assert [len(each) for each in alone.samples.values()] == [8, 8]
-    assert alone.truth is None
+    assert alone.labels is None
     loss = Score("loss", "min", float)
     for labels in (np.arange(8), list(range(8)), [np.arange(8)], {"head": np.arange(8)}):
-        np.testing.assert_array_equal(held_out(model, ((one, other), labels), loss).truth, np.arange(8))
+        np.testing.assert_array_equal(read_validation_set(model, ((one, other), labels), loss).labels, np.arange(8))
     rows = list(np.eye(3)[np.arange(8) % 3])
-    np.testing.assert_array_equal(held_out(model, ((one, other), rows), loss).truth, rows)  # a label for each sample
-    np.testing.assert_array_equal(held_out(model, ((one, other), list(np.arange(8))), loss).truth, np.arange(8))
+    np.testing.assert_array_equal(
+        read_validation_set(model, ((one, other), rows), loss).labels, rows
+    )  # a label for each sample
+    np.testing.assert_array_equal(
+        read_validation_set(model, ((one, other), list(np.arange(8))), loss).labels, np.arange(8)
+    )
     with pytest.raises(DataError, match="Expected labels for the metric 'loss'. Received: None for labels"):
-        held_out(model, ((one, other), None), loss)
+        read_validation_set(model, ((one, other), None), loss)
     with pytest.raises(DataError, match=r"Expected labels of shape \(8, ...\). Received: 3"):
-        held_out(model, ((one, other), 3), loss)
+        read_validation_set(model, ((one, other), 3), loss)
     with pytest.raises(DataError, match="Received: those of 0"):
-        held_out(model, ((one, other), {}), loss)
+        read_validation_set(model, ((one, other), {}), loss)
     several = [np.arange(8), np.arange(8)]
-    assert held_out(model, ((one, other), several), None).truth is None  # nothing is scored on them
+    assert read_validation_set(model, ((one, other), several), None).labels is None  # nothing is scored on them
     for labels in (several, dict(zip("ab", several, strict=True))):
         with pytest.raises(
             DataError, match="Expected the labels of one output for the metric 'loss'. Received: those of 2"
         ):
-            held_out(model, ((one, other), labels), loss)
+            read_validation_set(model, ((one, other), labels), loss)
     with pytest.raises(DataError, match="Expected labels for the metric 'loss'. Received: samples alone"):
-        held_out(model, (one, other), Score("loss", "min", float))
+        read_validation_set(model, (one, other), Score("loss", "min", float))
     with pytest.raises(DataError, match="Leave the weights out"):
-        held_out(model, ((one, other), np.arange(8), np.ones(8)), Score("loss", "min", float))
+        read_validation_set(model, ((one, other), np.arange(8), np.ones(8)), Score("loss", "min", float))
 
 
 def test_a_search_by_divergence_needs_no_labels(make, unsure):
@@ -318,7 +322,7 @@ def test_a_file_that_cannot_be_made_is_a_failed_trial(make, monkeypatch):
 
 def test_failures_that_are_tried_again_are_learned(make, small, monkeypatch):
     """Three in a row, over the end of a round, end a search; the next one ends as if there had been none."""
-    judge, calls = PostTraining.judge, []
+    judge, calls = PostTraining.evaluate, []
 
     def failing(self, *args):
         calls.append(args)
@@ -326,7 +330,7 @@ def test_failures_that_are_tried_again_are_learned(make, small, monkeypatch):
             raise ExportError("Expected luck. Received: none.")
         return judge(self, *args)
 
-    monkeypatch.setattr(PostTraining, "judge", failing)
+    monkeypatch.setattr(PostTraining, "evaluate", failing)
     tuner = make("unlucky", budget=kp.Budget(max_metric_drop=0.03))
     with pytest.raises(SearchError, match="Expected luck"):
         tuner.search()
@@ -360,7 +364,7 @@ def test_any_metric_of_keras_a_regression_included(tmp_path, rng):
         verbose=False,
     )
     tuner.search()
-    assert tuner.wishes.figure == "mean_absolute_error"
+    assert tuner.objective.figure == "mean_absolute_error"
     errors = [each.value("mean_absolute_error") for each in tuner.results()]
     best = next(each for each in tuner.results() if each.plan == tuner.best_plan)
     assert best.value("mean_absolute_error") == min(errors)
@@ -375,7 +379,7 @@ def test_any_metric_of_keras_a_regression_included(tmp_path, rng):
         ({"choices": ("int8", "int2")}, UnknownPrecisionError, "Expected a choice to be one of"),
         ({"budget": 50_000}, InputError, r"Expected a budget such as kp.Budget\(max_size_bytes=50_000\)"),
         ({"objective": "val_precision"}, InputError, "Received: 'precision'; it is compiled with accuracy"),
-        ({"objective": ["size_bytes", "accuracy"]}, InputError, "Expected one objective.*ask for objective='front'"),
+        ({"objective": ["size_bytes", "accuracy"]}, InputError, "Expected one objective.*pass objective='front'"),
         ({"metric": "accuracy", "objective": "sise_bytes"}, InputError, "Did you mean 'size_bytes'"),
         ({"tolerance": 1.5}, InputError, "Expected tolerance from 0 to below 1"),
         ({"max_trials": 0}, InputError, "Expected max_trials >= 1"),
@@ -461,7 +465,7 @@ def test_a_chief_that_is_begun_again_overwrites_nothing(small, make):
     """It goes on with the search that it took for an older one at its first start."""
     shutil.copytree(small._project.folder, small._project.folder.with_name("begun_again"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KERAS_PRECISION_BEGUN_AGAIN", "1")
+        patch.setenv("KERAS_PRECISION_RESTARTED", "1")
         again = make("begun_again", budget=kp.Budget(max_metric_drop=0.03), overwrite=True)
     assert again.oracle.end_order == small.oracle.end_order
 

@@ -1,1 +1,1 @@
-"""A search in several processes: who is the chief, and what happens when one dies."""
+"""A search in several processes: their roles, and recovery from processes that die."""

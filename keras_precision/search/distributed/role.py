@@ -1,4 +1,4 @@
-"""Role: what the environment variables of KerasTuner, and two of ours, make of this process."""
+"""Role of this process in a distributed search, from KerasTuner's environment variables and two of this package."""
 
 import os
 from collections.abc import Iterator
@@ -8,53 +8,49 @@ from keras_precision.core.errors import PrecisionError
 from keras_precision.core.system.files import write_whole
 
 __all__ = [
-    "BEGUN_AGAIN",
+    "RESTARTED",
     "VERDICT",
     "chief_address",
     "is_chief",
     "is_first",
     "is_worker",
     "loopback_by_default",
-    "verdict",
+    "record_verdict",
 ]
 
-BEGUN_AGAIN = "KERAS_PRECISION_BEGUN_AGAIN"
-"""Set for a process that takes the place of one that died."""
+RESTARTED = "KERAS_PRECISION_RESTARTED"
+"""Set in a process that replaces one that died."""
 
 VERDICT = "KERAS_PRECISION_VERDICT"
-"""The file in which a chief says that its search has ended with an error: it is not to be begun again."""
+"""The path of a file for the error with which a search has ended: its chief must not be restarted."""
 
 _IP, _PORT, _ID = "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT", "KERASTUNER_TUNER_ID"
 _LOOPBACK = "127.0.0.1"
 
 
 def is_chief() -> bool:
-    """Tell whether other processes ask this one what to run."""
-    return _is_one_of_several() and "chief" in os.environ.get(_ID, "")
+    """Whether this process serves trials to workers."""
+    return _is_distributed() and "chief" in os.environ.get(_ID, "")
 
 
 def is_worker() -> bool:
-    """Tell whether this process asks a chief what to run."""
-    return _is_one_of_several() and not is_chief()
+    """Whether this process asks a chief for trials."""
+    return _is_distributed() and not is_chief()
 
 
-def _is_one_of_several() -> bool:
-    """An address says so, or a port and a name: the address is then that of this machine alone."""
+def _is_distributed() -> bool:
+    """Whether an address is set, or a port and a name, which mean the loopback address."""
     return bool(os.environ.get(_IP)) or (_PORT in os.environ and _ID in os.environ)
 
 
 def is_first() -> bool:
-    """Tell whether this process may begin a search afresh: not a worker, and not one that goes on for one that died."""
-    return not is_worker() and BEGUN_AGAIN not in os.environ
+    """Whether this process may start a new search: not a worker, and not a restarted process."""
+    return not is_worker() and RESTARTED not in os.environ
 
 
 @contextmanager
-def verdict() -> Iterator[None]:
-    """Tell whoever began a chief that its search has ended, where that is with an error.
-
-    Yields:
-        Nothing.
-    """
+def record_verdict() -> Iterator[None]:
+    """Write an error that ends a chief's search to the file of ``VERDICT``, for the process that launched the chief."""
     try:
         yield
     except PrecisionError as error:
@@ -64,29 +60,24 @@ def verdict() -> Iterator[None]:
 
 
 def chief_address() -> str:
-    """Return where the chief answers: host and port.
+    """Return ``host:port`` of the chief.
 
-    Without an address, or with an empty one, this is 127.0.0.1, which no other machine reaches: KerasTuner's service is
-    neither encrypted nor authenticated.
-
-    Returns:
-        The two, with a colon between them.
+    The default host is 127.0.0.1, out of reach for other machines: KerasTuner's service has no encryption and no
+    authentication.
     """
     return f"{os.environ.get(_IP) or _LOOPBACK}:{os.environ[_PORT]}"
 
 
 @contextmanager
 def loopback_by_default() -> Iterator[None]:
-    """Let KerasTuner make a worker where no address is set: its client reads the variable when it is made.
+    """Set the loopback address while KerasTuner creates a worker's client, if no address is set.
 
-    KerasTuner 1.4 takes a process for one of several by this variable alone, see ``has_chief_oracle`` in
-    keras_tuner/src/distribute/utils.py; where it has a default of its own, this can go.
-
-    Yields:
-        Nothing.
+    KerasTuner 1.4.8 recognizes a distributed search by this variable alone, see ``has_chief_oracle`` in
+    https://github.com/keras-team/keras-tuner/blob/v1.4.8/keras_tuner/src/distribute/utils.py; once it has a default of
+    its own, this function can go.
     """
     before = os.environ.get(_IP)
-    if before or not _is_one_of_several():
+    if before or not _is_distributed():
         yield
         return
     os.environ[_IP] = _LOOPBACK

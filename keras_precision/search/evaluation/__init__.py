@@ -1,1 +1,1 @@
-"""How a plan is judged."""
+"""Ways to evaluate a plan: by its file, by quantization-aware training, or by training runs."""

@@ -1,4 +1,4 @@
-"""A Keras model that answers as a ``.tflite`` file does, by running it."""
+"""FileLayer: a Keras layer that runs a ``.tflite`` file."""
 
 import base64
 from typing import Any
@@ -16,12 +16,12 @@ __all__ = ["FileLayer", "file_model"]
 
 @keras.saving.register_keras_serializable(package="keras_precision")
 class FileLayer(keras.layers.Layer):
-    """Runs a file on what it is given, sample by sample. It has no weights, and is saved with the file inside.
+    """Runs a file sample by sample; it has no weights, and is saved with the file inside.
 
     Args:
         content: The file, as bytes or in base64.
-        inputs: The names of its inputs, in the order in which they are given.
-        shapes: The shape of each output, without the batch axis.
+        inputs: The names of its inputs, in the order of the layer's inputs.
+        shapes: The shapes of its outputs, without the batch axis.
         **options: As for any layer.
     """
 
@@ -32,15 +32,14 @@ class FileLayer(keras.layers.Layer):
         with captured("interpreter"):
             self._runner = Runner(self._content)
 
-    def call(self, given: Any) -> Any:
-        arrays = [np.asarray(keras.ops.convert_to_numpy(each)) for each in keras.tree.flatten(given)]
+    def call(self, inputs: Any) -> Any:
+        arrays = [np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in keras.tree.flatten(inputs)]
         samples = dict(zip(self._inputs, arrays, strict=True))
-        answers = self._runner.run(samples, 0, len(arrays[0]))
-        tensors = [keras.ops.convert_to_tensor(each) for each in answers]
-        return tensors if len(tensors) > 1 else tensors[0]
+        outputs = [keras.ops.convert_to_tensor(array) for array in self._runner.run(samples, 0, len(arrays[0]))]
+        return outputs if len(outputs) > 1 else outputs[0]
 
-    def compute_output_spec(self, given: Any) -> Any:
-        batch = keras.tree.flatten(given)[0].shape[0]
+    def compute_output_spec(self, inputs: Any) -> Any:
+        batch = keras.tree.flatten(inputs)[0].shape[0]
         specs = [keras.KerasTensor((batch, *shape), "float32") for shape in self._shapes]
         return specs if len(specs) > 1 else specs[0]
 
@@ -51,34 +50,28 @@ class FileLayer(keras.layers.Layer):
 
 
 def file_model(content: bytes, inputs: list[Input], names: list[str], shapes: list[list[int]], like: Any = None) -> Any:
-    """Return a Keras 3 model that answers as a file does.
+    """Return a Keras 3 model that runs a ``.tflite`` file for one sample; it runs eagerly and cannot be trained.
 
-    Args:
-        content: A ``.tflite`` file for one sample at a time.
-        inputs: The inputs of the model that it was made from.
-        names: What the file calls these.
-        shapes: The shape of each of its outputs, without the batch axis.
-        like: A compiled Keras 3 model, whose loss and metrics are taken over; None for none.
-
-    Returns:
-        The model. It runs eagerly, sample by sample, and cannot be trained.
+    ``inputs`` are those of the model that the file was exported from, ``names`` their names in the file, ``shapes`` the
+    shapes of the outputs without the batch axis, and ``like`` a compiled Keras 3 model with the loss and metrics.
     """
-    given = [keras.Input(each.shape, dtype=each.dtype, name=each.name) for each in inputs]
-    layer = FileLayer(content, names, shapes, name="file")
-    model = keras.Model(given if len(given) > 1 else given[0], layer(given if len(given) > 1 else given[0]))
+    tensors = [keras.Input(entry.shape, dtype=entry.dtype, name=entry.name) for entry in inputs]
+    sources = tensors if len(tensors) > 1 else tensors[0]
+    model = keras.Model(sources, FileLayer(content, names, shapes, name="file")(sources))
     settings = {key: compile_argument(like, key) for key in ("loss", "metrics")}
-    taken = {key: value for key, value in settings.items() if value is not None}
-    model.compile(run_eagerly=True, **_fresh(taken))
+    model.compile(
+        run_eagerly=True, **_copy_metrics({key: value for key, value in settings.items() if value is not None})
+    )
     return model
 
 
-def _fresh(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings, with metrics that have a state of their own."""
+def _copy_metrics(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the same settings with copies of the metrics, so that the caller's metrics keep their state."""
     metrics = settings.get("metrics")
     if isinstance(metrics, list | tuple):
-        settings = dict(settings, metrics=[_copied(each) for each in metrics])
+        settings = dict(settings, metrics=[_copy_metric(metric) for metric in metrics])
     return settings
 
 
-def _copied(metric: Any) -> Any:
+def _copy_metric(metric: Any) -> Any:
     return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.metrics.Metric) else metric

@@ -1,4 +1,4 @@
-"""The ways to judge a plan, by name."""
+"""The evaluation modes by name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,52 +10,39 @@ from keras_precision.search.evaluation.post_training import PostTraining
 from keras_precision.search.evaluation.quantization_aware import QuantizationAware
 from keras_precision.search.evaluation.training_runs import TrainingRuns
 from keras_precision.search.groups import Grouping
-from keras_precision.search.objective.objective import Wishes
+from keras_precision.search.objective.objective import SearchObjective
 
 __all__ = ["mode_of"]
 
-_USUAL = {
+_DEFAULT_CHOICES = {
     PostTraining.name: ("int8", "int4", "int16x8", "float32"),
     QuantizationAware.name: ("int8", "int4"),
     TrainingRuns.name: TRAINING_PRECISIONS,
 }
-"""What a search chooses from, where nothing is said."""
 
 
 def mode_of(
     name: str,
     model: Any,
     choices: Sequence[str] | None,
-    wishes: Wishes,
+    objective: SearchObjective,
     *,
     runtime: str,
     samples: int | None,
     groups: Grouping,
 ) -> Mode:
-    """Return a way to judge plans.
+    """Return an evaluation mode: ``"post_training"``, ``"quantization_aware"`` or ``"training"``.
 
-    Args:
-        name: ``"post_training"``, ``"quantization_aware"`` or ``"training"``.
-        model: The model.
-        choices: Precisions; None for the usual ones.
-        wishes: What is asked for.
-        runtime: What files are to run on.
-        samples: Validation samples that files are judged on at most; None for all.
-        groups: Layers that are chosen for together, where plans are of training.
-
-    Returns:
-        The mode.
-
-    Raises:
-        InputError: There is no such mode, or an argument cannot be used.
-        PrecisionError: The choices cannot be used.
+    Choices of None are the defaults of the mode, ``samples`` of None all validation samples. Groups of layers matter
+    for training plans only, the runtime and the samples for deployment plans only.
     """
-    if name not in _USUAL:
+    if name not in _DEFAULT_CHOICES:
         raise InputError(
-            f"Expected evaluation to be one of {', '.join(_USUAL)}. Received: {name!r}. {nearest(str(name), _USUAL)}".rstrip()
+            f"Expected evaluation to be one of {', '.join(_DEFAULT_CHOICES)}. Received: {name!r}. "
+            f"{nearest(str(name), _DEFAULT_CHOICES)}".rstrip()
         )
-    given = _USUAL[name] if choices is None else choices
+    precisions = _DEFAULT_CHOICES[name] if choices is None else choices
     if name == TrainingRuns.name:
-        return TrainingRuns(model, given, wishes, groups=groups)
+        return TrainingRuns(model, precisions, objective, groups=groups)
     kind = QuantizationAware if name == QuantizationAware.name else PostTraining
-    return kind(model, given, wishes, runtime=runtime, samples=samples)
+    return kind(model, precisions, objective, runtime=runtime, samples=samples)

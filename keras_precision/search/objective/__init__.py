@@ -1,1 +1,1 @@
-"""What is asked of a plan."""
+"""The objective of a search: budget, metric and direction."""

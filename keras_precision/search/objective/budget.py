@@ -1,4 +1,4 @@
-"""Budget: what a plan may cost."""
+"""Budget: limits of the cost and quality of a plan."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -11,14 +11,14 @@ __all__ = ["Budget"]
 
 @dataclass(frozen=True)
 class Budget:
-    """What a plan may cost; a limit that is None is no limit.
+    """Limits of the cost and quality of a plan; None is no limit.
 
     Attributes:
-        max_size_bytes: Size of the file, its card included.
-        max_metric_drop: How much worse than the float model the metric may be on the validation data, in its own unit:
-            0.005 is half a percent of accuracy, or 0.005 of a mean absolute error.
-        max_latency_ms: Median time of a call on one thread, on this machine.
-        max_divergence: How far the answers may be from the float model's; needs no labels.
+        max_size_bytes: Size of the file with its card, in bytes.
+        max_metric_drop: How much worse than the float model the metric may be on the validation data, in the metric's
+            unit: 0.005 is half a percent of accuracy, or 0.005 of a mean absolute error.
+        max_latency_ms: Median time of a call on one thread of this machine, in milliseconds.
+        max_divergence: Divergence of the predictions from the float model's; needs no labels.
 
     Example:
         >>> budget = Budget(max_size_bytes=50_000, max_metric_drop=0.005)
@@ -34,30 +34,29 @@ class Budget:
     max_divergence: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that each limit can be met by something."""
-        for name, limit in self._given():
+        """Check that every limit can be met."""
+        for name, limit in self._set_limits():
             if not isinstance(limit, int | float) or isinstance(limit, bool) or math.isnan(limit):
                 raise InputError(f"Expected {name} to be a number or None. Received: {limit!r}.")
-            lowest = 0.0
-            if limit < lowest or (limit == 0 and name in ("max_size_bytes", "max_latency_ms")):
+            if limit < 0 or (limit == 0 and name in ("max_size_bytes", "max_latency_ms")):
                 raise InputError(f"Expected {name} to be positive. Received: {limit!r}.")
 
     def limits(self) -> dict[str, float]:
         """Return the limits that are set.
 
         Returns:
-            Name of a figure, such as ``"size_bytes"``, to the most that it may be.
+            Name of a figure, such as ``"size_bytes"``, to its maximum.
         """
-        return {name.removeprefix("max_"): float(limit) for name, limit in self._given()}
+        return {name.removeprefix("max_"): float(limit) for name, limit in self._set_limits()}
 
     def is_satisfied_by(self, figures: Mapping[str, float]) -> bool:
-        """Tell whether figures keep within every limit.
+        """Return whether figures are within every limit.
 
         Args:
             figures: Name of a figure (``"size_bytes"``, ``"metric_drop"``, ``"latency_ms"``, ``"divergence"``) to its value.
 
         Returns:
-            Whether they do. A figure that is limited and missing, or NaN, does not.
+            Whether they are. A limited figure that is missing or NaN is not.
         """
         return self.excess(figures) == 0
 
@@ -68,8 +67,8 @@ class Budget:
             figures: As for ``is_satisfied_by``.
 
         Returns:
-            The sum over the limits of the part by which each is exceeded: 0.1 is ten percent, or
-            0.1 itself where the limit is 0; infinity for a figure that is missing.
+            The sum over the limits of the relative excess: 0.1 is ten percent of the limit, or 0.1 itself if the limit
+            is 0; infinity for a missing figure.
         """
         total = 0.0
         for name, limit in self.limits().items():
@@ -79,8 +78,8 @@ class Budget:
             total += max(0.0, value - limit) / (limit or 1.0)
         return total
 
-    def _given(self) -> Iterator[tuple[str, float]]:
-        for each in fields(self):
-            limit = getattr(self, each.name)
+    def _set_limits(self) -> Iterator[tuple[str, float]]:
+        for field in fields(self):
+            limit = getattr(self, field.name)
             if limit is not None:
-                yield each.name, limit
+                yield field.name, limit

@@ -1,4 +1,4 @@
-"""Whether any plan can meet a budget: known before a search, from its smallest and its most precise plan."""
+"""Feasibility of a budget, checked before a search on the smallest and the most precise plan."""
 
 from keras_precision.core.errors import InputError
 from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
@@ -10,16 +10,7 @@ __all__ = ["check_reachable"]
 
 
 def check_reachable(budget: Budget, space: Space, evaluator: Evaluator) -> None:
-    """Raise where no plan can meet a budget.
-
-    Args:
-        budget: What must be kept.
-        space: The plans.
-        evaluator: Their judge.
-
-    Raises:
-        InputError: A limit is out of reach; the message says what can be reached.
-    """
+    """Raise ``InputError`` if no plan of the space can meet the budget; the message has the nearest limit."""
     if budget.max_size_bytes is not None:
         least = evaluator.size(_extreme(space, smallest=True))
         if least > budget.max_size_bytes:
@@ -27,10 +18,10 @@ def check_reachable(budget: Budget, space: Space, evaluator: Evaluator) -> None:
                 f"Expected max_size_bytes of at least {least:,.0f}, the smallest file of these choices. "
                 f"Received: {budget.max_size_bytes:,.0f}. Add a narrower choice, or take a smaller model."
             )
-    wanted = {name: limit for name, limit in budget.limits().items() if name in ("metric_drop", "divergence")}
-    if wanted:
+    qualities = {name: limit for name, limit in budget.limits().items() if name in ("metric_drop", "divergence")}
+    if qualities:
         figures = evaluator(_extreme(space, smallest=False)).figures
-        for name, limit in wanted.items():
+        for name, limit in qualities.items():
             if figures[name] > limit:
                 raise InputError(
                     f"Expected max_{name} of at least {figures[name]:.6g}, which the most precise of these choices has. "
@@ -42,7 +33,7 @@ def check_reachable(budget: Budget, space: Space, evaluator: Evaluator) -> None:
             for unit in space.units[:1]
             for choice in unit.choices
         ]
-        if min(times) > 2 * budget.max_latency_ms:  # a mixed plan can be faster than these, but not by so much
+        if min(times) > 2 * budget.max_latency_ms:  # a mixed plan can be faster, but not twice as fast
             raise InputError(
                 f"Expected max_latency_ms of about {min(times):.3g}, which the fastest of the choices takes for all layers on "
                 f"this machine. Received: {budget.max_latency_ms:.3g}. Take a smaller model."
@@ -50,7 +41,7 @@ def check_reachable(budget: Budget, space: Space, evaluator: Evaluator) -> None:
 
 
 def _extreme(space: Space, *, smallest: bool) -> Assignment:
-    """Each unit in the choice with the fewest bits, or with the most."""
+    """Return the plan in which every unit has the fewest bits, or the most."""
 
     def width(choice: str) -> tuple[int, int]:
         precision = DEPLOYMENT_PRECISIONS[choice]

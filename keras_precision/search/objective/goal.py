@@ -1,4 +1,4 @@
-"""Goal: which of two plans is the better one."""
+"""Goal: the figure to optimize, and the order of plans by it."""
 
 import math
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ __all__ = ["Goal"]
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure to be made as good as the budget allows.
+    """A figure to optimize within a budget.
 
     Attributes:
         figure: ``"size_bytes"``, ``"latency_ms"``, ``"bit_operations"``, ``"divergence"``, the name of the metric, or
-            ``"front"``: no plan is the best, and those that no other beats in both cost and quality are looked for.
+            ``"front"`` for the Pareto front of cost and quality.
         direction: ``"min"`` or ``"max"``.
-        budget: What must be kept.
-        scale: The figure of the float model, or what stands for it: the size of a step that matters.
+        budget: The limits.
+        scale: The figure of the float model, which sets the penalty of a plan beyond the budget.
     """
 
     figure: str
@@ -27,25 +27,11 @@ class Goal:
     scale: float = 1.0
 
     def cost(self, figures: Mapping[str, float]) -> float:
-        """Return the figure so that less is better.
-
-        Args:
-            figures: Of a plan.
-
-        Returns:
-            The figure, negated where more is better; that of a front is the divergence.
-        """
+        """Return the figure of a plan, negated if more is better; for a front, the divergence."""
         value = figures.get("divergence" if self.figure == "front" else self.figure, math.nan)
         return -value if self.direction == "max" else value
 
     def score(self, figures: Mapping[str, float]) -> float:
-        """Return one number that sorts plans, for oracles that know no budgets: less is better.
-
-        Args:
-            figures: Of a plan.
-
-        Returns:
-            The cost; for a plan beyond the budget, ``scale`` more, and as much again for each time that it exceeds a limit.
-        """
+        """Return the cost plus ``scale * (1 + excess)`` for a plan beyond the budget, for oracles that know no budgets."""
         excess = self.budget.excess(figures)
         return self.cost(figures) + (self.scale * (1 + excess) if excess > 0 else 0.0)

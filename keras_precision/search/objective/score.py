@@ -1,4 +1,4 @@
-"""Score: a compiled metric, or any of Keras, computed on the answers of a file."""
+"""Score: a compiled metric, or any metric of Keras, computed on the predictions of a file."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,10 +24,10 @@ class Score:
     """A metric of predictions.
 
     Attributes:
-        name: What results call it.
-        direction: ``"max"`` where higher is better, else ``"min"``.
-        compute: Labels and predictions, of shape (n, ...), to the figure.
-        alias: What it was compiled as, such as ``"mae"``; None where that is its name.
+        name: Its name in results.
+        direction: ``"max"`` if higher is better, else ``"min"``.
+        compute: A function of labels and predictions, both of shape (n, ...).
+        alias: The name under which it was compiled, such as ``"mae"``; None if it is the same.
     """
 
     name: str
@@ -37,141 +37,123 @@ class Score:
 
     @property
     def logged(self) -> str:
-        """What the logs of a training call it."""
+        """Its name in the logs of a training."""
         return self.alias or self.name
 
     def drop(self, reference: float, value: float) -> float:
-        """Return how much worse a value is than another.
-
-        Args:
-            reference: That of the float model.
-            value: That of a file.
-
-        Returns:
-            Positive where it is worse, in the metric's unit.
-        """
+        """Return how much worse a value is than the reference, in the metric's unit; positive is worse."""
         return reference - value if self.direction == "max" else value - reference
 
 
-def score_of(model: Any, wanted: Any, direction: str | None = None, *, compiled: bool = True) -> Score:
-    """Return the score that a name, or a metric of Keras, stands for.
+def score_of(model: Any, metric: Any, direction: str | None = None, *, compiled: bool = True) -> Score:
+    """Return the score of a metric: a name, a metric object of Keras, a function of labels and predictions, or a score.
 
-    Args:
-        model: The model. A name must be that of one of its compiled metrics, or ``"loss"``.
-        wanted: The name, a ``keras.metrics.Metric``, a function of labels and predictions, or a score.
-        direction: ``"max"`` or ``"min"``; None where it is known.
-        compiled: Whether a name must be compiled; if not, it may be that of any metric of Keras.
-
-    Returns:
-        The score.
-
-    Raises:
-        InputError: No such metric is compiled, or its direction is not known.
+    A name is that of a compiled metric of the model or ``"loss"``; without ``compiled``, of any metric of Keras. The
+    direction, ``"max"`` or ``"min"``, is needed only where the metric does not define it.
     """
-    if isinstance(wanted, Score):
-        return wanted
+    if isinstance(metric, Score):
+        return metric
     adapter = adapter_of(model)
-    if not isinstance(wanted, str) or not compiled:
-        return _with_direction(_made(adapter, wanted), direction)
-    name, loss = wanted.removeprefix("val_"), compile_argument(model, "loss")
+    if not isinstance(metric, str) or not compiled:
+        return _with_direction(_build(adapter, metric), direction)
+    name, loss = metric.removeprefix("val_"), compile_argument(model, "loss")
     if name == "loss" and loss is not None:
-        return Score("loss", "min", _loss(adapter, loss))
-    known = {alias: metric for metric in _flat(compile_argument(model, "metrics")) for alias in _aliases(metric)}
-    if name not in known:
-        names = sorted({_aliases(metric)[0] for metric in _flat(compile_argument(model, "metrics"))})
+        return Score("loss", "min", _loss_function(adapter, loss))
+    metrics = list(_flatten(compile_argument(model, "metrics")))
+    by_alias = {alias: entry for entry in metrics for alias in _aliases(entry)}
+    if name not in by_alias:
+        names = sorted({_aliases(entry)[0] for entry in metrics})
         listed = f"it is compiled with {', '.join(names)}" if names else "it is compiled with no metrics"
         raise InputError(
-            f"Expected a metric that the model '{model.name}' is compiled with. Received: '{wanted}'; {listed}. "
-            f"{nearest(name, known)} Compile it with metrics=['{name}'], or pass metric=keras.metrics.SomeMetric().".replace(
+            f"Expected a metric that the model '{model.name}' is compiled with. Received: '{metric}'; {listed}. "
+            f"{nearest(name, by_alias)} Compile it with metrics=['{name}'], or pass metric=keras.metrics.SomeMetric().".replace(
                 "  ", " "
             )
         )
-    return replace(_with_direction(_made(adapter, known[name]), direction), alias=_aliases(known[name])[-1])
+    score = _with_direction(_build(adapter, by_alias[name]), direction)
+    return replace(score, alias=_aliases(by_alias[name])[-1])
 
 
 def compiled_names(model: Any) -> list[str]:
-    """Return what the logs of a training will have.
-
-    Args:
-        model: A compiled model.
-
-    Returns:
-        ``"loss"``, and each metric as Keras calls it there.
-    """
-    return ["loss", *(_aliases(metric)[-1] for metric in _flat(compile_argument(model, "metrics")))]
+    """Return the names in the logs of a compiled model's training: ``"loss"``, and those of its metrics."""
+    return ["loss", *(_aliases(metric)[-1] for metric in _flatten(compile_argument(model, "metrics")))]
 
 
-def _flat(metrics: Any) -> Iterator[Any]:
+def _flatten(metrics: Any) -> Iterator[Any]:
     if isinstance(metrics, Mapping):
         for value in metrics.values():
-            yield from _flat(value)
+            yield from _flatten(value)
     elif isinstance(metrics, list | tuple):
         for value in metrics:
-            yield from _flat(value)
+            yield from _flatten(value)
     elif metrics is not None:
         yield metrics
 
 
 def _aliases(metric: Any) -> list[str]:
-    """What a metric is called: in results, and by the user, and so in logs."""
-    given = metric if isinstance(metric, str) else str(getattr(metric, "name", getattr(metric, "__name__", metric)))
-    known = SCORES.get(given)
-    return list(dict.fromkeys([known.__name__ if known else given, given]))
+    """Return the name of a metric in results, and, if it differs, the user's name for it, which is that in logs."""
+    name = metric if isinstance(metric, str) else str(getattr(metric, "name", getattr(metric, "__name__", metric)))
+    score = SCORES.get(name)
+    return list(dict.fromkeys([score.__name__ if score else name, name]))
 
 
-def _made(adapter: KerasAdapter, metric: Any) -> tuple[str, Any, Callable[[Array, Array], float]]:
-    """Name, the metric, and what computes it."""
+def _build(adapter: KerasAdapter, metric: Any) -> tuple[str, Any, Callable[[Array, Array], float]]:
+    """Return the name of a metric, the metric, and its function of labels and predictions."""
     if isinstance(metric, str) and metric in SCORES:
         return SCORES[metric].__name__, metric, SCORES[metric]
     keras = adapter.keras
     try:
-        known = keras.metrics.get(metric) if isinstance(metric, str) else metric
+        source = keras.metrics.get(metric) if isinstance(metric, str) else metric
     except ValueError as error:
-        raise InputError(f"Expected a metric of Keras. Received: {metric!r}.") from error
-    if hasattr(known, "update_state"):
-        fresh = type(known).from_config(known.get_config())  # the caller's own keeps its state
+        raise InputError(
+            f"Expected a metric of Keras. Received: {metric!r}. Pass the name of one, or an object of keras.metrics."
+        ) from error
+    if hasattr(source, "update_state"):
+        copied = type(source).from_config(source.get_config())  # a copy, so that the caller's metric keeps its state
     else:  # a function of (y_true, y_pred)
-        fresh = keras.metrics.MeanMetricWrapper(known, name=getattr(known, "__name__", str(metric)))
+        copied = keras.metrics.MeanMetricWrapper(source, name=getattr(source, "__name__", str(metric)))
 
-    def compute(truth: Array, predictions: Array) -> float:
-        fresh.reset_state()
-        fresh.update_state(truth, _as_keras_has(predictions))
-        return float(np.asarray(_numpy(keras, fresh.result())))
+    def compute(labels: Array, predictions: Array) -> float:
+        copied.reset_state()
+        copied.update_state(labels, _in_float32(predictions))
+        return float(np.asarray(_numpy(keras, copied.result())))
 
-    return str(fresh.name), fresh, compute
+    return str(copied.name), copied, compute
 
 
-def _with_direction(made: tuple[str, Any, Callable[[Array, Array], float]], direction: str | None) -> Score:
-    name, metric, compute = made
+def _with_direction(built: tuple[str, Any, Callable[[Array, Array], float]], direction: str | None) -> Score:
+    name, metric, compute = built
     better = metric_of(name).better
-    keras_says = {"up": "max", "down": "min"}.get(str(getattr(metric, "_direction", None)))
-    told = direction or ({"higher": "max", "lower": "min"}[better] if better else keras_says)
-    if told not in ("max", "min"):
+    # Keras 3 has the direction of its metrics in this private attribute alone; tf_keras has none.
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/metrics/accuracy_metrics.py
+    from_keras = {"up": "max", "down": "min"}.get(str(getattr(metric, "_direction", None)))
+    chosen = direction or ({"higher": "max", "lower": "min"}[better] if better else from_keras)
+    if chosen not in ("max", "min"):
         raise InputError(
             f"Expected the direction of the metric '{name}', which is not known. Received: {direction!r}. "
             f"Pass objective=keras_tuner.Objective('val_{name}', 'max'), or 'min'."
         )
-    return Score(name, "max" if told == "max" else "min", compute)
+    return Score(name, "max" if chosen == "max" else "min", compute)
 
 
-def _loss(adapter: KerasAdapter, loss: Any) -> Callable[[Array, Array], float]:
-    several = list(_flat(loss))
-    if len(several) != 1:
+def _loss_function(adapter: KerasAdapter, loss: Any) -> Callable[[Array, Array], float]:
+    losses = list(_flatten(loss))
+    if len(losses) != 1:
         raise InputError(
-            f"Expected a model that is compiled with one loss, to search by it. Received: {len(several)}. Search by the divergence."
+            f"Expected a model that is compiled with one loss, to search by it. Received: {len(losses)}. Search by the divergence."
         )
-    function = adapter.keras.losses.get(several[0])
+    function = adapter.keras.losses.get(losses[0])
 
-    def compute(truth: Array, predictions: Array) -> float:
-        if truth.ndim == predictions.ndim - 1 and predictions.shape[-1] == 1:
-            truth = truth[..., np.newaxis]  # as fit does: (n,) against (n, 1) would give (n, n)
-        return float(np.mean(_numpy(adapter.keras, function(truth, _as_keras_has(predictions)))))
+    def compute(labels: Array, predictions: Array) -> float:
+        if labels.ndim == predictions.ndim - 1 and predictions.shape[-1] == 1:
+            labels = labels[..., np.newaxis]  # as in fit; otherwise (n,) and (n, 1) broadcast to (n, n)
+        return float(np.mean(_numpy(adapter.keras, function(labels, _in_float32(predictions)))))
 
     return compute
 
 
-def _as_keras_has(predictions: Array) -> Array:
-    """Predictions as a model gives them: those of the model of errors are float64, which not every metric takes."""
+def _in_float32(predictions: Array) -> Array:
+    """Return float64 predictions, which come from the error model, in float32, which every metric accepts."""
     return predictions.astype(np.float32) if predictions.dtype == np.float64 else predictions
 
 

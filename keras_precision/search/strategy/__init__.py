@@ -1,1 +1,1 @@
-"""Which plan to run next. It knows nothing of KerasTuner."""
+"""Which plan to run next; independent of KerasTuner."""

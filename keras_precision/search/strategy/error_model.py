@@ -1,8 +1,8 @@
-"""ErrorModel: what a plan will answer, from the answers to other plans.
+"""ErrorModel: predictions of a plan's outputs, from the outputs of other plans.
 
-Rounding one layer shifts what comes out of the last layer before softmax. Where several layers are
-rounded, these shifts add up, to first order, sample by sample; what does not add up is the divergence,
-since shifts cancel or pile up. So shifts are added, and the divergence is taken of their sum.
+Quantizing one layer shifts the inputs of the final softmax. The shifts of several layers add up, to first order, sample
+by sample; their divergences do not, since shifts cancel or accumulate. So shifts are added, and the divergence is
+computed from their sum.
 """
 
 from collections.abc import Sequence
@@ -19,73 +19,48 @@ Array = npt.NDArray[Any]
 
 
 class ErrorModel:
-    """Predicts the answers of plans from those of the plans that were run.
+    """Predicts the outputs of plans from those of the plans that were run.
 
-    Args:
-        reference: The float model's answers, one array per output.
-        start: The assignment from which layers were changed alone.
+    ``reference`` are the float model's outputs, ``start`` is the assignment from which one layer changes at a time.
     """
 
     def __init__(self, reference: Answers, start: Sequence[str]) -> None:
-        self.kinds = [kind_of(each) for each in reference]
+        self.kinds = [kind_of(outputs) for outputs in reference]
         self.reference = reference
         self._start = tuple(start)
-        self._seen: dict[tuple[str, ...], list[Array]] = {}
+        self._additive: dict[tuple[str, ...], list[Array]] = {}
         self._shifts: dict[tuple[int, str], list[Array]] = {}
-        self._origin = [kind.additive(each) for kind, each in zip(self.kinds, reference, strict=True)]
+        self._origin = self._to_additive(reference)
 
-    def divergence(self, answers: Answers) -> float:
-        """Return how far answers are from the float model's.
+    def divergence(self, predictions: Answers) -> float:
+        """Return the divergence from the float model, as the mean over outputs."""
+        return mean_divergence(self.kinds, self.reference, predictions)
 
-        Args:
-            answers: One array per output.
-
-        Returns:
-            The mean over outputs of ``Kind.divergence``.
-        """
-        return mean_divergence(self.kinds, self.reference, answers)
-
-    def learn(self, assignment: Sequence[str], answers: Answers) -> None:
-        """Take in what a plan answered.
-
-        Args:
-            assignment: A precision for each unit.
-            answers: One array per output.
-        """
+    def learn(self, assignment: Sequence[str], predictions: Answers) -> None:
+        """Add the outputs of a plan, one array per output."""
         key = tuple(assignment)
-        self._seen[key] = [kind.additive(each) for kind, each in zip(self.kinds, answers, strict=True)]
-        base = self._seen.get(self._start)
+        self._additive[key] = self._to_additive(predictions)
+        base = self._additive.get(self._start)
         if base is None:
             return
-        for other, values in self._seen.items() if key == self._start else [(key, self._seen[key])]:
+        for other, values in self._additive.items() if key == self._start else [(key, self._additive[key])]:
             changed = [number for number, pair in enumerate(zip(other, self._start, strict=True)) if pair[0] != pair[1]]
             if len(changed) == 1:
                 shift = [new - old for new, old in zip(values, base, strict=True)]
                 self._shifts[changed[0], other[changed[0]]] = shift
 
     def knows(self, number: int, choice: str) -> bool:
-        """Tell whether a unit's shift under a precision was measured.
-
-        Args:
-            number: The unit.
-            choice: The precision.
-
-        Returns:
-            Whether it was; that of the start is 0.
-        """
+        """Whether the shift of a unit in a precision was measured; that of the start is 0."""
         return choice == self._start[number] or (number, choice) in self._shifts
 
     def gram(self, choices: Sequence[tuple[int, str]]) -> tuple[Array, Array, float]:
-        """Return what the divergence of any plan is computed from, to second order.
+        """Return the second-order terms of the divergence for units and their precisions.
 
-        Args:
-            choices: Units and their precisions.
-
-        Returns:
-            Inner products of their errors, of shape (k, k); with the error of the start, (k,); and
-            that of the start with itself: the divergence of plan x is ``x G x + 2 g x + g0``.
+        These are the inner products G of their errors, of shape (k, k), those with the error of the start g, (k,), and
+        that of the start with itself g0: the divergence of plan x is ``x G x + 2 g x + g0``.
         """
-        base = self._vector([new - old for new, old in zip(self._seen[self._start], self._origin, strict=True)])
+        shifts = zip(self._additive[self._start], self._origin, strict=True)
+        base = self._vector([new - old for new, old in shifts])
         rows = [
             np.zeros_like(base) if choice == self._start[number] else self._vector(self._shifts[number, choice])
             for number, choice in choices
@@ -94,27 +69,23 @@ class ErrorModel:
         return table @ table.T, table @ base, float(base @ base)
 
     def predict(self, assignment: Sequence[str]) -> Answers:
-        """Return what a plan will answer: as the nearest plan that was run, and the shifts of what differs.
-
-        Args:
-            assignment: A precision for each unit, each of which is known.
-
-        Returns:
-            One array per output.
-        """
-        wanted = tuple(assignment)
-        anchor = min(self._seen, key=lambda seen: self._distance(seen, wanted))
-        values = [np.array(each) for each in self._seen[anchor]]
-        for number, (old, new) in enumerate(zip(anchor, wanted, strict=True)):
+        """Return the outputs of a plan of known choices: those of the nearest plan, and the shifts of what differs."""
+        target = tuple(assignment)
+        anchor = min(self._additive, key=lambda plan: self._distance(plan, target))
+        values = [np.array(array) for array in self._additive[anchor]]
+        for number, (old, new) in enumerate(zip(anchor, target, strict=True)):
             if old != new:
                 for sign, choice in ((-1, old), (1, new)):
                     if choice != self._start[number]:
                         for total, shift in zip(values, self._shifts[number, choice], strict=True):
                             total += sign * shift
-        return [kind.answers(each) for kind, each in zip(self.kinds, values, strict=True)]
+        return [kind.answers(array) for kind, array in zip(self.kinds, values, strict=True)]
+
+    def _to_additive(self, predictions: Answers) -> list[Array]:
+        return [kind.additive(outputs) for kind, outputs in zip(self.kinds, predictions, strict=True)]
 
     def _distance(self, one: Sequence[str], other: Sequence[str]) -> tuple[float, int]:
-        """How far the units that differ move the answers, and how many they are."""
+        """Return how far the units that differ shift the outputs, and their number."""
         differing = [number for number, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]]
         moved = sum(self._weight(number, plan[number]) for number in differing for plan in (one, other))
         return moved, len(differing)
@@ -127,5 +98,5 @@ class ErrorModel:
 
     def _vector(self, shift: Sequence[Array]) -> Array:
         rows = zip(self.kinds, self.reference, shift, strict=True)
-        parts = [kind.errors(wanted, each) for kind, wanted, each in rows]
+        parts = [kind.errors(reference, array) for kind, reference, array in rows]
         return np.asarray(np.concatenate(parts) / np.sqrt(len(parts)))

@@ -1,4 +1,4 @@
-"""The integer program of a search: the least divergence within limits, one precision for each unit."""
+"""Integer program for the least divergence within limits, with one precision per unit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,15 @@ __all__ = ["Program", "Solution"]
 
 Array = npt.NDArray[Any]
 
-_MOST_PAIRS = 400  # of products of two columns that the integer program is given
-_SECONDS = 5.0  # that HiGHS may take for one program
+_MAX_PAIRS = 400  # products of two columns in the program; with more, HiGHS becomes too slow
+_TIME_LIMIT_S = 5.0  # of HiGHS for one program
 
 
 @dataclass(frozen=True)
 class Solution:
-    """A choice for each unit.
+    """A column per unit, its divergence in the program, and a lower bound of the divergence within the limits.
 
-    Attributes:
-        picked: The column that each unit takes.
-        value: The divergence that the program gives it.
-        bound: No choice within the limits has less, by the same program; minus infinity where that is not known.
+    The bound is minus infinity where it is unknown.
     """
 
     picked: tuple[int, ...]
@@ -32,18 +29,18 @@ class Solution:
 
 
 class Program:
-    """Minimises ``x G x + 2 g x + g0`` over one column for each unit, with linear costs below limits.
+    """Minimizes ``x G x + 2 g x + g0`` over one column per unit, with linear costs below limits.
 
-    The products are linearised (G. P. McCormick, 1976) and given to ``scipy.optimize.milp``. Where there are too many
-    of them, the program is solved with the diagonal alone, and the solution is improved by moving one unit, or two at
-    a time, as long as that helps; its bound is then not known.
+    The products are linearized (G. P. McCormick, 1976) for ``scipy.optimize.milp``. If there are too many of them, the
+    program is solved with the diagonal alone, and the solution is improved by moves of one or two units; its bound is
+    then unknown.
 
     Args:
-        units: For each column, the unit that it belongs to. Columns of a unit stand together.
+        units: The unit of every column; the columns of a unit are adjacent.
         gram: Inner products of the columns' errors, shape (k, k).
         cross: Their inner products with the error of the start, shape (k,).
         constant: The divergence of the start.
-        costs: One row for each kind of cost, shape (c, k).
+        costs: One row per kind of cost, shape (c, k).
     """
 
     def __init__(self, units: Sequence[int], gram: Array, cross: Array, constant: float, costs: Array) -> None:
@@ -54,126 +51,91 @@ class Program:
         self._linear = np.diag(gram) + 2 * cross  # since x is 0 or 1
 
     def value(self, picked: Sequence[int]) -> float:
-        """Return the divergence of a choice.
-
-        Args:
-            picked: The column that each unit takes.
-
-        Returns:
-            As the quadratic form has it.
-        """
+        """Return the quadratic form for one column per unit."""
         x = self._vector(picked)
         return float(x @ self.gram @ x + 2 * self.cross @ x + self.constant)
 
     def cost(self, picked: Sequence[int]) -> Array:
-        """Return the costs of a choice.
-
-        Args:
-            picked: The column that each unit takes.
-
-        Returns:
-            One of each kind.
-        """
+        """Return the costs of one column per unit, one per kind."""
         return np.asarray(self.costs[:, list(picked)].sum(axis=1))
 
     def solve(self, limits: Sequence[float]) -> Solution | None:
-        """Return the choice with the least divergence within limits.
-
-        Args:
-            limits: The most of each kind of cost; infinity for no limit.
-
-        Returns:
-            The best that was found; None if no choice keeps within the limits.
-        """
+        """Return the solution with the least divergence, or None if nothing is within the limits (infinity for none)."""
         pairs = [
             (one, other)
             for one in range(len(self.units))
             for other in range(one + 1, len(self.units))
             if self.units[one] != self.units[other] and self.gram[one, other] != 0
         ]
-        exact = len(pairs) <= _MOST_PAIRS
+        exact = len(pairs) <= _MAX_PAIRS
         solved = self._integer_program(pairs if exact else [], np.asarray(limits, dtype=np.float64))
         if solved is None:
             return None
         picked, bound = solved
-        improved = self.improved(picked, limits)
+        improved = self.improve(picked, limits)
         return Solution(improved, self.value(improved), bound if exact else -np.inf)
 
-    def improved(self, picked: Sequence[int], limits: Sequence[float]) -> tuple[int, ...]:
-        """Move one unit or two as long as that lowers the divergence within the limits.
-
-        Args:
-            picked: Where to begin.
-            limits: As for ``solve``.
-
-        Returns:
-            A choice that no such move improves.
-        """
+    def improve(self, picked: Sequence[int], limits: Sequence[float]) -> tuple[int, ...]:
+        """Move one or two units at a time as long as that lowers the divergence within the limits."""
         now = list(picked)
-        most = np.asarray(limits, dtype=np.float64)
+        maximum = np.asarray(limits, dtype=np.float64)
         for _ in range(4 * self._count):
             moves = [column for column in range(len(self.units)) if column not in now]
-            gain, spent = self._moved(now, moves)
-            slack = most - self.cost(now)
-            allowed = np.all(spent <= slack[:, None, None] + 1e-9, axis=0)
-            gain = np.where(allowed, gain, np.inf)
-            one, other = np.unravel_index(int(np.argmin(gain)), gain.shape)
-            if not gain[one, other] < -1e-12:
+            change, cost = self._effects(now, moves)
+            slack = maximum - self.cost(now)
+            allowed = np.all(cost <= slack[:, None, None] + 1e-9, axis=0)
+            change = np.where(allowed, change, np.inf)
+            one, other = np.unravel_index(int(np.argmin(change)), change.shape)
+            if not change[one, other] < -1e-12:
                 break
             for column in {moves[int(one)], moves[int(other)]}:
                 now[self.units[column]] = column
         return tuple(now)
 
     def neighbours(self, picked: Sequence[int]) -> list[tuple[tuple[int, ...], float]]:
-        """Return the choices that differ in one unit, or in two.
-
-        Args:
-            picked: The column that each unit takes.
-
-        Returns:
-            Each with its divergence.
-        """
+        """Return the solutions that differ in one or two units, with their divergences."""
         moves = [column for column in range(len(self.units)) if column not in picked]
-        gain, _ = self._moved(list(picked), moves)
-        here, found = self.value(picked), []
+        change, _ = self._effects(list(picked), moves)
+        here, neighbours = self.value(picked), []
         for one in range(len(moves)):
             for other in range(one, len(moves)):
                 if one == other or self.units[moves[one]] != self.units[moves[other]]:
                     moved = list(picked)
                     for column in (moves[one], moves[other]):
                         moved[self.units[column]] = column
-                    found.append((tuple(moved), here + float(gain[one, other])))
-        return found
+                    neighbours.append((tuple(moved), here + float(change[one, other])))
+        return neighbours
 
-    def _moved(self, now: Sequence[int], moves: Sequence[int]) -> tuple[Array, Array]:
-        """What every pair of moves adds to the divergence, and to each cost; on the diagonal, one move alone."""
-        changes = np.zeros((len(moves), len(self.units)))
+    def _effects(self, now: Sequence[int], moves: Sequence[int]) -> tuple[Array, Array]:
+        """Return what pairs of moves add to the divergence, (m, m), and to the costs, (c, m, m); diagonal: one move."""
+        steps = np.zeros((len(moves), len(self.units)))
         for row, column in enumerate(moves):
-            changes[row, column] = 1
-            changes[row, now[self.units[column]]] = -1
+            steps[row, column] = 1
+            steps[row, now[self.units[column]]] = -1
         x = self._vector(now)
-        curved = changes @ self.gram @ changes.T
-        single = 2 * changes @ (self.gram @ x + self.cross) + np.diag(curved)
-        gain = single[:, None] + single[None, :] + 2 * curved
-        np.fill_diagonal(gain, single)
-        cost = self.costs @ changes.T
-        spent = cost[:, :, None] + cost[:, None, :]
-        for row in spent:
+        curvature = steps @ self.gram @ steps.T
+        single = 2 * steps @ (self.gram @ x + self.cross) + np.diag(curvature)
+        change = single[:, None] + single[None, :] + 2 * curvature
+        np.fill_diagonal(change, single)
+        cost = self.costs @ steps.T
+        total = cost[:, :, None] + cost[:, None, :]
+        for row in total:
             np.fill_diagonal(row, np.diag(row) / 2)
         same = self.units[list(moves)][:, None] == self.units[list(moves)][None, :]
-        gain[same & ~np.eye(len(moves), dtype=bool)] = np.inf  # a unit takes one column
-        return gain, spent
+        change[same & ~np.eye(len(moves), dtype=bool)] = np.inf  # a unit takes one column
+        return change, total
 
     def _integer_program(self, pairs: Sequence[tuple[int, int]], limits: Array) -> tuple[tuple[int, ...], float] | None:
+        """Return one column per unit and the bound; pairs are the columns whose products are linearized."""
         columns, total = len(self.units), len(self.units) + len(pairs)
         rows, low, high = [], [], []
 
-        def constrain(entries: dict[int, float], least: float, most: float) -> None:
+        def constrain(entries: dict[int, float], minimum: float, maximum: float) -> None:
             row = np.zeros(total)
             row[list(entries)] = list(entries.values())
             rows.append(row)
-            low.append(least)
-            high.append(most)
+            low.append(minimum)
+            high.append(maximum)
 
         for unit in range(self._count):
             constrain(dict.fromkeys(np.flatnonzero(self.units == unit).tolist(), 1.0), 1, 1)
@@ -188,20 +150,20 @@ class Program:
                 constrain({number: 1, other: -1}, -np.inf, 0)
         objective = np.concatenate([self._linear, [2 * self.gram[pair] for pair in pairs]])
         scale = np.abs(objective).max() or 1.0  # HiGHS's tolerances are absolute
-        found = milp(
+        solution = milp(
             objective / scale,
             integrality=np.concatenate([np.ones(columns), np.zeros(len(pairs))]),
             bounds=Bounds(0, 1),
             constraints=LinearConstraint(np.array(rows), np.array(low), np.array(high)),
-            options={"time_limit": _SECONDS},
+            options={"time_limit": _TIME_LIMIT_S},
         )
-        if found.x is None:
+        if solution.x is None:
             return None
         picked = tuple(
-            int(members[np.argmax(found.x[members])])
+            int(members[np.argmax(solution.x[members])])
             for members in (np.flatnonzero(self.units == unit) for unit in range(self._count))
         )
-        return picked, float(found.mip_dual_bound * scale + self.constant)
+        return picked, float(solution.mip_dual_bound * scale + self.constant)
 
     def _vector(self, picked: Sequence[int]) -> Array:
         x = np.zeros(len(self.units))

@@ -1,4 +1,4 @@
-"""Neighbourhood: plans whose judgement takes seconds, each one layer or block away from the best so far."""
+"""Neighbourhood: local search around the best plan, for evaluations that take seconds or more."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,15 +12,9 @@ __all__ = ["Neighbourhood"]
 
 @dataclass
 class Neighbourhood:
-    """Rounds of plans: first each choice for all units, then what differs from the best in one unit.
+    """Rounds of plans: first one choice for all units, then plans that differ from the best in one unit.
 
-    It needs nothing but scores, and ends where no plan next to the best one is better.
-
-    Attributes:
-        space: The plans.
-        goal: What is looked for.
-        round_size: Plans of a round, after the first.
-        gap: Not known.
+    It needs figures only, no predictions, and ends when no neighbour of the best plan is better. The gap is unknown.
     """
 
     space: Space
@@ -31,15 +25,15 @@ class Neighbourhood:
     _failed: set[Assignment] = field(default_factory=set)
 
     def first_round(self) -> list[Assignment]:
-        """Return the baseline, and each other choice for all units that can have it."""
+        """Return the baseline, and the plans with another choice for all units that have it."""
         choices = dict.fromkeys(choice for unit in self.space.units for choice in unit.choices)
         return list(dict.fromkeys([self.space.start, *map(self.space.everywhere, choices)]))
 
     def next_round(self) -> list[Assignment]:
-        """Return what is next to the plan that promises most, and was not run; the last units come first: heads are delicate.
+        """Return neighbours of the most promising plan, with changes of the last units first: heads are most sensitive.
 
-        While a plan beyond the budget costs less than the best within it, its units are raised to the baseline one at a
-        time. After that, each unit of the best plan is changed.
+        While a plan beyond the budget costs less than the best within it, its units return to the baseline one at a
+        time. After that, the units of the best plan change one at a time.
         """
         if not self._figures:
             return []
@@ -47,10 +41,11 @@ class Neighbourhood:
         here = self.goal.cost(self._figures[best])
         cheaper = [plan for plan, figures in self._figures.items() if self.goal.cost(figures) < here]
         for plan in sorted(cheaper, key=lambda plan: self.goal.budget.excess(self._figures[plan])):
-            raised = self._fresh([each for each in self._neighbours(plan) if _raised(each, self.space.start, plan)])
-            if raised:
-                return raised[: self.round_size]
-        return self._fresh(self._neighbours(best))[: self.round_size]
+            neighbours = [other for other in self._neighbours(plan) if _is_closer(other, plan, self.space.start)]
+            closer = self._untried(neighbours)
+            if closer:
+                return closer[: self.round_size]
+        return self._untried(self._neighbours(best))[: self.round_size]
 
     def _neighbours(self, plan: Assignment) -> list[Assignment]:
         return [
@@ -60,39 +55,22 @@ class Neighbourhood:
             if choice != plan[number]
         ]
 
-    def _fresh(self, plans: list[Assignment]) -> list[Assignment]:
+    def _untried(self, plans: list[Assignment]) -> list[Assignment]:
         return [plan for plan in plans if plan not in self._figures and plan not in self._failed]
 
     def finalists(self, count: int) -> list[Assignment]:
-        """Return the best plans.
-
-        Args:
-            count: How many.
-
-        Returns:
-            Those.
-        """
+        """Return the ``count`` best plans."""
         return sorted(self._figures, key=lambda plan: self.goal.score(self._figures[plan]))[:count]
 
-    def learn(self, assignment: Assignment, figures: Mapping[str, float], answers: Answers) -> None:
-        """Take in how good a plan is.
-
-        Args:
-            assignment: The plan.
-            figures: Its figures.
-            answers: Not used.
-        """
+    def learn(self, assignment: Assignment, figures: Mapping[str, float], predictions: Answers) -> None:
+        """Add the figures of a plan; its predictions are not used."""
         self._figures[assignment] = dict(figures)
 
     def fail(self, assignment: Assignment) -> None:
-        """Take in that a plan cannot be run.
-
-        Args:
-            assignment: The plan.
-        """
+        """Add a plan that cannot be run."""
         self._failed.add(assignment)
 
 
-def _raised(plan: Assignment, baseline: Assignment, before: Assignment) -> bool:
-    """Whether the unit that changed is as in the baseline now."""
-    return all(now in (was, usual) for now, was, usual in zip(plan, before, baseline, strict=True))
+def _is_closer(plan: Assignment, previous: Assignment, baseline: Assignment) -> bool:
+    """Whether every unit of a plan is as in the previous plan or as in the baseline."""
+    return all(choice in (before, start) for choice, before, start in zip(plan, previous, baseline, strict=True))

@@ -1,4 +1,4 @@
-"""Strategy: which plans to run next, from what the plans before answered. It knows nothing of KerasTuner."""
+"""Strategy: which plans to run next, from the results of the plans before; independent of KerasTuner."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,45 +11,47 @@ from keras_precision.export.plan_space import Assignment, Space
 from keras_precision.scoring.divergence import Answers
 from keras_precision.search.objective.goal import Goal
 from keras_precision.search.objective.score import Score
-from keras_precision.search.strategy.candidates import COSTS, Candidates, Guess
+from keras_precision.search.strategy.candidates import COSTS, Candidates, PredictedPlan
 from keras_precision.search.strategy.error_model import ErrorModel
-from keras_precision.search.strategy.trials import Outcome, best_of, evenly, front_of
+from keras_precision.search.strategy.trials import TrialOutcome, best_of, front_of, spread_evenly
 
 __all__ = ["Strategy"]
 
-_CHECKED = 48  # candidates whose answers are predicted in each round
-_CHECKED_ALONG = (
-    480  # the same where a cost is minimised: the metric may allow what is not the nearest to the float model
+_CANDIDATES = 48  # candidates per round whose outputs are predicted
+_CANDIDATES_ALONG = 480  # the same if a cost is minimized: the metric may allow plans far from the float model
+_RECENT = 12  # predictions from which the accuracy of the error model is estimated
+_DEFAULT_ERROR = (
+    0.005  # assumed error of a predicted metric, as a share of the float model's, for the first predictions
 )
-_REMEMBERED = 12  # predictions that say how far the model is off
-_DOUBT = 0.005  # of the float model's metric: how far a prediction is taken to be off until some are known
 _FEW = 6
-_PER_STEP = 8  # plans for each size along the front
+_PER_STEP = 8  # plans per size along the front
 _TINY = 1e-12
-_FINER = 0.1  # a gap of a metric is a share of all that it is worth: two percent of an accuracy would be much
+_METRIC_TOLERANCE = 0.1  # factor of the tolerance if the metric is optimized: two percent of an accuracy would be much
 
 
 @dataclass
 class Strategy:
-    """Rounds of plans: first each layer alone, then what the integer program and its neighbours promise.
+    """Rounds of plans: first single changes of the baseline, then solutions of the integer program and neighbours.
 
-    The same evidence gives the same rounds, however many workers run them.
+    The same results lead to the same rounds, with any number of workers.
 
     Attributes:
         space: The plans.
-        goal: What is looked for.
-        reference: The float model's answers.
-        truth: Labels; None where there are none.
-        score: The metric of them.
-        reference_score: What the float model scores.
+        goal: The figure to optimize.
+        reference: Outputs of the float model.
+        labels: Labels; None without a metric.
+        score: The metric of the labels.
+        reference_score: The float model's metric.
         tolerance: The gap at which the search ends: 0.02 is two percent.
-        round_size: Plans of a round, after the first.
+        round_size: Plans per round, after the first.
+        gap: How much better than the best a plan that was not run may be, as a share.
+        bound: The best cost that the model of errors allows.
     """
 
     space: Space
     goal: Goal
     reference: Answers
-    truth: npt.NDArray[np.generic] | None = None
+    labels: npt.NDArray[np.generic] | None = None
     score: Score | None = None
     reference_score: float = math.nan
     tolerance: float = 0.02
@@ -59,173 +61,147 @@ class Strategy:
     _model: ErrorModel = field(init=False)
     _figures: dict[Assignment, dict[str, float]] = field(default_factory=dict)
     _failed: set[Assignment] = field(default_factory=set)
-    _guesses: dict[Assignment, dict[str, float]] = field(default_factory=dict)
-    _misses: list[tuple[float, float]] = field(default_factory=list)
+    _predicted: dict[Assignment, dict[str, float]] = field(default_factory=dict)
+    _errors: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Begin with the float model's answers alone."""
+        """Start with the outputs of the float model."""
         self._model = ErrorModel(self.reference, self.space.start)
 
     @property
     def evidence(self) -> Mapping[Assignment, Mapping[str, float]]:
-        """The figures of each plan that was run."""
+        """The figures of the plans that were run."""
         return self._figures
 
     def first_round(self) -> list[Assignment]:
-        """Return the plans that the model of errors is made from.
-
-        Returns:
-            The baseline, and each unit alone in each of its other choices.
-        """
+        """Return the plans that the model of errors needs: the baseline, and its single changes."""
         return [self.space.start, *self.space.single()]
 
-    def learn(self, assignment: Assignment, figures: Mapping[str, float], answers: Answers) -> None:
-        """Take in what a plan cost and answered.
-
-        Args:
-            assignment: The plan.
-            figures: Its figures.
-            answers: One array per output.
-        """
-        self._failed.discard(assignment)  # it was tried again
-        self._model.learn(assignment, answers)
+    def learn(self, assignment: Assignment, figures: Mapping[str, float], predictions: Answers) -> None:
+        """Add the figures and outputs of a plan."""
+        self._failed.discard(assignment)  # it may have failed before
+        self._model.learn(assignment, predictions)
         self._figures[assignment] = dict(figures)
-        guess = self._guesses.get(assignment)
-        if guess is not None:
-            ratio = figures["divergence"] / guess["divergence"] if guess["divergence"] > 0 else 1.0
-            self._misses.append((ratio, guess.get("metric_drop", 0.0) - figures.get("metric_drop", 0.0)))
+        predicted = self._predicted.get(assignment)
+        if predicted is not None:
+            ratio = figures["divergence"] / predicted["divergence"] if predicted["divergence"] > 0 else 1.0
+            self._errors.append((ratio, predicted.get("metric_drop", 0.0) - figures.get("metric_drop", 0.0)))
 
     def fail(self, assignment: Assignment) -> None:
-        """Take in that a plan cannot be run.
-
-        Args:
-            assignment: The plan; alone, it takes the choice from the unit that it is about.
-        """
+        """Add a plan that cannot be run; after a failed single change, its choice is no longer used for the unit."""
         self._failed.add(assignment)
 
-    def best(self) -> Outcome | None:
-        """Return the best plan within the budget.
-
-        Returns:
-            The plan and its figures; None where no plan that was run keeps the budget.
-        """
-        return best_of([Outcome("", plan, figures) for plan, figures in self._figures.items()], self.goal)
+    def best(self) -> TrialOutcome | None:
+        """Return the best plan within the budget, or None."""
+        return best_of([TrialOutcome("", plan, figures) for plan, figures in self._figures.items()], self.goal)
 
     def next_round(self) -> list[Assignment]:
-        """Return the plans to run next.
-
-        Returns:
-            At most ``round_size`` of them; none where no plan promises to be better by more than the tolerance.
-        """
+        """Return at most ``round_size`` plans, or none if no plan promises an improvement above the tolerance."""
         candidates = self._candidates()
         if candidates is None:
             return []
         chosen = self._on_the_front(candidates) if self.goal.figure == "front" else self._towards_the_goal(candidates)
-        self._guesses.update({each.assignment: dict(each.figures) for each in chosen})
-        return [each.assignment for each in chosen]
+        self._predicted.update({plan.assignment: dict(plan.figures) for plan in chosen})
+        return [plan.assignment for plan in chosen]
 
     def finalists(self, count: int) -> list[Assignment]:
-        """Return the plans for which a training may pay.
+        """Return at most ``count`` plans for which a training may pay.
 
-        Args:
-            count: How many at the most.
-
-        Returns:
-            Where a cost is minimised: plans in even steps from the cost of the best one down to the least there is, of each
-            cost the one that should diverge least. For a front: plans along it. Else the best plans within the budget.
+        If a cost is minimized, these are plans at even steps from the cost of the best plan down to the least possible
+        cost, with the least predicted divergence at every step. For a front they are plans along it, else the best plans.
         """
-        outcomes = [Outcome("", plan, figures) for plan, figures in self._figures.items() if _quantizes(plan)]
+        outcomes = [TrialOutcome("", plan, figures) for plan, figures in self._figures.items() if _is_quantized(plan)]
         if not outcomes:
             return []
         if self.goal.figure == "front":
             quality = "divergence" if self.score is None else "metric_drop"
-            return [each.assignment for each in evenly(front_of(outcomes, ["size_bytes", quality]), count)]
+            return [point.assignment for point in spread_evenly(front_of(outcomes, ["size_bytes", quality]), count)]
         if self.goal.figure in COSTS:
             return self._ladder(self.goal.figure, count)
-        kept = [each for each in outcomes if self._within(each.figures)] or outcomes
-        return [each.assignment for each in sorted(kept, key=lambda each: self.goal.cost(each.figures))[:count]]
+        feasible = [outcome for outcome in outcomes if self._within(outcome.figures)] or outcomes
+        best = sorted(feasible, key=lambda outcome: self.goal.cost(outcome.figures))[:count]
+        return [outcome.assignment for outcome in best]
 
     def _ladder(self, figure: str, count: int) -> list[Assignment]:
-        """Plans from the best to the cheapest there is."""
+        """Return plans from the best to the cheapest possible one."""
         best = self.best()
         candidates = self._candidates()
-        top = max(each[figure] for each in self._figures.values()) if best is None else best.figures[figure]
-        found = [] if best is None or not _quantizes(best.assignment) else [best.assignment]
+        top = max(figures[figure] for figures in self._figures.values()) if best is None else best.figures[figure]
+        plans = [] if best is None or not _is_quantized(best.assignment) else [best.assignment]
         if candidates is not None:
             lowest = candidates.steps(figure, self._figures.values())[0] * (1 + _TINY)
-            for limit in np.linspace(top, lowest, count)[len(found) :]:
+            for limit in np.linspace(top, lowest, count)[len(plans) :]:
                 known = [
-                    Guess(plan, figures)
+                    PredictedPlan(plan, figures)
                     for plan, figures in self._figures.items()
                     if figures[figure] <= limit and plan not in self._failed
                 ]
-                hoped = self._guessed(candidates.within({figure: float(limit)}, 1))
-                able = [each for each in (*known, *hoped) if _quantizes(each.assignment)]
-                nearest = min(able, key=lambda each: each.figures["divergence"], default=None)
-                if nearest is not None and nearest.assignment not in found:
-                    found.append(nearest.assignment)
-        return found[:count]
+                predicted = self._predict(candidates.within({figure: float(limit)}, 1))
+                quantized = [plan for plan in (*known, *predicted) if _is_quantized(plan.assignment)]
+                nearest = min(quantized, key=lambda plan: plan.figures["divergence"], default=None)
+                if nearest is not None and nearest.assignment not in plans:
+                    plans.append(nearest.assignment)
+        return plans[:count]
 
     def _candidates(self) -> Candidates | None:
-        """Plans that were not run; None where the evidence cannot tell of any."""
+        """Return plans that were not run, or None as long as the baseline was not run."""
         if self.space.start not in self._figures:
             return None
         return Candidates.of(self.space, self._model, self._figures, self._failed)
 
-    def _towards_the_goal(self, candidates: Candidates) -> list[Guess]:
-        """The candidates that may be better than the best, the most promising first; sets gap and bound."""
+    def _towards_the_goal(self, candidates: Candidates) -> list[PredictedPlan]:
+        """Return the plans that may be better than the best, the most promising first; set gap and bound."""
         best = self.best()
         here = math.inf if best is None else self.goal.cost(best.figures)
-        guesses = self._predicted(candidates, best)
-        hopeful = [each for each in guesses if self._within(self._optimistic(each.figures))]
-        costs = [self.goal.cost(self._optimistic(each.figures)) for each in hopeful]
-        self._note_gap(here, min(costs, default=here))
+        plans = self._predict_candidates(candidates, best)
+        feasible = [plan for plan in plans if self._within(self._optimistic(plan.figures))]
+        costs = [self.goal.cost(self._optimistic(plan.figures)) for plan in feasible]
+        self._set_gap(here, min(costs, default=here))
         if best is None:
-            guesses.sort(key=lambda each: (self.goal.budget.excess(each.figures), self.goal.cost(each.figures)))
-            return guesses[: self.round_size]
-        finer = _FINER if self.score is not None and self.goal.figure == self.score.name else 1.0
-        enough = here - finer * self.tolerance * abs(here)
-        better = [each for each, cost in zip(hopeful, costs, strict=True) if cost < enough]
-        better.sort(key=lambda each: (not self._within(each.figures), self.goal.cost(each.figures)))
+            plans.sort(key=lambda plan: (self.goal.budget.excess(plan.figures), self.goal.cost(plan.figures)))
+            return plans[: self.round_size]
+        factor = _METRIC_TOLERANCE if self.score is not None and self.goal.figure == self.score.name else 1.0
+        threshold = here - factor * self.tolerance * abs(here)
+        better = [plan for plan, cost in zip(feasible, costs, strict=True) if cost < threshold]
+        better.sort(key=lambda plan: (not self._within(plan.figures), self.goal.cost(plan.figures)))
         return better[: self.round_size]
 
-    def _on_the_front(self, candidates: Candidates) -> list[Guess]:
-        """What should diverge less than anything run that is as small, by the largest ratio; sets the gap."""
+    def _on_the_front(self, candidates: Candidates) -> list[PredictedPlan]:
+        """Return plans that should diverge less than all plans of their size, by the largest ratio; set the gap."""
         pool = {
-            guess.assignment: guess
+            plan.assignment: plan
             for limit in candidates.steps("size_bytes", self._figures.values())
-            for guess in candidates.within({"size_bytes": limit}, _PER_STEP)
+            for plan in candidates.within({"size_bytes": limit}, _PER_STEP)
         }
-        found: list[tuple[float, Guess]] = []
-        for guess in self._guessed(pool.values()):
-            size = guess.figures["size_bytes"]
-            here = [each["divergence"] for each in self._figures.values() if each["size_bytes"] <= size]
-            ratio = guess.figures["divergence"] / max(min(here), _TINY) if here else 0.0
-            if self._within(guess.figures) and ratio < 1 - self.tolerance:
-                found.append((ratio, guess))
-        found.sort(key=lambda item: item[0])
-        self.gap = 1 - found[0][0] if found else 0.0
-        return [guess for _, guess in found[: self.round_size]]
+        ranked: list[tuple[float, PredictedPlan]] = []
+        for plan in self._predict(pool.values()):
+            size = plan.figures["size_bytes"]
+            here = [figures["divergence"] for figures in self._figures.values() if figures["size_bytes"] <= size]
+            ratio = plan.figures["divergence"] / max(min(here), _TINY) if here else 0.0
+            if self._within(plan.figures) and ratio < 1 - self.tolerance:
+                ranked.append((ratio, plan))
+        ranked.sort(key=lambda item: item[0])
+        self.gap = 1 - ranked[0][0] if ranked else 0.0
+        return [plan for _, plan in ranked[: self.round_size]]
 
-    def _predicted(self, candidates: Candidates, best: Outcome | None) -> list[Guess]:
+    def _predict_candidates(self, candidates: Candidates, best: TrialOutcome | None) -> list[PredictedPlan]:
         limits = {
             name: limit for name, limit in self.goal.budget.limits().items() if name in ("size_bytes", "latency_ms")
         }
         if self.goal.figure in candidates.costs:
-            return self._guessed(
-                candidates.along(self.goal.figure, limits, _CHECKED_ALONG, None if best is None else best.figures)
-            )
-        return self._guessed(candidates.within(limits, _CHECKED))
+            figures = None if best is None else best.figures
+            return self._predict(candidates.along(self.goal.figure, limits, _CANDIDATES_ALONG, figures))
+        return self._predict(candidates.within(limits, _CANDIDATES))
 
-    def _guessed(self, found: Iterable[Guess]) -> list[Guess]:
-        return [Guess(each.assignment, self._figures_of(each)) for each in found]
+    def _predict(self, plans: Iterable[PredictedPlan]) -> list[PredictedPlan]:
+        return [PredictedPlan(plan.assignment, self._predict_figures(plan)) for plan in plans]
 
-    def _figures_of(self, guess: Guess) -> dict[str, float]:
-        """The figures that a candidate should have, from the answers that it should give."""
-        answers = self._model.predict(guess.assignment)
-        figures = {**guess.figures, "divergence": self._model.divergence(answers)}
-        if self.score is not None and self.truth is not None:
-            value = self.score.compute(self.truth, answers[0])
+    def _predict_figures(self, plan: PredictedPlan) -> dict[str, float]:
+        """Return the figures of a candidate, computed from its predicted outputs."""
+        outputs = self._model.predict(plan.assignment)
+        figures = {**plan.figures, "divergence": self._model.divergence(outputs)}
+        if self.score is not None and self.labels is not None:
+            value = self.score.compute(self.labels, outputs[0])
             figures |= {self.score.name: value, "metric_drop": self.score.drop(self.reference_score, value)}
         return figures
 
@@ -233,24 +209,24 @@ class Strategy:
         return self.goal.budget.is_satisfied_by(figures)
 
     def _optimistic(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Figures as good as the worst misses so far leave room for."""
-        recent = self._misses[-_REMEMBERED:]
+        """Return predicted figures, improved by the largest recent errors of predictions."""
+        recent = self._errors[-_RECENT:]
         ratio = min([1.0, *(ratio for ratio, _ in recent)])
-        doubt = _DOUBT * abs(self.reference_score) if len(recent) < _FEW else 0.0
-        slack = max([doubt, *(drop for _, drop in recent)])
+        default = _DEFAULT_ERROR * abs(self.reference_score) if len(recent) < _FEW else 0.0
+        slack = max([default, *(drop for _, drop in recent)])
         better = dict(figures) | {"divergence": figures["divergence"] * ratio}
         if self.score is not None:
             better["metric_drop"] = figures["metric_drop"] - slack
             better[self.score.name] = figures[self.score.name] + (slack if self.score.direction == "max" else -slack)
         return better
 
-    def _note_gap(self, here: float, hoped: float) -> None:
-        self.bound = min(here, hoped) if math.isfinite(here) else None
+    def _set_gap(self, here: float, promised: float) -> None:
+        self.bound = min(here, promised) if math.isfinite(here) else None
         self.gap = None
         if self.bound is not None:
             self.gap = (here - self.bound) / abs(here) if here else here - self.bound
 
 
-def _quantizes(plan: Assignment) -> bool:
-    """Whether there is anything in a plan that could be trained for."""
+def _is_quantized(plan: Assignment) -> bool:
+    """Whether a plan has any layer to train for."""
     return set(plan) != {"float32"}

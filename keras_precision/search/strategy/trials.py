@@ -1,4 +1,4 @@
-"""Outcomes: the trials of a search that ended well, and which of them are the best."""
+"""TrialOutcome: a completed trial of a search; selection of the best outcomes."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
@@ -11,18 +11,11 @@ from keras_precision.export.plan_space import Assignment
 from keras_precision.search.objective.budget import Budget
 from keras_precision.search.objective.goal import Goal
 
-__all__ = ["Outcome", "best_of", "evenly", "front_of", "none_within"]
+__all__ = ["TrialOutcome", "best_of", "front_of", "raise_infeasible", "spread_evenly"]
 
 
-class Outcome(NamedTuple):
-    """A trial that ended well.
-
-    Attributes:
-        trial: Its name.
-        assignment: Its plan.
-        figures: What it costs and scores.
-        is_finalist: Whether it was judged by more than the others.
-    """
+class TrialOutcome(NamedTuple):
+    """The name, the plan and the figures of a completed trial; a finalist was trained before its evaluation."""
 
     trial: str
     assignment: Assignment
@@ -31,94 +24,56 @@ class Outcome(NamedTuple):
 
     @property
     def trial_id(self) -> str:
-        """What KerasTuner calls the trial."""
+        """The trial's ID in KerasTuner."""
         return self.trial.removeprefix("trial ")
 
-    def result(self, plan: PrecisionPlan, ending: str, backend: str, sources: Mapping[str, str]) -> Result:
-        """Return the outcome as a result.
-
-        Args:
-            plan: The plan of the assignment.
-            ending: Of the file that was judged, or nothing.
-            backend: What computed.
-            sources: Figure to how it was got.
-
-        Returns:
-            A row for each figure.
-        """
-        whole = ("size_bytes", "bit_operations")
+    def result(self, plan: PrecisionPlan, suffix: str, backend: str, sources: Mapping[str, str]) -> Result:
+        """Return the figures as a result; ``suffix`` is that of the evaluated file, ``sources`` is figure to its source."""
+        counts = ("size_bytes", "bit_operations")
         rows = [
-            Measurement(f"{self.trial}{ending}", name, int(value) if name in whole else value)
+            Measurement(f"{self.trial}{suffix}", name, int(value) if name in counts else value)
             for name, value in self.figures.items()
         ]
         return Result(self.trial, tuple(rows), Environment.here(backend=backend, sources=sources), plan)
 
 
-def best_of(outcomes: Sequence[Outcome], goal: Goal) -> Outcome | None:
-    """Return the best plan within the budget.
-
-    Args:
-        outcomes: Trials.
-        goal: What is looked for.
-
-    Returns:
-        The best, of equals the one that diverges least; None where none keeps the budget.
-    """
-    kept = [each for each in outcomes if goal.budget.is_satisfied_by(each.figures)]
-    return min(kept, key=lambda each: (goal.cost(each.figures), each.figures.get("divergence", 0.0)), default=None)
-
-
-def none_within(outcomes: Sequence[Outcome], budget: Budget) -> NoReturn:
-    """Say that no trial keeps a budget, and which is the nearest.
-
-    Args:
-        outcomes: All trials.
-        budget: The budget.
-
-    Raises:
-        SearchError: Always.
-    """
-    if not outcomes:
-        raise SearchError("Expected trials that ended well. Received: none. Call search first.")
-    nearest = min(outcomes, key=lambda each: budget.excess(each.figures))
-    told = ", ".join(f"{name} {nearest.figures[name]:.6g}" for name in budget.limits())
-    raise SearchError(
-        f"Expected a plan within {budget}. Received: none among {len(outcomes)}; the nearest has {told}. "
-        "Widen the budget, or give more choices."
+def best_of(outcomes: Sequence[TrialOutcome], goal: Goal) -> TrialOutcome | None:
+    """Return the best outcome within the budget, of equals the one with the least divergence; None if there is none."""
+    feasible = [outcome for outcome in outcomes if goal.budget.is_satisfied_by(outcome.figures)]
+    return min(
+        feasible,
+        key=lambda outcome: (goal.cost(outcome.figures), outcome.figures.get("divergence", 0.0)),
+        default=None,
     )
 
 
-def front_of(outcomes: Sequence[Outcome], axes: Sequence[str]) -> list[Outcome]:
-    """Return the plans that no other beats.
+def raise_infeasible(outcomes: Sequence[TrialOutcome], budget: Budget) -> NoReturn:
+    """Raise ``SearchError``: no outcome is within the budget; the message has the nearest."""
+    if not outcomes:
+        raise SearchError("Expected trials that ended well. Received: none. Call search first.")
+    nearest = min(outcomes, key=lambda outcome: budget.excess(outcome.figures))
+    figures = ", ".join(f"{name} {nearest.figures[name]:.6g}" for name in budget.limits())
+    raise SearchError(
+        f"Expected a plan within {budget}. Received: none among {len(outcomes)}; the nearest has {figures}. "
+        "Widen the budget, or add choices."
+    )
 
-    Args:
-        outcomes: Trials.
-        axes: Figures of which less is better.
 
-    Returns:
-        Those of which no other is as good on every axis and better on one, each point once; by the first axis.
-    """
-    points: dict[tuple[float, ...], Outcome] = {}
-    for each in outcomes:
-        points.setdefault(tuple(each.figures[axis] for axis in axes), each)
-    kept = [
+def front_of(outcomes: Sequence[TrialOutcome], axes: Sequence[str]) -> list[TrialOutcome]:
+    """Return the Pareto front over figures to minimize, every point once, sorted by the first axis."""
+    points: dict[tuple[float, ...], TrialOutcome] = {}
+    for outcome in outcomes:
+        points.setdefault(tuple(outcome.figures[axis] for axis in axes), outcome)
+    front = [
         point
         for point in points
         if not any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points)
     ]
-    return [points[point] for point in sorted(kept)]
+    return [points[point] for point in sorted(front)]
 
 
-def evenly(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
-    """Return some of them, evenly spread, the first and the last among them.
-
-    Args:
-        outcomes: In an order.
-        count: How many at the most.
-
-    Returns:
-        Those.
-    """
+def spread_evenly(outcomes: Sequence[TrialOutcome], count: int) -> list[TrialOutcome]:
+    """Return at most ``count`` outcomes, evenly spread, with the first and the last."""
     if len(outcomes) <= count:
         return list(outcomes)
     step = (len(outcomes) - 1) / max(1, count - 1)

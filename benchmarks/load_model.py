@@ -24,7 +24,7 @@ import keras_precision as kp
 from keras_precision._adapters import adapter_for_file
 from keras_precision._adapters.model_file.archive import check_archive
 from keras_precision._adapters.model_file.keras_objects import KerasObjects
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 
 AIM = 1.02
 
@@ -44,7 +44,7 @@ def models(names: list[str]) -> Iterator[tuple[str, Any]]:
 
 def unchecked(path: Path) -> Any:
     """Load a file as kp.load_model does, but for the checks."""
-    with captured("Keras"):
+    with capture_output("Keras"):
         return adapter_for_file().load(str(path))
 
 

@@ -23,7 +23,7 @@ from side_by_side import STACKS, Clock, answer, arguments_of, chosen, in_child, 
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.tracing.step_observer import Batch, Observer
+from keras_precision._adapters.tracing.step_observer import Batch, StepObserver
 from keras_precision.core.system.timing import spread
 from keras_precision.experiments.unstable_layers import smallest_high
 
@@ -158,7 +158,7 @@ def random_net(keras: Any, rng: np.random.Generator) -> Any:
 def seen_by_layer(model: Any, batch: Batch) -> dict[str, dict[str, Any]]:
     """Return, for each layer, what one step without loss scaling shows."""
     with np.errstate(all="ignore"):
-        observation = Observer(adapter_of(model), model).observe(batch)
+        observation = StepObserver(adapter_of(model), model).observe(batch)
     seen = {}
     for call, _ in observation.outer():
         (before,), (after,), (back,) = call.inputs, call.outputs, call.output_gradients

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.quantization.float_model import float_file
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
@@ -15,7 +15,7 @@ def by_converter(model: Any, samples: np.ndarray) -> bytes:
     """Return the full integer file that TFLiteConverter makes, float at its sides."""
     import tensorflow as tf
 
-    with captured("TFLiteConverter"), tempfile.TemporaryDirectory() as folder:
+    with capture_output("TFLiteConverter"), tempfile.TemporaryDirectory() as folder:
         if type(model).__module__.startswith("tf_keras"):
             converter = tf.lite.TFLiteConverter.from_keras_model(model)
         else:
@@ -35,7 +35,7 @@ def by_aeq(model: Any, samples: np.ndarray) -> bytes:
     recipe = importlib.import_module("ai_edge_quantizer.recipe")
     content = float_file(model).content
     name = next(iter(Flatbuffer(content).named_inputs()))
-    with captured("AI Edge Quantizer"):
+    with capture_output("AI Edge Quantizer"):
         made = quantizer.Quantizer(bytearray(content))
         made.load_quantization_recipe(recipe.static_wi8_ai8())
         data = {"serving_default": [{name: samples[index : index + 1]} for index in range(len(samples))]}

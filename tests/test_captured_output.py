@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 
 LOGGER = "keras_precision"
 
@@ -55,7 +55,7 @@ def test_whatever_speaks_is_caught(
     speak: Callable[[], object], caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A line goes to the log with its source, and nothing to the output."""
-    with captured("converter"):
+    with capture_output("converter"):
         speak()
     assert caught(caplog) == ["converter: hello"]
     assert capfd.readouterr() == ("", "")
@@ -63,7 +63,7 @@ def test_whatever_speaks_is_caught(
 
 def test_lines_keep_their_order(caplog: pytest.LogCaptureFixture) -> None:
     """Lines of Python and of C++ are logged one by one, in the order in which they were written."""
-    with captured("converter"):
+    with capture_output("converter"):
         print("first")
         os.write(2, b"second\nthird\n")
         print("fourth", end="")
@@ -72,23 +72,23 @@ def test_lines_keep_their_order(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_bytes_that_are_no_text_are_replaced(caplog: pytest.LogCaptureFixture) -> None:
     """Bytes that are no UTF-8 do no harm."""
-    with captured("converter"):
+    with capture_output("converter"):
         os.write(1, b"caf\xe9\n")
     assert caught(caplog) == ["converter: caf\ufffd"]
 
 
 def test_silence_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Where nothing is written, nothing is logged."""
-    with captured("converter"):
+    with capture_output("converter"):
         pass
     assert caught(caplog) == []
 
 
 def test_inner_capture_goes_first(caplog: pytest.LogCaptureFixture) -> None:
     """Captures can be nested: each catches its own lines."""
-    with captured("outer"):
+    with capture_output("outer"):
         print("a")
-        with captured("inner"):
+        with capture_output("inner"):
             print("b")
         print("c")
     assert caught(caplog) == ["inner: b", "outer: a", "outer: c"]
@@ -101,7 +101,7 @@ def test_everything_is_restored_after_an_error(
     before = sys.stdout, sys.stderr
 
     def convert() -> None:
-        with captured("converter"):
+        with capture_output("converter"):
             print("said before")
             raise ValueError("broken")
 
@@ -118,7 +118,7 @@ def test_a_handler_made_inside_works_afterwards(
     speaker: logging.Logger, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A library's handler that was made while its output was caught speaks to the true stream later."""
-    with captured("converter"):
+    with capture_output("converter"):
         speaker.addHandler(logging.StreamHandler())
         speaker.warning("inside")
     speaker.warning("outside")
@@ -132,7 +132,7 @@ def test_a_handler_made_before_is_caught_by_its_descriptor(
     """A stream that someone kept leads to a descriptor, and is caught there."""
     with open(os.dup(2), "w", buffering=1) as kept, open(2, "w", buffering=1, closefd=False) as shared:
         speaker.addHandler(logging.StreamHandler(shared))
-        with captured("converter"):
+        with capture_output("converter"):
             speaker.warning("inside")
             kept.write("to a descriptor of its own\n")
     assert caught(caplog) == ["converter: inside"]
@@ -146,7 +146,7 @@ def test_what_was_said_before_is_not_caught(
     with open(1, "w", closefd=False) as buffered:
         monkeypatch.setattr(sys, "stdout", buffered)
         print("before")
-        with captured("converter"):
+        with capture_output("converter"):
             print("inside")
     assert caught(caplog) == ["converter: inside"]
     assert capfd.readouterr().out == "before\n"
@@ -158,7 +158,7 @@ def test_missing_streams_are_no_obstacle(
     """A process without standard streams can capture too, and its late handlers are silent."""
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    with captured("converter"):
+    with capture_output("converter"):
         print("inside")
         speaker.addHandler(logging.StreamHandler())
     speaker.warning("outside")

@@ -13,8 +13,8 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import ExportError, InputError
-from keras_precision.core.system.child_process import Outcome, child_environment, exit_reason, run_python
-from keras_precision.experiments.worker import Worker, packed
+from keras_precision.core.system.child_process import CompletedChild, child_environment, exit_reason, run_python
+from keras_precision.experiments.worker import Worker, serialize
 from keras_precision.quantization import tensorflow_process
 from keras_precision.quantization.conversion import convert
 from keras_precision.quantization.tensorflow_process import call_in_process
@@ -91,7 +91,7 @@ class Importer:
         return str(importlib.import_module(module).__file__)
 
 
-def files_of(outcome: Outcome) -> list[str]:
+def files_of(outcome: CompletedChild) -> list[str]:
     """Return the files of the modules that a child has imported."""
     assert outcome.code == 0, outcome.errors
     return outcome.output.splitlines()
@@ -114,7 +114,7 @@ def test_the_child_that_reads_tflite_files_imports_from_the_parents_path_alone(f
 
 def test_a_worker_imports_from_the_parents_path_alone(folders: Folders) -> None:
     """It finds a module of the parent's path, and Python's own select."""
-    with Worker(packed(Importer, "what is served"), "the run") as worker:
+    with Worker(serialize(Importer, "what is served"), "the run") as worker:
         assert worker.ask("file_of", "on_the_path") == str(folders.path / "on_the_path.py")
         assert Path(worker.ask("file_of", "select")).parent != folders.current
     assert not folders.marker.exists()
@@ -242,15 +242,15 @@ def test_how_a_child_ended_is_an_outcome(tmp_path: Path) -> None:
     ("outcome", "message"),
     [
         (
-            Outcome(None, "", ""),
+            CompletedChild(None, "", ""),
             "the model 'mlp' to be converted within 1800 s. Received: a conversion that takes longer",
         ),
-        (Outcome(1, "", "Traceback\nValueError: no\n"), "with the TensorFlow backend. Received: ValueError: no"),
-        (Outcome(3, "", ""), "with the TensorFlow backend. Received: exit code 3"),
+        (CompletedChild(1, "", "Traceback\nValueError: no\n"), "with the TensorFlow backend. Received: ValueError: no"),
+        (CompletedChild(3, "", ""), "with the TensorFlow backend. Received: exit code 3"),
     ],
 )
 def test_a_float_conversion_that_fails_is_told_and_its_pickle_was_private(
-    monkeypatch: pytest.MonkeyPatch, outcome: Outcome, message: str
+    monkeypatch: pytest.MonkeyPatch, outcome: CompletedChild, message: str
 ) -> None:
     """The error has the child's last line; nobody else could read or write the pickle, nor the folder that it was in."""
     import keras
@@ -258,7 +258,7 @@ def test_a_float_conversion_that_fails_is_told_and_its_pickle_was_private(
 
     model, modes = nets.mlp(keras), {}
 
-    def run(arguments: list[str], **_: Any) -> Outcome:
+    def run(arguments: list[str], **_: Any) -> CompletedChild:
         folder = Path(arguments[-1])
         modes.update(folder=stat.S_IMODE(folder.stat().st_mode), call=stat.S_IMODE((folder / "call").stat().st_mode))
         return outcome

@@ -12,7 +12,7 @@ import keras_precision as kp
 from keras_precision.cli.main import main
 from keras_precision.cli.module_function import IMPORT_LOCATION, DataPart, modules_importable
 from keras_precision.core.errors import DataError
-from keras_precision.experiments.task import made
+from keras_precision.experiments.task import load_data
 
 
 @pytest.fixture
@@ -70,10 +70,10 @@ def test_a_fifth_of_the_arrays_is_validation_data(tmp_path: Path, monkeypatch: p
         "import numpy as np\ndef data():\n    return np.arange(10), np.arange(10)\ndef other():\n    return iter(())\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    parts = [made(DataPart("ten_samples:data", validation=validation)) for validation in (False, True)]
+    parts = [load_data(DataPart("ten_samples:data", validation=validation)) for validation in (False, True)]
     assert [np.asarray(part[0]).tolist() for part in parts] == [list(range(8)), [8, 9]]
     with pytest.raises(DataError, match=r"'ten_samples:other' to return \(x, y\) of arrays. Received: tuple_iterator"):
-        made(DataPart("ten_samples:other", validation=True))
+        load_data(DataPart("ten_samples:other", validation=True))
 
 
 def test_max_batch_passes_on_its_arguments(

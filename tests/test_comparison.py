@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from keras_precision.comparison.comparison import Comparison
-from keras_precision.comparison.effect import effect, pack_answers, unpack_answers
+from keras_precision.comparison.effect import effect, pack_correct, unpack_correct
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import (
     FileFormatError,
@@ -216,7 +216,7 @@ def test_less_memory_is_a_reason_where_nothing_is_faster() -> None:
 def deployed(name: str, right: Sequence[bool], **figures: float | str) -> Result:
     """Return a deployed model that answered some samples right."""
     rows = {
-        "answers_right": pack_answers(np.asarray(right)),
+        "answers_right": pack_correct(np.asarray(right)),
         "accuracy": float(np.mean(right)),
         "data_order": "d",
         **figures,
@@ -249,9 +249,9 @@ def test_answers_survive_packing(rng: np.random.Generator) -> None:
     """Any number of answers is unpacked as it was packed, and a damaged text is refused."""
     for count in (0, 1, 7, 8, 9, 1000):
         right = rng.random(count) < 0.5
-        assert np.array_equal(unpack_answers(pack_answers(right)), right)
+        assert np.array_equal(unpack_correct(pack_correct(right)), right)
     with pytest.raises(FileFormatError, match="correct predictions as 'count:digits'. Received: 'x:zz'"):
-        unpack_answers("x:zz")
+        unpack_correct("x:zz")
 
 
 def test_classes_that_suffer_are_named() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import DestinationError
-from keras_precision.core.system.files import check_destination, check_exists, write_private, write_whole
+from keras_precision.core.system.files import check_destination, check_exists, write_atomic, write_private
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_good_destination_is_returned(tmp_path: Path, suffix: str | None) -> N
 def test_a_bare_name_goes_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path without a folder is one in the working folder."""
     monkeypatch.chdir(tmp_path)
-    assert write_whole("plan.json", "{}") == Path("plan.json")
+    assert write_atomic("plan.json", "{}") == Path("plan.json")
     assert (tmp_path / "plan.json").read_text() == "{}"
 
 
@@ -73,7 +73,7 @@ def test_a_folder_that_refuses_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no folder that refuses even its owner")
-@pytest.mark.parametrize("act", [check_destination, lambda path: write_whole(path, "{}")], ids=["check", "write"])
+@pytest.mark.parametrize("act", [check_destination, lambda path: write_atomic(path, "{}")], ids=["check", "write"])
 def test_a_folder_that_really_refuses(act: Callable[[str], Path]) -> None:
     """A folder of the system that takes no files is refused, whoever runs the test."""
     with pytest.raises(DestinationError, match=r"'/proc/self/plan\.json', whose folder refuses new files"):
@@ -89,7 +89,7 @@ def test_content_is_written_as_given(tmp_path: Path, content: bytes | str, expec
     path = tmp_path / "file"
     if before is not None:
         path.write_bytes(before)
-    assert write_whole(path, content) == path
+    assert write_atomic(path, content) == path
     assert path.read_bytes() == expected
     assert list(tmp_path.iterdir()) == [path]
 
@@ -106,7 +106,7 @@ def test_an_interruption_leaves_the_old_file(
         path.write_text(before)
     monkeypatch.setattr(os, step, failing(error))
     with pytest.raises(type(error), match=r"No space left|Ctrl-C"):
-        write_whole(path, "new")
+        write_atomic(path, "new")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == ([("plan.json", before)] if before else [])
 
 
@@ -118,7 +118,7 @@ def test_content_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeyp
     monkeypatch.setattr(
         os, "replace", lambda old, new: (calls.append(("replace", Path(old).parent)), replace(old, new))
     )
-    write_whole(tmp_path / "plan.json", "12345")
+    write_atomic(tmp_path / "plan.json", "12345")
     assert calls == [("fsync", 5), ("replace", tmp_path)]
 
 
@@ -128,7 +128,7 @@ def test_permissions_are_those_that_open_gives(tmp_path: Path, umask: Callable[[
     umask(mask)
     with (tmp_path / "opened").open("w"):
         pass
-    written = write_whole(tmp_path / "written", "")
+    written = write_atomic(tmp_path / "written", "")
     assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE((tmp_path / "opened").stat().st_mode) == 0o666 & ~mask
 
 
@@ -138,7 +138,7 @@ def test_the_file_behind_a_link_is_written(tmp_path: Path) -> None:
     target.write_text("old")
     target.chmod(0o640)
     (tmp_path / "link.json").symlink_to(target)
-    write_whole(tmp_path / "link.json", "new")
+    write_atomic(tmp_path / "link.json", "new")
     assert (tmp_path / "link.json").is_symlink()
     assert target.read_text() == "new"
     assert target.stat().st_mode & 0o777 == 0o640

@@ -6,7 +6,7 @@ import pytest
 
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.findings.finding import Finding, judge
+from keras_precision.findings.finding import Finding, apply_rules
 from keras_precision.findings.loss_scale_rules import loss_scale_findings, training_findings
 
 HALF = PrecisionPlan.training("mixed_float16", layers={"head": "float32"})
@@ -69,7 +69,7 @@ def test_findings_are_ordered_by_severity():
     """Errors come before warnings, and these before remarks."""
     finding = {name: Finding(name, name, "run", "seen", "do") for name in ("info", "error", "warning")}
     rules = [lambda result, finding=finding: iter([finding]) for finding in finding.values()]
-    assert [finding.severity for finding in judge(run(), rules)] == ["error", "warning", "info"]
+    assert [finding.severity for finding in apply_rules(run(), rules)] == ["error", "warning", "info"]
 
 
 def fed(**figures):

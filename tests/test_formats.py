@@ -10,7 +10,7 @@ from keras_precision.core.formats.deployment import (
     DEPLOYMENT_PRECISIONS,
     FILE_FORMATS,
     activation_precision,
-    precisions_of,
+    supported_precisions,
 )
 from keras_precision.core.formats.processor_flags import RECORDED_FLAGS, native_flags
 from keras_precision.report.tables.formats import cheat_sheet
@@ -221,5 +221,5 @@ def test_deployment_precisions_are_one_table():
         assert activation_precision(precision.without_weights) == precision.without_weights
     assert [DEPLOYMENT_PRECISIONS[name].largest_weight for name in ("int8", "int16x8", "int4")] == [127, 127, 7]
     for file_format in FILE_FORMATS:
-        assert {"float32", "float16", "int8"} <= set(precisions_of(file_format))
-    assert precisions_of("onnx") == ("float32", "float16", "int8")
+        assert {"float32", "float16", "int8"} <= set(supported_precisions(file_format))
+    assert supported_precisions("onnx") == ("float32", "float16", "int8")

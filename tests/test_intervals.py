@@ -8,9 +8,9 @@ from scipy import stats
 
 from keras_precision.comparison.intervals import (
     difference_interval,
-    folded,
     mcnemar,
     mean_interval,
+    pair_rounds,
     ratio_interval,
     separate_ratio_interval,
 )
@@ -131,13 +131,13 @@ def test_drift_goes_out_of_folded_rounds() -> None:
     pairs = [(speed[place], speed[place + 1]) for place in range(0, 16, 2)]
     first = [pair[number % 2] for number, pair in enumerate(pairs)]
     second = [pair[1 - number % 2] for number, pair in enumerate(pairs)]
-    assert folded(second) == pytest.approx(folded(first))
+    assert pair_rounds(second) == pytest.approx(pair_rounds(first))
     assert ratio_interval(first, second).high > 1.02  # single rounds do not show that it was drift
 
 
 def test_an_odd_round_is_left_out() -> None:
     """A round without its way back is not counted."""
-    assert folded([2.0, 8.0, 5.0]) == [4.0]
+    assert pair_rounds([2.0, 8.0, 5.0]) == [4.0]
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 0), (6, 0), (5, 9), (30, 12)])
@@ -165,7 +165,7 @@ def test_mcnemar_names_few_winners_among_equals(rng: np.random.Generator) -> Non
         (lambda: mean_interval([1.0, math.nan]), "Expected finite values. Received: NaN or infinity among 2"),
         (lambda: ratio_interval([1.0, 2.0], [1.0]), "as many values of one run as of the other. Received: 2 and 1"),
         (lambda: ratio_interval([1.0, 2.0], [1.0, 0.0]), "Expected times above 0. Received: a time of 0 or less"),
-        (lambda: folded([1.0, 0.0]), "Expected times above 0. Received: a time of 0 or less"),
+        (lambda: pair_rounds([1.0, 0.0]), "Expected times above 0. Received: a time of 0 or less"),
         (lambda: mcnemar([True], [True, False]), "Expected predictions for the same samples. Received: 1 and 2"),
     ],
 )

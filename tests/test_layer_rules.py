@@ -7,10 +7,17 @@ import pytest
 import keras_precision as kp
 from keras_precision.core.errors import InputError, PlanKindError
 from keras_precision.core.layer_facts import LayerFacts
-from keras_precision.core.observation import Blame, LayerCall, Observation, Statistics, blame, origin_rows
+from keras_precision.core.observation import (
+    LayerCall,
+    NonFiniteOrigin,
+    Observation,
+    Statistics,
+    find_origin,
+    origin_rows,
+)
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.findings.finding import Finding, judge
+from keras_precision.findings.finding import Finding, apply_rules
 from keras_precision.findings.layer_rules import LAYER_RULES
 from keras_precision.findings.run_rules import run_findings
 from keras_precision.findings.static_rules import facts_findings, input_findings, variance_findings
@@ -56,7 +63,7 @@ def figures(path="body", plan=None, **metrics):
 )
 def test_figures_of_layers(result, expected):
     """One figure out of range gives one finding about that layer; figures within give none."""
-    findings = judge(result, LAYER_RULES)
+    findings = apply_rules(result, LAYER_RULES)
     assert [(finding.code, finding.severity, finding.subject) for finding in findings] == (
         [] if expected is None else [(*expected, "body")]
     )
@@ -86,19 +93,19 @@ def gradients(first, last, plan=HALF, **more):
 )
 def test_gradients_that_are_gone_already(result, expected):
     """The first layer, going back, at which float16 has nothing left of gradients that were too small for it."""
-    findings = [finding for finding in judge(result, LAYER_RULES) if finding.code == "gradient-vanished"]
+    findings = [finding for finding in apply_rules(result, LAYER_RULES) if finding.code == "gradient-vanished"]
     assert [finding.subject for finding in findings] == ([] if expected is None else ["first"])
     assert all(expected in finding.advice for finding in findings)
 
 
 def test_the_scale_that_cures_is_named():
     """The scale lifts the largest gradient to a quarter of float16's range, and is a power of two."""
-    (finding,) = judge(
+    (finding,) = apply_rules(
         figures(gradient_float16_underflow=0.5, gradient_maximum=2.0**-20, gradient_scaled_underflow=0.2), LAYER_RULES
     )
     assert "2.0**33" not in finding.message
     assert "2.0**24" in finding.message
-    (finding,) = judge(
+    (finding,) = apply_rules(
         figures(gradient_float16_underflow=0.5, gradient_maximum=2.0**-5, gradient_scaled_underflow=0.0), LAYER_RULES
     )
     assert "initial_scale=2.0**18" in finding.advice
@@ -134,7 +141,7 @@ def call(path, before=FINE, after=FINE, within="", kind="Dense", back_in=FINE, b
 )
 def test_origin_of_the_first_non_finite_value(observation, expected):
     """The origin is the first layer that turns finite numbers into non-finite ones."""
-    origin = blame(observation)
+    origin = find_origin(observation)
     assert (None if origin is None else (origin.phase, origin.path, origin.within)) == expected
 
 
@@ -142,26 +149,26 @@ def test_an_origin_that_cannot_be_reproduced_is_no_finding():
     """A step that could not be reproduced is a row, and no finding."""
     rows = tuple(origin_rows(None, 7, loss_is_finite=False))
     assert [(row.value, row.step) for row in rows] == [("not found again", 7)]
-    assert judge(Result("run", rows), LAYER_RULES) == ()
+    assert apply_rules(Result("run", rows), LAYER_RULES) == ()
 
 
 @pytest.mark.parametrize(
     ("origin", "words"),
     [
-        (Blame("data", None, within="labels"), "in the labels of the batch"),
-        (Blame("weights", "a"), "in the weights of 'a'"),
-        (Blame("loss", None), "in the loss"),
-        (Blame("backward", None), "in the gradient of the loss"),
-        (Blame("forward", None, near="b"), "in the forward pass, in an operation before 'b'"),
+        (NonFiniteOrigin("data", None, within="labels"), "in the labels of the batch"),
+        (NonFiniteOrigin("weights", "a"), "in the weights of 'a'"),
+        (NonFiniteOrigin("loss", None), "in the loss"),
+        (NonFiniteOrigin("backward", None), "in the gradient of the loss"),
+        (NonFiniteOrigin("forward", None, near="b"), "in the forward pass, in an operation before 'b'"),
         (
-            Blame("forward", "b", within="deep", kind="Boom", minimum=1.0, maximum=2.0),
+            NonFiniteOrigin("forward", "b", within="deep", kind="Boom", minimum=1.0, maximum=2.0),
             "of 'b' (deep: Boom). Input range: [1, 2].",
         ),
     ],
 )
 def test_the_finding_describes_the_origin(origin, words):
     """The finding says where, in words, and is an error where no loss scaling was there to catch it."""
-    (finding,) = judge(Result("run", tuple(origin_rows(origin, 3, loss_is_finite=False))), LAYER_RULES)
+    (finding,) = apply_rules(Result("run", tuple(origin_rows(origin, 3, loss_is_finite=False))), LAYER_RULES)
     assert words in finding.message
     assert (finding.code, finding.severity) == ("non-finite", "error")
     assert finding.advice

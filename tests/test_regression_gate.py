@@ -12,7 +12,7 @@ import pytest
 import keras_precision as kp
 from keras_precision.cli.main import main
 from keras_precision.comparison.comparison import Comparison
-from keras_precision.comparison.effect import pack_answers
+from keras_precision.comparison.effect import pack_correct
 from keras_precision.core.errors import InputError
 
 HERE = kp.Environment(processor="One", cores=2)
@@ -90,7 +90,7 @@ def test_a_drop_is_judged_over_seeds(accuracies: tuple[float, ...], limit: float
 def test_the_same_answers_pass_and_few_samples_do_not() -> None:
     """Answers to the same samples are compared one by one; without them, the number of samples decides."""
     right = [True] * 90 + [False] * 10
-    old, new = (file(name, 0.9, 100, answers_right=pack_answers(np.array(right))) for name in ("a", "b"))
+    old, new = (file(name, 0.9, 100, answers_right=pack_correct(np.array(right))) for name in ("a", "b"))
     assert verdicts(old, new, max_drop=0.005) == ["passed"]
     assert verdicts(file("a", 0.9, 100), file("b", 0.9, 100), max_drop=0.005) == ["inconclusive"]
     assert verdicts(file("a", 0.9, 10**6), file("b", 0.9, 10**6), max_drop=0.005) == ["passed"]

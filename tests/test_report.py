@@ -12,7 +12,7 @@ from keras_precision.core.errors import InputError
 from keras_precision.core.result import Measurement, Result, Value
 from keras_precision.report import markdown, text
 from keras_precision.report.render import render
-from keras_precision.report.tables.runs import Table, export_table, formatted, run_table
+from keras_precision.report.tables.runs import Table, export_table, format_value, run_table
 
 GOLDEN = Path(__file__).parent / "golden"
 UNKNOWN = "-"
@@ -97,7 +97,7 @@ def test_scores_of_the_users_own_have_columns() -> None:
     error = model("int8", size_bytes=1000, mean_absolute_error=41.25, my_score=2)
     assert export_table([error]).header[-3:] == ("Mean absolute error", "My score", "Agreement")
     assert "Accuracy" not in export_table([error]).header
-    assert export_table([error]).rows[0][-3] == formatted("mean_absolute_error", 41.25)
+    assert export_table([error]).rows[0][-3] == format_value("mean_absolute_error", 41.25)
     assert export_table([MODELS[0], error]).header[5:7] == ("Accuracy", "Mean absolute error")
     assert export_table([MODELS[0]]).header[-2:] == ("Accuracy", "Agreement")
 
@@ -154,7 +154,7 @@ def test_unknown_values_are_dashes() -> None:
 )
 def test_figures_have_three_digits_and_their_unit(metric: str, value: Value, expected: str) -> None:
     """Figures are rounded as their metric asks, and never shown as a power of ten where it can be helped."""
-    assert formatted(metric, value) == expected
+    assert format_value(metric, value) == expected
 
 
 @pytest.mark.parametrize(("make", "metric"), [(run_table, "step_time_ms"), (export_table, "latency_ms")])

@@ -7,7 +7,7 @@ from typing import Any
 from keras_precision._adapters.adapter import KerasAdapter
 from keras_precision.core.errors import ModelError
 
-__all__ = ["compile_argument", "compile_like", "forget_compiled", "is_compiled", "rebuilt", "remade"]
+__all__ = ["compile_argument", "compile_like", "forget_compiled", "is_compiled", "rebuilt", "rebuilt_with"]
 
 
 def rebuilt(adapter: KerasAdapter, model: Any) -> Any:
@@ -17,10 +17,10 @@ def rebuilt(adapter: KerasAdapter, model: Any) -> Any:
             f"Expected a functional or sequential model. Received: the subclassed model '{model.name}' of type "
             f"{type(model).__name__}, which cannot be copied. Pass in_place=True."
         )
-    return remade(adapter, model, lambda config: config)
+    return rebuilt_with(adapter, model, lambda config: config)
 
 
-def remade(adapter: KerasAdapter, model: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+def rebuilt_with(adapter: KerasAdapter, model: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     """Return an uncompiled model from the changed configuration of another."""
     with _own_classes(adapter, model):
         try:

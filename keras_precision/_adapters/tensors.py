@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_precision._adapters.adapter import KerasAdapter
-from keras_precision.core.observation import SCALE, Statistics
+from keras_precision.core.observation import INITIAL_LOSS_SCALE, Statistics
 from keras_precision.core.system.optional import require
 
 __all__ = ["COUNT", "Tensors", "tensors_of"]
@@ -75,7 +75,7 @@ class Tensors(ABC):
             share(size >= _FLOAT16_OVER),
             share((size > 0) & (size <= _BFLOAT16_UNDER)),
             share(size >= _BFLOAT16_OVER),
-            share((size > 0) & (size <= _FLOAT16_UNDER / SCALE)),
+            share((size > 0) & (size <= _FLOAT16_UNDER / INITIAL_LOSS_SCALE)),
             share((size <= _NEAR) & finite),
             share(size >= 1 - _NEAR),
             *(self._rounding_error(xp, size, *constants) for constants in _ROUNDED),

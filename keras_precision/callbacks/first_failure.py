@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from keras_precision._adapters.tracing.step_observer import Observer
-from keras_precision._adapters.training.step_replay import Capture, Replayed
-from keras_precision.core.observation import Blame, Observation, blame
+from keras_precision._adapters.tracing.step_observer import StepObserver
+from keras_precision._adapters.training.step_replay import Capture, ReplayedStep
+from keras_precision.core.observation import NonFiniteOrigin, Observation, find_origin
 
 __all__ = ["FailedStep", "first_failure"]
 
@@ -21,19 +21,19 @@ class FailedStep:
     """
 
     number: int
-    step: Replayed
+    step: ReplayedStep
     observation: Observation
-    origin: Blame | None
+    origin: NonFiniteOrigin | None
 
 
-def first_failure(capture: Capture, observer: Observer, *, trained: int, after: int = 0) -> FailedStep | None:
+def first_failure(capture: Capture, observer: StepObserver, *, trained: int, after: int = 0) -> FailedStep | None:
     """Replay the recorded steps after step ``after`` and return the first that failed; ``trained`` counts all steps so far."""
     first = trained - len(capture.batches) + 1
     for number, step in enumerate(capture.replay(), start=first):
         skipped = step.scale is not None and not step.updated
         if number > after and (not step.is_finite or skipped):
             observation = observer.observe(step.batch, step.values, step.scale or 1.0)
-            origin = blame(observation)
+            origin = find_origin(observation)
             if origin is None and step.is_finite:
                 continue  # Not skipped: its update changed nothing, as with a learning rate of 0.
             return FailedStep(number, step, observation, origin)

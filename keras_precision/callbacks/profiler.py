@@ -21,7 +21,7 @@ from keras_precision.callbacks.summary_notes import summary_notes
 from keras_precision.core.errors import InputError, NotMeasuredError, PrecisionWarning
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import check_destination
-from keras_precision.findings.finding import Finding, in_order, judge
+from keras_precision.findings.finding import Finding, apply_rules, by_severity
 from keras_precision.findings.layer_rules import LAYER_RULES
 from keras_precision.findings.loss_scale_rules import training_findings
 from keras_precision.report.text import show, summary
@@ -126,7 +126,7 @@ class PrecisionProfiler(Callback):
         Raises:
             NotMeasuredError: No ``fit`` with this profiler has ended yet.
         """
-        return in_order((*training_findings(self.result), *judge(self.result, LAYER_RULES)))
+        return by_severity((*training_findings(self.result), *apply_rules(self.result, LAYER_RULES)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy settings and the last result, without the model: KerasTuner copies callbacks for every trial."""

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.layer_paths import layer_paths, plan_of
-from keras_precision._adapters.tracing.step_observer import Observer
+from keras_precision._adapters.tracing.step_observer import StepObserver
 from keras_precision._adapters.training.callback import Callback, Logs
-from keras_precision._adapters.training.open_state import inside_of
-from keras_precision._adapters.training.retracing import trained_anew
+from keras_precision._adapters.training.open_state import training_state_of
+from keras_precision._adapters.training.retracing import rebuild_train_function
 from keras_precision._adapters.training.step_replay import Capture, capture_of
 from keras_precision.callbacks.first_failure import FailedStep, first_failure
 from keras_precision.core.errors import InputError, ModelError, NotMeasuredError
@@ -97,7 +97,7 @@ class PrecisionScheduler(Callback):
             plan.resolve(paths)
         if self.on_instability is None:
             return
-        inside = inside_of(adapter_of(self.model), self.model)
+        inside = training_state_of(adapter_of(self.model), self.model)
         capture = capture_of(inside, self.window)
         if isinstance(capture, str):
             raise ModelError(
@@ -150,7 +150,7 @@ class PrecisionScheduler(Callback):
         if self._restores >= _MAX_RESTORES:
             return
         adapter = capture.inside.adapter
-        failed = first_failure(capture, Observer(adapter, self.model), trained=self._steps)
+        failed = first_failure(capture, StepObserver(adapter, self.model), trained=self._steps)
         if failed is None:
             return
         phase = None if failed.origin is None else failed.origin.phase
@@ -181,7 +181,7 @@ class PrecisionScheduler(Callback):
             self.actions.append(Measurement(path, "precision_raised", "float32", failed.number))
 
     def _apply(self, plan: PrecisionPlan) -> None:
-        with trained_anew(self.model):
+        with rebuild_train_function(self.model):
             apply_plan(self.model, plan, in_place=True)
 
 

@@ -20,7 +20,7 @@ from keras_precision.core.errors import DestinationError, InputError
 from keras_precision.core.formats.processor_flags import native_flags
 from keras_precision.core.plan import TRAINING_PRECISIONS
 from keras_precision.core.result import Result
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.export.tflite import export_tflite
 from keras_precision.mixed_precision.policy import precision
@@ -76,7 +76,7 @@ def run(output: str | os.PathLike[str], *, epochs: int = 8) -> tuple[Result, ...
     folder = _folder(output)
     console = Console(highlight=False)
     start = time.perf_counter()
-    with console.status("loading TensorFlow"), captured("start-up"):
+    with console.status("loading TensorFlow"), capture_output("start-up"):
         data = _digits()
         require("keras", extra="tensorflow")
     console.print(
@@ -184,7 +184,7 @@ def _export_all(model: Any, data: Digits, folder: Path, console: Console) -> lis
 
 def _search(model: Any, data: Digits, folder: Path, console: Console) -> Result:
     """Find the smallest file within the acceptable accuracy drop, on validation images that are not test images."""
-    with captured("start-up"):
+    with capture_output("start-up"):
         from keras_precision.search.objective.budget import Budget
         from keras_precision.search.tuner import PrecisionTuner
 

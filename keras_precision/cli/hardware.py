@@ -15,9 +15,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> CommandOutput:
     import keras_precision as kp
-    from keras_precision.core.system.captured_output import captured
+    from keras_precision.core.system.captured_output import capture_output
 
-    with captured("hardware"):  # TensorFlow prints messages when it is imported
+    with capture_output("hardware"):  # TensorFlow prints messages when it is imported
         result = kp.hardware(measure=options.measure)
     return CommandOutput.of(result, kp.render(result))
 

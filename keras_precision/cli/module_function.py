@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_precision.core.errors import DataError, InputError
-from keras_precision.experiments.task import found, is_arrays, mapped
+from keras_precision.experiments.task import import_function, is_arrays, map_arrays
 
 __all__ = ["IMPORT_LOCATION", "DataPart", "add_model", "is_module_function", "modules_importable"]
 
@@ -32,7 +32,7 @@ class DataPart:
 
     def __call__(self) -> Any:
         """Return (x, y) of this part."""
-        data = found(self.name)()
+        data = import_function(self.name)()
         if not is_arrays(data):
             raise DataError(
                 f"Expected '{self.name}' to return (x, y) of arrays. Received: {type(data).__name__}. Pass a function for "
@@ -40,7 +40,7 @@ class DataPart:
             )
         count = len(data[1])
         cut = count - max(1, int(_VALIDATION * count))
-        return mapped(lambda array: array[cut:] if self.validation else array[:cut], tuple(data))
+        return map_arrays(lambda array: array[cut:] if self.validation else array[:cut], tuple(data))
 
 
 def add_model(parser: argparse.ArgumentParser, data: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from keras_precision.cli.command import Command, CommandOutput
 from keras_precision.cli.data import add_data, first_samples, read_data
 from keras_precision.cli.module_function import IMPORT_LOCATION, is_module_function, modules_importable
-from keras_precision.experiments.task import found
+from keras_precision.experiments.task import import_function
 
 __all__ = ["COMMAND"]
 
@@ -83,7 +83,7 @@ def _data(source: str, x: list[str], y: list[str] | None) -> tuple[Any, Any]:
     if not is_module_function(source):
         return read_data(source, x, y)
     with modules_importable(source):
-        data = found(source)()
+        data = import_function(source)()
     return data if isinstance(data, tuple) and len(data) == 2 else (data, None)
 
 

@@ -25,7 +25,7 @@ from keras_precision.core.errors import (
 )
 from keras_precision.core.metrics import metric_of
 from keras_precision.core.result import Result
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.json_documents import document, load_document
 from keras_precision.core.table import Table
 
@@ -268,7 +268,7 @@ class Comparison:
         Raises:
             DestinationError: The path cannot be written.
         """
-        return write_whole(path, self.to_bytes())
+        return write_atomic(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """Return the content that ``save`` writes.

@@ -10,8 +10,8 @@ from keras_precision.comparison.intervals import (
     Interval,
     McNemar,
     difference_interval,
-    folded,
     mcnemar,
+    pair_rounds,
     ratio_interval,
     separate_ratio_interval,
 )
@@ -19,7 +19,7 @@ from keras_precision.core.errors import FileFormatError, NotComparableError, Not
 from keras_precision.core.metrics import metric_of
 from keras_precision.core.result import Result
 
-__all__ = ["effect", "is_ratio", "is_time", "mcnemar_test", "pack_answers", "unpack_answers"]
+__all__ = ["effect", "is_ratio", "is_time", "mcnemar_test", "pack_correct", "unpack_correct"]
 
 _CONFIDENCE = 0.95
 _DRIFT = 0.10  # change of a machine's speed between two sessions: other load, clock rate, temperature
@@ -61,7 +61,7 @@ def mcnemar_test(baseline: Result, other: Result) -> McNemar:
     return mcnemar(*_correct_predictions(baseline, other))
 
 
-def pack_answers(right: npt.NDArray[np.bool_]) -> str:
+def pack_correct(right: npt.NDArray[np.bool_]) -> str:
     """Return booleans of shape (n,), one per correctly predicted sample, as text: the count, a colon, hexadecimal bits.
 
     Example:
@@ -72,7 +72,7 @@ def pack_answers(right: npt.NDArray[np.bool_]) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def unpack_answers(text: str) -> npt.NDArray[np.bool_]:
+def unpack_correct(text: str) -> npt.NDArray[np.bool_]:
     """Return the booleans, of shape (n,), from the text that ``pack_answers`` returns.
 
     Example:
@@ -105,7 +105,7 @@ def _interleaved_ratio(baseline: Result, other: Result, metric: str) -> Interval
     for process in dict.fromkeys(row.subject for row in baseline.select(metric) if row.step is not None):
         before, after = (_by_step(result, metric, process) for result in (baseline, other))
         rounds = sorted(before.keys() & after.keys())
-        times_before, times_after = (folded([times[number] for number in rounds]) for times in (before, after))
+        times_before, times_after = (pair_rounds([times[number] for number in rounds]) for times in (before, after))
         if times_before:
             ratios.append(float(np.median(np.asarray(times_after) / np.asarray(times_before))))
     if len(ratios) < 2:
@@ -165,4 +165,4 @@ def _check_same_source(baseline: Result, other: Result, metric: str) -> None:
 
 
 def _correct_predictions(baseline: Result, other: Result) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    return unpack_answers(str(baseline.value("answers_right"))), unpack_answers(str(other.value("answers_right")))
+    return unpack_correct(str(baseline.value("answers_right"))), unpack_correct(str(other.value("answers_right")))

@@ -15,9 +15,9 @@ __all__ = [
     "Interval",
     "McNemar",
     "difference_interval",
-    "folded",
     "mcnemar",
     "mean_interval",
+    "pair_rounds",
     "ratio_interval",
     "separate_ratio_interval",
 ]
@@ -151,7 +151,7 @@ def difference_interval(baseline: Sequence[float], other: Sequence[float], confi
     return mean_interval((after - before).tolist(), confidence)
 
 
-def folded(values: Sequence[float]) -> list[float]:
+def pair_rounds(values: Sequence[float]) -> list[float]:
     """Return the geometric mean of every two neighbouring rounds of interleaved measurements (ABBA).
 
     In the order A B, B A both runs are first once and last once, so a linear drift of the machine cancels in the ratio. An

@@ -12,7 +12,7 @@ from keras_precision.comparison.intervals import Interval
 from keras_precision.core.errors import InputError, NotComparableError, NotMeasuredError
 from keras_precision.core.metrics import metric_of
 from keras_precision.core.result import Result
-from keras_precision.core.table import formatted
+from keras_precision.core.table import format_value
 
 __all__ = ["Check", "check_results"]
 
@@ -165,4 +165,4 @@ def _verdict(within: bool, beyond: bool, message: str) -> tuple[Literal["passed"
 
 
 def _values(old: Result, new: Result, metric: str) -> str:
-    return " -> ".join(formatted(metric, result.get(metric)) for result in (old, new))
+    return " -> ".join(format_value(metric, result.get(metric)) for result in (old, new))

@@ -7,7 +7,7 @@ from keras_precision.comparison.recommendation import speedup, time_metric
 from keras_precision.core.errors import InputError, NotComparableError, NotMeasuredError
 from keras_precision.core.metrics import metric_of
 from keras_precision.core.result import Result
-from keras_precision.core.table import UNKNOWN, Table, formatted
+from keras_precision.core.table import UNKNOWN, Table, format_value
 
 if TYPE_CHECKING:
     from keras_precision.comparison.comparison import Comparison
@@ -47,7 +47,7 @@ def comparison_table(comparison: "Comparison") -> Table:
 def _row(comparison: "Comparison", result: Result, metrics: list[str], timed: str) -> tuple[str, ...]:
     cells = [result.name]
     for metric in metrics:
-        cells.append(formatted(metric, result.get(metric)))
+        cells.append(format_value(metric, result.get(metric)))
         cells += [_speedup(comparison, result)] if metric == timed else []
     if timed == "latency_ms":
         accuracy, latency = result.get("accuracy"), result.get("latency_ms")

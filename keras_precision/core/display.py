@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["draw_with", "html_of"]
+__all__ = ["html_of", "set_html_renderer"]
 
 _DRAW: dict[str, Callable[[Any], str]] = {}
 
 
-def draw_with(draw: Callable[[Any], str]) -> None:
+def set_html_renderer(draw: Callable[[Any], str]) -> None:
     """Register the function that renders a result as HTML."""
     _DRAW["html"] = draw
 

@@ -7,11 +7,21 @@ from typing import Literal, NamedTuple
 
 from keras_precision.core.result import Measurement
 
-__all__ = ["SCALE", "Blame", "LayerCall", "Observation", "Phase", "Statistics", "blame", "origin_rows", "rows_of"]
+__all__ = [
+    "INITIAL_LOSS_SCALE",
+    "LayerCall",
+    "NonFiniteOrigin",
+    "Observation",
+    "Phase",
+    "Statistics",
+    "find_origin",
+    "origin_rows",
+    "statistics_rows",
+]
 
 Phase = Literal["data", "weights", "forward", "loss", "backward"]
 
-SCALE = 2.0**15
+INITIAL_LOSS_SCALE = 2.0**15
 """The initial loss scale of Keras, under which ``scaled_underflow`` is measured."""
 
 
@@ -131,7 +141,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Blame:
+class NonFiniteOrigin:
     """The origin of the first NaN or infinity of a step.
 
     Attributes:
@@ -153,7 +163,7 @@ class Blame:
     maximum: float | None = None
 
 
-def blame(observation: Observation) -> Blame | None:
+def find_origin(observation: Observation) -> NonFiniteOrigin | None:
     """Return the origin of the first NaN or infinity of a step; None if every value is finite.
 
     Example:
@@ -171,21 +181,21 @@ def blame(observation: Observation) -> Blame | None:
     return None
 
 
-def _in_data(observation: Observation) -> Blame | None:
+def _in_data(observation: Observation) -> NonFiniteOrigin | None:
     for name, tensors in (("inputs", observation.inputs), ("labels", observation.labels)):
         if not _all_finite(tensors):
             return _origin("data", None, tensors, within=name)
     return None
 
 
-def _in_weights(observation: Observation) -> Blame | None:
+def _in_weights(observation: Observation) -> NonFiniteOrigin | None:
     for path, tensors in observation.weights.items():
         if not _all_finite(tensors):
             return _origin("weights", path, tensors)
     return None
 
 
-def _forward(observation: Observation) -> Blame | None:
+def _forward(observation: Observation) -> NonFiniteOrigin | None:
     for call, inner in observation.outer():
         if not _all_finite(call.inputs):
             return _origin("forward", None, call.inputs, near=call.path)
@@ -195,7 +205,7 @@ def _forward(observation: Observation) -> Blame | None:
     return None
 
 
-def _in_loss(observation: Observation) -> Blame | None:
+def _in_loss(observation: Observation) -> NonFiniteOrigin | None:
     loss = observation.loss
     if loss is None or math.isfinite(loss):
         return None
@@ -203,7 +213,7 @@ def _in_loss(observation: Observation) -> Blame | None:
     return _origin("loss", None, outputs)
 
 
-def _backward(observation: Observation) -> Blame | None:
+def _backward(observation: Observation) -> NonFiniteOrigin | None:
     """Going back from the loss: the first layer with finite output gradients, whose inputs or weights have others."""
     last = True
     for call, inner in reversed(list(observation.outer())):
@@ -243,11 +253,11 @@ def _origin(
     within: str = "",
     kind: str = "",
     near: str = "",
-) -> Blame:
+) -> NonFiniteOrigin:
     known = [tensor for tensor in tensors if tensor is not None]
     low = min((tensor.minimum for tensor in known), default=None)
     high = max((tensor.maximum for tensor in known), default=None)
-    return Blame(phase, path, within, kind, near, low, high)
+    return NonFiniteOrigin(phase, path, within, kind, near, low, high)
 
 
 def _all_finite(tensors: Sequence[Statistics | None]) -> bool:
@@ -270,7 +280,7 @@ _SHOWN = (
 )
 
 
-def rows_of(observation: Observation, step: int | None = None) -> Iterator[Measurement]:
+def statistics_rows(observation: Observation, step: int | None = None) -> Iterator[Measurement]:
     """Yield the statistics of outer layers as rows: of activations, and of gradients divided by the loss scale.
 
     Over several calls or outputs of a layer, it is the mean of means, the smallest minimum, and else the largest value.
@@ -298,7 +308,7 @@ def _rows(path: str, what: str, tensors: Sequence[Statistics], scale: float, ste
         yield Measurement(path, f"{what}_{name}", value / scale if is_scaled else value, step)
 
 
-def origin_rows(origin: Blame | None, step: int | None, *, loss_is_finite: bool) -> Iterator[Measurement]:
+def origin_rows(origin: NonFiniteOrigin | None, step: int | None, *, loss_is_finite: bool) -> Iterator[Measurement]:
     """Yield an origin as rows; None is a step that could not be made to break again."""
     if origin is None:
         yield Measurement("fit", "first_non_finite", "not found again", step)

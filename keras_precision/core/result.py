@@ -12,7 +12,7 @@ from keras_precision.core.display import html_of
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import FileFormatError, NotMeasuredError, nearest
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.core.system.files import check_exists, write_whole
+from keras_precision.core.system.files import check_exists, write_atomic
 from keras_precision.core.system.json_documents import Fields, decode_number, document, encode_number, parse_document
 
 __all__ = ["Measurement", "Result", "Value"]
@@ -224,7 +224,7 @@ class Result:
         Raises:
             DestinationError: The path cannot be written.
         """
-        return write_whole(path, self.to_bytes())
+        return write_atomic(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """Return the content of the file that ``save`` writes.

@@ -10,7 +10,7 @@ from keras_precision.core.result import Value
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["UNKNOWN", "Table", "formatted"]
+__all__ = ["UNKNOWN", "Table", "format_value"]
 
 UNKNOWN = "-"
 
@@ -55,7 +55,7 @@ class Table:
         return "\n".join(lines)
 
 
-def formatted(metric: str, value: Value) -> str:
+def format_value(metric: str, value: Value) -> str:
     """Return a figure with its unit: 3 significant digits, whole counts, percent for shares, "-" if unknown.
 
     Example:

@@ -7,13 +7,13 @@ from typing import Any
 from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision._adapters.layer_facts import facts_of, first_batch, loss_types
 from keras_precision._adapters.layer_paths import plan_of
-from keras_precision._adapters.tracing.step_observer import Batch, Observer
+from keras_precision._adapters.tracing.step_observer import Batch, StepObserver
 from keras_precision.core.errors import DataError, InputError, ModelError, PlanError
 from keras_precision.core.layer_facts import LayerFacts
-from keras_precision.core.observation import Observation, blame, origin_rows, rows_of
+from keras_precision.core.observation import Observation, find_origin, origin_rows, statistics_rows
 from keras_precision.core.result import Measurement, Result
 from keras_precision.diagnosis.lint import lint
-from keras_precision.findings.finding import Finding, in_order, judge
+from keras_precision.findings.finding import Finding, apply_rules, by_severity
 from keras_precision.findings.layer_rules import LAYER_RULES
 from keras_precision.findings.loss_scale_rules import training_findings
 from keras_precision.findings.quantization_rules import drop_findings, quantization_findings
@@ -75,9 +75,9 @@ def _diagnose_results(results: Sequence[Any], data: Any) -> tuple[Finding, ...]:
         raise InputError(
             "Expected data only with a model. Received: results and data. Pass the model instead of the results."
         )
-    rules = (training_findings, quantization_findings, drop_findings, lambda result: judge(result, LAYER_RULES))
+    rules = (training_findings, quantization_findings, drop_findings, lambda result: apply_rules(result, LAYER_RULES))
     findings = [finding for result in results for rule in rules for finding in rule(result)]
-    return in_order((*findings, *run_findings(results)))
+    return by_severity((*findings, *run_findings(results)))
 
 
 def _diagnose_model(adapter: KerasAdapter, model: Any, batch: Batch) -> tuple[Finding, ...]:
@@ -85,18 +85,18 @@ def _diagnose_model(adapter: KerasAdapter, model: Any, batch: Batch) -> tuple[Fi
     observation = _observe(adapter, model, batch)
     result = _result_of(adapter, model, observation)
     findings = [
-        *judge(result, LAYER_RULES),
+        *apply_rules(result, LAYER_RULES),
         *input_findings(observation, layers),
         *saturation_findings(observation, layers),
     ]
     findings += loss_findings(loss_types(adapter, model))
-    if any(layer.is_half for layer in layers) and blame(observation) is None:
+    if any(layer.is_half for layer in layers) and find_origin(observation) is None:
         findings += _compare_with_float32(adapter, model, batch, observation, layers)
     if isinstance(model, adapter.functional_classes) and getattr(model, "inputs", None):
         findings += lint(model)
     else:
         findings += facts_findings(layers, on_accelerator=bool(adapter.compute.device))
-    return in_order(dict.fromkeys(findings))
+    return by_severity(dict.fromkeys(findings))
 
 
 def _observe(adapter: KerasAdapter, model: Any, batch: Batch) -> Observation:
@@ -107,7 +107,7 @@ def _observe(adapter: KerasAdapter, model: Any, batch: Batch) -> Observation:
         )
     scale = adapter.loss_scaling(model).scale() if getattr(model, "optimizer", None) is not None else None
     try:
-        return Observer(adapter, model).observe(batch, scale=scale or 1.0)
+        return StepObserver(adapter, model).observe(batch, scale=scale or 1.0)
     except (ValueError, TypeError) as error:
         raise DataError(
             f"Expected a batch that the model accepts. Received: one for which Keras reports: {error}. "
@@ -121,10 +121,10 @@ def _result_of(adapter: KerasAdapter, model: Any, observation: Observation) -> R
         plan = plan_of(model)
     except PlanError:  # A model in plain float16, which is no plan, but gets a finding.
         plan = None
-    origin = blame(observation)
+    origin = find_origin(observation)
     finite = observation.loss is None or math.isfinite(observation.loss)
     origins = origin_rows(origin, None, loss_is_finite=finite) if origin is not None else ()
-    rows = (*origins, *rows_of(observation), *_loss_scale_row(observation))
+    rows = (*origins, *statistics_rows(observation), *_loss_scale_row(observation))
     return Result(str(model.name), rows, adapter.compute.environment(), plan)
 
 
@@ -139,4 +139,4 @@ def _compare_with_float32(
     if not isinstance(model, adapter.functional_classes):
         return ()
     baseline = adapter.in_float32(model)
-    return variance_findings(observation, Observer(adapter, baseline).observe(Batch(batch.x)), layers)
+    return variance_findings(observation, StepObserver(adapter, baseline).observe(Batch(batch.x)), layers)

@@ -5,7 +5,7 @@ from typing import Any
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.layer_facts import facts_of
 from keras_precision._adapters.tracing.operations import traced
-from keras_precision.findings.finding import Finding, in_order
+from keras_precision.findings.finding import Finding, by_severity
 from keras_precision.findings.graph_rules import graph_findings
 from keras_precision.findings.static_rules import facts_findings
 
@@ -39,4 +39,4 @@ def lint(model: Any) -> tuple[Finding, ...]:
     adapter = adapter_of(model)
     graph = traced(adapter, model)
     facts = facts_findings(facts_of(adapter, model), on_accelerator=bool(adapter.compute.device))
-    return in_order((*facts, *graph_findings(graph)))
+    return by_severity((*facts, *graph_findings(graph)))

@@ -19,7 +19,7 @@ from keras_precision.experiments.channel import Channel
 from keras_precision.experiments.compare_training import check_runs
 from keras_precision.experiments.series import keras_backend
 from keras_precision.experiments.task import check_build
-from keras_precision.experiments.worker import Worker, packed
+from keras_precision.experiments.worker import Worker, serialize
 
 __all__ = ["find_max_batch_size"]
 
@@ -112,7 +112,7 @@ def find_max_batch_size(
         raise InputError(
             f"Expected 0 <= margin < 1, max_batch >= 1 and memory_limit > 0. Received: {margin}, {max_batch} and {memory_limit}."
         )
-    task = packed((check_build(build), make_batch), "build and make_batch")
+    task = serialize((check_build(build), make_batch), "build and make_batch")
     searches: dict[str, _SearchState] = {}
     with progress("searching", "precisions", len(runs), verbose=verbose) as advance:
         for name, precision in runs.items():
@@ -127,7 +127,7 @@ class _Search:
     def __init__(
         self, task: bytes, name: str, precision: str | PrecisionPlan, limit: int | None, margin: float, max_batch: int
     ) -> None:
-        self._factory = packed(_TrialFactory(task, precision, limit), "the trial")
+        self._factory = serialize(_TrialFactory(task, precision, limit), "the trial")
         self._name, self._max_batch, self._backend = name, max_batch, keras_backend()
         self._limit, self._margin = limit, margin
         self._state = _SearchState()

@@ -17,7 +17,7 @@ from keras_precision.core.errors import DataError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.experiments.channel import Channel
 from keras_precision.experiments.run import build_in_precision
-from keras_precision.experiments.task import found, leading_arrays, mapped
+from keras_precision.experiments.task import import_function, leading_arrays, map_arrays
 
 __all__ = ["OVER_LIMIT", "Trial"]
 
@@ -37,7 +37,7 @@ class Trial:
     def __init__(
         self, channel: Channel, build: Any, make_batch: Any, precision: str | PrecisionPlan, limit: int | None
     ) -> None:
-        self._make_batch = found(make_batch) if isinstance(make_batch, str) else make_batch
+        self._make_batch = import_function(make_batch) if isinstance(make_batch, str) else make_batch
         self._model = build_in_precision(build, precision, 0)
         self._adapter = adapter_of(self._model)
         self._on_processor = not self._adapter.compute.device
@@ -78,7 +78,7 @@ class Trial:
         batch = self._make_batch(count)
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise DataError(f"Expected make_batch(n) to return (x, y). Received: {type(batch).__name__}.")
-        x, y = mapped(np.asarray, tuple(batch))
+        x, y = map_arrays(np.asarray, tuple(batch))
         lengths = {len(array) for array in leading_arrays((x, y), 1)}
         if lengths != {count}:
             raise DataError(f"Expected make_batch({count}) to return {count} samples. Received: {sorted(lengths)}.")

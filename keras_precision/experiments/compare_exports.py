@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
 from keras_precision.comparison.comparison import Comparison
-from keras_precision.comparison.effect import pack_answers
+from keras_precision.comparison.effect import pack_correct
 from keras_precision.core.errors import DestinationError, InputError, UnknownPrecisionError, nearest
-from keras_precision.core.formats.deployment import precisions_of
+from keras_precision.core.formats.deployment import supported_precisions
 from keras_precision.core.plan import DEPLOYMENT_PRECISIONS, TRAINING_PRECISIONS
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.progress import progress
@@ -177,7 +177,7 @@ class _ScoredModel:
         classes = self._labels.argmax(axis=-1) if self._labels.shape == self.predictions.shape else self._labels
         classes = classes.reshape(len(self.predictions))
         correct = predicted_classes(self.predictions).reshape(len(classes)) == classes
-        yield Measurement(name, "answers_right", pack_answers(correct))
+        yield Measurement(name, "answers_right", pack_correct(correct))
         yield Measurement(name, "data_order", order)
         for number in np.unique(classes):
             yield Measurement(f"class {number:g}", "class_accuracy", float(correct[classes == number].mean()))
@@ -214,13 +214,13 @@ def _requested_models(precisions: Sequence[str], targets: Sequence[str]) -> list
     by_target = {
         "tflite": [name for name in names if name in DEPLOYMENT_PRECISIONS],
         "keras": policies if mixed else list(TRAINING_PRECISIONS),
-        **{target: [name for name in names if name in precisions_of(target)] for target in RUNTIME_EXPORTS},
+        **{target: [name for name in names if name in supported_precisions(target)] for target in RUNTIME_EXPORTS},
     }
     requested = [(target, name) for target in dict.fromkeys(places) for name in dict.fromkeys(by_target[target])]
     known = [
         *(DEPLOYMENT_PRECISIONS if "tflite" in places else ()),
         *(TRAINING_PRECISIONS if "keras" in places else ()),
-        *(name for target in RUNTIME_EXPORTS if target in places for name in precisions_of(target)),
+        *(name for target in RUNTIME_EXPORTS if target in places for name in supported_precisions(target)),
     ]
     for precision in names:
         if precision not in known:

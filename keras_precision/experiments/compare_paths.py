@@ -12,8 +12,8 @@ from keras_precision.core.errors import InputError
 from keras_precision.core.plan import PrecisionPlan, check_precision
 from keras_precision.core.result import Measurement, Result
 from keras_precision.experiments.run import build_in_precision
-from keras_precision.experiments.task import check_build, check_data, made, mapped
-from keras_precision.experiments.worker import Worker, packed
+from keras_precision.experiments.task import check_build, check_data, load_data, map_arrays
+from keras_precision.experiments.worker import Worker, serialize
 
 __all__ = ["compare_paths"]
 
@@ -142,7 +142,7 @@ def _losses(
         return PathRun(build, data, precision, tuple(off))
 
     backend = adapter_for_file().compute.name
-    with Worker(packed(serve, "build and data"), name, backend, environment) as worker:
+    with Worker(serialize(serve, "build and data"), name, backend, environment) as worker:
         return [float(loss) for loss in worker.ask("losses", *settings)]
 
 
@@ -177,7 +177,7 @@ class PathRun:
             compute.allow_tf32(allowed=False)
         if "mkldnn" in self._off:
             compute.without_onednn()
-        x, y, *_ = mapped(lambda array: array[: steps * batch_size], tuple(made(self._data)))
+        x, y, *_ = map_arrays(lambda array: array[: steps * batch_size], tuple(load_data(self._data)))
         recorder = _LossRecorder()
         for begin in range(0, len(y), batch_size):
             self._fit_batch(model, x, y, slice(begin, begin + batch_size), recorder)
@@ -185,7 +185,7 @@ class PathRun:
 
     def _fit_batch(self, model: Any, x: Any, y: Any, part: slice, recorder: Callback) -> None:
         """Fit one batch as an epoch, so that the loss of the epoch is that of the batch."""
-        batch = mapped(lambda array: array[part], (x, y))
+        batch = map_arrays(lambda array: array[part], (x, y))
         model.fit(*batch, batch_size=part.stop - part.start, shuffle=False, verbose=0, callbacks=[recorder])
 
 

@@ -11,9 +11,9 @@ from keras_precision.core.errors import InputError
 from keras_precision.core.plan import PrecisionPlan, check_precision
 from keras_precision.core.system.files import check_destination
 from keras_precision.core.system.progress import progress
-from keras_precision.experiments.series import Series, Watch
+from keras_precision.experiments.series import Series, TimingSettings
 from keras_precision.experiments.task import Task, check_build, check_data
-from keras_precision.experiments.worker import packed
+from keras_precision.experiments.worker import serialize
 
 __all__ = ["check_numbers", "check_runs", "compare_training"]
 
@@ -86,13 +86,13 @@ def compare_training(
         >>> comparison.result("b").value("diverged_share")
         0.0
     """
-    timing, runs = Watch(processes, resolution, timing_seconds), check_runs(precisions)
+    timing, runs = TimingSettings(processes, resolution, timing_seconds), check_runs(precisions)
     checked = check_data(train_data, "training data"), check_data(validation_data, "validation data")
     task = Task(check_build(build), *checked, callbacks, batch_size, epochs, steps, metric)
     check_numbers(task, seeds, timing, time_limit)
     series = Series(
         runs,
-        packed(task, "build, data and callbacks"),
+        serialize(task, "build, data and callbacks"),
         {"mode": mode, "margin": margin},
         deadline=None if time_limit is None else time.monotonic() + time_limit,
         path=None if path is None else check_destination(path),
@@ -101,7 +101,7 @@ def compare_training(
 
 
 def _run_series(
-    series: Series, runs: int, seeds: Sequence[int], timing: Watch, trace: Any, verbose: bool | None
+    series: Series, runs: int, seeds: Sequence[int], timing: TimingSettings, trace: Any, verbose: bool | None
 ) -> Comparison:
     series.check_settings()  # before any work
     with (
@@ -146,7 +146,7 @@ def check_runs(precisions: Any, least: int = 2) -> dict[str, str | PrecisionPlan
     return runs
 
 
-def check_numbers(task: Task, seeds: Sequence[int], timing: Watch, time_limit: float | None = None) -> None:
+def check_numbers(task: Task, seeds: Sequence[int], timing: TimingSettings, time_limit: float | None = None) -> None:
     """Raise InputError for a seed, count or time of a comparison that is out of range."""
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(

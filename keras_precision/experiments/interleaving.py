@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from keras_precision.comparison.intervals import folded, ratio_interval
+from keras_precision.comparison.intervals import pair_rounds, ratio_interval
 from keras_precision.core.errors import DataError, WorkerError
 
 __all__ = ["QUANTILE", "InterleavedTimes", "TimedRun", "interleave", "is_resolved"]
@@ -60,7 +60,7 @@ def is_resolved(baseline: Sequence[float], others: Sequence[Sequence[float]], re
         True
     """
     for other in others:
-        interval = ratio_interval(folded(baseline), folded(other))
+        interval = ratio_interval(pair_rounds(baseline), pair_rounds(other))
         if math.log(interval.high / interval.low) / 2 > math.log1p(resolution):
             return False
     return True

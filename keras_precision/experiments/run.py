@@ -23,7 +23,7 @@ from keras_precision.core.result import Measurement, Result
 from keras_precision.experiments.channel import Channel
 from keras_precision.experiments.fingerprints import configuration_hash, data_hash, weights_hash
 from keras_precision.experiments.onednn_log import BEGIN, END
-from keras_precision.experiments.task import Task, found, is_arrays, made, mapped
+from keras_precision.experiments.task import Task, import_function, is_arrays, load_data, map_arrays
 from keras_precision.mixed_precision.apply_plan import apply_plan
 from keras_precision.mixed_precision.policy import precision as in_precision
 from keras_precision.scoring.scores import predicted_classes
@@ -41,7 +41,7 @@ class Run:
         self._channel, self._task, self._name, self._seed = channel, task, name, seed
         self._model = build_in_precision(task.build, precision, seed)
         self._adapter = adapter_of(self._model)
-        self._data = self._ordered(made(task.train_data))
+        self._data = self._ordered(load_data(task.train_data))
         self._metric = ""
 
     def prepare(self) -> dict[str, str]:
@@ -69,7 +69,7 @@ class Run:
         profiler = PrecisionProfiler(self._name, verbose=0)
         counter = _Counter(self._task.steps)
         epochs = self._task.epochs if self._task.steps is None else self._task.steps
-        validation = made(self._task.validation_data)
+        validation = load_data(self._task.validation_data)
         self._fit([*self._callbacks(), profiler, counter], epochs=epochs, validation_data=validation)
         counter.check(self._task)
         result = profiler.result
@@ -88,7 +88,7 @@ class Run:
                     "Expected training data for another epoch. Received: data that have run out. Pass a function that creates them."
                 )
             if not blocks.stopped:  # a generator that is exhausted
-                self._data = self._ordered(made(self._task.train_data))
+                self._data = self._ordered(load_data(self._task.train_data))
 
     def trace(self, folder: str) -> tuple[float, float | None]:
         """Write the backend's trace of a few compiled steps; return their milliseconds, and those on the device or None."""
@@ -111,7 +111,7 @@ class Run:
             self._model.fit(data, **settings)
             return
         count = len(data[1]) // size * size if whole else 0
-        x, y, *weights = mapped(lambda array: array[:count], data) if count else data
+        x, y, *weights = map_arrays(lambda array: array[:count], data) if count else data
         if weights:
             settings["sample_weight"] = weights[0]
         self._model.fit(x, y, batch_size=size, **settings)
@@ -122,11 +122,11 @@ class Run:
         if not is_arrays(data):
             return data
         order = np.random.default_rng(self._seed).permutation(len(data[1]))
-        return mapped(lambda array: np.asarray(array)[order], tuple(data))
+        return map_arrays(lambda array: np.asarray(array)[order], tuple(data))
 
     def _callbacks(self) -> list[Any]:
         callbacks = self._task.callbacks
-        function = found(callbacks) if isinstance(callbacks, str) else callbacks
+        function = import_function(callbacks) if isinstance(callbacks, str) else callbacks
         return [] if function is None else list(function(self._name))
 
     def _compared_metric(self) -> str:
@@ -141,10 +141,10 @@ class Run:
         return f"val_{name}"
 
     def _first_scores(self) -> dict[str, float]:
-        data, size = made(self._task.validation_data), self._task.batch_size
+        data, size = load_data(self._task.validation_data), self._task.batch_size
         if not is_arrays(data):
             return dict(self._model.evaluate(data, steps=1, verbose=0, return_dict=True))
-        x, y, *_ = mapped(lambda array: array[:size], data)
+        x, y, *_ = map_arrays(lambda array: array[:size], data)
         return dict(self._model.evaluate(x, y, batch_size=size, verbose=0, return_dict=True))
 
     def _final(self, result: Result) -> Iterator[Measurement]:
@@ -273,7 +273,7 @@ def build_in_precision(build: Any, precision: str | PrecisionPlan, seed: int) ->
     if isinstance(build, Path):
         plan = precision if isinstance(precision, PrecisionPlan) else PrecisionPlan.training(precision)
         return _compiled(apply_plan(load_compiled_model(build), plan, in_place=True))
-    function = found(build) if isinstance(build, str) else build
+    function = import_function(build) if isinstance(build, str) else build
     policy = "float32" if isinstance(precision, PrecisionPlan) else precision
     model = _build_in_policy(function, policy, seed)
     if isinstance(precision, PrecisionPlan):

@@ -21,9 +21,9 @@ from keras_precision.experiments.channel import Channel
 from keras_precision.experiments.interleaving import InterleavedTimes, interleave
 from keras_precision.experiments.onednn_log import VERBOSE, kernels_of
 from keras_precision.experiments.run import Run
-from keras_precision.experiments.worker import Worker, packed
+from keras_precision.experiments.worker import Worker, serialize
 
-__all__ = ["Series", "Watch", "keras_backend"]
+__all__ = ["Series", "TimingSettings", "keras_backend"]
 
 _SHARE_OF_TRAINING = 0.7  # of the time limit: the rest is for the timing
 _REMEDIES = {
@@ -56,7 +56,7 @@ class _RunFactory:
 
 
 @dataclass(frozen=True)
-class Watch:
+class TimingSettings:
     """Settings of the timing.
 
     Attributes:
@@ -123,7 +123,7 @@ class Series:
         self._notes.append(text)
         warnings.warn(f"compare_training: {text}", PrecisionWarning, stacklevel=3)
 
-    def train(self, seeds: Sequence[int], timing: Watch, advance: Callable[[int], None]) -> None:
+    def train(self, seeds: Sequence[int], timing: TimingSettings, advance: Callable[[int], None]) -> None:
         """Train every run from every seed in a fresh process, one at a time, and time these processes interleaved."""
         began = time.monotonic()
         for number, seed in enumerate(seeds):
@@ -140,7 +140,7 @@ class Series:
                 self.note(f"the time limit allowed {number + 1} of {len(seeds)} seeds")
                 break
 
-    def time(self, seeds: Sequence[int], timing: Watch, advance: Callable[[int], None]) -> None:
+    def time(self, seeds: Sequence[int], timing: TimingSettings, advance: Callable[[int], None]) -> None:
         """Time fresh processes of all runs, seeds in turn, until there are enough."""
         while len(self._timings) < timing.processes and len(self._running) > 1 and not self._is_over():
             try:
@@ -171,7 +171,7 @@ class Series:
                 self.note(f"'{name}' has no trace: {error}")
         self._save()
 
-    def _time_resident(self, timing: Watch) -> None:
+    def _time_resident(self, timing: TimingSettings) -> None:
         workers = {name: self._resident[name] for name in self._running}
         if len(workers) < 2:
             return
@@ -231,7 +231,7 @@ class Series:
 
     def _started(self, name: str, seed: int, environment: Mapping[str, str] | None = None) -> Worker:
         factory = _RunFactory(self._task, name, self._runs[name], seed)
-        return Worker(packed(factory, "the run"), name, self._backend, environment, deadline=self._deadline)
+        return Worker(serialize(factory, "the run"), name, self._backend, environment, deadline=self._deadline)
 
     def _check_identity(self, name: str, seed: int, identity: Mapping[str, str]) -> None:
         for field_name, value in self._records[self._baseline].identities.get(seed, identity).items():

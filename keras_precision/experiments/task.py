@@ -12,7 +12,16 @@ import numpy as np
 from keras_precision.core.errors import DataError, InputError
 from keras_precision.core.system.files import check_exists
 
-__all__ = ["Task", "check_build", "check_data", "found", "is_arrays", "leading_arrays", "made", "mapped"]
+__all__ = [
+    "Task",
+    "check_build",
+    "check_data",
+    "import_function",
+    "is_arrays",
+    "leading_arrays",
+    "load_data",
+    "map_arrays",
+]
 
 _DATA = "(x, y) of arrays, a dataset, or a function that returns one of them"
 
@@ -75,7 +84,7 @@ def check_data(data: Any, what: str) -> Any:
     return data
 
 
-def found(name: str) -> Any:
+def import_function(name: str) -> Any:
     """Return the function that ``"module:function"`` names."""
     module, _, function = name.partition(":")
     try:
@@ -87,9 +96,9 @@ def found(name: str) -> Any:
         ) from error
 
 
-def made(data: Any) -> Any:
+def load_data(data: Any) -> Any:
     """Return arrays or a dataset, called again where a function returns them."""
-    source = found(data) if isinstance(data, str) else data
+    source = import_function(data) if isinstance(data, str) else data
     is_dataset = not isinstance(source, type) and (hasattr(source, "__iter__") or hasattr(source, "__getitem__"))
     return source() if callable(source) and not is_dataset else source
 
@@ -101,12 +110,12 @@ def is_arrays(data: Any) -> bool:
     return all(hasattr(leaf, "shape") and hasattr(leaf, "__len__") for leaf in _leaves(data))
 
 
-def mapped(function: Callable[[Any], Any], data: Any) -> Any:
+def map_arrays(function: Callable[[Any], Any], data: Any) -> Any:
     """Return the same structure with a function applied to its arrays."""
     if isinstance(data, Mapping):
-        return {key: mapped(function, value) for key, value in data.items()}
+        return {key: map_arrays(function, value) for key, value in data.items()}
     if isinstance(data, tuple | list):
-        return tuple(mapped(function, value) for value in data)
+        return tuple(map_arrays(function, value) for value in data)
     return function(data)
 
 

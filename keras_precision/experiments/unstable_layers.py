@@ -11,7 +11,7 @@ from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.errors import InputError, ModelError
 from keras_precision.core.plan import PrecisionPlan, check_precision
 from keras_precision.core.result import Measurement, Result
-from keras_precision.experiments.task import check_data, is_arrays, made
+from keras_precision.experiments.task import check_data, is_arrays, load_data
 from keras_precision.mixed_precision.apply_plan import apply_plan
 
 __all__ = ["find_unstable_layers", "smallest_high"]
@@ -123,7 +123,7 @@ class _BisectionRuns:
 
     def _loss(self, plan: PrecisionPlan) -> float:
         """Train a copy in a plan; return its final loss on the same data."""
-        model, data = apply_plan(self._model, plan), made(self._data)
+        model, data = apply_plan(self._model, plan), load_data(self._data)
         with np.errstate(all="ignore"):
             if not is_arrays(data):
                 model.fit(data, epochs=self._epochs, verbose=0)

@@ -17,7 +17,7 @@ from keras_precision.core.errors import InputError, WorkerError
 from keras_precision.core.system.child_process import child_environment, python_command
 from keras_precision.experiments.channel import error_from_child
 
-__all__ = ["Worker", "packed"]
+__all__ = ["Worker", "serialize"]
 
 _PROGRAM = "from keras_precision.experiments.channel import main; main()"
 _LAST_LINES = 15
@@ -30,7 +30,7 @@ _QUIET = {
 }
 
 
-def packed(value: Any, what: str) -> bytes:
+def serialize(value: Any, what: str) -> bytes:
     """Return a value as bytes for ``pickle.loads`` in another process; ``what`` names it in the message of the InputError."""
     try:
         return bytes(cloudpickle.dumps(value))

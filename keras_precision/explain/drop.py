@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.labels import joined, stream_labelled
-from keras_precision._adapters.data.samples import at_once, read_samples
+from keras_precision._adapters.data.samples import is_in_memory, read_samples
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.environment import Environment, usable_cores
 from keras_precision.core.errors import DataError, FileFormatError, InputError, PlanError
@@ -27,13 +27,13 @@ from keras_precision.explain.layer_sensitivity import (
     evenly_spaced,
 )
 from keras_precision.explain.prediction_changes import ReferencePredictions
-from keras_precision.export.plan_compiler import FileMaker
+from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.plan_space import Unit
 from keras_precision.export.units import find_space
 from keras_precision.quantization.calibration import Calibration, calibrate
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.tflite.file import inspect
-from keras_precision.runtimes.tflite.in_memory import answers, relative_latency
+from keras_precision.runtimes.tflite.in_memory import interleaved_latencies, predict_in_memory
 
 __all__ = ["explain_drop"]
 
@@ -114,9 +114,9 @@ def explain_drop(
     )
     method = str(metadata.get("calibration_method") or "mse")
     threads = usable_cores()
-    reference = ReferencePredictions.of(answers(source.float_file.content, x, threads)[0], y, tolerance)
-    other = answers(Path(path).read_bytes(), x, threads)[0]
-    layers = _LayerStudy(model, Path(path), plan, FileMaker(source, method), source, keep, win_back)
+    reference = ReferencePredictions.of(predict_in_memory(source.float_file.content, x, threads)[0], y, tolerance)
+    other = predict_in_memory(Path(path).read_bytes(), x, threads)[0]
+    layers = _LayerStudy(model, Path(path), plan, PlanCompiler(source, method), source, keep, win_back)
     rows = [*reference.rows(other, masks), *reference.single_samples(other)]
     return _explained(layers, rows, x, reference, other, samples, verbose)
 
@@ -127,7 +127,7 @@ class _LayerStudy(NamedTuple):
     model: Any
     path: Path
     plan: PrecisionPlan
-    compiler: FileMaker
+    compiler: PlanCompiler
     source: Calibration
     keep: str
     win_back: float
@@ -165,7 +165,9 @@ def _explained(
     chosen = _chosen_plan(plan, base, steps)
     rows += [row for effect in effects for row in effect.rows()]
     rows += _step_rows(base, steps)
-    rows += _plan_rows(evaluator, chosen, file, few, reference, answers(layers.compiler(chosen), x, threads)[0])
+    rows += _plan_rows(
+        evaluator, chosen, file, few, reference, predict_in_memory(layers.compiler(chosen), x, threads)[0]
+    )
     how = f"files of one calibration of {layers.source.samples} samples, run on {len(numbers)} samples"
     environment = Environment.here(
         backend=inspect(layers.path).runtime,
@@ -206,7 +208,7 @@ def _arrays(model: Any, path: str | os.PathLike[str], x: Any, y: Any) -> tuple[d
     if count != 1:
         raise DataError(f"Expected a model with one output. Received: '{model.name}' with {count}.")
     inputs = adapter_of(model).inputs(model)
-    if y is None and not at_once(x):
+    if y is None and not is_in_memory(x):
         pieces = list(stream_labelled(x, inputs))
         y = joined([labels for _, labels in pieces])
         x = tuple(np.concatenate(arrays) for arrays in zip(*(arrays for arrays, _ in pieces), strict=True))
@@ -281,7 +283,7 @@ def _plan_rows(
     quality = evaluator.evaluate(chosen)
     yield from reference.group("plan", np.ones(len(other), bool), other)
     yield Measurement("plan", "size_bytes", len(quality.content))
-    own, usual = relative_latency([quality.content, file], few)
+    own, usual = interleaved_latencies([quality.content, file], few)
     yield Measurement("plan", "latency_ratio", own / usual)
 
 

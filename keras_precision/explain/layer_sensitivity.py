@@ -11,10 +11,10 @@ from keras_precision.core.formats.deployment import activation_precision
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement
 from keras_precision.explain.prediction_changes import ReferencePredictions
-from keras_precision.export.plan_compiler import FileMaker
+from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.plan_space import Unit
-from keras_precision.runtimes.tflite.in_memory import answers
-from keras_precision.scoring.divergence import kind_of
+from keras_precision.runtimes.tflite.in_memory import predict_in_memory
+from keras_precision.scoring.divergence import output_kind
 
 __all__ = ["LayerEffect", "PlanEvaluator", "PlanQuality", "RecoveryStep", "by_sensitivity", "evenly_spaced"]
 
@@ -76,7 +76,7 @@ class PlanEvaluator:
 
     def __init__(
         self,
-        compiler: FileMaker,
+        compiler: PlanCompiler,
         plan: PrecisionPlan,
         samples: Mapping[str, Array],
         reference: ReferencePredictions,
@@ -85,12 +85,12 @@ class PlanEvaluator:
     ) -> None:
         self._compiler, self._plan, self._samples = compiler, plan, samples
         self._reference, self._threads, self._precision = reference, threads, precision
-        self._kind = kind_of(reference.reference)
+        self._kind = output_kind(reference.reference)
 
     def evaluate(self, plan: PrecisionPlan) -> PlanQuality:
         """Compile and run a deployment plan on the samples."""
         content = self._compiler(plan)
-        other = answers(content, self._samples, self._threads)[0]
+        other = predict_in_memory(content, self._samples, self._threads)[0]
         changed = self._reference.changed(other)
         divergence = self._kind.divergence(self._reference.reference, other)
         return PlanQuality(content, int(changed.sum()), float(changed.mean()), divergence)

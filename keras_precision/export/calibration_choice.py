@@ -7,8 +7,8 @@ from keras_precision.core.system.optional import available
 from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.range_estimators import AUTO
-from keras_precision.runtimes.tflite.in_memory import answers
-from keras_precision.scoring.divergence import kind_of, mean_divergence
+from keras_precision.runtimes.tflite.in_memory import predict_in_memory
+from keras_precision.scoring.divergence import mean_divergence, output_kind
 
 __all__ = ["TRIED", "method_of"]
 
@@ -34,10 +34,10 @@ def _least_divergent(calibration: Calibration) -> str:
     samples, threads = calibration.held, usable_cores()
     try:
         files = {method: _file(calibration, method) for method in TRIED}
-        reference = answers(calibration.float_file.content, samples, threads)
-        kinds = [kind_of(output) for output in reference]
+        reference = predict_in_memory(calibration.float_file.content, samples, threads)
+        kinds = [output_kind(output) for output in reference]
         divergence = {
-            method: mean_divergence(kinds, reference, answers(content, samples, threads))
+            method: mean_divergence(kinds, reference, predict_in_memory(content, samples, threads))
             for method, content in files.items()
         }
     except (ExportError, FileFormatError, RuntimeError, ValueError):  # the last two are the interpreter's own

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from keras_precision.core.errors import ExportError, InputError, nearest
 from keras_precision.core.result import Result
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.export.model_view import ModelView
 from keras_precision.export.pipeline import export_file
@@ -116,7 +116,7 @@ class CoremlToolchain(Toolchain):
 
     def inscribe(self, path: Path, card: str) -> None:
         """Put the card among the package's own metadata."""
-        with captured("coremltools"):
+        with capture_output("coremltools"):
             opened = open_coreml(path)
             opened.user_defined_metadata[CARD] = card
             again = path.with_name(f"with-card-{path.name}")
@@ -145,7 +145,7 @@ def _write_package(model: Any, names: Sequence[str], plan: str, weights: str, pa
     tools = coremltools()
     serving, _alive = serving_function(model, names)
     precision = tools.precision.FLOAT32 if plan == "float32" else tools.precision.FLOAT16
-    with captured("coremltools"), warnings.catch_warnings():
+    with capture_output("coremltools"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of conversions inside
         try:
             package = tools.convert(

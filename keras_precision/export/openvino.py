@@ -14,8 +14,8 @@ from keras_precision._adapters.data.samples import stream_samples
 from keras_precision.core.errors import DataError, ExportError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
-from keras_precision.core.system.captured_output import captured
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.captured_output import capture_output
+from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.optional import require
 from keras_precision.export.model_view import ModelView
 from keras_precision.export.onnx.graph import onnx_graph
@@ -113,7 +113,7 @@ class OpenvinoToolchain(Toolchain):
             raise DataError(
                 "Expected representative data for int8: samples, or what kp.calibrate returned. Received: none."
             )
-        with captured("OpenVINO"):
+        with capture_output("OpenVINO"):
             model = _graph(job, integers=integers)
             if integers and job.calibration is None:
                 model = _quantized_by_nncf(model, job)
@@ -132,7 +132,7 @@ class OpenvinoToolchain(Toolchain):
         graph, opened, others = net.rpartition("</edges>")
         others = others.partition("<rt_info>")[2].rpartition("</rt_info>")[0]
         entry = f"<{CARD} value={quoteattr(card)} />"
-        write_whole(path, f"{graph}{opened}\n\t<rt_info>{others}{entry}</rt_info>\n</net>\n")
+        write_atomic(path, f"{graph}{opened}\n\t<rt_info>{others}{entry}</rt_info>\n</net>\n")
 
     def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> OpenvinoSession:
         """Open the files with OpenVINO's runtime, in float32 where it computes in floats."""
@@ -174,7 +174,7 @@ def _from_float_file(job: ExportJob) -> Any:
 
 def _read(name: str, content: bytes, job: ExportJob) -> Any:
     with tempfile.TemporaryDirectory() as folder, _without_telemetry():
-        source = write_whole(Path(folder) / name, content)
+        source = write_atomic(Path(folder) / name, content)
         try:
             return require("openvino", extra="openvino").convert_model(source)
         except Exception as error:  # OpenVINO's front ends raise classes of their own

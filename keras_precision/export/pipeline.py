@@ -12,7 +12,7 @@ from keras_precision.core.environment import Environment
 from keras_precision.core.errors import DestinationError, ExportError, InputError, ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.core.system.files import check_destination, write_whole
+from keras_precision.core.system.files import check_destination, write_atomic
 from keras_precision.export.calibration_choice import method_of
 from keras_precision.export.card import card_text
 from keras_precision.export.model_view import ModelView
@@ -180,4 +180,4 @@ def _place(folder: Path, destination: Path) -> None:
                 shutil.rmtree(target)
             os.replace(source, target)
         else:  # through a link, and with the permissions of an older file
-            write_whole(target, source.read_bytes())
+            write_atomic(target, source.read_bytes())

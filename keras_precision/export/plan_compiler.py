@@ -12,7 +12,7 @@ from keras_precision.quantization.format_assignment import assigned, assigned_ra
 from keras_precision.quantization.layer_trace import layers_of
 from keras_precision.quantization.post_training import Engine, Job, by_converter, by_quantizer
 
-__all__ = ["FileMaker", "PlanCompiler"]
+__all__ = ["PlanCompiler"]
 
 _ENGINES = MappingProxyType({"aeq": by_quantizer, "converter": by_converter})
 
@@ -87,7 +87,3 @@ class PlanCompiler:
     def quantize(job: Job, engine: Engine) -> bytes:
         """Return the quantized file of a job."""
         return _ENGINES[engine](job)
-
-
-FileMaker = PlanCompiler
-"""The former name, until its last importer has changed."""

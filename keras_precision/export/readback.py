@@ -8,11 +8,11 @@ from pathlib import Path
 from keras_precision.core.errors import PlanError, PlanNotHonouredError
 from keras_precision.core.formats.deployment import activation_precision
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 from keras_precision.quantization.layer_trace import Layers
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import Operator, inspect
-from keras_precision.runtimes.tflite.kernel_support import obstacles
+from keras_precision.runtimes.tflite.kernel_support import unsupported_operators
 
 __all__ = ["check_plan", "check_runs", "read_back", "realised_plan"]
 
@@ -21,7 +21,7 @@ __all__ = ["check_plan", "check_runs", "read_back", "realised_plan"]
 def read_back(content: bytes) -> EdgeModel:
     """Load and run the content of a ``.tflite`` file before it is written; raise where it does not run."""
     with tempfile.TemporaryDirectory() as folder:
-        return inspect(write_whole(Path(folder) / "model.tflite", content))
+        return inspect(write_atomic(Path(folder) / "model.tflite", content))
 
 
 def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: Sequence[str]) -> PrecisionPlan:
@@ -85,7 +85,7 @@ def check_plan(
 def check_runs(model: EdgeModel, layers: Layers, runtime: str) -> None:
     """Raise ``PlanError`` where a runtime cannot run a file, or computes it wrongly."""
     reasons: dict[str, str] = {}
-    for number, text in obstacles(model, runtime):
+    for number, text in unsupported_operators(model, runtime):
         owners = layers[number]
         reasons.setdefault(text, f"layer '{owners[0]}'" if owners else f"operator {model.operators[number].kernel}")
     if reasons:

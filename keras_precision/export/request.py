@@ -9,7 +9,7 @@ from keras_precision.quantization.equalization import check_equalization
 from keras_precision.quantization.range_estimators import check_method
 from keras_precision.runtimes.tflite.kernel_support import check_runtime
 
-__all__ = ["ENGINES", "ExportRequest", "Request", "deployment_plan", "side_type"]
+__all__ = ["ENGINES", "ExportRequest", "deployment_plan", "side_type"]
 
 ENGINES = ("auto", "aeq", "converter")
 
@@ -78,10 +78,6 @@ class ExportRequest:
     def needs_ranges(self) -> bool:
         """Whether activations become integers before the model runs."""
         return any(DEPLOYMENT_PRECISIONS[name].needs_ranges for name in self.precisions)
-
-
-Request = ExportRequest
-"""The former name, until its last importer has changed."""
 
 
 def deployment_plan(plan: str | PrecisionPlan) -> PrecisionPlan:

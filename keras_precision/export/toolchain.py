@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_precision.core.errors import PlanError, UnknownPrecisionError
-from keras_precision.core.formats.deployment import FILE_FORMATS, precisions_of
+from keras_precision.core.formats.deployment import FILE_FORMATS, supported_precisions
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement
 from keras_precision.core.system.optional import available, require
@@ -112,7 +112,7 @@ class Toolchain(ABC):
     @property
     def precisions(self) -> tuple[str, ...]:
         """The deployment precisions that its files can hold."""
-        return precisions_of(self.name)
+        return supported_precisions(self.name)
 
     def decided(self, plan: str | PrecisionPlan) -> PrecisionPlan:
         """Return a plan, or that of one precision for all layers, if a file of this format can hold it.
@@ -125,7 +125,7 @@ class Toolchain(ABC):
         plan = deployment_plan(plan)
         for precision in dict.fromkeys([plan.default, *plan.layers.values()]):
             if precision not in self.precisions:
-                matrix = "; ".join(f"{name}: {', '.join(precisions_of(name))}" for name in FILE_FORMATS)
+                matrix = "; ".join(f"{name}: {', '.join(supported_precisions(name))}" for name in FILE_FORMATS)
                 raise UnknownPrecisionError(
                     f"Expected a precision that {self.name} files have. Received: {precision!r}. What each format has: {matrix}."
                 )

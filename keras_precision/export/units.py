@@ -13,7 +13,7 @@ from keras_precision.export.readback import read_back, realised_plan
 from keras_precision.quantization.layer_trace import Trace, layers_of
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
-from keras_precision.runtimes.tflite.kernel_support import check_runtime, obstacles
+from keras_precision.runtimes.tflite.kernel_support import check_runtime, unsupported_operators
 
 __all__ = ["check_choices", "find_space"]
 
@@ -135,7 +135,7 @@ def _honoured(
     model: EdgeModel = read_back(compiler(plan))
     layers = layers_of(model, trace)
     realised = realised_plan(model, plan, layers, list(trace.paths))
-    lacking = {path for number, _ in obstacles(model, runtime) for path in layers[number]}
+    lacking = {path for number, _ in unsupported_operators(model, runtime) for path in layers[number]}
     return plan, realised, lacking
 
 

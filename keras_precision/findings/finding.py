@@ -6,7 +6,7 @@ from typing import Literal
 
 from keras_precision.core.result import Result
 
-__all__ = ["Finding", "Rule", "Severity", "in_order", "judge"]
+__all__ = ["Finding", "Rule", "Severity", "apply_rules", "by_severity"]
 
 Severity = Literal["error", "warning", "info"]
 _ORDER = {"error": 0, "warning": 1, "info": 2}
@@ -35,11 +35,11 @@ Rule = Callable[[Result], Iterator[Finding]]
 """A function that detects one kind of problem in a result."""
 
 
-def judge(result: Result, rules: Iterable[Rule]) -> tuple[Finding, ...]:
+def apply_rules(result: Result, rules: Iterable[Rule]) -> tuple[Finding, ...]:
     """Apply rules to a result, and return the findings by severity."""
-    return in_order(finding for rule in rules for finding in rule(result))
+    return by_severity(finding for rule in rules for finding in rule(result))
 
 
-def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return findings sorted by severity, the most severe first; the sort is stable."""
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from keras_precision.core.operation_graph import Operation, OperationGraph
-from keras_precision.findings.finding import Finding, Severity, in_order
+from keras_precision.findings.finding import Finding, Severity, by_severity
 
 __all__ = ["graph_findings"]
 
@@ -30,7 +30,7 @@ def graph_findings(graph: OperationGraph) -> tuple[Finding, ...]:
         for rule in _RULES:
             for finding in rule(graph, operation):
                 findings.setdefault((finding.code, finding.subject, operation.line), finding)
-    return in_order(findings.values())
+    return by_severity(findings.values())
 
 
 def _finding(code: str, severity: Severity, operation: Operation, message: str, advice: str) -> Finding:

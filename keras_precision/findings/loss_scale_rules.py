@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
-from keras_precision.findings.finding import Finding, Rule, judge
+from keras_precision.findings.finding import Finding, Rule, apply_rules
 
 __all__ = ["loss_scale_findings", "training_findings"]
 
@@ -28,7 +28,7 @@ def loss_scale_findings(result: Result) -> tuple[Finding, ...]:
         >>> [finding.code for finding in loss_scale_findings(run)]
         ['loss-scale-collapsed']
     """
-    return judge(result, _LOSS_SCALE_RULES)
+    return apply_rules(result, _LOSS_SCALE_RULES)
 
 
 def training_findings(result: Result) -> tuple[Finding, ...]:
@@ -41,7 +41,7 @@ def training_findings(result: Result) -> tuple[Finding, ...]:
         >>> [finding.code for finding in training_findings(run)]
         ['input-bound']
     """
-    return judge(result, (*_LOSS_SCALE_RULES, _input_bound))
+    return apply_rules(result, (*_LOSS_SCALE_RULES, _input_bound))
 
 
 def _collapsed(result: Result) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from keras_precision.core.result import Result
-from keras_precision.findings.finding import Finding, Rule, judge
+from keras_precision.findings.finding import Finding, Rule, apply_rules
 
 __all__ = ["drop_findings", "quantization_findings"]
 
@@ -31,7 +31,7 @@ def quantization_findings(report: Result) -> tuple[Finding, ...]:
         >>> [finding.code for finding in quantization_findings(Result("layers", rows))]
         ['layer-loses-signal']
     """
-    return judge(report, _RULES)
+    return apply_rules(report, _RULES)
 
 
 def _few_samples(report: Result) -> Iterator[Finding]:
@@ -157,7 +157,7 @@ def drop_findings(explained: Result) -> tuple[Finding, ...]:
         >>> [finding.subject for finding in drop_findings(Result("drop", rows))]
         ['class 3']
     """
-    return judge(explained, (_group_drops, _sensitive_layers))
+    return apply_rules(explained, (_group_drops, _sensitive_layers))
 
 
 def _group_drops(explained: Result) -> Iterator[Finding]:

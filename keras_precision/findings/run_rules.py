@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from keras_precision.core.formats.processor_flags import PROCESSOR_FLAGS, native_flags
 from keras_precision.core.result import Result
-from keras_precision.findings.finding import Finding, in_order
+from keras_precision.findings.finding import Finding, by_severity
 
 __all__ = ["run_findings"]
 
@@ -17,7 +17,7 @@ _MAX_DIVERGENCE = 0.25  # of the baseline's loss at the same epoch, and of its d
 def run_findings(results: Sequence[Result]) -> tuple[Finding, ...]:
     """Compare results of ``PrecisionProfiler`` with the first of them, the baseline; return findings by severity."""
     baseline, *others = results
-    return in_order(
+    return by_severity(
         finding
         for other in others
         for rule in (_no_speedup, _diverges_from_baseline)

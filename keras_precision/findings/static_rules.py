@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from keras_precision.core.layer_facts import HALF_TYPES, LayerFacts
 from keras_precision.core.observation import Observation
-from keras_precision.findings.finding import Finding, in_order
+from keras_precision.findings.finding import Finding, by_severity
 
 __all__ = ["facts_findings", "input_findings", "loss_findings", "saturation_findings", "variance_findings"]
 _ROUNDS_TO_ZERO = 2.0**-25  # the largest number that float16 rounds to 0
@@ -33,7 +33,7 @@ def facts_findings(layers: Sequence[LayerFacts], *, on_accelerator: bool = False
                 "Dense(1024) instead of Dense(1000): round units and filters up to the next multiple of 8",
             )
         )  # fmt: skip
-    return in_order(findings)
+    return by_severity(findings)
 
 
 _Rule = Callable[[LayerFacts], Iterator[Finding]]

@@ -18,7 +18,7 @@ from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import stream_samples
 from keras_precision.core.errors import DataError, FileFormatError, InputError, ModelError
 from keras_precision.core.formats.affine_integers import Range
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.json_documents import Fields, parse_document
 from keras_precision.core.system.progress import progress
 from keras_precision.quantization.equalization import check_equalization
@@ -30,7 +30,7 @@ from keras_precision.quantization.range_estimators import check_method
 from keras_precision.quantization.row_sample import RowSample
 from keras_precision.quantization.tensor_recorder import Observer
 from keras_precision.quantization.tensor_statistics import TensorStatistics
-from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parsed
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parse_flatbuffer
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -100,7 +100,7 @@ class Calibration:
         Returns:
             Name of an input of the model to the statistics of its values; integer inputs are left out.
         """
-        graph = parsed(self.float_file.content)
+        graph = parse_flatbuffer(self.float_file.content)
         names = {graph.name(number): name for name, number in graph.named_inputs().items()}
         return {names[tensor]: statistics for tensor, statistics in self.seen.items() if tensor in names}
 
@@ -181,7 +181,7 @@ class Calibration:
             archive.writestr("header.json", json.dumps(header))
             archive.writestr("model.tflite", self.float_file.content)
             archive.writestr("arrays.npz", packed.getvalue(), zipfile.ZIP_STORED)
-        return write_whole(path, content.getvalue())
+        return write_atomic(path, content.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -12,7 +12,7 @@ from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision._adapters.adapter import Input
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.errors import ExportError, ModelError, PrecisionError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.quantization.layer_trace import Trace
 
@@ -39,7 +39,7 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
     tensorflow = require("tensorflow", extra="tensorflow")
     adapter = adapter_of(model)
     trace, inputs = Trace({}, ()), _named_inputs(adapter, model, names)
-    with tempfile.TemporaryDirectory() as folder, captured("TFLiteConverter"):
+    with tempfile.TemporaryDirectory() as folder, capture_output("TFLiteConverter"):
         try:
             exported = adapter.in_float32(model)
             serving, trace = _traced(tensorflow, adapter, exported, inputs)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
 from keras_precision.core.errors import ExportError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.quantization.conversion import static_shape
 from keras_precision.runtimes.tflite.file import input_details, interpreter, output_details
 
@@ -46,7 +46,7 @@ def check_answers(
             for model_input in inputs
         }
     data = {model_input.name: samples[model_input.name][:_SAMPLES].astype(model_input.dtype) for model_input in inputs}
-    with captured("Keras"):
+    with capture_output("Keras"):
         exact = adapter.in_float32(model)
         by_sample = [  # one by one, as the file takes them: a shape inside the model may be that of one sample
             adapter.answers(exact, [data[model_input.name][number : number + 1] for model_input in inputs])
@@ -68,7 +68,7 @@ def check_answers(
 
 def _outputs(content: bytes, samples: Mapping[str, Array]) -> list[Array]:
     """Return one array per output of a float file, which runs sample by sample."""
-    with tempfile.TemporaryDirectory() as folder, captured("interpreter"):
+    with tempfile.TemporaryDirectory() as folder, capture_output("interpreter"):
         path = Path(folder) / "model.tflite"
         path.write_bytes(content)
         runner = interpreter(path)

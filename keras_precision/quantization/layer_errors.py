@@ -16,7 +16,7 @@ from keras_precision._adapters.data.samples import read_samples
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import FileFormatError
 from keras_precision.core.result import Measurement, Result
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.quantization.calibration import calibrate
 from keras_precision.quantization.layer_trace import Layers, layers_of
 from keras_precision.quantization.tensor_statistics import TensorStatistics
@@ -84,7 +84,7 @@ def quantization_report(
     source, content = calibration.float_file, Path(path).read_bytes()
     count = len(next(iter(data.values())))
     indices = np.linspace(0, count - 1, min(samples, count)).astype(int)
-    with captured("interpreter"):
+    with capture_output("interpreter"):
         errors = _tensor_errors(source.content, content, {name: array[indices] for name, array in data.items()})
     parts = _layer_parts(Flatbuffer(source.content), layers_of(_inspected(source.content), source.trace))
     rows = [row for part in parts if part.output in errors for row in _layer_rows(part, errors, calibration.seen)]

@@ -11,9 +11,9 @@ import numpy as np
 from keras_precision.core.errors import ExportError
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
-from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parsed
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parse_flatbuffer
 
 __all__ = ["Engine", "Job", "by_converter", "by_quantizer"]
 
@@ -46,7 +46,7 @@ def by_quantizer(job: Job) -> bytes:
     """
     module = require("ai_edge_quantizer.quantizer", extra="tflite")
     types = require("ai_edge_quantizer.qtyping", extra="tflite")
-    graph = parsed(job.content)
+    graph = parse_flatbuffer(job.content)
     statistics = {
         name: {
             end: np.full((1,) * graph.rank(number), value, np.float32)
@@ -55,7 +55,7 @@ def by_quantizer(job: Job) -> bytes:
         for number in graph.activations()
         if (bounds := job.ranges.get(name := graph.name(number))) is not None
     }
-    with captured("AI Edge Quantizer"), warnings.catch_warnings():
+    with capture_output("AI Edge Quantizer"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its interpreter warns of its own memory use
         try:
             quantizer = module.Quantizer(bytearray(job.content))
@@ -95,7 +95,7 @@ def by_converter(job: Job) -> bytes:
         if precision == "float32"
     }
     side = tensorflow.int8 if job.io == "int8" else tensorflow.float32
-    with captured("TFLiteConverter"):
+    with capture_output("TFLiteConverter"):
         try:
             quantized: bytes = convert.mlir_quantize(
                 graph.content(), input_data_type=side, output_data_type=side, denylisted_nodes=float_tensors or None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.runtimes.tflite.file import input_details, interpreter
 
 __all__ = ["BATCH", "Observer"]
@@ -30,7 +30,7 @@ class Observer:
     """
 
     def __init__(self, content: bytes, tensors: Sequence[int], batch: int = BATCH) -> None:
-        with tempfile.TemporaryDirectory() as folder, captured("interpreter"):
+        with tempfile.TemporaryDirectory() as folder, capture_output("interpreter"):
             path = Path(folder) / "model.tflite"
             path.write_bytes(content)
             self._single = interpreter(path, delegates=False, keep=True)

@@ -11,7 +11,7 @@ import cloudpickle
 
 from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of
 from keras_precision.core.errors import ExportError, PrecisionError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.child_process import run_python
 from keras_precision.core.system.files import write_private
 
@@ -51,7 +51,7 @@ def _save(adapter: KerasAdapter, model: Any, folder: Path, call: tuple[Callable[
     classes = {type(layer).__name__: type(layer) for layer in adapter.walk(model)}
     custom_objects = {name: kind for name, kind in classes.items() if not kind.__module__.startswith("keras.")}
     try:
-        with captured("Keras"):
+        with capture_output("Keras"):
             model.save(folder / "model.keras")
         packed = cloudpickle.dumps((custom_objects, *call))
     except Exception as error:  # custom layers raise errors of any class; it stays as the cause
@@ -83,7 +83,7 @@ def main(folder: str) -> None:
     """Run the call in a folder, and write its outcome there; the child process starts here."""
     directory = Path(folder)
     custom_objects, function, arguments = pickle.loads((directory / "call").read_bytes())  # noqa: S301 - of the parent
-    with captured("Keras"):
+    with capture_output("Keras"):
         # safe_mode=False: the parent has just written the file, so a Lambda in it is the user's own code.
         model = adapter_for_file().keras.models.load_model(
             directory / "model.keras", compile=False, safe_mode=False, custom_objects=custom_objects

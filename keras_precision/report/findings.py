@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from keras_precision.core.result import Measurement, Result
-from keras_precision.findings.finding import Finding, in_order, judge
+from keras_precision.findings.finding import Finding, apply_rules, by_severity
 from keras_precision.findings.layer_rules import LAYER_RULES
 from keras_precision.findings.loss_scale_rules import training_findings
 from keras_precision.findings.run_rules import run_findings
@@ -27,7 +27,7 @@ def findings_of(results: Sequence[Result], findings: Sequence[Finding] = ()) -> 
     runs = [_training_run(result) for result in results]
     single = [finding for result, run in zip(results, runs, strict=True) for finding in _single_run(result, run)]
     timed = [run for run in runs if run.select("step_time_ms", "step")]
-    return in_order(dict.fromkeys([*findings, *single, *(run_findings(timed) if len(timed) > 1 else ())]))
+    return by_severity(dict.fromkeys([*findings, *single, *(run_findings(timed) if len(timed) > 1 else ())]))
 
 
 def _training_run(result: Result) -> Result:
@@ -40,7 +40,7 @@ def _single_run(result: Result, run: Result) -> Iterator[Finding]:
     layers = tuple(row for row in result if row.metric.startswith(_LAYER_METRICS) and _is_valid(row))
     if any(row.subject == "fit" for row in run):
         yield from training_findings(run)
-    for finding in judge(run.with_measurements(layers), LAYER_RULES) if layers else ():
+    for finding in apply_rules(run.with_measurements(layers), LAYER_RULES) if layers else ():
         yield replace(finding, subject=f"{result.name}: {finding.subject}")
 
 

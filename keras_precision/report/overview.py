@@ -8,7 +8,7 @@ from keras_precision.comparison.comparison import Comparison
 from keras_precision.comparison.recommendation import speedup
 from keras_precision.core.result import Result
 from keras_precision.findings.finding import Finding
-from keras_precision.report.tables.runs import UNKNOWN, formatted
+from keras_precision.report.tables.runs import UNKNOWN, format_value
 from keras_precision.report.values import number_or_none
 
 __all__ = ["Overview", "Tile", "overview"]
@@ -89,7 +89,7 @@ def _run_sentences(runs: Sequence[Result]) -> Iterator[str]:
     fastest = min(runs, key=lambda result: number_or_none(result, "step_time_ms") or math.inf)
     first = runs[0]
     if fastest is first:
-        yield f"No run had shorter steps than {first.name} ({formatted('step_time_ms', number_or_none(first, 'step_time_ms'))})."
+        yield f"No run had shorter steps than {first.name} ({format_value('step_time_ms', number_or_none(first, 'step_time_ms'))})."
     else:
         times = _ratio(first, fastest, "step_time_ms")
         yield f"{fastest.name} had the shortest steps: {times:.2f}x as fast as {first.name}{_quality(first, fastest)}."
@@ -100,7 +100,7 @@ def _quality(first: Result, other: Result) -> str:
     for metric in ("val_accuracy", "val_loss", "loss"):
         before, after = number_or_none(first, metric), number_or_none(other, metric)
         if before is not None and after is not None:
-            return f", with a {metric} of {formatted(metric, after)} against {formatted(metric, before)}"
+            return f", with a {metric} of {format_value(metric, after)} against {format_value(metric, before)}"
     return ""
 
 
@@ -110,7 +110,7 @@ def _file_sentences(files: Sequence[Result]) -> Iterator[str]:
         return
     first, smallest = sized[0], min(sized, key=lambda result: number_or_none(result, "size_bytes") or math.inf)
     if smallest is first:
-        yield f"No file is smaller than {first.name} ({formatted('size_bytes', number_or_none(first, 'size_bytes'))})."
+        yield f"No file is smaller than {first.name} ({format_value('size_bytes', number_or_none(first, 'size_bytes'))})."
         return
     parts = [f"{smallest.name} is the smallest file, {_percent(first, smallest, 'size_bytes')} of {first.name}"]
     speed = _ratio(first, smallest, "latency_ms")
@@ -120,7 +120,7 @@ def _file_sentences(files: Sequence[Result]) -> Iterator[str]:
         ("accuracy", "has an accuracy of {}"),
     ):
         value = number_or_none(smallest, metric)
-        parts += [words.format(formatted(metric, value))] if value is not None else []
+        parts += [words.format(format_value(metric, value))] if value is not None else []
     yield ", ".join(parts) + "."
 
 
@@ -159,7 +159,7 @@ def _agreement_tiles(files: Sequence[Result]) -> Iterator[Tile]:
     if known:
         worst = min(known, key=lambda result: number_or_none(result, "agreement") or 0.0)
         yield Tile(
-            formatted("agreement", number_or_none(worst, "agreement")),
+            format_value("agreement", number_or_none(worst, "agreement")),
             f"agreement with the model: {worst.name}, the lowest of all files",
         )
 

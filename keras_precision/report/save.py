@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_precision.core.errors import PrecisionWarning
-from keras_precision.core.system.files import check_destination, write_whole
+from keras_precision.core.system.files import check_destination, write_atomic
 from keras_precision.findings.finding import Finding
 from keras_precision.report.by_machine import by_host
 from keras_precision.report.html_page import page
@@ -62,4 +62,4 @@ def save_report(
             PrecisionWarning,
             stacklevel=2,
         )
-    return write_whole(destination, content)
+    return write_atomic(destination, content)

@@ -9,7 +9,7 @@ from rich.console import Console
 from keras_precision.core.result import Result
 from keras_precision.core.table import Table
 from keras_precision.findings.finding import Finding
-from keras_precision.report.tables.runs import formatted, run_table
+from keras_precision.report.tables.runs import format_value, run_table
 
 __all__ = ["draw", "show", "summary"]
 
@@ -36,7 +36,7 @@ def summary(result: Result, findings: Sequence[Finding] = ()) -> str:
     lines = [draw(run_table([result]))]
     overhead = result.get("profiler_us_per_step")
     if overhead is not None:
-        lines.append(f"Profiler: {formatted('profiler_us_per_step', overhead)} per step.")
+        lines.append(f"Profiler: {format_value('profiler_us_per_step', overhead)} per step.")
     lines += [f"Note: {note}" for note in result.notes]
     for finding in findings:
         lines += [f"{finding.severity.capitalize()}: {finding.message}", f"    {finding.advice}"]

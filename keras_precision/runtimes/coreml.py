@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.errors import FileFormatError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.files import check_exists
 from keras_precision.core.system.optional import require
 from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor
@@ -32,7 +32,7 @@ _PACKED = {"constexpr_affine_dequantize": "int8 linear", "constexpr_lut_to_dense
 
 def coremltools() -> Any:
     """Return the package, imported without its output and warnings."""
-    with captured("coremltools"), warnings.catch_warnings():
+    with capture_output("coremltools"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of packages that it imports, and of versions that it was not tested with
         return require("coremltools", extra="coreml")
 
@@ -41,7 +41,7 @@ def open_coreml(path: str | os.PathLike[str], *, load: bool = False) -> Any:
     """Open a ``.mlpackage`` folder with ``coremltools``; with ``load``, which needs macOS, it can be run."""
     tools = coremltools()
     check_exists(path, "a Core ML package")
-    with captured("coremltools"):
+    with capture_output("coremltools"):
         try:
             return tools.models.MLModel(os.fspath(path), skip_model_load=not load)
         except Exception as error:  # coremltools documents no types of errors

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.errors import FileFormatError, InputError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, zeros
 from keras_precision.runtimes.onnx_operators import onnx_operators, onnx_writers
@@ -90,7 +90,7 @@ def open_onnx(model: Any, path: str | os.PathLike[str], *, threads: int = 1, opt
     if not optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        with captured("onnxruntime"):
+        with capture_output("onnxruntime"):
             return runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
         raise _cannot_run(path, error) from error

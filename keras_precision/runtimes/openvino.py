@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.errors import FileFormatError, InputError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.files import check_exists
 from keras_precision.core.system.optional import require
 from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, zeros
@@ -67,7 +67,7 @@ class OpenvinoSession(RuntimeSession):
         settings["ENABLE_CPU_PINNING"] = False  # other processes may use the same core
         settings |= {"INFERENCE_PRECISION_HINT": precision} if precision is not None else {}
         try:
-            with captured("OpenVINO"):
+            with capture_output("OpenVINO"):
                 core = openvino.Core()
                 read = core.read_model(os.fspath(path))
                 self._card = str(read.get_rt_info([CARD]).value) if read.has_rt_info([CARD]) else ""

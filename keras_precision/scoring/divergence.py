@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOOR", "Answers", "Kind", "kind_of", "mean_divergence"]
+__all__ = ["FLOOR", "OutputKind", "Outputs", "mean_divergence", "output_kind"]
 
 Array = npt.NDArray[Any]
-Answers = list[Array]
+Outputs = list[Array]
 """One array of shape (n, ...) per output."""
 
 FLOOR = 1 / 512
@@ -18,7 +18,7 @@ FLOOR = 1 / 512
 
 
 @dataclass(frozen=True)
-class Kind:
+class OutputKind:
     """The kind of an output, which decides how the difference of two predictions is measured.
 
     Attributes:
@@ -81,7 +81,7 @@ class Kind:
         return np.ravel(np.sqrt(np.maximum(p, FLOOR) / (2 * count)) * (shift - mean))
 
 
-def kind_of(reference: Array) -> Kind:
+def output_kind(reference: Array) -> OutputKind:
     """Return the kind of an output of shape (n, ...).
 
     Example:
@@ -91,14 +91,14 @@ def kind_of(reference: Array) -> Kind:
     values = reference.astype(np.float64)
     bounded = bool(values.size) and values.min() >= 0 and values.max() <= 1
     if bounded and values.ndim > 1 and values.shape[-1] > 1 and np.allclose(values.sum(axis=-1), 1, atol=0.02):
-        return Kind("probabilities")
+        return OutputKind("probabilities")
     if bounded and (values.ndim == 1 or values.shape[-1] == 1):
-        return Kind("probability")
+        return OutputKind("probability")
     spread = float(values.std())
-    return Kind("values", spread if spread > 0 else 1.0)
+    return OutputKind("values", spread if spread > 0 else 1.0)
 
 
-def mean_divergence(kinds: Sequence[Kind], reference: Answers, answers: Answers) -> float:
+def mean_divergence(kinds: Sequence[OutputKind], reference: Outputs, answers: Outputs) -> float:
     """Return the mean of ``Kind.divergence`` over the outputs, one array per output."""
     rows = zip(kinds, reference, answers, strict=True)
     return float(np.mean([kind.divergence(expected, actual) for kind, expected, actual in rows]))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_precision.core.errors import DestinationError, FileFormatError
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.json_documents import document, parse_document
 from keras_precision.search.evaluation.evaluator import Evaluation
 from keras_precision.search.evaluation.validation_set import ValidationSet
@@ -56,7 +56,7 @@ class Project:
         saved = self._saved_identity() if self._identity_file.exists() else {}
         if set(identity) - set(saved):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._identity_file, document(_FORMAT, _VERSION, {"purpose": {**identity, **saved}}))
+            write_atomic(self._identity_file, document(_FORMAT, _VERSION, {"purpose": {**identity, **saved}}))
 
     def _saved_identity(self) -> Mapping[str, str]:
         return parse_document(self._identity_file.read_bytes(), self._identity_file, _FORMAT, _VERSION).texts("purpose")
@@ -69,7 +69,7 @@ class Project:
         np.savez(packed, figures=figures, **arrays)  # type: ignore[arg-type] # its stub takes every keyword for an option
         folder = self.folder / f"trial_{trial_id}"
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "evaluation.npz", packed.getvalue())
+        write_atomic(folder / "evaluation.npz", packed.getvalue())
 
     def load_evaluation(self, trial_id: str) -> Evaluation | None:
         """Return the saved evaluation of a trial, or None if there is none."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from keras_precision.report.tables.runs import formatted
+from keras_precision.report.tables.runs import format_value
 
 __all__ = ["Display", "describe_progress"]
 
@@ -56,5 +56,5 @@ def describe_progress(figure: str, best: Mapping[str, float] | None, gap: float 
     if best is None:
         return "none within the budget yet"
     name = "divergence" if figure == "front" else figure
-    text = f"best {name} {formatted(name, best[name])}"
+    text = f"best {name} {format_value(name, best[name])}"
     return text if gap is None else f"{text}, gap {100 * gap:.1f} %"

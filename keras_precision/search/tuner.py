@@ -20,8 +20,8 @@ from keras_precision.core.errors import (
 )
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
-from keras_precision.core.system.captured_output import captured
-from keras_precision.core.system.files import check_destination, write_whole
+from keras_precision.core.system.captured_output import capture_output
+from keras_precision.core.system.files import check_destination, write_atomic
 from keras_precision.core.system.optional import require
 from keras_precision.export.plan_space import Space
 from keras_precision.quantization.float_model import weights_digest
@@ -163,7 +163,7 @@ class PrecisionTuner(_tuner.Tuner):
             self._project.claim(self._identity, overwrite=overwrite)
         if oracle is None:
             oracle = PrecisionOracle(max_trials, max_retries_per_trial, max_consecutive_failed_trials)
-        with captured("KerasTuner"), loopback_by_default():
+        with capture_output("KerasTuner"), loopback_by_default():
             super().__init__(
                 harden(oracle), directory=str(directory or "."), project_name=project_name, overwrite=overwrite
             )
@@ -240,7 +240,7 @@ class PrecisionTuner(_tuner.Tuner):
             trial: The trial.
         """
         if trial.message:
-            write_whole(Path(self.get_trial_dir(trial.trial_id)) / FAILURE, trial.message)
+            write_atomic(Path(self.get_trial_dir(trial.trial_id)) / FAILURE, trial.message)
         super().on_trial_end(trial)
         completed = trial.status == _tuner.engine.trial.TrialStatus.COMPLETED
         if completed and self.mode.needs_training(trial.hyperparameters.values):
@@ -257,7 +257,7 @@ class PrecisionTuner(_tuner.Tuner):
         """Save the state of the search, every file atomically."""
         if not self._is_worker():
             self.oracle.save()
-        write_whole(self._get_tuner_fname(), "{}")
+        write_atomic(self._get_tuner_fname(), "{}")
 
     # Overrides a private method of KerasTuner 1.4.8, which asks for KERASTUNER_ORACLE_IP; here that variable is optional.
     # https://github.com/keras-team/keras-tuner/blob/v1.4.8/keras_tuner/src/engine/base_tuner.py

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision._adapters.adapter import Input
 from keras_precision._adapters.data.labels import Labels, stream_labelled
-from keras_precision._adapters.data.samples import at_once, read_samples, stream_samples
+from keras_precision._adapters.data.samples import is_in_memory, read_samples, stream_samples
 from keras_precision._adapters.layer_paths import plan_of
 from keras_precision._adapters.model_file.load_model import SUFFIXES, load_model
 from keras_precision.core.environment import Environment
@@ -69,10 +69,10 @@ class Predictor(ABC):
             for samples, labels in stream_labelled(x, inputs):
                 yield samples if inputs is not None else self.arrays_of(samples), labels, False
         elif inputs is not None:
-            whole = at_once(x)
+            whole = is_in_memory(x)
             for batch in stream_samples(x, inputs):
                 yield list(batch.values()), None, whole
-        elif at_once(x):
+        elif is_in_memory(x):
             yield self.arrays_of(x), None, True
         else:
             raise DataError(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_precision._adapters.data.samples import at_once
+from keras_precision._adapters.data.samples import is_in_memory
 from keras_precision.core.errors import DataError
 
 __all__ = ["samples_and_labels"]
@@ -21,7 +21,7 @@ def samples_and_labels(data: Any) -> tuple[Any, Any]:
                 f"{', without labels' if len(data) in (2, 3) else ''}. To score no file, leave it out."
             )
         return data[0], data[1]
-    if at_once(data) or isinstance(data, str | bytes):
+    if is_in_memory(data) or isinstance(data, str | bytes):
         raise DataError(
             f"Expected validation_data=(samples, labels), or a dataset of such batches. Received: {type(data).__name__}."
         )

@@ -7,15 +7,15 @@ import pytest
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.tracing.step_observer import Batch, Observer
-from keras_precision.core.observation import Statistics, blame
+from keras_precision._adapters.tracing.step_observer import Batch, StepObserver
+from keras_precision.core.observation import Statistics, find_origin
 
 pytestmark = pytest.mark.every_stack
 
 
 def observed(model, x, y=None, scale=1.0):
     """What one step of a model looks like."""
-    return Observer(adapter_of(model), model).observe(Batch(x, y), scale=scale)
+    return StepObserver(adapter_of(model), model).observe(Batch(x, y), scale=scale)
 
 
 def test_figures_are_those_of_numpy(stack, rng):
@@ -90,7 +90,7 @@ def test_layers_inside_layers_are_seen(stack, rng):
     paths = list(kp.layer_paths(model))
     assert list(dict.fromkeys(call.path for call in seen.calls if not call.within)) == paths
     assert any(call.within.startswith("query") for call in seen.calls)
-    assert blame(seen) is None
+    assert find_origin(seen) is None
     assert seen.loss is None
 
 
@@ -117,12 +117,12 @@ def test_the_layer_to_blame_is_named(stack, rng, middle, phase, path, within):
     model = faulty.net(stack.keras, *middle(stack.keras))
     x = rng.normal(size=(8, 8)).astype("float32")
     fine = observed(model, np.zeros_like(x) + 1e-3 if phase == "forward" else np.abs(x), np.ones((8, 1), "float32"))
-    origin = blame(observed(model, x * 1e4 if phase == "forward" else x, np.ones((8, 1), "float32")))
+    origin = find_origin(observed(model, x * 1e4 if phase == "forward" else x, np.ones((8, 1), "float32")))
     assert (origin.phase, origin.path, origin.within) == (phase, path, within)
     assert origin.minimum < origin.maximum
     if phase == "forward":
         assert origin.maximum > 88  # where exp overflows float32
-        assert blame(fine) is None
+        assert find_origin(fine) is None
 
 
 def test_broken_data_and_weights_are_told_from_layers(stack, rng):
@@ -131,10 +131,10 @@ def test_broken_data_and_weights_are_told_from_layers(stack, rng):
     x, y = rng.normal(size=(4, 8)).astype("float32"), np.ones((4, 1), "float32")
     broken = x.copy()
     broken[2, 3] = np.nan
-    assert blame(observed(model, broken, y)).within == "inputs"
-    assert blame(observed(model, x, y * np.nan)).within == "labels"
+    assert find_origin(observed(model, broken, y)).within == "inputs"
+    assert find_origin(observed(model, x, y * np.nan)).within == "labels"
     model.layers[-1].set_weights([np.full((8, 1), np.inf), np.zeros(1)])
-    origin = blame(observed(model, x, y))
+    origin = find_origin(observed(model, x, y))
     assert (origin.phase, origin.path) == ("weights", "last")
 
 

@@ -11,7 +11,7 @@ from keras_precision.experiments.aggregation import trace_rows
 from keras_precision.experiments.onednn_log import BEGIN, END, VERBOSE, Kernels, kernels_of
 from keras_precision.experiments.run import Run
 from keras_precision.experiments.task import Task
-from keras_precision.experiments.worker import Worker, packed
+from keras_precision.experiments.worker import Worker, serialize
 
 # As oneDNN 3 writes them.
 LINES = """\
@@ -57,7 +57,7 @@ def test_a_trace_in_earnest(stack: Any, rng: np.random.Generator, tmp_path: Path
         return Run(channel, task, "bf16", "mixed_bfloat16", 0)
 
     backend = "tensorflow" if legacy else stack.name
-    with Worker(packed(serve, "the run"), "bf16", backend, VERBOSE) as worker:
+    with Worker(serialize(serve, "the run"), "bf16", backend, VERBOSE) as worker:
         took, computing = worker.ask("trace", str(tmp_path))
         log = worker.log()
     assert [line for line in log if line in (BEGIN, END)] == [BEGIN, END]

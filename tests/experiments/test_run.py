@@ -12,7 +12,7 @@ import pytest
 from keras_precision.core.errors import DataError, InputError, ModelError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.experiments.run import Run
-from keras_precision.experiments.task import Task, check_build, check_data, found
+from keras_precision.experiments.task import Task, check_build, check_data, import_function
 
 pytestmark = pytest.mark.every_stack
 
@@ -214,7 +214,7 @@ def test_wrong_builds_and_data_are_refused(stack: Any, tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             check_data(wrong, "data")
-    assert found("json:dumps")([1]) == "[1]"
+    assert import_function("json:dumps")([1]) == "[1]"
     for name in ("no_such_module:build", "json:no_such_function"):
         with pytest.raises(InputError, match=f"'module:function', to import in another process. Received: '{name}'"):
-            found(name)
+            import_function(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keras_precision.core.errors import DataError, InputError, WorkerError
-from keras_precision.experiments.worker import Worker, packed
+from keras_precision.experiments.worker import Worker, serialize
 
 
 class Served:
@@ -53,7 +53,7 @@ class Served:
 
 def worker(**options) -> Worker:
     """Return a worker; what it serves travels by value, as from a notebook."""
-    return Worker(packed(Served, "what is served"), "the run", **options)
+    return Worker(serialize(Served, "what is served"), "the run", **options)
 
 
 def test_it_answers_what_it_is_asked() -> None:
@@ -106,7 +106,7 @@ def test_what_cannot_travel_is_refused() -> None:
     with pytest.raises(
         InputError, match="a build that can be sent to another process. Received: one that cannot be pickled"
     ):
-        packed(lambda: lock, "a build")
+        serialize(lambda: lock, "a build")
 
 
 def test_what_cannot_be_imported_in_the_child_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_what_cannot_be_imported_in_the_child_is_told(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     import only_here
 
-    serialized = packed(only_here.serve, "what is served")
+    serialized = serialize(only_here.serve, "what is served")
     (tmp_path / "only_here.py").unlink()
     with pytest.raises(WorkerError, match="No module named 'only_here'"):
         Worker(serialized, "the run")

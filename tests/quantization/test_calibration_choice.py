@@ -11,8 +11,8 @@ from keras_precision.core.errors import ExportError, InputError
 from keras_precision.export import calibration_choice
 from keras_precision.export.calibration_choice import method_of
 from keras_precision.runtimes.card import card
-from keras_precision.runtimes.tflite.in_memory import answers
-from keras_precision.scoring.divergence import kind_of
+from keras_precision.runtimes.tflite.in_memory import predict_in_memory
+from keras_precision.scoring.divergence import output_kind
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def net(rng):
 
 def apart(path, calibration, samples):
     """Return how far a file's answers are from the float file's."""
-    (reference,) = answers(calibration.float_file.content, {next(iter(calibration.held)): samples})
-    return kind_of(reference).divergence(reference, kp.edge.predict(path, samples))
+    (reference,) = predict_in_memory(calibration.float_file.content, {next(iter(calibration.held)): samples})
+    return output_kind(reference).divergence(reference, kp.edge.predict(path, samples))
 
 
 @pytest.mark.parametrize("tried", [("mse", "minmax"), ("minmax", "mse")])

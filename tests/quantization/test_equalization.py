@@ -10,7 +10,7 @@ from keras_precision.quantization.equalization import equalize_layers, layer_pai
 from keras_precision.quantization.float_model import float_file
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
-from keras_precision.runtimes.tflite.in_memory import answers
+from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,9 @@ def test_the_float_file_answers_as_before(uneven):
     assert made.equalized_pairs == 4
     assert plain.equalized_pairs is None
     assert made.digest == plain.digest
-    np.testing.assert_array_equal(answers(plain.content, {"image": x}, 1)[0], answers(made.content, {"image": x}, 1)[0])
+    np.testing.assert_array_equal(
+        predict_in_memory(plain.content, {"image": x}, 1)[0], predict_in_memory(made.content, {"image": x}, 1)[0]
+    )
     for weights, old in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weights, old)
     assert len(made.content) <= len(plain.content)

@@ -7,14 +7,14 @@ import tensorflow as tf
 
 import keras_precision as kp
 from keras_precision.core.errors import DestinationError, ExportError, FileFormatError, PlanError
-from keras_precision.export.plan_compiler import FileMaker
+from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.quantization.bias_correction import corrected
 from keras_precision.quantization.fidelity import check_faithful
 from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.foreign_ranges import foreign_ranges
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
-from keras_precision.runtimes.tflite.kernel_support import obstacles
+from keras_precision.runtimes.tflite.kernel_support import unsupported_operators
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_what_every_runtime_runs_is_written(measured, tmp_path, plan, runtime):
     """Plain plans pass, and the file has no obstacle."""
     model, _, calibration = measured
     kp.export_tflite(model, tmp_path / "model.tflite", plan, calibration, runtime=runtime)
-    assert list(obstacles(kp.edge.inspect(tmp_path / "model.tflite"), runtime)) == []
+    assert list(unsupported_operators(kp.edge.inspect(tmp_path / "model.tflite"), runtime)) == []
 
 
 def test_kernels_that_tflm_does_not_register_are_refused(keras, rng, tmp_path):
@@ -280,6 +280,6 @@ def test_weights_are_not_written_byte_by_byte(keras, monkeypatch, rng):
     calls = []
     pack = Builder.PrependUint8
     monkeypatch.setattr(Builder, "PrependUint8", lambda builder, value: (calls.append(value), pack(builder, value))[1])
-    made = FileMaker(calibration)(kp.PrecisionPlan.deployment("int8"))
+    made = PlanCompiler(calibration)(kp.PrecisionPlan.deployment("int8"))
     assert len(made) > 512 * 1024
     assert len(calls) < 512 * 1024

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from keras_precision.scoring.divergence import FLOOR, kind_of
+from keras_precision.scoring.divergence import FLOOR, output_kind
 from keras_precision.search.strategy.error_model import ErrorModel
 
 
@@ -27,23 +27,23 @@ def softmax(logits):
 )
 def test_the_kind_of_an_output_is_seen(answers, name):
     """Rows that sum to one are probabilities; single numbers from 0 to 1 are one; all else are values."""
-    assert kind_of(np.array(answers)).name == name
+    assert output_kind(np.array(answers)).name == name
 
 
 def test_divergence_is_that_of_kullback_and_leibler():
     """Above the floor it is the sum of p log(p/q), in nats; of values, the squared difference in variances."""
     p, q = np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([[0.25, 0.75], [0.8, 0.2]])
-    assert kind_of(p).divergence(p, q) == pytest.approx(float((p * np.log(p / q)).sum(axis=1).mean()))
-    single = kind_of(p[:, :1])
+    assert output_kind(p).divergence(p, q) == pytest.approx(float((p * np.log(p / q)).sum(axis=1).mean()))
+    single = output_kind(p[:, :1])
     assert single.divergence(p[:, :1], q[:, :1]) == pytest.approx(float((p * np.log(p / q)).sum(axis=1).mean()))
     values = np.array([[0.0], [4.0]])
-    assert kind_of(values).divergence(values, values + 1) == pytest.approx(1 / 4)
+    assert output_kind(values).divergence(values, values + 1) == pytest.approx(1 / 4)
 
 
 def test_what_an_int8_probability_cannot_hold_is_not_counted():
     """Probabilities under half a step of an int8 file are the same to it, and no divergence."""
     p, q = np.array([[1.0, 0.0]]), np.array([[1 - FLOOR / 2, FLOOR / 2]])
-    assert kind_of(p).divergence(p, q) == pytest.approx(0.0, abs=1e-6)
+    assert output_kind(p).divergence(p, q) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("outputs", [1, 2])

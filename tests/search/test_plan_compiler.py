@@ -5,7 +5,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.export.plan_compiler import PlanCompiler
-from keras_precision.runtimes.tflite.in_memory import answers
+from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 
 
 @pytest.mark.parametrize("plan", ["int8", "int4", "mixed"])
@@ -19,6 +19,7 @@ def test_a_judged_file_answers_as_the_exported_one(trained, tmp_path, plan):
     kp.export_tflite(trained.model, tmp_path / "model.tflite", plan, calibration, engine="aeq", calibration="mse")
     made = PlanCompiler(calibration, "mse")(plan)
     (judged,), (exported,) = (
-        answers(content, {"image": trained.x_held}, 1) for content in (made, (tmp_path / "model.tflite").read_bytes())
+        predict_in_memory(content, {"image": trained.x_held}, 1)
+        for content in (made, (tmp_path / "model.tflite").read_bytes())
     )
     np.testing.assert_array_equal(judged, exported)

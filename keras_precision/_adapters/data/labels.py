@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters.adapter import Input
-from keras_precision._adapters.data.samples import at_once, elements_of, inputs_of, validated
+from keras_precision._adapters.data.samples import elements_of, inputs_of, is_in_memory, validated
 from keras_precision.core.errors import DataError
 
 __all__ = ["Labels", "joined", "stream_labelled"]
@@ -22,7 +22,7 @@ def stream_labelled(data: Any, inputs: Sequence[Input] | None) -> Iterator[tuple
 
     ``data`` is anything that ``fit`` takes batches from. Without ``inputs``, samples are yielded unchecked.
     """
-    if data is None or at_once(data):
+    if data is None or is_in_memory(data):
         raise DataError(
             f"Expected labels: y, or a dataset of batches (samples, labels) as x. Received: y=None, and x of type {type(data).__name__}."
         )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from keras_precision._adapters.adapter import Input
 from keras_precision.core.errors import DataError
 
-__all__ = ["at_once", "elements_of", "inputs_of", "read_samples", "stream_samples", "validated"]
+__all__ = ["elements_of", "inputs_of", "is_in_memory", "read_samples", "stream_samples", "validated"]
 
 Array = npt.NDArray[Any]
 
@@ -56,7 +56,7 @@ def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Arr
         )
 
 
-def at_once(data: Any) -> bool:
+def is_in_memory(data: Any) -> bool:
     """Tell whether data are arrays, or a list, tuple or dict of them, and not something that yields batches."""
     return isinstance(data, Mapping | list | tuple | np.ndarray) or (
         hasattr(data, "shape") and hasattr(data, "__array__")
@@ -78,7 +78,7 @@ def _arrays_in_memory(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
                 f"Expected {len(inputs)} array(s), for {_listed(inputs)}. Received: a {type(data).__name__} of {len(data)}. {hint}"
             )
         return list(data)
-    if at_once(data):
+    if is_in_memory(data):
         if len(inputs) != 1:
             raise DataError(
                 f"Expected {len(inputs)} arrays, for {_listed(inputs)}. Received: one array. Give a tuple, or a dict by input name."

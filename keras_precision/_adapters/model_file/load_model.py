@@ -10,7 +10,7 @@ from keras_precision._adapters.model_file.archive import check_archive
 from keras_precision._adapters.model_file.config import ConfigIssue
 from keras_precision._adapters.model_file.keras_objects import KerasObjects
 from keras_precision.core.errors import FileFormatError, InputError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.files import check_exists
 from keras_precision.core.system.optional import available
 
@@ -64,7 +64,7 @@ def _load(path: str | os.PathLike[str], *, unsafe: bool, custom_objects: Mapping
             f"Expected the path of a {', '.join(SUFFIXES)} file. Received: '{file}'. Save the model as .keras."
         )
     config = check_archive(file)
-    with captured("Keras"):  # TensorFlow prints while it is imported
+    with capture_output("Keras"):  # TensorFlow prints while it is imported
         adapters = list(_adapters())
     refusals: list[str] = []
     running: list[ConfigIssue] = []
@@ -78,7 +78,7 @@ def _load(path: str | os.PathLike[str], *, unsafe: bool, custom_objects: Mapping
             refusals.append(f"{label} does not know {_listed(issues)}")
             continue
         try:
-            with captured("Keras"):
+            with capture_output("Keras"):
                 return adapter.load(str(file), unsafe=unsafe, custom_objects=custom_objects, compiled=compiled)
         except Exception as error:  # noqa: BLE001 - layers may raise anything, and tf_keras is still to be tried
             refusals.append(f"{label}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")

@@ -13,11 +13,11 @@ from keras_precision._adapters.adapter import KerasAdapter
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.tensors import COUNT, Tensors, tensors_of
 from keras_precision._adapters.tracing.layer_taps import Taps
-from keras_precision._adapters.training.open_state import inside_of
+from keras_precision._adapters.training.open_state import training_state_of
 from keras_precision._adapters.training.training_state import TrainingState
 from keras_precision.core.observation import LayerCall, Observation, Statistics
 
-__all__ = ["Batch", "Observer"]
+__all__ = ["Batch", "StepObserver"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Batch:
     sample_weight: Any = None
 
 
-class Observer:
+class StepObserver:
     """Runs the forward and the backward pass of a model on one batch, and records statistics of every layer.
 
     Weights, random state, optimizer and metrics of the model stay unchanged. It runs compiled where the model trains
@@ -43,7 +43,7 @@ class Observer:
     """
 
     def __init__(self, adapter: KerasAdapter, model: Any) -> None:
-        self.state = inside_of(adapter, model)
+        self.state = training_state_of(adapter, model)
         self._taps = Taps(self.state, layer_paths(model))
         self._backend: _Backend = _BACKENDS[adapter.compute.name](tensors_of(adapter), self._taps, self.state)
 

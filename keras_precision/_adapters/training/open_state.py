@@ -5,10 +5,10 @@ from typing import Any
 from keras_precision._adapters.adapter import KerasAdapter
 from keras_precision._adapters.training.training_state import TrainingState
 
-__all__ = ["inside_of"]
+__all__ = ["training_state_of"]
 
 
-def inside_of(adapter: KerasAdapter, model: Any) -> TrainingState:
+def training_state_of(adapter: KerasAdapter, model: Any) -> TrainingState:
     """Return the training state of a built model."""
     if adapter.keras.__name__ == "tf_keras":
         from keras_precision._adapters.tf_keras.training_state import LegacyTrainingState

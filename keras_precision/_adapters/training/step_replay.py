@@ -13,11 +13,11 @@ from keras_precision._adapters.tracing.step_observer import Batch
 from keras_precision._adapters.training.train_function import TrainFunctionWrapper, unwrap, wrap
 from keras_precision._adapters.training.training_state import TrainingState
 
-__all__ = ["Capture", "Replayed", "capture_of"]
+__all__ = ["Capture", "ReplayedStep", "capture_of"]
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayedStep:
     """One step that was replayed.
 
     Attributes:
@@ -94,7 +94,7 @@ class Capture(TrainFunctionWrapper, ABC):
         return False
 
     @abstractmethod
-    def restore(self, step: Replayed) -> None:
+    def restore(self, step: ReplayedStep) -> None:
         """Restore the training state before a step, and delete what was recorded since."""
 
     def weights_are_finite(self) -> bool:
@@ -102,7 +102,7 @@ class Capture(TrainFunctionWrapper, ABC):
         return tensors_of(self.inside.adapter).all_finite(self.inside.trainable_values())
 
     @abstractmethod
-    def replay(self) -> Iterator[Replayed]:
+    def replay(self) -> Iterator[ReplayedStep]:
         """Replay the recorded steps one by one, from the state before them; afterwards everything is restored."""
 
     def _unpack(self, data: Any) -> Batch:
@@ -137,7 +137,7 @@ class _InPlace(Capture):
     def _copy(self) -> list[tuple[Any, Any]]:
         return [(variable, _copied(variable)) for variable in self.inside.step_variables()]
 
-    def replay(self) -> Iterator[Replayed]:
+    def replay(self) -> Iterator[ReplayedStep]:
         if self._state is None:
             return
         now, batches = self._copy(), list(self.batches)
@@ -152,12 +152,12 @@ class _InPlace(Capture):
             _assign(now)
             self._replaying = False
 
-    def _rerun(self, data: Any) -> Replayed:
+    def _rerun(self, data: Any) -> ReplayedStep:
         values, scale, state = self.inside.values(), self.inside.adapter.loss_scaling(self.model).scale(), self._copy()
         before = self._weights()
         logs = self._step(data)
         after = self._weights()
-        return Replayed(
+        return ReplayedStep(
             self._unpack(data),
             values,
             _loss(logs),
@@ -168,7 +168,7 @@ class _InPlace(Capture):
             state,
         )
 
-    def restore(self, step: Replayed) -> None:
+    def restore(self, step: ReplayedStep) -> None:
         _assign(step.state)
         self.batches, self._state = [], None
 
@@ -240,7 +240,7 @@ class _JaxCapture(Capture):
         self.record(data, lambda: self._copied(state))
         return self.inner(state, iter([data]))
 
-    def replay(self) -> Iterator[Replayed]:
+    def replay(self) -> Iterator[ReplayedStep]:
         if self._state is None:
             return
         state = self._copied(self._state)
@@ -252,7 +252,7 @@ class _JaxCapture(Capture):
             logs, state = self.inner((trained, others, slots, metrics), iter([data]))
             after = self._jax.device_get(state[0])
             values = [*copy[0], *copy[1], *copy[3]]
-            yield Replayed(
+            yield ReplayedStep(
                 self._unpack(data),
                 values,
                 _loss(logs),
@@ -263,7 +263,7 @@ class _JaxCapture(Capture):
                 copy,
             )
 
-    def restore(self, step: Replayed) -> None:
+    def restore(self, step: ReplayedStep) -> None:
         model = self.model
         # After a sync, the trainer reads its state from the variables before the next step:
         # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/jax/trainer.py

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from keras_precision._adapters.tracing.step_observer import Observer
+from keras_precision._adapters.tracing.step_observer import StepObserver
 from keras_precision._adapters.training.loss_scaling import LossScaling
-from keras_precision._adapters.training.open_state import inside_of
+from keras_precision._adapters.training.open_state import training_state_of
 from keras_precision._adapters.training.step_replay import Capture, capture_of
 from keras_precision.callbacks.first_failure import first_failure
 from keras_precision.callbacks.probes.probe import FitState, Probe
 from keras_precision.core.errors import InputError
-from keras_precision.core.observation import origin_rows, rows_of
+from keras_precision.core.observation import origin_rows, statistics_rows
 from keras_precision.core.result import Measurement, Value
 
 __all__ = ["NumericsProbe"]
@@ -56,7 +56,7 @@ class NumericsProbe(Probe):
     def _reset(self, why_unknown: str) -> None:
         self._fit: FitState | None = None
         self._capture: Capture | None = None
-        self._observer: Observer | None = None
+        self._observer: StepObserver | None = None
         self._scaling: LossScaling | None = None
         self._skipped: int | None = 0
         self._why_unknown, self._how, self._steps, self._origins = why_unknown, "", 0, 0
@@ -73,7 +73,7 @@ class NumericsProbe(Probe):
         )
         if fit.own_loop:
             return
-        inside = inside_of(fit.adapter, fit.model)
+        inside = training_state_of(fit.adapter, fit.model)
         capture = capture_of(inside, self.window)
         if isinstance(capture, str):
             self._why_unknown = f"unknown: {capture}"
@@ -106,7 +106,7 @@ class NumericsProbe(Probe):
                 scale = self._scaling.scale() if self._scaling else None
                 observation = self._step_observer(fit).observe(batch, scale=scale or 1.0)
                 self._how = observation.how
-                self._rows += rows_of(observation, fit.batches)
+                self._rows += statistics_rows(observation, fit.batches)
 
     def epoch_end(self, epoch: int) -> None:
         """Check the stored steps; the next epoch begins a new mean of losses."""
@@ -149,9 +149,9 @@ class NumericsProbe(Probe):
         finite = step.loss is None or math.isfinite(step.loss)
         self._rows += origin_rows(failed.origin, failed.number, loss_is_finite=finite)
 
-    def _step_observer(self, fit: FitState) -> Observer:
+    def _step_observer(self, fit: FitState) -> StepObserver:
         if self._observer is None:
-            self._observer = Observer(fit.adapter, fit.model)
+            self._observer = StepObserver(fit.adapter, fit.model)
         return self._observer
 
     def end(self) -> None:

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["DEPLOYMENT_PRECISIONS", "FILE_FORMATS", "DeploymentPrecision", "activation_precision", "precisions_of"]
+__all__ = [
+    "DEPLOYMENT_PRECISIONS",
+    "FILE_FORMATS",
+    "DeploymentPrecision",
+    "activation_precision",
+    "supported_precisions",
+]
 
 FILE_FORMATS = ("tflite", "onnx", "openvino", "coreml")
 
@@ -71,6 +77,6 @@ def activation_precision(name: str) -> str:
     return DEPLOYMENT_PRECISIONS[name].without_weights
 
 
-def precisions_of(file_format: str) -> tuple[str, ...]:
+def supported_precisions(file_format: str) -> tuple[str, ...]:
     """Return the precisions that a file format, one of ``FILE_FORMATS``, supports."""
     return tuple(name for name, precision in DEPLOYMENT_PRECISIONS.items() if file_format in precision.file_formats)

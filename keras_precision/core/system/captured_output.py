@@ -10,14 +10,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["captured"]
+__all__ = ["capture_output"]
 
 _LOG = logging.getLogger("keras_precision")
 _LOCK = threading.RLock()
 
 
 @contextlib.contextmanager
-def captured(source: str) -> Iterator[None]:
+def capture_output(source: str) -> Iterator[None]:
     """Log what is written to standard output and error, also by C++ code, as debug lines of the logger ``keras_precision``.
 
     TensorFlow's converter and the interpreters' delegates write to the file descriptors directly, which

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-__all__ = ["ChildProcess", "Outcome", "child_environment", "exit_reason", "python_command", "run_python"]
+__all__ = ["ChildProcess", "CompletedChild", "child_environment", "exit_reason", "python_command", "run_python"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CompletedChild:
     """How a child process ended.
 
     Attributes:
@@ -142,7 +142,7 @@ def run_python(
     folder: str | None = None,
     timeout_s: float = 300,
     variables: Mapping[str, str] | None = None,
-) -> Outcome:
+) -> CompletedChild:
     """Run this Python to its end, with the modules that this process can import, and more environment variables.
 
     Example:
@@ -161,8 +161,8 @@ def run_python(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Outcome(None, "", "")
-    return Outcome(ended.returncode, ended.stdout, ended.stderr)
+        return CompletedChild(None, "", "")
+    return CompletedChild(ended.returncode, ended.stdout, ended.stderr)
 
 
 def _module_path() -> list[str]:

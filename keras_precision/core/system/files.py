@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keras_precision.core.errors import DestinationError, nearest
 
-__all__ = ["check_destination", "check_exists", "write_private", "write_whole"]
+__all__ = ["check_destination", "check_exists", "write_atomic", "write_private"]
 
 
 def check_exists(path: str | os.PathLike[str], what: str) -> Path:
@@ -49,7 +49,7 @@ def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None
     return destination
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
+def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> Path:
     """Write a file atomically: text as UTF-8, or bytes.
 
     A temporary file in the same folder is flushed to the disk and then renamed: an interruption at any moment leaves

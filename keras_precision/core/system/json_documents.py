@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_precision.core.errors import FileFormatError
-from keras_precision.core.system.files import check_exists, write_whole
+from keras_precision.core.system.files import check_exists, write_atomic
 
 __all__ = ["Fields", "decode_number", "document", "encode_number", "load_document", "parse_document", "save_document"]
 
@@ -81,7 +81,7 @@ _JSON_NAMES: dict[type, str] = {
 
 def save_document(path: str | os.PathLike[str], format_name: str, version: int, fields: Mapping[str, Any]) -> Path:
     """Write a JSON file whose first fields are its format and version."""
-    return write_whole(path, document(format_name, version, fields))
+    return write_atomic(path, document(format_name, version, fields))
 
 
 def document(format_name: str, version: int, fields: Mapping[str, Any]) -> bytes:

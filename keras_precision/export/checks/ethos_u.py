@@ -12,8 +12,8 @@ from typing import NamedTuple
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import InputError, MissingExtraError, nearest
 from keras_precision.core.result import Measurement, Result
-from keras_precision.core.system.child_process import Outcome, run_python
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.child_process import CompletedChild, run_python
+from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.optional import available
 from keras_precision.export.operator_layers import layers_on_card, origin
 from keras_precision.runtimes.model_info import EdgeModel
@@ -80,7 +80,7 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
     model = inspect(path)
     content = Path(path).read_bytes()
     with tempfile.TemporaryDirectory() as folder:
-        write_whole(Path(folder) / "model.tflite", content)
+        write_atomic(Path(folder) / "model.tflite", content)
         command = ["-m", "ethosu.vela", "model.tflite", "--accelerator-config", accelerator, "--output-dir", "out"]
         ended = run_python(command, folder=folder)
         summary = next(Path(folder).glob("out/*_summary_*.csv"), None) if ended.code == 0 else None
@@ -94,7 +94,7 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
     return Result(f"{accelerator}:{subject}", rows, environment, notes=_notes(subject, accelerator, ended, fallen))
 
 
-def _rows(subject: str, ended: Outcome, columns: dict[str, str]) -> Iterator[Measurement]:
+def _rows(subject: str, ended: CompletedChild, columns: dict[str, str]) -> Iterator[Measurement]:
     counts = {side.lower(): int(count) for side, count in re.findall(r"(CPU|NPU) operators = (\d+)", ended.output)}
     used = counts.get("npu", 0) > 0
     yield Measurement(subject, "runs", int(used))
@@ -124,7 +124,7 @@ class _Fallen(NamedTuple):
         return Measurement(f"{number}:{self.kernel}", "cpu_operator", f"{where}: {self.reason}")
 
 
-def _fallen(ended: Outcome, model: EdgeModel) -> Iterator[_Fallen]:
+def _fallen(ended: CompletedChild, model: EdgeModel) -> Iterator[_Fallen]:
     """The operators that Vela leaves to the processor, among its own, which may differ from those of the file."""
     layers = layers_on_card(model)
     writers = {operator.tensors[0].partition(";")[0]: number for number, operator in enumerate(model.operators)}
@@ -134,7 +134,7 @@ def _fallen(ended: Outcome, model: EdgeModel) -> Iterator[_Fallen]:
         yield _Fallen(kernel, first, source, reason)
 
 
-def _notes(subject: str, accelerator: str, ended: Outcome, fallen: tuple[_Fallen, ...]) -> tuple[str, ...]:
+def _notes(subject: str, accelerator: str, ended: CompletedChild, fallen: tuple[_Fallen, ...]) -> tuple[str, ...]:
     if ended.ended_by:
         last = (ended.errors.strip().splitlines() or [""])[-1]
         return (f"Vela cannot compile '{subject}' for {accelerator}: it {ended.ended_by}. {last}".rstrip(),)

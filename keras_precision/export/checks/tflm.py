@@ -13,7 +13,7 @@ import numpy.typing as npt
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import MissingExtraError
 from keras_precision.core.result import Measurement, Result
-from keras_precision.core.system.child_process import Outcome, run_python
+from keras_precision.core.system.child_process import CompletedChild, run_python
 from keras_precision.core.system.optional import available, require
 from keras_precision.export.operator_layers import layers_on_card, origin
 from keras_precision.runtimes.model_info import EdgeModel
@@ -83,7 +83,7 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
     return Result(f"micro:{subject}", rows, environment, notes=notes)
 
 
-def _reason(ended: Outcome, model: EdgeModel) -> str:
+def _reason(ended: CompletedChild, model: EdgeModel) -> str:
     """The interpreter's message on the operator that it refused, and the origin of that."""
     said = [line for line in ended.errors.splitlines() if line and not line.startswith(("[", " ", "Traceback"))]
     reasons = [line for line in said if not line.startswith("RuntimeError")] or said
@@ -94,7 +94,7 @@ def _reason(ended: Outcome, model: EdgeModel) -> str:
     return "; ".join([*dict.fromkeys(refused), *reasons[-2:], f"the process {ended.ended_by}"])
 
 
-def _refused(ended: Outcome, model: EdgeModel) -> list[int]:
+def _refused(ended: CompletedChild, model: EdgeModel) -> list[int]:
     """The operators that the interpreter named: by number, or all that need a kernel that it does not have."""
     numbers = [int(number) for number in re.findall(r"^Node \w+ \(number (\d+)", ended.errors, re.MULTILINE)]
     lacking = set(re.findall(r"builtin opcode '(\w+)'", ended.errors))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from keras_precision.core.errors import ExportError, InputError, nearest
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 from keras_precision.export.checks.tensorrt import check_tensorrt
 from keras_precision.export.model_view import ModelView
 from keras_precision.export.onnx.graph import onnx_graph
@@ -111,18 +111,18 @@ class OnnxToolchain(Toolchain):
     def export(self, job: ExportJob, path: Path) -> ExportedFile:
         """Write the file; the float graph's predictions are checked before anything is quantized."""
         graph = onnx_graph(job.source, job.model.name)
-        write_whole(path, graph.SerializeToString())
+        write_atomic(path, graph.SerializeToString())
         check_session(job.model, OnnxSession(path))
         notes: tuple[str, ...] = ()
         if job.calibration is not None and "int8" in job.request.precisions:
-            write_whole(path, quantized_graph(graph, job).SerializeToString())
+            write_atomic(path, quantized_graph(graph, job).SerializeToString())
             if job.request.target == "tensorrt":
                 _check_rules(path)
                 notes = (
                     "TensorRT itself was not run: the file was run on ONNX Runtime, and checked against TensorRT's rules.",
                 )
         elif job.request.plan.default == "float16":
-            write_whole(path, in_float16(graph).SerializeToString())
+            write_atomic(path, in_float16(graph).SerializeToString())
             check_session(job.model, OnnxSession(path))
         return ExportedFile(notes)
 
@@ -134,7 +134,7 @@ class OnnxToolchain(Toolchain):
         """Put the card among the file's own metadata."""
         graph = read_onnx(path)
         graph.metadata_props.add(key=CARD, value=card)
-        write_whole(path, graph.SerializeToString())
+        write_atomic(path, graph.SerializeToString())
 
     def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
         """TensorRT fuses what stands between products as it likes: the plan is compared with products alone."""

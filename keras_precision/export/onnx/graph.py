@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_precision.core.errors import ExportError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.quantization.float_model import FloatFile
 from keras_precision.runtimes.onnx_operators import node_name
@@ -31,7 +31,7 @@ def onnx_graph(source: FloatFile, name: str) -> Any:
     """
     onnx = require("onnx", extra="onnx")
     convert = _tf2onnx()
-    with tempfile.TemporaryDirectory() as folder, captured("tf2onnx"), warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, capture_output("tf2onnx"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow's own, of its interpreter that tf2onnx uses
         path = Path(folder) / "model.tflite"
         path.write_bytes(source.content)
@@ -54,7 +54,7 @@ def onnx_graph(source: FloatFile, name: str) -> Any:
 
 def _tf2onnx() -> Any:
     require("tf2onnx", extra="onnx")
-    with captured("tf2onnx"), warnings.catch_warnings():
+    with capture_output("tf2onnx"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what it imports
         return require("tf2onnx.convert", extra="onnx")
 

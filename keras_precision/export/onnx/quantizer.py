@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_precision.core.formats.affine_integers import Range
-from keras_precision.core.system.captured_output import captured
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.captured_output import capture_output
+from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.optional import require
 from keras_precision.export.onnx.ranges import onnx_ranges
 from keras_precision.export.toolchain import ExportJob
@@ -26,7 +26,7 @@ def quantized_graph(graph: Any, job: ExportJob) -> Any:
     """Return the float graph of a calibrated export in the number formats of its plan."""
     assert job.calibration is not None
     with tempfile.TemporaryDirectory() as folder:
-        plain = inspect_onnx(write_whole(Path(folder) / "model.onnx", graph.SerializeToString()))
+        plain = inspect_onnx(write_atomic(Path(folder) / "model.onnx", graph.SerializeToString()))
     layers = layers_of(plain, job.source.trace)
     formats = assigned(plain.operators, layers, job.request.plan)
     chosen = job.calibration.ranges(job.request.calibration, percentile=job.request.percentile)
@@ -79,7 +79,7 @@ def in_integers(
     the builder folds.
     """
     onnx = require("onnx", extra="onnx")
-    with captured("onnxruntime"):
+    with capture_output("onnxruntime"):
         tools = require("onnxruntime.quantization", extra="onnx")
         data = require("onnxruntime.quantization.calibrate", extra="onnx")
         quantizer = require("onnxruntime.quantization.qdq_quantizer", extra="onnx").QDQQuantizer
@@ -118,7 +118,7 @@ def in_integers(
 
 def in_float16(model: Any) -> Any:
     """Return a graph that computes in float16, with inputs and outputs of their former types."""
-    with captured("onnxruntime"):
+    with capture_output("onnxruntime"):
         convert = require("onnxruntime.transformers.float16", extra="onnx").convert_float_to_float16
         converted = convert(model, keep_io_types=True)
         wrapped = require("onnxruntime.quantization.onnx_model", extra="onnx").ONNXModel(converted)

@@ -9,7 +9,7 @@ from typing import Any
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 from keras_precision.quantization.float_model import FloatFile
 from keras_precision.quantization.format_assignment import assigned
 from keras_precision.quantization.layer_trace import layers_of
@@ -127,4 +127,4 @@ def _fused_end(path: str, layers: Mapping[str, Any], graph: LayerGraph, traced: 
 
 def _inspected(content: bytes) -> EdgeModel:
     with tempfile.TemporaryDirectory() as folder:
-        return inspect(write_whole(Path(folder) / "model.tflite", content))
+        return inspect(write_atomic(Path(folder) / "model.tflite", content))

@@ -9,7 +9,7 @@ from keras_precision.core.metrics import metric_of
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, axis, label
-from keras_precision.report.tables.runs import formatted
+from keras_precision.report.tables.runs import format_value
 
 __all__ = ["pareto_charts"]
 
@@ -126,8 +126,8 @@ def _trace(points: Sequence[_Point], cost: str, quality: str, *, front: bool) ->
 def _hover(point: _Point, cost: str, quality: str) -> str:
     lines = [
         f"<b>{label(point.name)}</b>",
-        f"{_title(cost)}: {formatted(cost, point.cost)}",
-        f"{_title(quality)}: {formatted(quality, point.quality)}",
+        f"{_title(cost)}: {format_value(cost, point.cost)}",
+        f"{_title(quality)}: {format_value(quality, point.quality)}",
     ]
     if point.plan is not None:
         lines.append(f"default: {point.plan.default}")

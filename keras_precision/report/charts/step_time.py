@@ -9,7 +9,7 @@ import numpy.typing as npt
 from keras_precision.core.result import Result
 from keras_precision.report.charts.chart import Chart, axis, colour, label
 from keras_precision.report.downsampling import downsample
-from keras_precision.report.tables.runs import formatted
+from keras_precision.report.tables.runs import format_value
 from keras_precision.report.values import series
 
 __all__ = ["step_time_line", "step_time_spread"]
@@ -67,7 +67,7 @@ def _histogram(
 ) -> dict[str, Any]:
     counts, _ = np.histogram(values, edges)
     middles = (edges[:-1] + edges[1:]) / 2
-    median = formatted("step_time_ms", float(np.median(values)))
+    median = format_value("step_time_ms", float(np.median(values)))
     return {
         "type": "scatter", "mode": "lines", "fill": "tozeroy", "name": f"{label(result.name)} (median {median})",
         "x": [float(f"{middle:.5g}") for middle in middles], "y": [float(f"{share:.4g}") for share in counts / len(values)],

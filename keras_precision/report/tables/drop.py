@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from keras_precision.core.result import Result
-from keras_precision.report.tables.runs import UNKNOWN, Table, formatted
+from keras_precision.report.tables.runs import UNKNOWN, Table, format_value
 
 __all__ = ["drop_tables", "is_drop"]
 
@@ -75,4 +75,4 @@ def _cell(metric: str, value: float | int | str | None) -> str:
         return UNKNOWN
     if metric.startswith("changed_") and metric != "changed_samples":
         return f"{100 * value:.2f} %"
-    return f"{100 * value:.2f} %" if metric == "float_accuracy" else formatted(metric, value)
+    return f"{100 * value:.2f} %" if metric == "float_accuracy" else format_value(metric, value)

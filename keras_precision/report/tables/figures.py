@@ -1,7 +1,7 @@
 """The table of all metrics of one result."""
 
 from keras_precision.core.result import Result
-from keras_precision.report.tables.runs import Table, formatted
+from keras_precision.report.tables.runs import Table, format_value
 
 __all__ = ["figures_table"]
 
@@ -17,7 +17,7 @@ def figures_table(result: Result) -> Table:
     summaries = [row for row in result if row.step is None]
     several = len({row.subject for row in summaries}) > 1
     rows = tuple(
-        (*((row.subject,) if several else ()), row.metric, formatted(row.metric, row.value)) for row in summaries
+        (*((row.subject,) if several else ()), row.metric, format_value(row.metric, row.value)) for row in summaries
     )
     header = ("Of", "Metric", "Value") if several else ("Metric", "Value")
     sources = dict.fromkeys(

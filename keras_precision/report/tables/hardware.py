@@ -1,7 +1,7 @@
 """The table of the number formats that a machine accelerates."""
 
 from keras_precision.core.result import Result
-from keras_precision.report.tables.runs import UNKNOWN, Table, formatted
+from keras_precision.report.tables.runs import UNKNOWN, Table, format_value
 
 __all__ = ["hardware_table"]
 
@@ -32,5 +32,5 @@ def _row(result: Result, name: str, measured: list[str]) -> tuple[str, ...]:
     for metric in measured:
         time = result.value(metric, name) if result.select(metric, name) else None
         float32_time = result.value(metric, "float32")
-        cells += [formatted(metric, time), f"{float32_time / time:.2f}x" if time else UNKNOWN]
+        cells += [format_value(metric, time), f"{float32_time / time:.2f}x" if time else UNKNOWN]
     return tuple(cells)

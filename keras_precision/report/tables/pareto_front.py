@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from keras_precision.core.result import Result
-from keras_precision.report.tables.runs import formatted
+from keras_precision.report.tables.runs import format_value
 
 __all__ = ["front_text"]
 
@@ -51,8 +51,10 @@ def _grid_positions(points: Sequence[tuple[float, float]]) -> list[tuple[int, in
 
 
 def _line(letter: str, result: Result, cost: str, quality: str) -> str:
-    size = formatted(cost, result.value(cost)) if cost == "size_bytes" else f"{_AXES[cost]} {result.value(cost):.2f}x"
-    lost = f"{quality.replace('_', ' ')} {formatted(quality, result.value(quality))}"
+    size = (
+        format_value(cost, result.value(cost)) if cost == "size_bytes" else f"{_AXES[cost]} {result.value(cost):.2f}x"
+    )
+    lost = f"{quality.replace('_', ' ')} {format_value(quality, result.value(quality))}"
     return f"{letter}  {result.name}  {size}  {lost}  {_layers(result)}"
 
 

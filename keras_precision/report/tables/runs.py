@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from keras_precision.core.metrics import METRICS, metric_of
 from keras_precision.core.result import Result
-from keras_precision.core.table import UNKNOWN, Table, formatted
+from keras_precision.core.table import UNKNOWN, Table, format_value
 from keras_precision.report.values import number_or_none, value_or_none
 
-__all__ = ["UNKNOWN", "Column", "Table", "export_table", "formatted", "run_table"]
+__all__ = ["UNKNOWN", "Column", "Table", "export_table", "format_value", "run_table"]
 
 _ERRORS = ("mean_absolute_error", "mean_squared_error")
 
@@ -66,7 +66,7 @@ def _other_scores(results: Sequence[Result]) -> list[str]:
 
 def _metric(title: str, metric: str, *, unit: bool = True) -> Column:
     def cell(result: Result) -> str:
-        text = formatted(metric, value_or_none(result, metric))
+        text = format_value(metric, value_or_none(result, metric))
         return text if unit else text.removesuffix(f" {metric_of(metric).unit}")
 
     return Column(title, cell)

@@ -3,7 +3,7 @@
 import math
 
 from keras_precision.core.result import Result
-from keras_precision.report.tables.runs import UNKNOWN, Table, formatted
+from keras_precision.report.tables.runs import UNKNOWN, Table, format_value
 
 __all__ = ["is_sensitivity", "sensitivity_table"]
 
@@ -41,7 +41,7 @@ def sensitivity_table(result: Result) -> Table:
     for subject in sorted(numbers, key=lambda name: (-numbers[name], name)):
         share = numbers[subject] / longest if longest > 0 else 0.0
         cells = [
-            formatted(metric, result.value(metric, subject)) if result.select(metric, subject) else UNKNOWN
+            format_value(metric, result.value(metric, subject)) if result.select(metric, subject) else UNKNOWN
             for metric in measured
         ]
         rows.append((subject, _BLOCK * math.ceil(share * _WIDTH - 1e-9), *cells))

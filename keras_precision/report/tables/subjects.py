@@ -2,7 +2,7 @@
 
 from keras_precision.core.result import Result
 from keras_precision.report.tables.figures import figures_table
-from keras_precision.report.tables.runs import Table, formatted
+from keras_precision.report.tables.runs import Table, format_value
 
 __all__ = ["subject_table"]
 
@@ -24,7 +24,7 @@ def subject_table(result: Result) -> Table:
     if len(subjects) < 2:
         return figures_table(result)
     rows = tuple(
-        (subject, *(formatted(metric, cells.get((subject, metric))) for metric in metrics)) for subject in subjects
+        (subject, *(format_value(metric, cells.get((subject, metric))) for metric in metrics)) for subject in subjects
     )
     header = ("Of", *(_TITLES.get(metric) or metric.replace("_", " ").capitalize() for metric in metrics))
     sources = [f"{metric}: {source}." for metric, source in result.environment.sources.items() if metric in metrics]

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.formats.affine_integers import Range
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 
-__all__ = ["Flatbuffer", "parsed"]
+__all__ = ["Flatbuffer", "parse_flatbuffer"]
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,7 @@ class Flatbuffer:
     def __init__(self, content: bytes) -> None:
         self._tools: Any = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
         self._schema: Any = require("ai_edge_litert.schema_py_generated", extra="tflite")
-        with captured("flatbuffers"):
+        with capture_output("flatbuffers"):
             self._model = self._tools.read_model_from_bytearray(bytearray(content))
         self._graph = self._model.subgraphs[0]
 
@@ -194,7 +194,7 @@ class Flatbuffer:
         for buffer in self._model.buffers:  # the schema packs anything but arrays byte by byte, in Python
             if buffer.data is not None and not isinstance(buffer.data, np.ndarray):
                 buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
-        with captured("flatbuffers"):
+        with capture_output("flatbuffers"):
             return bytes(self._tools.convert_object_to_bytearray(self._model))
 
     def shape(self, tensor: int) -> tuple[int, ...]:
@@ -204,7 +204,7 @@ class Flatbuffer:
 
 
 @functools.lru_cache(maxsize=8)
-def parsed(content: bytes) -> Flatbuffer:
+def parse_flatbuffer(content: bytes) -> Flatbuffer:
     """Return the tables of a file, to be read only: the same object for the same content."""
     return Flatbuffer(content)
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.runtimes.tflite.file import input_details, output_details, runtime, tensor_of
 
-__all__ = ["Runner", "answers", "relative_latency"]
+__all__ = ["InMemoryInterpreter", "interleaved_latencies", "predict_in_memory"]
 
 Array = npt.NDArray[Any]
 
@@ -19,7 +19,7 @@ _MOST_THREADS = 8
 _FEW = 32  # samples for which a second interpreter is not worth opening
 
 
-class Runner:
+class InMemoryInterpreter:
     """An interpreter on a file, for one sample at a time, that this package has just quantized."""
 
     def __init__(self, content: bytes) -> None:
@@ -54,12 +54,12 @@ class Runner:
         return [(index, tensor.quantize(samples[name][number : number + 1])) for name, index, tensor in self._inputs]
 
 
-def answers(content: bytes, samples: Mapping[str, Array], threads: int = 1) -> list[Array]:
+def predict_in_memory(content: bytes, samples: Mapping[str, Array], threads: int = 1) -> list[Array]:
     """Return one array of shape (n, ...) per output, as real numbers; interpreters release Python's lock during a call."""
     count = len(next(iter(samples.values())))
     parts = max(1, min(threads, _MOST_THREADS, count // _FEW))
-    with captured("interpreter"):
-        opened = [Runner(content) for _ in range(parts)]
+    with capture_output("interpreter"):
+        opened = [InMemoryInterpreter(content) for _ in range(parts)]
     edges = [count * part // parts for part in range(parts + 1)]
     if parts == 1:
         return opened[0].run(samples, 0, count)
@@ -68,12 +68,12 @@ def answers(content: bytes, samples: Mapping[str, Array], threads: int = 1) -> l
     return [np.concatenate(output) for output in zip(*pieces, strict=True)]
 
 
-def relative_latency(
+def interleaved_latencies(
     contents: Sequence[bytes], samples: Mapping[str, Array], *, rounds: int = 40, warmup: int = 5
 ) -> list[float]:
     """Return the median latency of each file in ms on one thread, from interleaved calls: other load slows all alike."""
-    with captured("interpreter"):
-        opened = [Runner(content) for content in contents]
+    with capture_output("interpreter"):
+        opened = [InMemoryInterpreter(content) for content in contents]
     count = len(next(iter(samples.values())))
     times: list[list[float]] = [[] for _ in opened]
     for number in range(warmup + rounds):

@@ -7,7 +7,7 @@ from keras_precision.core.errors import InputError, nearest
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import Operator
 
-__all__ = ["RUNTIMES", "check_runtime", "obstacles"]
+__all__ = ["RUNTIMES", "check_runtime", "unsupported_operators"]
 
 # The kernels that tflite-micro 0.dev20261023 registers, among those that Keras layers are converted to.
 _MICRO = """
@@ -71,7 +71,7 @@ def check_runtime(runtime: object) -> None:
         )
 
 
-def obstacles(model: EdgeModel, runtime: str) -> Iterator[tuple[int, str]]:
+def unsupported_operators(model: EdgeModel, runtime: str) -> Iterator[tuple[int, str]]:
     """Yield the indices of operators that a runtime does not compute, or computes wrongly, and what it lacks.
 
     Example:

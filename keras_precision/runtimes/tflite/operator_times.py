@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_precision.core.errors import FileFormatError
 from keras_precision.core.result import Measurement
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.core.system.timing import spread, time_calls
 from keras_precision.runtimes.tflite.file import inspect, interpreter
@@ -55,7 +55,7 @@ def _median(opened: Any, warmup: int, min_calls: int, seconds: float) -> float:
 def _with_random_inputs(file: Path, threads: int) -> Any:
     """An interpreter with random inputs, or zeros if they may be indices."""
     random = np.random.default_rng(0)
-    with captured("interpreter"):
+    with capture_output("interpreter"):
         opened = interpreter(file, threads=threads)
     for detail in opened.get_input_details():
         dtype, shape = np.dtype(detail["dtype"]), tuple(detail["shape"])
@@ -77,7 +77,7 @@ def _cut_operators(content: bytes) -> Iterator[bytes]:
     run by the same kernel, of the same delegate, on tensors of the same shapes and dtypes.
     """
     tools: Any = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
-    with captured("flatbuffers"):
+    with capture_output("flatbuffers"):
         model: Any = tools.read_model_from_bytearray(bytearray(content))
     model.signatureDefs, model.metadata = [], []
     graph, contents = model.subgraphs[0], [buffer.data for buffer in model.buffers]
@@ -92,7 +92,7 @@ def _cut_operators(content: bytes) -> Iterator[bytes]:
         graph.operators = [operator]
         graph.inputs = np.array(inputs, np.int32)
         graph.outputs = np.array([int(number) for number in operator.outputs if number >= 0], np.int32)
-        with captured("flatbuffers"):
+        with capture_output("flatbuffers"):
             cut = bytes(tools.convert_object_to_bytearray(model))
         yield cut
 

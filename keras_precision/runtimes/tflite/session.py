@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.errors import DataError, InputError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.runtimes.model_info import Tensor
 from keras_precision.runtimes.tflite.file import input_details, inspect, interpreter, output_details
 
@@ -144,7 +144,7 @@ class Session:
 
     def _open(self, count: int) -> None:
         """Open interpreters until there are ``count``."""
-        with captured("interpreter"):
+        with capture_output("interpreter"):
             while len(self._interpreters) < count:
                 self._interpreters.append(_Interpreter(self._path, self._threads))
 

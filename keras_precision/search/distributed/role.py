@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from keras_precision.core.errors import PrecisionError
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 
 __all__ = [
     "RESTARTED",
@@ -55,7 +55,7 @@ def record_verdict() -> Iterator[None]:
         yield
     except PrecisionError as error:
         if VERDICT in os.environ and is_chief():
-            write_whole(os.environ[VERDICT], str(error))
+            write_atomic(os.environ[VERDICT], str(error))
         raise
 
 

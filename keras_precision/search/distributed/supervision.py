@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_precision.core.errors import SearchError
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.optional import require
 from keras_precision.search.evaluation.mode import is_finalist
 
@@ -45,11 +45,11 @@ def harden(oracle: Any) -> Any:
     # save and _save_trial open the file for writing; a kill in between leaves it empty, and reload then fails.
     # https://github.com/keras-team/keras-tuner/blob/v1.4.8/keras_tuner/src/engine/stateful.py
     def save() -> None:
-        write_whole(oracle._get_oracle_fname(), json.dumps(oracle.get_state()))
+        write_atomic(oracle._get_oracle_fname(), json.dumps(oracle.get_state()))
 
     def save_trial(trial: Any) -> None:
         folder = Path(oracle._get_trial_dir(trial.trial_id))
-        write_whole(folder / "trial.json", json.dumps(trial.get_state()))
+        write_atomic(folder / "trial.json", json.dumps(trial.get_state()))
 
     # The original raises RuntimeError within end_trial, whose decorator ``synchronized`` releases the lock only after a
     # normal return: all later calls of the chief would hang. The reason is stored, and create_trial stops the workers.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.export.calibration_choice import method_of
-from keras_precision.export.plan_compiler import FileMaker
+from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.plan_space import Space
 from keras_precision.export.units import find_space
 from keras_precision.quantization.calibration import Calibration, calibrate
@@ -40,7 +40,7 @@ def prepare_search(
     The choices are those from ``check_choices``; None threads are one interpreter per core.
     """
     calibration = data.expect(model) if isinstance(data, Calibration) else calibrate(model, data)
-    compiler = FileMaker(calibration, method_of(calibration, AUTO))
+    compiler = PlanCompiler(calibration, method_of(calibration, AUTO))
     weights = {path: int(layer.count_params()) for path, layer in layer_paths(model).items()}
     space = find_space(compiler, calibration.float_file.trace, weights, choices, runtime)
     if threads is None:  # macOS and Windows have no sched_getaffinity

@@ -12,14 +12,14 @@ from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.export.candidate import Candidate, read_back
 from keras_precision.export.card import card_text, facts, with_card
-from keras_precision.export.plan_compiler import FileMaker
+from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.plan_space import Assignment, Space
 from keras_precision.export.readback import check_plan, realised_plan
-from keras_precision.export.request import Request, side_type
+from keras_precision.export.request import ExportRequest, side_type
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.layer_trace import layers_of
-from keras_precision.runtimes.tflite.in_memory import answers, relative_latency
-from keras_precision.scoring.divergence import Answers, kind_of, mean_divergence
+from keras_precision.runtimes.tflite.in_memory import interleaved_latencies, predict_in_memory
+from keras_precision.scoring.divergence import Outputs, mean_divergence, output_kind
 from keras_precision.search.evaluation.validation_set import ValidationSet
 
 __all__ = ["Evaluation", "Evaluator"]
@@ -42,7 +42,7 @@ class Evaluation:
     """
 
     figures: Mapping[str, float]
-    predictions: Answers = field(repr=False)
+    predictions: Outputs = field(repr=False)
 
 
 class Evaluator:
@@ -56,7 +56,7 @@ class Evaluator:
     def __init__(
         self,
         calibration: Calibration,
-        compiler: FileMaker,
+        compiler: PlanCompiler,
         space: Space,
         validation: ValidationSet,
         *,
@@ -65,12 +65,12 @@ class Evaluator:
     ) -> None:
         self._calibration, self._compiler, self.space, self.validation = calibration, compiler, space, validation
         start = time.perf_counter()
-        self.reference = answers(compiler.float_content, validation.samples)
+        self.reference = predict_in_memory(compiler.float_content, validation.samples)
         per_call = (time.perf_counter() - start) / validation.count
         self._threads = threads if per_call > _WORTH_A_THREAD else 1
-        self._kinds = [kind_of(outputs) for outputs in self.reference]
+        self._kinds = [output_kind(outputs) for outputs in self.reference]
         self._baseline = self._compiler(space.plan(space.start))
-        self._baseline_ms = relative_latency([self._baseline], validation.samples)[0] if latency else None
+        self._baseline_ms = interleaved_latencies([self._baseline], validation.samples)[0] if latency else None
         self._card_overhead = self._measure_card_overhead()
         self.reference_figures = {"size_bytes": float(len(compiler.float_content)), "divergence": 0.0}
         score, labels = validation.score, validation.labels
@@ -97,7 +97,7 @@ class Evaluator:
         file's input names, where these differ from the model's.
         """
         inputs = {**self.validation.samples, **(samples or {})}
-        predictions = answers(content, inputs, self._threads)
+        predictions = predict_in_memory(content, inputs, self._threads)
         figures = {
             "size_bytes": float(len(content) if size is None else size),
             "divergence": mean_divergence(self._kinds, self.reference, predictions),
@@ -105,7 +105,7 @@ class Evaluator:
             **self._scores(predictions),
         }
         if self._baseline_ms is not None:
-            baseline, latency = relative_latency([self._baseline, content], inputs)
+            baseline, latency = interleaved_latencies([self._baseline, content], inputs)
             figures["latency_ms"] = self._baseline_ms * latency / baseline
         return Evaluation(figures, predictions)
 
@@ -126,7 +126,7 @@ class Evaluator:
     def _size_with_card(self, plan: PrecisionPlan, content: bytes) -> int:
         return len(content) + len(card_text(self._card(plan, content))) + self._card_overhead
 
-    def _scores(self, predictions: Answers) -> dict[str, float]:
+    def _scores(self, predictions: Outputs) -> dict[str, float]:
         score, labels = self.validation.score, self.validation.labels
         if score is None or labels is None:
             return {}
@@ -139,7 +139,7 @@ class Evaluator:
         layers = layers_of(model, trace)
         realised = realised_plan(model, plan, layers, list(trace.paths))
         notes = check_plan(model, plan, realised, layers, strict=False)
-        request = Request(plan, side_type(None, plan), calibration=self._compiler.method, engine="aeq")
+        request = ExportRequest(plan, side_type(None, plan), calibration=self._compiler.method, engine="aeq")
         pairs = self._calibration.float_file.equalized_pairs
         candidate = Candidate(content, model, trace, layers, "aeq", notes, equalized_pairs=pairs)
         return facts(_NAME, request, candidate, self._calibration, realised, notes)

@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_precision._adapters.adapter import Input
 from keras_precision._adapters.rebuild import compile_argument
-from keras_precision.core.system.captured_output import captured
-from keras_precision.runtimes.tflite.in_memory import Runner
+from keras_precision.core.system.captured_output import capture_output
+from keras_precision.runtimes.tflite.in_memory import InMemoryInterpreter
 
 __all__ = ["FileLayer", "file_model"]
 
@@ -29,8 +29,8 @@ class FileLayer(keras.layers.Layer):
         super().__init__(**options, trainable=False)
         self._content = base64.b64decode(content) if isinstance(content, str) else content
         self._inputs, self._shapes = list(inputs), [list(shape) for shape in shapes]
-        with captured("interpreter"):
-            self._runner = Runner(self._content)
+        with capture_output("interpreter"):
+            self._runner = InMemoryInterpreter(self._content)
 
     def call(self, inputs: Any) -> Any:
         arrays = [np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in keras.tree.flatten(inputs)]

@@ -9,7 +9,7 @@ from keras_precision.core.errors import InputError, ModelError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.export.plan_space import Assignment, Space
-from keras_precision.scoring.divergence import Answers
+from keras_precision.scoring.divergence import Outputs
 from keras_precision.search.evaluation.evaluator import Evaluation
 from keras_precision.search.strategy.trials import TrialOutcome
 
@@ -72,7 +72,7 @@ class Rounds(Protocol):
         """Return the plans that are worth a longer evaluation."""
         ...
 
-    def learn(self, assignment: Assignment, figures: Mapping[str, float], predictions: Answers) -> None:
+    def learn(self, assignment: Assignment, figures: Mapping[str, float], predictions: Outputs) -> None:
         """Add the evaluation of a plan."""
         ...
 

@@ -10,7 +10,7 @@ from keras_precision._adapters import adapter_for_file, adapter_of
 from keras_precision.core.errors import DataError, SearchError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 from keras_precision.export.tflite import export_tflite
 from keras_precision.export.units import check_choices
 from keras_precision.search.checkpoint import digest_of
@@ -118,7 +118,7 @@ class PostTraining(Mode):
                     f"Expected a file of at most {limit:,.0f} bytes. Received: {exported.value('size_bytes'):,}, with the options "
                     "of this export. Export without them, or search with a smaller max_size_bytes."
                 )
-            write_whole(path, draft.read_bytes())
+            write_atomic(path, draft.read_bytes())
         return exported
 
     @property

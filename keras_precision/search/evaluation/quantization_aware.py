@@ -13,7 +13,7 @@ from keras_precision._adapters import adapter_for_file, adapter_of
 from keras_precision.core.errors import DataError, DestinationError, InputError, PlanError, nearest
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
-from keras_precision.core.system.files import write_whole
+from keras_precision.core.system.files import write_atomic
 from keras_precision.experiments.task import check_data
 from keras_precision.export.tflite import export_tflite
 from keras_precision.quantization.qat.quantize_aware import quantize_aware
@@ -107,8 +107,8 @@ class QuantizationAware(PostTraining):
             return super().evaluate(values, folder)
         content, names = self._train(values)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / _INPUTS, json.dumps(names))
-        write_whole(folder / _FILE, content)
+        write_atomic(folder / _INPUTS, json.dumps(names))
+        write_atomic(folder / _FILE, content)
         arrays = [self.context.evaluator.validation.samples[name] for name in super().input_names(values, folder)]
         samples = dict(zip(names, arrays, strict=True))
         return self.context.evaluator.evaluate_file(content, self.space.assignment(values), samples=samples)
@@ -134,7 +134,7 @@ class QuantizationAware(PostTraining):
                 f"Expected no options for the file of a plan that was trained. Received: {', '.join(sorted(options))}. "
                 "Call export_best without them."
             )
-        write_whole(path, (folder / _FILE).read_bytes())
+        write_atomic(path, (folder / _FILE).read_bytes())
         return self.result(outcome, plan)
 
     def _train(self, values: Mapping[str, str]) -> tuple[bytes, list[str]]:

@@ -23,9 +23,9 @@ from keras_precision.core.errors import (
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.experiments.compare_training import check_numbers, compare_training
-from keras_precision.experiments.series import Watch
+from keras_precision.experiments.series import TimingSettings
 from keras_precision.experiments.task import Task, check_data
-from keras_precision.experiments.worker import packed
+from keras_precision.experiments.worker import serialize
 from keras_precision.export.plan_space import Space, Unit
 from keras_precision.export.units import check_choices
 from keras_precision.mixed_precision.apply_plan import apply_plan
@@ -116,9 +116,11 @@ class TrainingRuns(Mode):
         task = Task(_BASELINE, *data, **task_options)
         options = {"resolution": 0.02, **_DEFAULTS, **inputs.options}
         check_numbers(
-            task, options["seeds"], Watch(options["processes"], options["resolution"], options["timing_seconds"])
+            task,
+            options["seeds"],
+            TimingSettings(options["processes"], options["resolution"], options["timing_seconds"]),
         )
-        packed(task, "data and callbacks")
+        serialize(task, "data and callbacks")
         self._inputs = inputs
         return {"training": describe_options(inputs.options)}
 

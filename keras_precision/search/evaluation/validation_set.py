@@ -10,7 +10,7 @@ import numpy.typing as npt
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.adapter import Input
 from keras_precision._adapters.data.labels import joined, stream_labelled
-from keras_precision._adapters.data.samples import at_once, read_samples
+from keras_precision._adapters.data.samples import is_in_memory, read_samples
 from keras_precision.core.errors import DataError, InputError
 from keras_precision.search.objective.score import Score
 
@@ -74,7 +74,7 @@ def _read(data: Any, inputs: Sequence[Input], score: Score | None) -> tuple[dict
         return read_samples(data[0], inputs), data[1]
     if score is None:
         return read_samples(data, inputs), None
-    if at_once(data):
+    if is_in_memory(data):
         raise _unlabelled(score, "samples alone")
     batches = list(stream_labelled(data, inputs))
     arrays = [[batch[number] for batch, _ in batches] for number in range(len(inputs))]

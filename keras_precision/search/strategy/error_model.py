@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision.scoring.divergence import Answers, kind_of, mean_divergence
+from keras_precision.scoring.divergence import Outputs, mean_divergence, output_kind
 
 __all__ = ["ErrorModel"]
 
@@ -24,19 +24,19 @@ class ErrorModel:
     ``reference`` are the float model's outputs, ``start`` is the assignment from which one layer changes at a time.
     """
 
-    def __init__(self, reference: Answers, start: Sequence[str]) -> None:
-        self.kinds = [kind_of(outputs) for outputs in reference]
+    def __init__(self, reference: Outputs, start: Sequence[str]) -> None:
+        self.kinds = [output_kind(outputs) for outputs in reference]
         self.reference = reference
         self._start = tuple(start)
         self._additive: dict[tuple[str, ...], list[Array]] = {}
         self._shifts: dict[tuple[int, str], list[Array]] = {}
         self._origin = self._to_additive(reference)
 
-    def divergence(self, predictions: Answers) -> float:
+    def divergence(self, predictions: Outputs) -> float:
         """Return the divergence from the float model, as the mean over outputs."""
         return mean_divergence(self.kinds, self.reference, predictions)
 
-    def learn(self, assignment: Sequence[str], predictions: Answers) -> None:
+    def learn(self, assignment: Sequence[str], predictions: Outputs) -> None:
         """Add the outputs of a plan, one array per output."""
         key = tuple(assignment)
         self._additive[key] = self._to_additive(predictions)
@@ -68,7 +68,7 @@ class ErrorModel:
         table = np.array(rows)
         return table @ table.T, table @ base, float(base @ base)
 
-    def predict(self, assignment: Sequence[str]) -> Answers:
+    def predict(self, assignment: Sequence[str]) -> Outputs:
         """Return the outputs of a plan of known choices: those of the nearest plan, and the shifts of what differs."""
         target = tuple(assignment)
         anchor = min(self._additive, key=lambda plan: self._distance(plan, target))
@@ -81,7 +81,7 @@ class ErrorModel:
                             total += sign * shift
         return [kind.answers(array) for kind, array in zip(self.kinds, values, strict=True)]
 
-    def _to_additive(self, predictions: Answers) -> list[Array]:
+    def _to_additive(self, predictions: Outputs) -> list[Array]:
         return [kind.additive(outputs) for kind, outputs in zip(self.kinds, predictions, strict=True)]
 
     def _distance(self, one: Sequence[str], other: Sequence[str]) -> tuple[float, int]:

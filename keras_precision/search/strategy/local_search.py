@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from keras_precision.export.plan_space import Assignment, Space
-from keras_precision.scoring.divergence import Answers
+from keras_precision.scoring.divergence import Outputs
 from keras_precision.search.objective.goal import Goal
 
 __all__ = ["Neighbourhood"]
@@ -62,7 +62,7 @@ class Neighbourhood:
         """Return the ``count`` best plans."""
         return sorted(self._figures, key=lambda plan: self.goal.score(self._figures[plan]))[:count]
 
-    def learn(self, assignment: Assignment, figures: Mapping[str, float], predictions: Answers) -> None:
+    def learn(self, assignment: Assignment, figures: Mapping[str, float], predictions: Outputs) -> None:
         """Add the figures of a plan; its predictions are not used."""
         self._figures[assignment] = dict(figures)
 

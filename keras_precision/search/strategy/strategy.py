@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.export.plan_space import Assignment, Space
-from keras_precision.scoring.divergence import Answers
+from keras_precision.scoring.divergence import Outputs
 from keras_precision.search.objective.goal import Goal
 from keras_precision.search.objective.score import Score
 from keras_precision.search.strategy.candidates import COSTS, Candidates, PredictedPlan
@@ -50,7 +50,7 @@ class Strategy:
 
     space: Space
     goal: Goal
-    reference: Answers
+    reference: Outputs
     labels: npt.NDArray[np.generic] | None = None
     score: Score | None = None
     reference_score: float = math.nan
@@ -77,7 +77,7 @@ class Strategy:
         """Return the plans that the model of errors needs: the baseline, and its single changes."""
         return [self.space.start, *self.space.single()]
 
-    def learn(self, assignment: Assignment, figures: Mapping[str, float], predictions: Answers) -> None:
+    def learn(self, assignment: Assignment, figures: Mapping[str, float], predictions: Outputs) -> None:
         """Add the figures and outputs of a plan."""
         self._failed.discard(assignment)  # it may have failed before
         self._model.learn(assignment, predictions)

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_precision._adapters import KerasAdapter
 from keras_precision._adapters.layer_paths import layer_paths
-from keras_precision._adapters.rebuild import remade
+from keras_precision._adapters.rebuild import rebuilt_with
 from keras_precision.quantization.qat.layers.quantize_wrapper import QuantizeWrapper
 
 __all__ = ["unwrap_layers", "wrap_layers", "wrappers"]
@@ -62,7 +62,7 @@ def _rebuilt(adapter: KerasAdapter, model: Any, change: Callable[[Any, dict[str,
                 entries.append(change(layer, entry))
         return {**config, "layers": entries}
 
-    result = remade(adapter, model, lambda config: changed(model, copy.deepcopy(config)))
+    result = rebuilt_with(adapter, model, lambda config: changed(model, copy.deepcopy(config)))
     _copy_weights(model, result)
     return result
 

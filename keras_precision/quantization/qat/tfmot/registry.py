@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from keras_precision.core.errors import InputError, ModelError
-from keras_precision.core.system.captured_output import captured
+from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 
 __all__ = ["TfmotConfig", "is_tfmot", "prepare", "register_tfmot_config"]
@@ -86,7 +86,7 @@ def prepare(model: Any, is_quantized: Callable[[str], bool]) -> Any:
         "Default8BitOutputQuantizeConfig": configs.Default8BitOutputQuantizeConfig
     }  # quantize_scope lacks this class
     known |= {type(layer).__name__: type(layer) for layer in model.layers if not _is_of_keras(tf_keras, layer)}
-    with captured("TensorFlow Model Optimization"), tools.quantize_scope(known):
+    with capture_output("TensorFlow Model Optimization"), tools.quantize_scope(known):
         try:
             annotated = tf_keras.models.clone_model(model, clone_function=annotate)
             annotated.set_weights(model.get_weights())
@@ -116,7 +116,7 @@ def _tools() -> Any:
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     getattr(tensorflow.keras, "layers", None)  # binds tf.keras to Keras 3 now
     try:
-        with captured("TensorFlow Model Optimization"):
+        with capture_output("TensorFlow Model Optimization"):
             module = require("tensorflow_model_optimization", extra="qat")
     finally:
         if before is None:

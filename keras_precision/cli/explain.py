@@ -15,7 +15,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", metavar="FILE", help="samples that ranges are chosen from: an .npz file with the same names"
     )
-    parser.add_argument("--recover", type=float, default=0.75, metavar="SHARE", help="of the changed predictions (0.75)")
+    parser.add_argument(
+        "--recover", type=float, default=0.75, metavar="SHARE", help="of the changed predictions (0.75)"
+    )
     parser.add_argument("--keep", default="float32", metavar="NAME", help="what layers are kept in (float32)")
     parser.add_argument("-o", "--output", metavar="FILE", help="where the plan that wins them back goes, as JSON")
     parser.add_argument("--unsafe", action="store_true", help="run Python code that the model file carries (Lambda)")

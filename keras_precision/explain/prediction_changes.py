@@ -55,7 +55,7 @@ class ReferencePredictions:
         predicted = predicted_classes(reference)
         if true_classes.shape != predicted.shape:
             raise DataError(
-                f"Expected a class for each prediction {predicted.shape}. Received: labels of shape {labels.shape}."
+                f"Expected a class per prediction {predicted.shape}. Received: labels of shape {labels.shape}."
             )
         return cls(reference, true_classes.astype(np.int64) if predicted.ndim == 1 else None, tolerance)
 
@@ -77,7 +77,7 @@ class ReferencePredictions:
         return predicted_classes(other) == self.truth if self.classifies and self.truth is not None else None
 
     def rows(self, other: Array, slices: Mapping[str, Array]) -> Iterator[Measurement]:
-        """Yield the changes of all samples, of each class, and of each slice (a mask of shape (n,))."""
+        """Yield the changes of all samples, every class, and every slice (a mask of shape (n,))."""
         yield from self.group("all", np.ones(len(other), bool), other)
         if self.classifies:
             classes = self.truth if self.truth is not None else predicted_classes(self.reference)

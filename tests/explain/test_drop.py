@@ -171,7 +171,7 @@ def test_what_cannot_be_explained(setting, tmp_path):
         ({"keep": "int4"}, PlanError, "Expected a layer with two precisions to choose from"),
         ({"slices": {"faint": y}}, DataError, r"Expected truth values of shape \(150,\) for the slice 'faint'"),
         ({"y": y[:5]}, DataError, "Expected as many labels as samples"),
-        ({"y": np.zeros((150, 7, 2))}, DataError, "Expected a class for each prediction"),
+        ({"y": np.zeros((150, 7, 2))}, DataError, "Expected a class per prediction"),
     ):
         arguments = {"y": y, "representative_dataset": calibration, **options}
         with pytest.raises(error, match=message):

@@ -1,4 +1,4 @@
-"""All commands, in the order of the workflow. A new one is a file in this folder, and a line in each half below."""
+"""All commands, in the order of the workflow. A new one is a file in this folder, and a line in both lists below."""
 
 from keras_precision.cli.benchmark import COMMAND as BENCHMARK
 from keras_precision.cli.check import COMMAND as CHECK

@@ -1,11 +1,8 @@
 """Worker: a fresh Python process that serves one object, isolated from the caller."""
 
-import contextlib
 import os
 import pickle
-import select
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +11,7 @@ from typing import Any, Self
 import cloudpickle
 
 from keras_precision.core.errors import InputError, WorkerError
-from keras_precision.core.system.child_process import child_environment, python_command
+from keras_precision.core.system.child_process import ChildProcess, child_environment, exit_reason
 from keras_precision.experiments.channel import error_from_child
 
 __all__ = ["Worker", "serialize"]
@@ -67,13 +64,11 @@ class Worker:
         self.name = name
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         backends = {} if backend is None else {"KERAS_BACKEND": backend}
-        self._process = subprocess.Popen(
-            python_command("-c", _PROGRAM),
-            env={**_QUIET, **child_environment(), **backends, **(environment or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            start_new_session=True,  # Ctrl-C reaches only this process
+        self._process = ChildProcess(
+            _PROGRAM,
+            environment={**_QUIET, **child_environment(), **backends, **(environment or {})},
+            errors=self._log,
+            own_session=True,
         )
         try:
             self.ask("serve", serve, deadline=deadline)
@@ -99,25 +94,15 @@ class Worker:
 
     def send(self, method: str, *args: Any) -> None:
         """Send a call without waiting for its value."""
-        stream = self._process.stdin
-        assert stream is not None
-        with contextlib.suppress(BrokenPipeError):  # the process died: receive raises
-            stream.write(pickle.dumps((method, args)))
-            stream.flush()
+        self._process.send(pickle.dumps((method, args)))
 
     def receive(self, deadline: float | None = None) -> Any:
         """Wait for the value of the last call, as ``ask`` does."""
-        stream = self._process.stdout
-        assert stream is not None
-        if deadline is not None:
-            left = max(0.0, deadline - time.monotonic())
-            if not select.select([stream], [], [], left)[0]:
-                self.close()
-                raise WorkerError(
-                    f"Expected '{self.name}' to end within its time. Received: no reply. Allow more time."
-                )
+        if deadline is not None and not self._process.wait_for_reply(max(0.0, deadline - time.monotonic())):
+            self.close()
+            raise WorkerError(f"Expected '{self.name}' to end within its time. Received: no reply. Allow more time.")
         try:
-            reply = pickle.load(stream)
+            reply = pickle.load(self._process.replies)
         except (EOFError, pickle.UnpicklingError):
             raise WorkerError(self._exit_message()) from None
         if reply[0] == "value":
@@ -135,22 +120,13 @@ class Worker:
 
     def close(self) -> None:
         """Kill the process if it runs."""
-        process = self._process
-        with contextlib.suppress(OSError):
-            if process.stdin is not None:
-                process.stdin.close()
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        self._process.close()
         self._log.close()
 
     def _exit_message(self) -> str:
-        code = self._process.wait()
-        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        code = self._process.exit_code()
         hint = " It may have run out of memory: try a smaller batch." if code == -signal.SIGKILL else ""
-        return f"Expected '{self.name}' to run. Received: its process ended with {cause}.{hint}\n{_end_of(self.log())}"
+        return f"Expected '{self.name}' to run. Received: its process ended with {exit_reason(code)}.{hint}\n{_end_of(self.log())}"
 
 
 def _end_of(log: Sequence[str]) -> str:

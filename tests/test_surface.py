@@ -316,7 +316,7 @@ def aware_of(case: Case) -> Any:
     """Return the quantization-aware model; skip where it is refused, with the reason of the error."""
     by_tfmot = case.keras.__name__ == "tf_keras"
     if case.make is wrapped or (by_tfmot and case.make is nested):
-        reason = "Model Optimization takes" if by_tfmot else "inside a subclassed model"
+        reason = "Model Optimization supports" if by_tfmot else "inside a subclassed model"
         with pytest.raises(ModelError, match=reason):
             kp.quantize_aware(case.model, representative_dataset=case.calibration)
         pytest.skip(reason)

@@ -60,9 +60,7 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
             return Converted(bytes(content), trace)
         except PrecisionError:
             raise
-        except (
-            Exception
-        ) as error:  # Keras, TensorFlow and its C++ code raise errors of any class; it stays as the cause
+        except Exception as error:  # Keras and TensorFlow raise errors of any class; it stays as the cause
             raise ExportError(
                 f"Expected TFLiteConverter to convert '{model.name}' to {precision}. Received: {_reason(error, trace)}"
             ) from error

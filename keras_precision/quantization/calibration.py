@@ -54,7 +54,7 @@ class Calibration:
         samples: The number of samples.
         seen: Name of a tensor of the float file to the statistics of its values.
         held: A subset of the samples, by the name of the input: at most 256, evenly spaced.
-        decided: Choices that were made by running files on these samples, cached for the next plan.
+        decided: Choices from running files on these samples, cached for the next plan.
 
     Example:
         >>> import keras_precision as kp
@@ -75,7 +75,7 @@ class Calibration:
     )
 
     def ranges(self, method: str = "mse", *, percentile: float = 99.99) -> dict[str, Range]:
-        """Return the range in which each activation is to be quantized.
+        """Return the range in which every activation is to be quantized.
 
         Args:
             method: ``"mse"`` (the least mean squared error of rounding and clipping; before a softmax,

@@ -7,10 +7,10 @@ from keras_precision.core.system.optional import available
 from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.readback import read_back
 from keras_precision.export.request import ExportRequest
-from keras_precision.quantization.conversion import Converted
+from keras_precision.quantization.conversion import ConvertedFile
 from keras_precision.quantization.foreign_ranges import foreign_ranges
-from keras_precision.quantization.layer_trace import Layers, Trace, layers_of
-from keras_precision.quantization.post_training import Engine, Job
+from keras_precision.quantization.layer_trace import OperatorLayers, Trace, layers_of
+from keras_precision.quantization.post_training import Engine, QuantizationJob
 from keras_precision.runtimes.model_info import EdgeModel
 
 __all__ = ["Candidate", "best_candidate", "plain_candidate", "read_back"]
@@ -34,7 +34,7 @@ class Candidate:
     content: bytes
     model: EdgeModel
     trace: Trace
-    layers: Layers
+    layers: OperatorLayers
     engine: str
     notes: tuple[str, ...] = ()
     foreign_ranges: int = 0
@@ -46,7 +46,7 @@ class Candidate:
         return sum(operator.precision == "float32" for operator in self.model.operators)
 
 
-def plain_candidate(converted: Converted, engine: str = "converter") -> Candidate:
+def plain_candidate(converted: ConvertedFile, engine: str = "converter") -> Candidate:
     """Return a converter's file, loaded and run; raise where it does not run."""
     model = read_back(converted.content)
     return Candidate(converted.content, model, converted.trace, layers_of(model, converted.trace), engine)
@@ -70,7 +70,7 @@ def best_candidate(compiler: PlanCompiler, request: ExportRequest) -> Candidate:
     return _quantized(compiler, job, "aeq")
 
 
-def _fewest_floats(compiler: PlanCompiler, job: Job) -> Candidate:
+def _fewest_floats(compiler: PlanCompiler, job: QuantizationJob) -> Candidate:
     """The quantizer's file; the converter's where that has fewer operators in float, and the plan has even fewer."""
     try:
         first = _quantized(compiler, job, "aeq")
@@ -88,10 +88,10 @@ def _fewest_floats(compiler: PlanCompiler, job: Job) -> Candidate:
     return second if second.float_operators < first.float_operators else first
 
 
-def _quantized(compiler: PlanCompiler, job: Job, engine: Engine) -> Candidate:
+def _quantized(compiler: PlanCompiler, job: QuantizationJob, engine: Engine) -> Candidate:
     content = compiler.quantize(job, engine)
     try:
-        candidate = plain_candidate(Converted(content, compiler.source.trace), engine)
+        candidate = plain_candidate(ConvertedFile(content, compiler.source.trace), engine)
     except FileFormatError as error:
         raise ExportError(
             f"Expected a quantized file that runs. Received: one that the runtime refuses ({error.__cause__ or error}). Ranges of activations that do "

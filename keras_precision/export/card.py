@@ -10,7 +10,7 @@ from keras_precision.export.candidate import Candidate
 from keras_precision.export.operator_layers import layer_rows
 from keras_precision.export.request import ExportRequest
 from keras_precision.quantization.calibration import Calibration
-from keras_precision.quantization.layer_trace import Layers
+from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.quantization.qat.trained_ranges import TrainedRanges
 from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
@@ -38,7 +38,7 @@ def facts(
 def tflite_rows(
     subject: str,
     model: EdgeModel,
-    layers: Layers,
+    layers: OperatorLayers,
     *,
     calibration: Calibration | None,
     method: str,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from keras_precision.core.errors import FileFormatError
 from keras_precision.core.result import Measurement, Result
-from keras_precision.quantization.layer_trace import Layers
+from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.runtimes.model_info import EdgeModel
 
 __all__ = ["layer_rows", "layers_on_card", "origin"]
@@ -12,7 +12,7 @@ __all__ = ["layer_rows", "layers_on_card", "origin"]
 _METRIC = "layer_operators"
 
 
-def layer_rows(layers: Layers) -> Iterator[Measurement]:
+def layer_rows(layers: OperatorLayers) -> Iterator[Measurement]:
     """Yield for every layer the numbers of its operators, such as ``0-2, 5``."""
     operators: dict[str, list[int]] = {}
     for number, paths in enumerate(layers):
@@ -22,7 +22,7 @@ def layer_rows(layers: Layers) -> Iterator[Measurement]:
         yield Measurement(path, _METRIC, ", ".join(_runs(numbers)))
 
 
-def layers_on_card(model: EdgeModel) -> Layers:
+def layers_on_card(model: EdgeModel) -> OperatorLayers:
     """Return the layer paths of every operator; all empty where there is no card, or one of another version."""
     layers: list[list[str]] = [[] for _ in model.operators]
     try:
@@ -36,7 +36,7 @@ def layers_on_card(model: EdgeModel) -> Layers:
     return [tuple(paths) for paths in layers]
 
 
-def origin(model: EdgeModel, layers: Layers, number: int) -> str:
+def origin(model: EdgeModel, layers: OperatorLayers, number: int) -> str:
     """Return where an operator comes from: ``layer 'head'``, or ``tensor 'head/MatMul'`` where no layer is known."""
     paths = layers[number]
     if paths:

@@ -105,9 +105,9 @@ def _as_trained(
     if not view.is_quantize_aware:
         return view, request, data
     check_finite(view.model)
-    from keras_precision.quantization.qat.trained_model import as_trained
+    from keras_precision.quantization.qat.trained_model import trained_parts
 
-    plain, plan, ranges = as_trained(view.model, request.plan if request.plan_given else None, data)
+    plain, plan, ranges = trained_parts(view.model, request.plan if request.plan_given else None, data)
     # Its biases were trained with the rounded weights, which already accounts for the mean error of rounding.
     return ModelView.of(plain), replace(request, plan=toolchain.decided(plan), bias_correction=False), ranges
 

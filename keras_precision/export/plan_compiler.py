@@ -5,16 +5,16 @@ from types import MappingProxyType
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.export.readback import read_back
 from keras_precision.export.request import side_type
-from keras_precision.quantization.bias_correction import corrected
+from keras_precision.quantization.bias_correction import apply_bias_correction
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.float_model import FloatFile
-from keras_precision.quantization.format_assignment import assigned, assigned_ranges
+from keras_precision.quantization.format_assignment import assign_formats, assign_ranges
 from keras_precision.quantization.layer_trace import layers_of
-from keras_precision.quantization.post_training import Engine, Job, by_converter, by_quantizer
+from keras_precision.quantization.post_training import Engine, QuantizationJob, quantize_by_aeq, quantize_by_converter
 
 __all__ = ["PlanCompiler"]
 
-_ENGINES = MappingProxyType({"aeq": by_quantizer, "converter": by_converter})
+_ENGINES = MappingProxyType({"aeq": quantize_by_aeq, "converter": quantize_by_converter})
 
 
 class PlanCompiler:
@@ -72,18 +72,18 @@ class PlanCompiler:
         job = self.job(plan, side_type(None, plan))
         return self.float_content if set(job.formats) == {"float32"} else self.quantize(job, "aeq")
 
-    def job(self, plan: PrecisionPlan, io: str) -> Job:
+    def job(self, plan: PrecisionPlan, io: str) -> QuantizationJob:
         """Return what a quantizer is to do for a plan; raise where the plan gives one operator two formats."""
-        formats = assigned(self.operators, self.layers, plan)
+        formats = assign_formats(self.operators, self.layers, plan)
         if self._calibration is None:
-            return Job(self.float_content, formats, {}, io)
-        ranges = assigned_ranges(self.operators, formats, self._chosen, self._full)
+            return QuantizationJob(self.float_content, formats, {}, io)
+        ranges = assign_ranges(self.operators, formats, self._chosen, self._full)
         content = self.float_content
         if self._bias_correction:
-            content = corrected(content, formats, self._calibration)
-        return Job(content, formats, ranges, io)
+            content = apply_bias_correction(content, formats, self._calibration)
+        return QuantizationJob(content, formats, ranges, io)
 
     @staticmethod
-    def quantize(job: Job, engine: Engine) -> bytes:
+    def quantize(job: QuantizationJob, engine: Engine) -> bytes:
         """Return the quantized file of a job."""
         return _ENGINES[engine](job)

@@ -9,7 +9,7 @@ from keras_precision.core.errors import PlanError, PlanNotHonouredError
 from keras_precision.core.formats.deployment import activation_precision
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.system.files import write_atomic
-from keras_precision.quantization.layer_trace import Layers
+from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import Operator, inspect
 from keras_precision.runtimes.tflite.kernel_support import unsupported_operators
@@ -24,7 +24,7 @@ def read_back(content: bytes) -> EdgeModel:
         return inspect(write_atomic(Path(folder) / "model.tflite", content))
 
 
-def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: Sequence[str]) -> PrecisionPlan:
+def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: OperatorLayers, paths: Sequence[str]) -> PrecisionPlan:
     """Return the plan that a file realises: the same default, and every layer whose operators compute otherwise.
 
     A layer that left no operator of its own (dropout, a folded batch normalization) counts as in the precision of the
@@ -44,7 +44,7 @@ def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: Layers, paths: 
 
 
 def check_plan(
-    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, layers: Layers, *, strict: bool
+    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, layers: OperatorLayers, *, strict: bool
 ) -> tuple[str, ...]:
     """Return notes on operators that stayed in another precision than the plan's default.
 
@@ -82,7 +82,7 @@ def check_plan(
     return tuple(relaxed)
 
 
-def check_runs(model: EdgeModel, layers: Layers, runtime: str) -> None:
+def check_runs(model: EdgeModel, layers: OperatorLayers, runtime: str) -> None:
     """Raise ``PlanError`` where a runtime cannot run a file, or computes it wrongly."""
     reasons: dict[str, str] = {}
     for number, text in unsupported_operators(model, runtime):

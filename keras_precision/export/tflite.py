@@ -14,10 +14,10 @@ from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.readback import read_back
 from keras_precision.export.request import ExportRequest
 from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain
-from keras_precision.quantization.conversion import Converted, convert
-from keras_precision.quantization.fidelity import check_faithful
-from keras_precision.quantization.float_model import FloatFile, convert_anywhere, float_file, weights_digest
-from keras_precision.quantization.layer_trace import Layers
+from keras_precision.quantization.conversion import ConvertedFile, convert
+from keras_precision.quantization.fidelity import check_equivalence
+from keras_precision.quantization.float_model import FloatFile, convert_to_float_tflite, float_file, weights_digest
+from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.tflite.file import runtime as installed_runtime
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
@@ -125,12 +125,12 @@ class TfliteToolchain(Toolchain):
         if self.uses_calibration(view, request):
             source = float_file(model, equalize=request.cross_layer_equalization)
         elif request.plain:
-            converted = convert_anywhere(model, "float16" if request.plan.default == "float16" else "float32")
+            converted = convert_to_float_tflite(model, "float16" if request.plan.default == "float16" else "float32")
             source = FloatFile(converted.content, converted.trace, weights_digest(model))
         else:
             converted = convert(model, "trained" if request.io_type == "int8" else "trained_float_io")
             return FloatFile(converted.content, converted.trace, weights_digest(model))
-        check_faithful(model, source.content)
+        check_equivalence(model, source.content)
         return source
 
     def export(self, job: ExportJob, path: Path) -> ExportedFile:
@@ -146,7 +146,7 @@ class TfliteToolchain(Toolchain):
             candidate = best_candidate(compiler, request)
         else:
             engine = "tfmot" if job.view.is_tfmot else "converter"
-            candidate = plain_candidate(Converted(source.content, source.trace), engine)
+            candidate = plain_candidate(ConvertedFile(source.content, source.trace), engine)
         path.write_bytes(candidate.content)
         return ExportedFile(candidate.notes, candidate.engine, candidate.foreign_ranges)
 
@@ -165,7 +165,7 @@ class TfliteToolchain(Toolchain):
         return Session(path, threads=threads)
 
     def rows(
-        self, subject: str, job: ExportJob, file: ExportedFile, model: EdgeModel, layers: Layers
+        self, subject: str, job: ExportJob, file: ExportedFile, model: EdgeModel, layers: OperatorLayers
     ) -> list[Measurement]:
         """Return how a file was produced, with the operators by layer."""
         return list(

@@ -16,9 +16,9 @@ from keras_precision.export.card import calibration_rows, operator_rows, sides
 from keras_precision.export.model_view import ModelView
 from keras_precision.export.request import ExportRequest, deployment_plan
 from keras_precision.quantization.calibration import Calibration
-from keras_precision.quantization.fidelity import check_answers
+from keras_precision.quantization.fidelity import check_outputs
 from keras_precision.quantization.float_model import FloatFile, float_file
-from keras_precision.quantization.layer_trace import Layers
+from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.session import Session
 
@@ -160,7 +160,7 @@ class Toolchain(ABC):
         return model
 
     def rows(
-        self, subject: str, job: ExportJob, file: ExportedFile, model: EdgeModel, layers: Layers
+        self, subject: str, job: ExportJob, file: ExportedFile, model: EdgeModel, layers: OperatorLayers
     ) -> list[Measurement]:
         """Return how a file was produced, and its inputs and outputs."""
         return [*calibration_rows(subject, job.calibration, job.request.calibration), *sides(model)]
@@ -182,4 +182,4 @@ def check_session(model: Any, session: Session) -> None:
         outputs = session.predict({tensor.name: samples[tensor.name] for tensor in session.model.inputs})
         return outputs if isinstance(outputs, list) else [outputs]
 
-    check_answers(model, predictions)
+    check_outputs(model, predictions)

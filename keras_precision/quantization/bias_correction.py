@@ -10,12 +10,12 @@ from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
-__all__ = ["corrected"]
+__all__ = ["apply_bias_correction"]
 
 Array = npt.NDArray[Any]
 
 
-def corrected(content: bytes, formats: Sequence[str], calibration: Calibration) -> bytes:
+def apply_bias_correction(content: bytes, formats: Sequence[str], calibration: Calibration) -> bytes:
     """Return a float file whose biases compensate the rounding of its weights, for the formats of its operators.
 
     Rounded weights W' change the mean of a channel by (W' - W) E[x], which is subtracted from its bias

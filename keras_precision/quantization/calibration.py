@@ -22,13 +22,13 @@ from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.json_documents import Fields, parse_document
 from keras_precision.core.system.progress import progress
 from keras_precision.quantization.equalization import check_equalization
-from keras_precision.quantization.fidelity import check_faithful
+from keras_precision.quantization.fidelity import check_equivalence
 from keras_precision.quantization.float_model import FloatFile, float_file, weights_digest
 from keras_precision.quantization.histogram import Histogram
 from keras_precision.quantization.layer_trace import Trace
 from keras_precision.quantization.range_estimators import check_method
 from keras_precision.quantization.row_sample import RowSample
-from keras_precision.quantization.tensor_recorder import Observer
+from keras_precision.quantization.tensor_recorder import TensorRecorder
 from keras_precision.quantization.tensor_statistics import TensorStatistics
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parse_flatbuffer
 
@@ -260,7 +260,7 @@ def calibrate(
     batches = stream_samples(representative_dataset, inputs)
     first = next(batches)  # data that do not fit are refused before the conversion
     source = float_file(model, equalize=cross_layer_equalization)
-    check_faithful(model, source.content, first)
+    check_equivalence(model, source.content, first)
     return _measure(source, itertools.chain([first], batches), verbose)
 
 
@@ -268,7 +268,7 @@ def _measure(source: FloatFile, batches: Iterator[dict[str, Array]], verbose: bo
     graph = Flatbuffer(source.content)
     read = graph.read()  # the interpreter does not preserve outputs of loops that no operator reads
     names = {number: graph.name(number) for number in graph.activations() if number in read}
-    recorder = Observer(source.content, list(names))
+    recorder = TensorRecorder(source.content, list(names))
     softmax_inputs = {int(operator.inputs[0]) for operator in graph.operators if graph.kernel(operator) == "SOFTMAX"}
     statistics = {
         name: TensorStatistics(samples=RowSample() if number in softmax_inputs else None)

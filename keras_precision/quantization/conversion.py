@@ -16,20 +16,20 @@ from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.quantization.layer_trace import Trace
 
-__all__ = ["Converted", "FloatFormat", "convert", "input_names", "serving_function", "static_shape"]
+__all__ = ["ConvertedFile", "FloatFormat", "convert", "input_names", "serving_function", "static_shape"]
 
 FloatFormat = Literal["float32", "float16", "trained", "trained_float_io"]
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedFile:
     """A file that TFLiteConverter wrote, and the trace of the graph that it was converted from."""
 
     content: bytes
     trace: Trace
 
 
-def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str] | None = None) -> Converted:
+def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str] | None = None) -> ConvertedFile:
     """Convert a model of the TensorFlow backend, from its float32 weights, for one sample at a time.
 
     A free batch axis would cost shape arithmetic at run time. Of a model that TensorFlow Model Optimization
@@ -57,7 +57,7 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
             with _frozen_garbage_collection():
                 content = bytearray(converter.convert())
             _order_inputs(content, [model_input.name for model_input in inputs])
-            return Converted(bytes(content), trace)
+            return ConvertedFile(bytes(content), trace)
         except PrecisionError:
             raise
         except Exception as error:  # Keras and TensorFlow raise errors of any class; it stays as the cause

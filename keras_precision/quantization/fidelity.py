@@ -14,7 +14,7 @@ from keras_precision.core.system.captured_output import capture_output
 from keras_precision.quantization.conversion import static_shape
 from keras_precision.runtimes.tflite.file import input_details, interpreter, output_details
 
-__all__ = ["check_answers", "check_faithful"]
+__all__ = ["check_equivalence", "check_outputs"]
 
 Array = npt.NDArray[Any]
 
@@ -22,12 +22,12 @@ _SAMPLES = 4
 _TOLERANCE = 0.02  # of the largest output: for kernels that approximate, and float16 weights
 
 
-def check_faithful(model: Any, content: bytes, samples: Mapping[str, Array] | None = None) -> None:
+def check_equivalence(model: Any, content: bytes, samples: Mapping[str, Array] | None = None) -> None:
     """Raise ExportError unless a float file computes the outputs of its model, as ``check_answers`` compares them."""
-    check_answers(model, lambda inputs: _outputs(content, inputs), samples)
+    check_outputs(model, lambda inputs: _outputs(content, inputs), samples)
 
 
-def check_answers(
+def check_outputs(
     model: Any, predict: Callable[[Mapping[str, Array]], Sequence[Array]], samples: Mapping[str, Array] | None = None
 ) -> None:
     """Raise ExportError unless an unquantized file computes the outputs of its model for most samples.

@@ -8,12 +8,12 @@ import numpy as np
 
 from keras_precision.core.errors import MissingExtraError
 from keras_precision.core.system.optional import available
-from keras_precision.quantization.conversion import Converted, FloatFormat, convert, input_names
+from keras_precision.quantization.conversion import ConvertedFile, FloatFormat, convert, input_names
 from keras_precision.quantization.equalization import equalize_layers
 from keras_precision.quantization.layer_trace import Trace
 from keras_precision.quantization.tensorflow_process import on_tensorflow
 
-__all__ = ["FloatFile", "convert_anywhere", "float_file", "weights_digest"]
+__all__ = ["FloatFile", "convert_to_float_tflite", "float_file", "weights_digest"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class FloatFile:
 
 def float_file(model: Any, *, equalize: bool = False) -> FloatFile:
     """Return the float file of a model, with weights equalized across layers if asked; the model does not change."""
-    converted = convert_anywhere(model)
+    converted = convert_to_float_tflite(model)
     content, pairs = equalize_layers(converted.content) if equalize else (converted.content, None)
     return FloatFile(content, converted.trace, weights_digest(model), pairs)
 
 
-def convert_anywhere(model: Any, precision: FloatFormat = "float32") -> Converted:
+def convert_to_float_tflite(model: Any, precision: FloatFormat = "float32") -> ConvertedFile:
     """Convert a model of any backend, in a child process where the backend is not TensorFlow.
 
     Raises ModelError, ExportError, or MissingExtraError without TensorFlow.

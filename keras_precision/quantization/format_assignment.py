@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from keras_precision.core.errors import PlanError
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.quantization.layer_trace import Layers
+from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.quantization.range_estimators import FIXED_RANGES
 from keras_precision.runtimes.tflite.file import Operator
 
-__all__ = ["assigned", "assigned_ranges"]
+__all__ = ["assign_formats", "assign_ranges"]
 
 
-def assigned(operators: Sequence[Operator], layers: Layers, plan: PrecisionPlan) -> list[str]:
+def assign_formats(operators: Sequence[Operator], layers: OperatorLayers, plan: PrecisionPlan) -> list[str]:
     """Return the deployment precision of every operator.
 
     An operator may compute several layers at once (a convolution, the batch normalization folded
@@ -31,7 +31,7 @@ def assigned(operators: Sequence[Operator], layers: Layers, plan: PrecisionPlan)
     return formats
 
 
-def assigned_ranges(
+def assign_ranges(
     operators: Sequence[Operator], formats: Sequence[str], chosen: Mapping[str, Range], full: Mapping[str, Range]
 ) -> dict[str, Range]:
     """Return the range of every activation: the fixed one of its kernel, or ``chosen``, which may clip.

@@ -18,7 +18,7 @@ from keras_precision.core.errors import FileFormatError
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.quantization.calibration import calibrate
-from keras_precision.quantization.layer_trace import Layers, layers_of
+from keras_precision.quantization.layer_trace import OperatorLayers, layers_of
 from keras_precision.quantization.tensor_statistics import TensorStatistics
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.model_info import EdgeModel, Tensor
@@ -118,7 +118,7 @@ class _LayerPart:
     before_exp: str = ""
 
 
-def _layer_parts(graph: Flatbuffer, operator_layers: Layers) -> list[_LayerPart]:
+def _layer_parts(graph: Flatbuffer, operator_layers: OperatorLayers) -> list[_LayerPart]:
     """Return the layers, in the order of their first operators."""
     parts: dict[str, _LayerPart] = {}
     for operator, layers in zip(graph.operators, operator_layers, strict=True):

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 from keras_precision.runtimes.model_info import EdgeModel
 
-__all__ = ["Layers", "Trace", "layers_of"]
+__all__ = ["OperatorLayers", "Trace", "layers_of"]
 
-Layers = list[tuple[str, ...]]
+OperatorLayers = list[tuple[str, ...]]
 """Per operator of a file, the paths of the layers that it computes."""
 
 
@@ -50,7 +50,7 @@ class Trace:
         return cls(dict(values["scopes"]), tuple(values["outputs"]), tuple(values["paths"]))
 
 
-def layers_of(model: EdgeModel, trace: Trace) -> Layers:
+def layers_of(model: EdgeModel, trace: Trace) -> OperatorLayers:
     """Return the layer paths of every operator of a file, empty where they are unknown.
 
     The converter names a tensor after the graph operations that were fused into it, joined by
@@ -60,7 +60,7 @@ def layers_of(model: EdgeModel, trace: Trace) -> Layers:
     output_layers = {
         writer: path for writer, path in zip(model.writers, trace.outputs, strict=True) if path is not None
     }
-    layers: Layers = []
+    layers: OperatorLayers = []
     for index, operator in enumerate(model.operators):
         named = [path for name in operator.tensors for part in name.split(";") if (path := trace.path_of(part))]
         named = named or ([output_layers[index]] if index in output_layers else [])

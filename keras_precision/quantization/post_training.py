@@ -15,7 +15,7 @@ from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parse_flatbuffer
 
-__all__ = ["Engine", "Job", "by_converter", "by_quantizer"]
+__all__ = ["Engine", "QuantizationJob", "quantize_by_aeq", "quantize_by_converter"]
 
 Engine = Literal["aeq", "converter"]
 
@@ -23,7 +23,7 @@ _WEIGHTS_ONLY_IN_INT4 = ("CONV_2D", "FULLY_CONNECTED")
 
 
 @dataclass(frozen=True)
-class Job:
+class QuantizationJob:
     """A float file to quantize.
 
     Attributes:
@@ -39,7 +39,7 @@ class Job:
     io: str
 
 
-def by_quantizer(job: Job) -> bytes:
+def quantize_by_aeq(job: QuantizationJob) -> bytes:
     """Quantize with AI Edge Quantizer, in any deployment precision; ExportError if it fails.
 
     An operator without an integer form in the quantizer stays in float.
@@ -71,7 +71,7 @@ def by_quantizer(job: Job) -> bytes:
     return quantized.content()
 
 
-def by_converter(job: Job) -> bytes:
+def quantize_by_converter(job: QuantizationJob) -> bytes:
     """Quantize with the quantizer inside TFLiteConverter, in int8 and float32; ExportError if it fails.
 
     An operator without an integer kernel stays in float.
@@ -108,7 +108,7 @@ def by_converter(job: Job) -> bytes:
     return bytes(quantized)
 
 
-def _add_rules(quantizer: Any, types: Any, graph: Flatbuffer, job: Job) -> None:
+def _add_rules(quantizer: Any, types: Any, graph: Flatbuffer, job: QuantizationJob) -> None:
     """Add one rule per number format to the quantizer; an operator without a matching rule stays in float."""
     scopes: dict[str, list[str]] = {}
     for operator, precision in zip(graph.operators, job.formats, strict=True):

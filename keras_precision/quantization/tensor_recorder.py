@@ -12,7 +12,7 @@ import numpy.typing as npt
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.runtimes.tflite.file import input_details, interpreter
 
-__all__ = ["BATCH", "Observer"]
+__all__ = ["BATCH", "TensorRecorder"]
 
 Array = npt.NDArray[Any]
 Samples = Mapping[str, Array]
@@ -23,7 +23,7 @@ BATCH = 16
 _MAX_BYTES = 64e6  # of all tensors of one run
 
 
-class Observer:
+class TensorRecorder:
     """An interpreter of a float file that preserves all tensors, of which it reads those of some numbers.
 
     It runs up to ``batch`` samples at once, or single samples where the graph has a fixed shape inside.

@@ -125,14 +125,14 @@ def test_it_ends_with_its_parent() -> None:
     """A parent that is killed leaves no child behind, not even one that is at work."""
     script = (
         "import sys, threading\n"
-        "from keras_precision.experiments.worker import Worker, packed\n"
+        "from keras_precision.experiments.worker import Worker, serialize\n"
         "def serve(channel):\n"
         "    import os, threading\n"
         "    class Served:\n"
         "        def pid(self): return os.getpid()\n"
         "        def never(self): threading.Event().wait()\n"
         "    return Served()\n"
-        "child = Worker(packed(serve, 'it'), 'it')\n"
+        "child = Worker(serialize(serve, 'it'), 'it')\n"
         "print(child.ask('pid'), flush=True)\n"
         "child.ask('never')\n"
     )

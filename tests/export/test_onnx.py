@@ -403,7 +403,7 @@ def test_a_damaged_file_is_refused(content: bytes, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_quantization_aware_model_keeps_what_it_trained(trained: Trained, tmp_path: Path) -> None:
     """The scales of the file are those of the ranges that training followed."""
-    from keras_precision.quantization.qat.trained_model import as_trained
+    from keras_precision.quantization.qat.trained_model import trained_parts
 
     aware = kp.quantize_aware(trained.model, engine="keras")
     aware.compile("adam", "sparse_categorical_crossentropy")
@@ -412,7 +412,7 @@ def test_a_quantization_aware_model_keeps_what_it_trained(trained: Trained, tmp_
         aware, tmp_path / "model.onnx", None, trained.x[:64], validation_data=(trained.x, trained.y)
     )
     assert result.value("agreement") >= 0.97
-    _, _, ranges = as_trained(aware, None, trained.x[:64])
+    _, _, ranges = trained_parts(aware, None, trained.x[:64])
     steps = np.array([(high - low) / 255 for low, high in ranges.trained.values()])
     held = constants(tmp_path / "model.onnx")
     casts = [node for node in read_onnx(tmp_path / "model.onnx").graph.node if node.op_type == "QuantizeLinear"]

@@ -12,7 +12,7 @@ import pytest
 import keras_precision as kp
 from keras_precision.core.errors import DataError, FileFormatError, ModelError, UnknownPrecisionError
 from keras_precision.quantization.histogram import Histogram
-from keras_precision.quantization.tensor_recorder import Observer
+from keras_precision.quantization.tensor_recorder import TensorRecorder
 from keras_precision.runtimes.tflite.file import input_details, interpreter
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
@@ -70,8 +70,8 @@ def test_every_activation_is_counted_exactly(measured, tmp_path):
 def test_batches_are_used_where_the_graph_allows_it(measured):
     """The observer runs several samples at once on a plain net, and one at a time on a fixed shape inside."""
     _, _, calibration = measured
-    assert Observer(calibration.float_file.content, [0]).batch > 1
-    assert Observer(calibration.float_file.content, [0], batch=1).batch == 1
+    assert TensorRecorder(calibration.float_file.content, [0]).batch > 1
+    assert TensorRecorder(calibration.float_file.content, [0], batch=1).batch == 1
 
 
 def test_a_graph_with_a_fixed_shape_inside_is_run_one_by_one(keras, rng):
@@ -81,7 +81,7 @@ def test_a_graph_with_a_fixed_shape_inside_is_run_one_by_one(keras, rng):
     model = keras.Model(series, keras.layers.Dense(2, name="head")(mixed))
     x = rng.normal(size=(20, 4, 6)).astype("float32")
     calibration = kp.calibrate(model, x)
-    assert Observer(calibration.float_file.content, [0]).batch == 1
+    assert TensorRecorder(calibration.float_file.content, [0]).batch == 1
     assert calibration.inputs()["series"].values.maximum == x.max()
     assert calibration.inputs()["series"].values.count == x.size
 

@@ -228,7 +228,7 @@ def test_what_it_does_not_go_with_is_refused(uneven, calibration, tmp_path, monk
     """Before any work: another value, floats alone, ranges without it, and verbs that have the model's own weights."""
     model, x = uneven
     own = kp.calibrate(model, x)
-    monkeypatch.setattr("keras_precision.quantization.float_model.convert_anywhere", None)  # it is not called
+    monkeypatch.setattr("keras_precision.quantization.float_model.convert_to_float_tflite", None)  # it is not called
     path = tmp_path / "m.tflite"
     for value in ("auto", 1, None):
         with pytest.raises(InputError, match=rf"cross_layer_equalization to be True or False\. Received: {value!r}"):

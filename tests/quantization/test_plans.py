@@ -8,8 +8,8 @@ import tensorflow as tf
 import keras_precision as kp
 from keras_precision.core.errors import DestinationError, ExportError, FileFormatError, PlanError
 from keras_precision.export.plan_compiler import PlanCompiler
-from keras_precision.quantization.bias_correction import corrected
-from keras_precision.quantization.fidelity import check_faithful
+from keras_precision.quantization.bias_correction import apply_bias_correction
+from keras_precision.quantization.fidelity import check_equivalence
 from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.foreign_ranges import foreign_ranges
 from keras_precision.runtimes.card import card
@@ -166,7 +166,7 @@ def test_bias_correction_takes_the_mean_error_out(measured):
     calibration = measured[2]
     graph = Flatbuffer(calibration.float_file.content)
     formats = ["int4"] * len(graph.operators)
-    fixed = Flatbuffer(corrected(calibration.float_file.content, formats, calibration))
+    fixed = Flatbuffer(apply_bias_correction(calibration.float_file.content, formats, calibration))
     operator = next(each for each in graph.operators if graph.kernel(each) == "FULLY_CONNECTED")
     source, weights, bias = (int(number) for number in operator.inputs[:3])
     values = graph.constant(weights)
@@ -181,7 +181,7 @@ def test_bias_correction_leaves_float_operators_alone(measured):
     """Operators that the plan keeps in float have the biases that they had."""
     calibration = measured[2]
     graph = Flatbuffer(calibration.float_file.content)
-    fixed = Flatbuffer(corrected(graph.content(), ["float32"] * len(graph.operators), calibration))
+    fixed = Flatbuffer(apply_bias_correction(graph.content(), ["float32"] * len(graph.operators), calibration))
     for operator in graph.operators:
         for number in operator.inputs:
             if (values := graph.constant(int(number))) is not None:
@@ -218,12 +218,12 @@ def test_an_integer_export_checks_its_float_file_first(measured, keras, rng, tmp
 def test_faithful_files_pass(measured):
     """The float file of a net answers as the net does; that of other weights does not."""
     model, x, calibration = measured
-    check_faithful(model, calibration.float_file.content, {"image": x})
+    check_equivalence(model, calibration.float_file.content, {"image": x})
     graph = Flatbuffer(calibration.float_file.content)
     operator = next(each for each in graph.operators if graph.kernel(each) == "FULLY_CONNECTED")
     graph.set_constant(int(operator.inputs[1]), -graph.constant(int(operator.inputs[1])))
     with pytest.raises(ExportError, match="output 0 is off by"):
-        check_faithful(model, graph.content(), {"image": x})
+        check_equivalence(model, graph.content(), {"image": x})
 
 
 def test_engines_agree_and_refuse(measured, tmp_path):

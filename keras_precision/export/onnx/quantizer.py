@@ -14,8 +14,8 @@ from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.optional import require
 from keras_precision.export.onnx.ranges import onnx_ranges
 from keras_precision.export.toolchain import ExportJob
-from keras_precision.quantization.format_assignment import assigned
-from keras_precision.quantization.layer_trace import Layers, layers_of
+from keras_precision.quantization.format_assignment import assign_formats
+from keras_precision.quantization.layer_trace import OperatorLayers, layers_of
 from keras_precision.runtimes.onnx import inspect_onnx, onnx_types
 from keras_precision.runtimes.onnx_operators import INTEGER_KERNELS, PRODUCTS
 
@@ -28,7 +28,7 @@ def quantized_graph(graph: Any, job: ExportJob) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         plain = inspect_onnx(write_atomic(Path(folder) / "model.onnx", graph.SerializeToString()))
     layers = layers_of(plain, job.source.trace)
-    formats = assigned(plain.operators, layers, job.request.plan)
+    formats = assign_formats(plain.operators, layers, job.request.plan)
     chosen = job.calibration.ranges(job.request.calibration, percentile=job.request.percentile)
     ranges = onnx_ranges(graph, job.calibration, chosen)
     nodes = integer_nodes(graph, ranges, formats, layers, job.request.target)
@@ -42,7 +42,7 @@ _MARKED = {"onnxruntime": INTEGER_KERNELS, "tensorrt": frozenset(PRODUCTS)}
 
 
 def integer_nodes(
-    model: Any, ranges: Mapping[str, Range], formats: Sequence[str], layers: Layers, target: str
+    model: Any, ranges: Mapping[str, Range], formats: Sequence[str], layers: OperatorLayers, target: str
 ) -> set[str]:
     """Return the names of the nodes that are to compute in integers.
 

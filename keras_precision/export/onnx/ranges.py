@@ -10,7 +10,7 @@ import numpy.typing as npt
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.system.optional import require
 from keras_precision.quantization.calibration import Calibration
-from keras_precision.quantization.tensor_recorder import Observer
+from keras_precision.quantization.tensor_recorder import TensorRecorder
 from keras_precision.runtimes.onnx import onnx_types, open_onnx
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
@@ -80,7 +80,7 @@ def _file_values(
     def look(number: int, values: Array) -> None:
         sorted_values[names[number]] = np.sort(values, axis=None)
 
-    for _ in Observer(calibration.float_file.content, list(names), batch=1).run([sample], look):
+    for _ in TensorRecorder(calibration.float_file.content, list(names), batch=1).run([sample], look):
         pass
     return sorted_values
 

@@ -11,7 +11,7 @@ from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.system.files import write_atomic
 from keras_precision.quantization.float_model import FloatFile
-from keras_precision.quantization.format_assignment import assigned
+from keras_precision.quantization.format_assignment import assign_formats
 from keras_precision.quantization.layer_trace import layers_of
 from keras_precision.quantization.qat.layers.consumers import LayerGraph
 from keras_precision.quantization.range_estimators import FIXED_RANGES
@@ -63,7 +63,7 @@ def placements(model: Any, source: FloatFile, plan: PrecisionPlan) -> dict[str, 
     """
     plain, graph = _inspected(source.content), Flatbuffer(source.content)
     layers_by_operator = layers_of(plain, source.trace)
-    formats = assigned(plain.operators, layers_by_operator, plan)
+    formats = assign_formats(plain.operators, layers_by_operator, plan)
     order = {path: number for number, path in enumerate(source.trace.paths)}
     operator_paths = [tuple(sorted(paths, key=order.__getitem__)) for paths in layers_by_operator]
     last_paths = [paths[-1] if paths else None for paths in operator_paths]

@@ -18,7 +18,7 @@ from keras_precision.quantization.qat.trained_ranges import TrainedRanges
 from keras_precision.quantization.range_estimators import FIXED_RANGES
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
-__all__ = ["as_trained", "trained_plan"]
+__all__ = ["trained_parts", "trained_plan"]
 
 
 def trained_plan(model: Any) -> PrecisionPlan:
@@ -44,7 +44,7 @@ def _folds(layer: Any) -> bool:
     return rule is not None and rule.folds
 
 
-def as_trained(model: Any, plan: PrecisionPlan | None, data: Any) -> tuple[Any, PrecisionPlan, TrainedRanges]:
+def trained_parts(model: Any, plan: PrecisionPlan | None, data: Any) -> tuple[Any, PrecisionPlan, TrainedRanges]:
     """Return the plain model, the plan, and the ranges of a quantization-aware model of Keras 3.
 
     The representative data serve activations without a trained range; DataError where these exist and data is None,

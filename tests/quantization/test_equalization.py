@@ -201,7 +201,7 @@ def test_a_drop_is_explained_by_files_that_were_made_alike(uneven, calibration, 
         for data in (x, calibration)
     )
     assert by_data == by_calibration
-    with pytest.raises(InputError, match=r"cross_layer_equalization=True, as the file was made.*of the other kind"):
+    with pytest.raises(InputError, match=r"cross_layer_equalization=True, as in the export.*of the other kind"):
         kp.explain_drop(model, tmp_path / "m.tflite", x, y, kp.calibrate(model, x))
 
 

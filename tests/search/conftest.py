@@ -13,8 +13,8 @@ class Trained(NamedTuple):
     model: Any
     x: np.ndarray
     y: np.ndarray
-    x_held: np.ndarray
-    y_held: np.ndarray
+    x_val: np.ndarray
+    y_val: np.ndarray
 
 
 @pytest.fixture(scope="session")

@@ -20,15 +20,15 @@ from keras_precision.search.objective.goal import Goal
         ({"size_bytes": 900, "metric_drop": -0.5}, True, 0.0),
     ],
 )
-def test_every_limit_must_be_kept(figures, within, excess):
+def test_every_limit_counts(figures, within, excess):
     """A figure above its limit, missing or NaN is beyond the budget, by the share that it exceeds."""
     budget = kp.Budget(max_size_bytes=1000, max_metric_drop=0.01)
     assert budget.is_satisfied_by(figures) == within
     assert budget.excess(figures) == pytest.approx(excess)
 
 
-def test_no_limit_is_kept_by_anything():
-    """A budget without limits is kept by a plan of which nothing is known."""
+def test_no_limit_is_satisfied_by_anything():
+    """A budget without limits is satisfied by a plan of which nothing is known."""
     assert kp.Budget().is_satisfied_by({})
 
 

@@ -18,7 +18,7 @@ def files(unsure, tmp_path_factory):
     folder = tmp_path_factory.mktemp("command")
     unsure.model.save(folder / "model.keras")
     np.savez(folder / "train.npz", x=unsure.x)
-    np.savez(folder / "held.npz", x=unsure.x_held, y=unsure.y_held)
+    np.savez(folder / "val.npz", x=unsure.x_val, y=unsure.y_val)
     (folder / "my_samples.py").write_text(
         f"import numpy as np\n\ndef load():\n    return np.load({str(folder / 'train.npz')!r})['x'][:80]\n"
     )
@@ -28,23 +28,23 @@ def files(unsure, tmp_path_factory):
 def test_the_smallest_file_within_a_drop(files, unsure, tmp_path, capsys):
     """The file and its plan are written, the front is shown, and the file keeps the accuracy."""
     path, plan = tmp_path / "best.tflite", tmp_path / "best.json"
-    given = ["search", files / "model.keras", "--data", files / "train.npz", "--validation", files / "held.npz"]
-    wanted = ["--choices", "int8", "int4", "--max-metric-drop", "0.03", "-o", path, "--plan", plan]
-    assert main([str(each) for each in (*given, *wanted)]) == 0
-    told = capsys.readouterr().out
-    assert "metric drop" in told
-    assert "Plans run: " in told
-    accuracy = kp.evaluate(path, unsure.x_held, unsure.y_held).value("accuracy")
-    full = unsure.model.evaluate(unsure.x_held, unsure.y_held, verbose=0, return_dict=True)["accuracy"]
+    options = ["search", files / "model.keras", "--data", files / "train.npz", "--validation", files / "val.npz"]
+    limits = ["--choices", "int8", "int4", "--max-metric-drop", "0.03", "-o", path, "--plan", plan]
+    assert main([str(argument) for argument in (*options, *limits)]) == 0
+    output = capsys.readouterr().out
+    assert "metric drop" in output
+    assert "Plans run: " in output
+    accuracy = kp.evaluate(path, unsure.x_val, unsure.y_val).value("accuracy")
+    full = unsure.model.evaluate(unsure.x_val, unsure.y_val, verbose=0, return_dict=True)["accuracy"]
     assert accuracy >= full - 0.03
     assert "int4" in kp.PrecisionPlan.load(plan).layers.values()
 
 
-def test_data_of_a_function_and_a_project_that_is_kept(files, tmp_path, capsys, monkeypatch):
+def test_data_of_a_function_and_a_project_that_stays(files, tmp_path, capsys, monkeypatch):
     """Without labels the divergence is minimised; the answer can be had as JSON, and the trials stay."""
     monkeypatch.chdir(files)
     arguments = ["search", "model.keras", "--data", "my_samples:load", "--choices", "int8", "int4", "--json"]
-    arguments += ["--max-size", "12500", "-o", str(tmp_path / "best.tflite"), "--project", str(tmp_path / "kept")]
+    arguments += ["--max-size", "12500", "-o", str(tmp_path / "best.tflite"), "--project", str(tmp_path / "project")]
     before = list(sys.path)
     assert main(arguments) == 0
     assert sys.path == before
@@ -53,11 +53,11 @@ def test_data_of_a_function_and_a_project_that_is_kept(files, tmp_path, capsys, 
     document = json.loads(printed.out)
     assert document["name"].startswith("tflite")
     assert (tmp_path / "best.tflite").stat().st_size <= 12500
-    assert list((tmp_path / "kept").glob("trial_*/evaluation.npz"))
+    assert list((tmp_path / "project").glob("trial_*/evaluation.npz"))
 
 
 def test_what_cannot_be_searched_for_ends_with_2(files, tmp_path, capsys):
-    """A budget that no plan meets is told in one line, and nothing is written."""
+    """A budget that no plan meets is reported in one line, and nothing is written."""
     arguments = ["search", str(files / "model.keras"), "--data", str(files / "train.npz"), "--max-size", "10"]
     assert main([*arguments, "-o", str(tmp_path / "best.tflite")]) == 2
     assert "Expected max_size_bytes of at least" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The model of errors: what plans answer, from what each layer alone does."""
+"""The model of errors: outputs of plans, predicted from single layers."""
 
 import itertools
 
@@ -48,7 +48,7 @@ def test_what_an_int8_probability_cannot_hold_is_not_counted():
 
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_shifts_of_layers_add_up_where_the_last_layer_is_linear_in_them(outputs, rng):
-    """Of a net in which each layer shifts the logits, the answers of all plans are known from single layers."""
+    """Of a net in which every layer shifts the logits, the outputs of all plans follow from single layers."""
     logits = rng.normal(size=(outputs, 20, 4))
     shifts = rng.normal(scale=0.3, size=(3, outputs, 20, 4))
     plans = list(itertools.product(["a", "b"], repeat=3))

@@ -38,8 +38,8 @@ def make(unsure, tmp_path_factory):
     """Return a function that makes a quantization-aware tuner on the trained net."""
     folder = tmp_path_factory.mktemp("projects")
 
-    def made(project, **options):
-        given = {
+    def build(project, **options):
+        defaults = {
             "choices": ("int8", "int4"),
             "budget": kp.Budget(max_metric_drop=0.0),
             "evaluation": "quantization_aware",
@@ -47,9 +47,9 @@ def make(unsure, tmp_path_factory):
             "project_name": project,
             "verbose": False,
         }
-        return kp.PrecisionTuner(unsure.model, unsure.x[:64], (unsure.x_held, unsure.y_held), **(given | options))
+        return kp.PrecisionTuner(unsure.model, unsure.x[:64], (unsure.x_val, unsure.y_val), **(defaults | options))
 
-    return made
+    return build
 
 
 @pytest.fixture(scope="module")
@@ -63,39 +63,41 @@ def aware(make, unsure):
 def finalists(tuner):
     """The trials that were judged by a training, and the others."""
     trials = [tuner.oracle.trials[trial_id] for trial_id in tuner.oracle.end_order]
-    last = [each for each in trials if each.hyperparameters.values["evaluation"] == "quantization_aware"]
-    return last, [each for each in trials if each not in last]
+    last = [trial for trial in trials if trial.hyperparameters.values["evaluation"] == "quantization_aware"]
+    return last, [trial for trial in trials if trial not in last]
 
 
 def test_the_finalists_are_plans_from_the_best_to_the_smallest(aware, unsure):
-    """Three trials are trained, after all others; the last is the smallest there is, and each differs from its plan's own file."""
+    """Three trials are trained, after all others; the last is the smallest, and all differ from the files of their plans without training."""
     last, others = finalists(aware)
-    assert [each.status for each in last] == ["COMPLETED"] * 3
-    assert aware.oracle.end_order[-3:] == [each.trial_id for each in last]
-    results = {each.name: each for each in aware.results()}
-    sizes = [results[f"trial {each.trial_id}"].value("size_bytes") for each in last]
+    assert [trial.status for trial in last] == ["COMPLETED"] * 3
+    assert aware.oracle.end_order[-3:] == [trial.trial_id for trial in last]
+    results = {result.name: result for result in aware.results()}
+    sizes = [results[f"trial {trial.trial_id}"].value("size_bytes") for trial in last]
     assert sizes == sorted(sizes, reverse=True)
     assert {choice for name, choice in last[-1].hyperparameters.values.items() if name != "evaluation"} == {"int4"}
     files = {
-        each.trial_id: aware.mode.content(each.hyperparameters.values, aware._folder(each.trial_id)) for each in last
+        trial.trial_id: aware.mode.content(trial.hyperparameters.values, aware._folder(trial.trial_id))
+        for trial in last
     }
-    for each in last:
-        plain = {**each.hyperparameters.values, "evaluation": "post_training"}
-        assert files[each.trial_id] != aware.mode.content(plain, aware._folder(each.trial_id))
+    for trial in last:
+        plain = {**trial.hyperparameters.values, "evaluation": "post_training"}
+        assert files[trial.trial_id] != aware.mode.content(plain, aware._folder(trial.trial_id))
     assert len(others) >= 5
 
 
 def test_the_best_of_all_is_exported_as_it_was_judged(aware, unsure, tmp_path):
     """What was trained may be the best; its file is the one that was scored, and so is the Keras model."""
     written = aware.export_best(tmp_path / "best.tflite")
-    scored = kp.evaluate(tmp_path / "best.tflite", unsure.x_held, unsure.y_held)
+    scored = kp.evaluate(tmp_path / "best.tflite", unsure.x_val, unsure.y_val)
     best = min(
-        (each for each in aware.results() if each.value("metric_drop") <= 0), key=lambda each: each.value("size_bytes")
+        (result for result in aware.results() if result.value("metric_drop") <= 0),
+        key=lambda result: result.value("size_bytes"),
     )
     assert scored.value("accuracy") == best.value("accuracy")
     assert written.plan.layers == best.plan.layers
     model = aware.get_best_models()[0]
-    assert model.evaluate(unsure.x_held, unsure.y_held, verbose=0)[1] == pytest.approx(best.value("accuracy"))
+    assert model.evaluate(unsure.x_val, unsure.y_val, verbose=0)[1] == pytest.approx(best.value("accuracy"))
 
 
 def test_a_trained_finalist_is_exported_without_options(make, unsure, tmp_path):
@@ -120,16 +122,16 @@ def test_a_trained_finalist_is_exported_without_options(make, unsure, tmp_path):
 def test_the_model_of_the_caller_is_left_as_it_is(make, unsure):
     """Weights, optimizer, compilation and answers: nothing of the user's model is trained."""
     model = unsure.model
-    before, answers = model.get_weights(), model.predict(unsure.x_held, verbose=0)
-    slots = [np.asarray(each) for each in model.optimizer.variables]
-    metrics = [each.name for each in model.metrics]
+    before, answers = model.get_weights(), model.predict(unsure.x_val, verbose=0)
+    slots = [np.asarray(variable) for variable in model.optimizer.variables]
+    metrics = [metric.name for metric in model.metrics]
     make("untouched", finalists=1).search(unsure.x, unsure.y, epochs=1)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     for one, variable in zip(slots, model.optimizer.variables, strict=True):
         np.testing.assert_array_equal(one, np.asarray(variable))
-    np.testing.assert_array_equal(model.predict(unsure.x_held, verbose=0), answers)
-    assert [each.name for each in model.metrics] == metrics
+    np.testing.assert_array_equal(model.predict(unsure.x_val, verbose=0), answers)
+    assert [metric.name for metric in model.metrics] == metrics
 
 
 def test_a_finished_search_is_read_without_data_to_train_with(aware, make):
@@ -142,7 +144,7 @@ def test_a_finished_search_is_read_without_data_to_train_with(aware, make):
 
 
 def test_a_search_goes_on_with_more_finalists(aware, make, unsure):
-    """They are chosen anew: those that were trained are not trained again."""
+    """They are chosen again: those that were trained are not trained again."""
     shutil.copytree(aware._project.folder, aware._project.folder.with_name("wider"))
     more = make("wider", finalists=5)
     more.search(unsure.x, unsure.y, epochs=1, batch_size=32)
@@ -156,14 +158,14 @@ def test_a_search_goes_on_with_more_finalists(aware, make, unsure):
         )
 
 
-def test_a_search_that_found_fewer_finalists_than_asked_for_is_taken_up(make, unsure):
-    """There are not always as many; the number that was asked for is what tells whether more are wanted."""
-    given = {"finalists": 5, "max_trials": 12, "budget": kp.Budget(max_metric_drop=0.02)}
-    first = make("scarce", **given)
+def test_a_search_with_fewer_finalists_than_requested_is_resumed(make, unsure):
+    """There are not always as many; the number that was asked for is what decides whether more are trained."""
+    options = {"finalists": 5, "max_trials": 12, "budget": kp.Budget(max_metric_drop=0.02)}
+    first = make("scarce", **options)
     first.search(unsure.x, unsure.y, epochs=1)
     assert 1 <= len(finalists(first)[0]) < 5
     assert len(first.oracle.trials) > 12 - 5
-    again = make("scarce", **given)
+    again = make("scarce", **options)
     assert again.best_plan == first.best_plan
     again.search(unsure.x, unsure.y, epochs=1)
     assert again.oracle.end_order == first.oracle.end_order
@@ -184,7 +186,7 @@ def test_a_training_is_signed_when_the_first_has_ended(make, unsure, monkeypatch
         tuner.search(unsure.x, unsure.y, epochs=2)
     again = make("signed", finalists=1)
     again.search(unsure.x, unsure.y, epochs=1)
-    assert [each.status for each in finalists(again)[0]] == ["COMPLETED"]
+    assert [trial.status for trial in finalists(again)[0]] == ["COMPLETED"]
     with pytest.raises(DestinationError, match=r"another training \(epochs=1, now epochs=2\)"):
         make("signed", finalists=1).search(unsure.x, unsure.y, epochs=2)
 
@@ -200,28 +202,28 @@ def test_finalists_of_a_model_of_tf_keras_are_trained(tmp_path, unsure):
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(unsure.x, unsure.y, verbose=0)
     tuner = kp.PrecisionTuner(
-        model, unsure.x[:64], (unsure.x_held, unsure.y_held), ("int8", "float32"), evaluation="quantization_aware",
+        model, unsure.x[:64], (unsure.x_val, unsure.y_val), ("int8", "float32"), evaluation="quantization_aware",
         budget=kp.Budget(max_metric_drop=0.5), objective="front", directory=tmp_path, verbose=False,
     )  # fmt: skip
     tuner.search(unsure.x, unsure.y, epochs=1)
     last = finalists(tuner)[0]
     assert last
-    assert {each.status for each in last} == {"COMPLETED"}
+    assert {trial.status for trial in last} == {"COMPLETED"}
     assert len(tuner.get_best_models()) == 1
 
 
 def test_a_search_that_goes_on_with_more_trials_chooses_its_finalists_behind_them(make, unsure):
-    """A plan that was found later may be the one to train."""
+    """A later plan may be the one to train."""
     first = make("few", max_trials=5, finalists=2)
     first.search(unsure.x, unsure.y, epochs=1)
     more = make("few", max_trials=8, finalists=2)
     more.search(unsure.x, unsure.y, epochs=1)
     assert len(finalists(more)[1]) > len(finalists(first)[1])
     assert more.oracle._finalists == more.oracle.strategy.finalists(2)
-    trained = [more.space.assignment(each.hyperparameters.values) for each in finalists(more)[0]]
+    trained = [more.space.assignment(trial.hyperparameters.values) for trial in finalists(more)[0]]
     assert set(more.oracle._finalists) <= set(trained)
     assert len(more.oracle.trials) <= 8
-    assert [each.name for each in more.results()] == [f"trial {each}" for each in more.oracle.start_order]
+    assert [result.name for result in more.results()] == [f"trial {trial_id}" for trial_id in more.oracle.start_order]
 
 
 def test_the_folder_of_a_search_with_another_training_is_refused(aware, make, unsure):
@@ -239,7 +241,7 @@ def test_options_of_a_training_are_told_in_a_few_words():
 
 
 def test_finalists_that_all_fail_are_told(make, unsure):
-    """Whoever asked for a training must know that there was none; what was found before is kept."""
+    """Whoever asked for a training must know that there was none; the earlier results stay."""
     tuner = make("weights-short", finalists=2)
     with pytest.raises(
         SearchError,
@@ -249,7 +251,7 @@ def test_finalists_that_all_fail_are_told(make, unsure):
     assert tuner.best_plan.kind == "deployment"
     count = len(tuner.oracle.trials)
     tuner.search(unsure.x, unsure.y, epochs=1)  # another training, since none has come of the first
-    assert [each.status for each in finalists(tuner)[0]] == ["COMPLETED"] * 2
+    assert [trial.status for trial in finalists(tuner)[0]] == ["COMPLETED"] * 2
     assert len(tuner.oracle.trials) == count
 
 
@@ -318,7 +320,7 @@ def test_training_needs_data_and_a_compiled_model(make, unsure, tmp_path):
     for evaluation in ("quantization_aware", "training"):
         with pytest.raises(ModelError, match="Expected a compiled model"):
             kp.PrecisionTuner(
-                plain, unsure.x[:64], unsure.x_held, evaluation=evaluation, metric=keras.metrics.SparseCategoricalAccuracy(),
+                plain, unsure.x[:64], unsure.x_val, evaluation=evaluation, metric=keras.metrics.SparseCategoricalAccuracy(),
                 choices=CHOICES[evaluation], directory=tmp_path,
             )  # fmt: skip
     with pytest.raises(DataError, match="Expected training data with as many labels as samples"):
@@ -328,12 +330,12 @@ def test_training_needs_data_and_a_compiled_model(make, unsure, tmp_path):
     with pytest.raises(InputError, match="or an option of fit. Received: epoch. Did you mean 'epochs'"):
         make("no-data").search(unsure.x, unsure.y, epoch=1)
     training, lock = make("no-data-2", evaluation="training", choices=None), threading.Lock()
-    for options, told in (
+    for options, message in (
         ({"steps": 0}, "Expected steps to be a whole number >= 1"),
         ({"seeds": ()}, "Expected different seeds"),
         ({"callbacks": lambda name: [lock]}, "that can be sent to another process"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             training.search(unsure.x, unsure.y, **options)
     assert not training._project.folder.exists() or training.oracle.trials == {}
     with pytest.raises(InputError, match="Received: shuffle"):
@@ -346,7 +348,7 @@ SPACE = Space(tuple(Unit(name, (name,), ("float32", "low")) for name in "abc"), 
 
 
 def test_a_neighbourhood_ends_at_a_plan_that_no_other_next_to_it_beats():
-    """Each low unit saves 0.2, but the last costs the metric: it is found with the uniform plans and their neighbours."""
+    """A low unit saves 0.2, but the last costs the metric: the search needs only the uniform plans and their neighbours."""
     goal = Goal("step_time_ratio", "min", kp.Budget(max_metric_drop=0.01))
     rounds = Neighbourhood(SPACE, goal)
     plans, order = rounds.first_round(), []
@@ -372,7 +374,7 @@ def test_a_plan_that_failed_is_not_tried_again():
 
 @pytest.mark.slow
 def test_plans_of_training_are_judged_by_compared_runs(tmp_path, rng):
-    """Real trainings in processes: figures of each plan, a front, a model in the best plan, and no file."""
+    """Real trainings in processes: figures of every plan, a front, a model in the best plan, and no file."""
     x, y = nets.images(rng, 96)
     keras.utils.set_random_seed(1)
     model = nets.conv(keras)
@@ -384,10 +386,10 @@ def test_plans_of_training_are_judged_by_compared_runs(tmp_path, rng):
     )  # fmt: skip
     tuner.search(x, y, validation_data=(x, y), epochs=1, batch_size=32, processes=2, timing_seconds=1.0)
     results = tuner.results()
-    assert [each.plan.default for each in results] == ["float32", "mixed_bfloat16"]
-    for each in results:
-        assert each.value("step_time_ratio") > 0
-        assert 0 <= each.value("accuracy") <= 1
+    assert [result.plan.default for result in results] == ["float32", "mixed_bfloat16"]
+    for result in results:
+        assert result.value("step_time_ratio") > 0
+        assert 0 <= result.value("accuracy") <= 1
     assert results[0].value("metric_drop") == 0  # the same run twice, bit by bit
     assert tuner.pareto_front()
     assert tuner.best_plan.kind == "training"
@@ -401,10 +403,10 @@ def test_plans_of_training_are_judged_by_compared_runs(tmp_path, rng):
 
 @pytest.fixture
 def compared(monkeypatch):
-    """Comparisons that are made up: lower plans take half the time, and diverge where that is asked for; what each was asked."""
+    """Fake comparisons, in which lower plans take half the time, and mixed_float16 diverges; returns their arguments."""
     asked = []
 
-    def compare(saved, train, held, runs, **options):
+    def compare(saved, train, validation, runs, **options):
         asked.append({"exists": saved.exists(), "runs": runs, **options})
         low = runs["plan"].default != "float32"
         metric = f"val_{options['metric']}"
@@ -412,8 +414,8 @@ def compared(monkeypatch):
             name,
             [
                 *(
-                    kp.Measurement(f"process {each}", "step_time_ms", ms, step)
-                    for each in range(2)
+                    kp.Measurement(f"process {process}", "step_time_ms", ms, step)
+                    for process in range(2)
                     for step in range(4)
                 ),
                 kp.Measurement("fit", "diverged_share", float(worse)),
@@ -429,7 +431,7 @@ def compared(monkeypatch):
 
 
 def test_a_training_that_diverges_is_a_failed_trial(tmp_path, rng, compared):
-    """Its message says so; the others are kept."""
+    """Its message says so; the others stay."""
     model = nets.conv(keras)
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     x, y = nets.images(rng, 32)
@@ -441,7 +443,7 @@ def test_a_training_that_diverges_is_a_failed_trial(tmp_path, rng, compared):
     assert compared[0]["exists"]
     assert compared[0]["steps"] == 3
     assert compared[0]["metric"] == "accuracy"
-    statuses = [tuner.oracle.trials[each].status for each in tuner.oracle.end_order]
+    statuses = [tuner.oracle.trials[trial_id].status for trial_id in tuner.oracle.end_order]
     assert statuses == ["COMPLETED", "FAILED"]
     assert "NaN or infinity in 100% of the seeds" in tuner.oracle.trials[tuner.oracle.end_order[1]].message
     assert tuner.best_plan.default == "float32"
@@ -450,7 +452,7 @@ def test_a_training_that_diverges_is_a_failed_trial(tmp_path, rng, compared):
 
 
 def judged_by_training(metric, folder):
-    """A model that is compiled with a metric, and what a tuner of its plans of training is given."""
+    """A model that is compiled with a metric, and the options of a tuner of its training plans."""
     model = nets.conv(keras)
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=[metric])
     choices = ("float32", "mixed_bfloat16")
@@ -460,26 +462,26 @@ def judged_by_training(metric, folder):
 def test_a_metric_is_called_as_it_was_compiled(tmp_path, rng, compared):
     """Keras's logs say mae, where results say mean_absolute_error; one that was not compiled is in no log."""
     x, y = nets.images(rng, 32)
-    model, given = judged_by_training("mae", tmp_path)
-    tuner = kp.PrecisionTuner(model, groups="model", **given)
+    model, options = judged_by_training("mae", tmp_path)
+    tuner = kp.PrecisionTuner(model, groups="model", **options)
     tuner.search(x, y, validation_data=(x, y), steps=3)
     assert compared[0]["metric"] == "mae"
-    assert [each.value("mean_absolute_error") for each in tuner.results()] == [0.9, 0.9]
+    assert [result.value("mean_absolute_error") for result in tuner.results()] == [0.9, 0.9]
     trial = next(iter(tuner.oracle.trials.values()))
     assert trial.metrics.get_last_value("val_mae") == trial.metrics.get_last_value("val_mean_absolute_error") == 0.9
     with pytest.raises(
         InputError, match="Expected a metric that the model is compiled with: loss, mae. Received: 'top_k"
     ):
-        kp.PrecisionTuner(model, metric=keras.metrics.SparseTopKCategoricalAccuracy(name="top_k"), **given)
+        kp.PrecisionTuner(model, metric=keras.metrics.SparseTopKCategoricalAccuracy(name="top_k"), **options)
 
 
 def test_the_folder_of_a_search_with_other_groups_is_refused(tmp_path, rng, compared):
     """The message names them."""
     x, y = nets.images(rng, 32)
-    model, given = judged_by_training("accuracy", tmp_path)
-    kp.PrecisionTuner(model, groups="model", **given).search(x, y, validation_data=(x, y), steps=3)
+    model, options = judged_by_training("accuracy", tmp_path)
+    kp.PrecisionTuner(model, groups="model", **options).search(x, y, validation_data=(x, y), steps=3)
     with pytest.raises(DestinationError, match=r"another groups \(model, now stem"):
-        kp.PrecisionTuner(model, groups="layer", **given).search(x, y, validation_data=(x, y), steps=3)
+        kp.PrecisionTuner(model, groups="layer", **options).search(x, y, validation_data=(x, y), steps=3)
     last = list(kp.layer_paths(model))[-1]
     with pytest.raises(DestinationError, match=r"another layers of groups"):
-        kp.PrecisionTuner(model, groups={"model": last}, **given).search(x, y, validation_data=(x, y), steps=3)
+        kp.PrecisionTuner(model, groups={"model": last}, **options).search(x, y, validation_data=(x, y), steps=3)

@@ -29,7 +29,7 @@ def hyperparameters():
     return keras_tuner.HyperParameters()
 
 
-def test_each_group_has_a_choice_and_the_model_is_in_the_plan():
+def test_every_group_has_a_choice_and_the_model_is_in_the_plan():
     """The choices stand beside the user's own, and the layers compute in them."""
     hp = hyperparameters()
     hypermodel = kp.PrecisionHyperModel(build, ("float32", "mixed_bfloat16"), groups={"body": "hidden"})
@@ -92,7 +92,7 @@ def test_a_tuner_of_keras_tuner_chooses_precision_with_everything_else(rng, tmp_
     )
     x = np.abs(rng.normal(size=(64, 8)).astype("float32")) + 1
     tuner.search(x, np.ones((64, 1), "float32"), epochs=2, batch_size=16, verbose=0)
-    trials = {each.hyperparameters.get("precision/model"): each for each in tuner.oracle.trials.values()}
+    trials = {trial.hyperparameters.get("precision/model"): trial for trial in tuner.oracle.trials.values()}
     assert trials["float32"].status == "COMPLETED"
     assert trials["float32"].metrics.get_history("step_time_ms")[0].value[0] > 0
     assert trials["mixed_float16"].status == "FAILED"

@@ -1,4 +1,4 @@
-"""The integer program, held against all choices there are."""
+"""The integer program, compared with all possible choices."""
 
 import itertools
 
@@ -12,9 +12,9 @@ UNITS, CHOICES = 5, 3
 
 @pytest.fixture
 def program(rng):
-    """Five units with three columns each, whose errors pile up and cancel."""
+    """Five units with three columns per unit, whose errors pile up and cancel."""
     errors = rng.normal(size=(UNITS * CHOICES, 6))
-    errors[::CHOICES] = 0  # the first column of each unit is the start
+    errors[::CHOICES] = 0  # the first column of every unit is the start
     start = rng.normal(size=6)
     costs = rng.uniform(1, 5, size=(2, UNITS * CHOICES))
     numbers = np.repeat(np.arange(UNITS), CHOICES)
@@ -22,12 +22,12 @@ def program(rng):
 
 
 def everything():
-    """Yield all choices of one column for each unit."""
+    """Yield all choices of one column per unit."""
     return itertools.product(*(range(unit * CHOICES, (unit + 1) * CHOICES) for unit in range(UNITS)))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.6, 0.8, np.inf])
-def test_the_optimum_within_limits_is_found(program, share):
+def test_the_optimum_within_limits_is_reached(program, share):
     """No choice within the limits has less, and the bound says so."""
     costs = np.array([program.cost(picked) for picked in everything()])
     limits = costs.min(axis=0) + share * np.ptp(costs, axis=0) if np.isfinite(share) else np.array([np.inf, np.inf])
@@ -45,11 +45,11 @@ def test_limits_that_nothing_meets_have_no_solution(program):
 
 
 def test_neighbours_differ_in_one_unit_or_two_and_are_valued_right(program):
-    """Each neighbour's value is that of the quadratic form itself, and each stands there once."""
+    """The values of neighbours are those of the quadratic form, and no neighbour occurs twice."""
     start = tuple(range(0, UNITS * CHOICES, CHOICES))
-    found = program.neighbours(start)
-    assert len(found) == len({picked for picked, _ in found}) == 10 + 10 * 4
-    for picked, value in found:
+    neighbours = program.neighbours(start)
+    assert len(neighbours) == len({picked for picked, _ in neighbours}) == 10 + 10 * 4
+    for picked, value in neighbours:
         assert 1 <= sum(one != other for one, other in zip(picked, start, strict=True)) <= 2
         assert value == pytest.approx(program.value(picked))
 

@@ -17,9 +17,9 @@ def test_a_judged_file_answers_as_the_exported_one(trained, tmp_path, plan):
         plan = kp.PrecisionPlan.deployment(plan)
     calibration = kp.calibrate(trained.model, trained.x[:32])
     kp.export_tflite(trained.model, tmp_path / "model.tflite", plan, calibration, engine="aeq", calibration="mse")
-    made = PlanCompiler(calibration, "mse")(plan)
+    compiled = PlanCompiler(calibration, "mse")(plan)
     (judged,), (exported,) = (
-        predict_in_memory(content, {"image": trained.x_held}, 1)
-        for content in (made, (tmp_path / "model.tflite").read_bytes())
+        predict_in_memory(content, {"image": trained.x_val}, 1)
+        for content in (compiled, (tmp_path / "model.tflite").read_bytes())
     )
     np.testing.assert_array_equal(judged, exported)

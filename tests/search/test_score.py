@@ -23,7 +23,7 @@ def regression():
     [("mae", "min", 1.5), ("val_mean_absolute_error", "min", 1.5), ("rmse", "min", 2.5**0.5), ("loss", "min", 2.5)],
 )
 def test_metrics_of_a_regression(regression, name, direction, value):
-    """A compiled metric is found by either name, in lower case or as results call it."""
+    """A compiled metric is known by either name, in lower case or as results call it."""
     score = score_of(regression, name)
     assert score.direction == direction
     truth, predictions = np.array([1.0, 2.0]), np.array([[2.0], [4.0]])
@@ -42,7 +42,7 @@ def test_labels_without_the_axis_of_predictions_are_scored_as_fit_scores_them():
 
 
 def test_a_loss_of_several_parts_is_no_score(regression):
-    """One is told."""
+    """The message has their number."""
     import keras
 
     inputs = keras.Input((2,))
@@ -58,9 +58,9 @@ def test_predictions_of_the_model_of_errors_are_scored(trained, name):
     import keras
 
     metric = getattr(keras.metrics, name)()
-    predictions = trained.model.predict(trained.x_held, verbose=0)
+    predictions = trained.model.predict(trained.x_val, verbose=0)
     score = score_of(trained.model, metric)
-    assert score.compute(trained.y_held, predictions.astype("float64")) == score.compute(trained.y_held, predictions)
+    assert score.compute(trained.y_val, predictions.astype("float64")) == score.compute(trained.y_val, predictions)
 
 
 def test_a_metric_object_is_not_changed(regression):
@@ -81,7 +81,7 @@ def test_higher_is_better_where_it_is(trained):
 
 
 def test_a_direction_that_is_not_known_is_asked_for(regression):
-    """A function of one's own has no direction until it is told."""
+    """A function of one's own has no direction until one is passed."""
 
     def closeness(truth, predictions):
         return -abs(truth - predictions)

@@ -1,4 +1,4 @@
-"""sensitivity: one layer at a time, from files that are made and run."""
+"""sensitivity: one layer at a time, from files that are compiled and run."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from keras_precision.core.errors import DataError, InputError, ModelError, PlanE
 def swept(trained):
     """Each layer alone in int4, the others in int8, with labels."""
     return kp.sensitivity(
-        trained.model, trained.x[:64], validation_data=(trained.x_held, trained.y_held), metric="accuracy"
+        trained.model, trained.x[:64], validation_data=(trained.x_val, trained.y_val), metric="accuracy"
     )
 
 
-def test_each_layer_that_can_be_lowered_is_lowered_alone(swept):
+def test_every_layer_that_can_be_quantized_is_quantized_alone(swept):
     """Convolutions and dense layers have a row in int4; a depthwise convolution has no int4 kernel, and none."""
     subjects = [row.subject for row in swept.select("divergence")]
     assert subjects == ["float model", "all in int8", "stem in int4", "pointwise in int4", "head in int4"]
@@ -43,18 +43,18 @@ def test_the_figures_are_those_of_the_exported_file(swept, trained, tmp_path):
     plan = kp.PrecisionPlan.deployment("int8", layers={"stem": "int4"})
     path = tmp_path / "stem.tflite"
     written = kp.export_tflite(trained.model, path, plan, trained.x[:64], engine="aeq")
-    scored = kp.evaluate(path, trained.x_held, trained.y_held)
+    scored = kp.evaluate(path, trained.x_val, trained.y_val)
     assert scored.value("accuracy") == swept.value("accuracy", "stem in int4")
     said = swept.value("size_bytes", "stem in int4")
     assert written.value("size_bytes") <= said <= 1.02 * written.value("size_bytes")
 
 
 def test_without_labels_and_from_a_calibration(trained):
-    """A calibration serves as the data of the ranges; the files are then run on samples that are given."""
+    """A calibration serves as the data of the ranges; the files are then run on the samples of validation_data."""
     calibration = kp.calibrate(trained.model, trained.x[:64])
     choices = ("float32", "int8", "int16x8")
     result = kp.sensitivity(
-        trained.model, calibration, choices, validation_data=trained.x_held, samples=16, latency=True
+        trained.model, calibration, choices, validation_data=trained.x_val, samples=16, latency=True
     )
     assert result.environment.sources["divergence"] == "16 samples"
     assert result.plan == kp.PrecisionPlan.deployment("int8")
@@ -117,11 +117,9 @@ def test_data_and_metrics_that_do_not_fit_are_refused(trained):
     with pytest.raises(DataError, match="Expected labels for the metric 'accuracy'. Received: samples alone"):
         kp.sensitivity(trained.model, trained.x, metric="accuracy")
     with pytest.raises(DataError, match="Received: 3 labels for 64 samples"):
-        kp.sensitivity(
-            trained.model, trained.x, validation_data=(trained.x_held, trained.y_held[:3]), metric="accuracy"
-        )
+        kp.sensitivity(trained.model, trained.x, validation_data=(trained.x_val, trained.y_val[:3]), metric="accuracy")
     with pytest.raises(DataError, match=r"Expected samples of shape \(n, 12, 12, 1\)"):
-        kp.sensitivity(trained.model, trained.x, validation_data=trained.x_held[:, :5])
+        kp.sensitivity(trained.model, trained.x, validation_data=trained.x_val[:, :5])
     with pytest.raises(InputError, match="Received: 'precision'; it is compiled with accuracy. .*Compile it with"):
         kp.sensitivity(trained.model, trained.x, metric="precision")
     with pytest.raises(ModelError, match="Expected a Keras model"):

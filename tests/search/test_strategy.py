@@ -76,12 +76,12 @@ def net():
 
 
 @pytest.mark.parametrize("share", [0.9, 0.85, 0.8, 0.74])
-def test_the_optimum_within_a_size_is_found_with_few_plans(net, share):
+def test_the_optimum_within_a_size_is_reached_with_few_plans(net, share):
     """Within two percent of the best of all 128 plans, with the sweep and at most a dozen more."""
     limit = share * net.figures[net.plans[0]]["size_bytes"]
     strategy = net.strategy(Goal("divergence", "min", Budget(max_size_bytes=limit)))
     order = net.search(strategy)
-    allowed = [each["divergence"] for each in net.figures.values() if each["size_bytes"] <= limit]
+    allowed = [figures["divergence"] for figures in net.figures.values() if figures["size_bytes"] <= limit]
     assert strategy.best().figures["divergence"] <= 1.02 * min(allowed)
     assert strategy.best().figures["size_bytes"] <= limit
     assert len(order) == len(set(order)) <= 1 + UNITS + 12
@@ -89,31 +89,35 @@ def test_the_optimum_within_a_size_is_found_with_few_plans(net, share):
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.05, 0.15])
-def test_the_smallest_file_within_a_drop_is_found(net, drop):
+def test_the_smallest_file_within_a_drop_is_reached(net, drop):
     """The file is within five percent of the smallest of all plans that keep the accuracy."""
     strategy = net.strategy(Goal("size_bytes", "min", Budget(max_metric_drop=drop)), labels=True)
     net.search(strategy)
-    allowed = [each["size_bytes"] for each in net.figures.values() if each["metric_drop"] <= drop]
+    allowed = [figures["size_bytes"] for figures in net.figures.values() if figures["metric_drop"] <= drop]
     assert strategy.best().figures["metric_drop"] <= drop
     assert strategy.best().figures["size_bytes"] <= 1.05 * min(allowed)
 
 
-def test_the_best_accuracy_within_a_size_is_found(net):
+def test_the_best_accuracy_within_a_size_is_reached(net):
     """No plan that is as small has two more percent of accuracy."""
     strategy = net.strategy(Goal("accuracy", "max", Budget(max_size_bytes=1900)), labels=True)
     net.search(strategy)
-    allowed = [each["accuracy"] for each in net.figures.values() if each["size_bytes"] <= 1900]
+    allowed = [figures["accuracy"] for figures in net.figures.values() if figures["size_bytes"] <= 1900]
     assert strategy.best().figures["accuracy"] >= max(allowed) - 0.02
 
 
-def test_the_front_is_found(net):
-    """At each size, what was run diverges by at most a tenth more than the best of all plans, and few were run."""
+def test_the_front_is_complete(net):
+    """At every size, what was run diverges by at most a tenth more than the best of all plans, and few were run."""
     strategy = net.strategy(Goal("front", "min", Budget()))
     order = net.search(strategy)
-    true = front_of([TrialOutcome("", plan, each) for plan, each in net.figures.items()], ("size_bytes", "divergence"))
+    true = front_of(
+        [TrialOutcome("", plan, figures) for plan, figures in net.figures.items()], ("size_bytes", "divergence")
+    )
     for point in true:
-        found = [each for each in strategy.evidence.values() if each["size_bytes"] <= point.figures["size_bytes"]]
-        assert min(each["divergence"] for each in found) <= 1.1 * max(point.figures["divergence"], 1e-4)
+        smaller = [
+            figures for figures in strategy.evidence.values() if figures["size_bytes"] <= point.figures["size_bytes"]
+        ]
+        assert min(figures["divergence"] for figures in smaller) <= 1.1 * max(point.figures["divergence"], 1e-4)
     assert len(order) < 50
 
 
@@ -146,11 +150,11 @@ def test_without_the_baseline_there_is_no_next_round(net):
     assert strategy.next_round() == []
 
 
-def test_a_front_has_each_point_once():
+def test_a_front_has_every_point_once():
     """A plan that another beats, or equals, is not on the front."""
     points = [(2, 2), (1, 3), (3, 1), (2, 2), (3, 3), (2, 3)]
     outcomes = [TrialOutcome(str(number), (), {"a": a, "b": b}) for number, (a, b) in enumerate(points)]
-    assert [each.trial for each in front_of(outcomes, ("a", "b"))] == ["1", "0", "2"]
+    assert [outcome.trial for outcome in front_of(outcomes, ("a", "b"))] == ["1", "0", "2"]
 
 
 @pytest.mark.parametrize("figure", ["size_bytes", "divergence", "front"])
@@ -165,10 +169,10 @@ def test_without_a_plan_that_ended_well_there_are_no_finalists(net, figure):
 def test_a_plan_that_quantizes_nothing_is_no_finalist(net, figure, budget):
     """It may be the best of all, and there is nothing in it to train for."""
     names = {"int8": "float32", "int4": "int8"}
-    space = Space(tuple(Unit(each.name, each.paths, ("float32", "int8")) for each in net.space.units), "float32")
+    space = Space(tuple(Unit(unit.name, unit.paths, ("float32", "int8")) for unit in net.space.units), "float32")
     strategy = Strategy(space, Goal(figure, "min", budget), net.reference)
     for plan in [net.plans[0], *net.space.single()]:
-        strategy.learn(tuple(names[each] for each in plan), net.figures[plan], net.answers[plan])
-    found = strategy.finalists(4)
-    assert found
-    assert ("float32",) * UNITS not in found
+        strategy.learn(tuple(names[choice] for choice in plan), net.figures[plan], net.answers[plan])
+    finalists = strategy.finalists(4)
+    assert finalists
+    assert ("float32",) * UNITS not in finalists

@@ -36,12 +36,12 @@ def oracle(tmp_path):
 
     space = keras_tuner.HyperParameters()
     space.Choice("layer", ["int8", "int4", "float32"])
-    made = keras_tuner.oracles.GridSearchOracle(
+    oracle = keras_tuner.oracles.GridSearchOracle(
         keras_tuner.Objective("score", "min"), max_trials=3, hyperparameters=space, max_consecutive_failed_trials=2
     )
-    made.verbose = 0
-    made._set_project_dir(str(tmp_path), "project")
-    return harden(made)
+    oracle.verbose = 0
+    oracle._set_project_dir(str(tmp_path), "project")
+    return harden(oracle)
 
 
 def free_port():
@@ -57,7 +57,7 @@ def chief(oracle, tmp_path):
     from keras_tuner.src.distribute.oracle_client import OracleClient
 
     port = free_port()
-    problems, told = [], []
+    problems, counts = [], []
 
     def connect():
         with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +73,7 @@ def chief(oracle, tmp_path):
                 f"127.0.0.1:{port}",
                 tmp_path / "project",
                 lease_s=1.5,
-                on_trial_end=lambda: told.append(len(oracle.end_order)),
+                on_trial_end=lambda: counts.append(len(oracle.end_order)),
             )
         except SearchError as error:
             problems.append(error)
@@ -84,7 +84,7 @@ def chief(oracle, tmp_path):
     def wait():
         thread.join(timeout=60)
         assert not thread.is_alive()
-        assert told[-1] == len(oracle.end_order)  # whoever looks at the chief sees how far it is
+        assert counts[-1] == len(oracle.end_order)  # whoever looks at the chief sees how far it is
         return problems
 
     yield connect, wait
@@ -136,19 +136,19 @@ def test_a_worker_that_comes_back_late_changes_nothing(oracle):
 @pytest.mark.parametrize("lost", ["its lease", "its chief"])
 def test_a_trial_that_a_worker_ends_while_it_waits_for_another_is_not_run_again(oracle, tmp_path, lost):
     """The worker's lease ran out, or the chief was begun again: the worker goes on, and ends the trial all the same."""
-    held = copy.deepcopy(oracle.create_trial("one"))
+    trial = copy.deepcopy(oracle.create_trial("one"))
     if lost == "its lease":
         _expire(oracle, "one")
     else:
         oracle = reloaded(oracle, tmp_path)
-    assert held.trial_id in oracle._retry_queue
-    oracle.update_trial(held.trial_id, {"score": 1.0})
-    held.status = "COMPLETED"
-    oracle.end_trial(held)
+    assert trial.trial_id in oracle._retry_queue
+    oracle.update_trial(trial.trial_id, {"score": 1.0})
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
     following = oracle.create_trial("one")
-    assert following.trial_id != held.trial_id
-    assert oracle.trials[held.trial_id].status == "COMPLETED"
-    oracle.end_trial(copy.deepcopy(held))  # as if two had run it
+    assert following.trial_id != trial.trial_id
+    assert oracle.trials[trial.trial_id].status == "COMPLETED"
+    oracle.end_trial(copy.deepcopy(trial))  # as if two had run it
     assert oracle.ongoing_trials == {"one": following}
 
 
@@ -207,7 +207,7 @@ def test_a_trial_whose_own_file_alone_tells_of_its_beginning_is_run(oracle, tmp_
     path.write_bytes(before)
     again = reloaded(oracle, tmp_path)
     handed_out = [again.create_trial(name) for name in ("one", "two")]
-    assert {each.trial_id for each in handed_out} == {first.trial_id, second.trial_id}
+    assert {trial.trial_id for trial in handed_out} == {first.trial_id, second.trial_id}
     assert again.start_order == [first.trial_id, second.trial_id]
 
 
@@ -226,7 +226,7 @@ def test_a_trial_whose_own_file_alone_tells_of_its_end_is_not_run_again(oracle, 
 
 
 def test_a_grid_goes_on_where_it_was(oracle, tmp_path):
-    """KerasTuner keeps the order of a grid in no file: after each trial a new process goes on, up to the last plan."""
+    """KerasTuner keeps the order of a grid in no file: after every trial a new process continues, up to the last plan."""
     seen = []
     while (trial := oracle.create_trial("one")).status == "RUNNING":
         seen.append(trial.hyperparameters.values["layer"])
@@ -238,7 +238,7 @@ def test_a_grid_goes_on_where_it_was(oracle, tmp_path):
 
 
 def test_a_search_that_failed_too_often_is_tried_again(oracle, tmp_path):
-    """What made it fail may be mended: the failures in a row are run once more, and nothing that ended well."""
+    """The cause may be fixed: the failures in a row are run once more, and nothing that ended well."""
     for status in ("COMPLETED", "FAILED", "FAILED"):
         trial = oracle.create_trial("one")
         if status == "COMPLETED":
@@ -284,7 +284,7 @@ def test_what_others_hang_on_is_tried_again(oracle, statuses, again):
         oracle.end_trial(trial)
     order = list(oracle.end_order)
     assert requeue_failed(oracle) is bool(again)
-    assert oracle._retry_queue == [order[each] for each in again]
+    assert oracle._retry_queue == [order[number] for number in again]
 
 
 def test_the_reason_of_a_failure_is_read_from_the_worker_s_file(oracle, tmp_path):
@@ -352,9 +352,11 @@ def test_a_process_that_goes_on_for_one_that_died_begins_nothing_afresh(tmp_path
 
 def addresses(port):
     """Return where this process listens at a port."""
-    listening = [each for each in psutil.Process().net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    listening = [
+        connection for connection in psutil.Process().net_connections("tcp") if connection.status == psutil.CONN_LISTEN
+    ]
     # gRPC has sockets of IPv6, on which an address of IPv4 has this prefix.
-    return {each.laddr.ip.removeprefix("::ffff:") for each in listening if each.laddr.port == port}
+    return {connection.laddr.ip.removeprefix("::ffff:") for connection in listening if connection.laddr.port == port}
 
 
 def set_role(patch, name, address=None, port="1234"):
@@ -406,7 +408,7 @@ def test_a_worker_asks_a_chief_on_this_machine_unless_an_address_is_set(unsure, 
         patch.setattr("grpc.insecure_channel", lambda target: asked.append(target) or MagicMock())
         before = dict(os.environ)
         assert (is_chief(), is_worker()) == (False, True)
-        tuner = kp.PrecisionTuner(unsure.model, unsure.x[:8], unsure.x_held, ("int8", "int4"), directory=tmp_path)
+        tuner = kp.PrecisionTuner(unsure.model, unsure.x[:8], unsure.x_val, ("int8", "int4"), directory=tmp_path)
         assert isinstance(tuner.oracle, OracleClient)
         tuner.save()  # the oracle's files are the chief's business
         assert not list(tmp_path.glob("**/oracle.json"))
@@ -427,11 +429,11 @@ def test_a_port_alone_or_a_name_alone_makes_no_search_in_several_processes(name)
 
 def test_processes_of_one_machine_get_its_own_address(tmp_path):
     """Whatever the environment says, a chief and workers that are started together talk over 127.0.0.1."""
-    told = tmp_path / "told"
-    code = f"import os; open({str(told)!r}, 'a').write(os.environ['KERASTUNER_ORACLE_IP'] + ' ')"
+    addresses_file = tmp_path / "addresses"
+    code = f"import os; open({str(addresses_file)!r}, 'a').write(os.environ['KERASTUNER_ORACLE_IP'] + ' ')"
     environment = {**os.environ, "KERASTUNER_ORACLE_IP": "0.0.0.0"}
     assert run_workers([sys.executable, "-c", code], 1, environment=environment) == 0
-    assert told.read_text().split() == ["127.0.0.1", "127.0.0.1"]
+    assert addresses_file.read_text().split() == ["127.0.0.1", "127.0.0.1"]
 
 
 def test_a_command_that_fails_is_begun_again_and_then_given_up(tmp_path, capfd):
@@ -456,7 +458,7 @@ folder = sys.argv[1]
 data = np.load(folder + "/data.npz")
 model = keras.models.load_model(folder + "/model.keras")
 tuner = kp.PrecisionTuner(
-    model, data["x"], (data["x_held"], data["y_held"]), ("int8", "int4"), objective="front", metric="accuracy",
+    model, data["x"], (data["x_val"], data["y_val"]), ("int8", "int4"), objective="front", metric="accuracy",
     directory=folder, project_name="shared", verbose=False, overwrite=True,
 )
 name, mark = os.environ["KERASTUNER_TUNER_ID"], folder + "/killed"
@@ -476,17 +478,17 @@ tuner.search(lease_s=60)
 def test_a_chief_and_workers_end_with_the_front_of_one_process(unsure, tmp_path, capfd):
     """Two workers, one of which is killed in its first trial and begun again, find what one process finds."""
     unsure.model.save(tmp_path / "model.keras")
-    np.savez(tmp_path / "data.npz", x=unsure.x[:64], x_held=unsure.x_held, y_held=unsure.y_held)
+    np.savez(tmp_path / "data.npz", x=unsure.x[:64], x_val=unsure.x_val, y_val=unsure.y_val)
     (tmp_path / "search.py").write_text(SCRIPT)
     command = [sys.executable, str(tmp_path / "search.py"), str(tmp_path)]
     paths = os.pathsep.join(filter(None, sys.path))
     again = run_workers(command, 2, environment={**os.environ, "PYTHONPATH": paths}, restarts=1)
     assert again == 1
-    assert "Running Trial" not in capfd.readouterr().out  # KerasTuner's chief would print a table of each
+    assert "Running Trial" not in capfd.readouterr().out  # KerasTuner's chief would print a table per trial
     assert (tmp_path / "killed").exists()
     alone, together = (
         kp.PrecisionTuner(
-            unsure.model, unsure.x[:64], (unsure.x_held, unsure.y_held), ("int8", "int4"), objective="front",
+            unsure.model, unsure.x[:64], (unsure.x_val, unsure.y_val), ("int8", "int4"), objective="front",
             metric="accuracy", directory=tmp_path, project_name=name, verbose=False,
         )
         for name in ("alone", "shared")
@@ -495,5 +497,5 @@ def test_a_chief_and_workers_end_with_the_front_of_one_process(unsure, tmp_path,
         before = len(tuner.oracle.trials)
         tuner.search()
     assert len(together.oracle.trials) == before  # nothing was left to run
-    assert {each.plan for each in together.results()} == {each.plan for each in alone.results()}
-    assert [each.plan for each in together.pareto_front()] == [each.plan for each in alone.pareto_front()]
+    assert {result.plan for result in together.results()} == {result.plan for result in alone.results()}
+    assert [result.plan for result in together.pareto_front()] == [result.plan for result in alone.pareto_front()]

@@ -1,4 +1,4 @@
-"""PrecisionTuner: what KerasTuner's users know, on a small net whose files are really made and run."""
+"""PrecisionTuner: what KerasTuner's users know, on a small net whose files are really compiled and run."""
 
 import json
 import re
@@ -30,11 +30,11 @@ def make(unsure, tmp_path_factory):
     """Return a function that makes a tuner on the trained net."""
     folder = tmp_path_factory.mktemp("projects")
 
-    def made(project, **options):
-        given = {"choices": CHOICES, "directory": folder, "project_name": project, "verbose": False}
-        return kp.PrecisionTuner(unsure.model, unsure.x[:64], (unsure.x_held, unsure.y_held), **(given | options))
+    def build(project, **options):
+        defaults = {"choices": CHOICES, "directory": folder, "project_name": project, "verbose": False}
+        return kp.PrecisionTuner(unsure.model, unsure.x[:64], (unsure.x_val, unsure.y_val), **(defaults | options))
 
-    return made
+    return build
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def small(make):
 
 def test_the_best_plan_keeps_the_budget_and_none_that_was_run_is_smaller(small):
     """Of all plans that were run within the drop, it has the smallest file; and it is one of layer paths."""
-    within = [each for each in small.results() if each.value("metric_drop") <= 0.03]
-    best = min(within, key=lambda each: each.value("size_bytes"))
+    within = [result for result in small.results() if result.value("metric_drop") <= 0.03]
+    best = min(within, key=lambda result: result.value("size_bytes"))
     assert small.best_plan == best.plan
     assert set(small.best_plan.layers) <= set(kp.layer_paths(small.model))
     assert best.value("size_bytes") < small.results()[0].value("size_bytes")  # all in int8, which is run first
@@ -56,8 +56,8 @@ def test_the_best_plan_keeps_the_budget_and_none_that_was_run_is_smaller(small):
 
 
 def test_hyperparameters_are_called_by_layer_paths(small):
-    """KerasTuner's own space has a choice for each layer."""
-    space = {each.name: each.values for each in small.oracle.get_space().space}
+    """KerasTuner's own space has a choice per layer."""
+    space = {parameter.name: parameter.values for parameter in small.oracle.get_space().space}
     assert space == {name: ["int8", "int4"] for name in ("wide", "middle", "narrow", "head")}
     values = small.get_best_hyperparameters()[0].values
     assert {path for path, choice in values.items() if choice == "int4"} == set(small.best_plan.layers)
@@ -66,8 +66,8 @@ def test_hyperparameters_are_called_by_layer_paths(small):
 def test_the_exported_file_is_the_one_that_was_judged(small, unsure, tmp_path):
     """It scores what the search says, and is not larger than that."""
     written = small.export_best(tmp_path / "best.tflite")
-    figures = next(each for each in small.results() if each.plan == small.best_plan)
-    scored = kp.evaluate(tmp_path / "best.tflite", unsure.x_held, unsure.y_held)
+    figures = next(result for result in small.results() if result.plan == small.best_plan)
+    scored = kp.evaluate(tmp_path / "best.tflite", unsure.x_val, unsure.y_val)
     assert scored.value("accuracy") == figures.value("accuracy")
     assert written.value("size_bytes") <= figures.value("size_bytes")
     assert written.plan.precision_of("middle") == small.best_plan.precision_of("middle")
@@ -83,20 +83,20 @@ def test_best_models_compute_as_their_files(small, unsure, tmp_path):
 
     model = small.get_best_models()[0]
     small.export_best(tmp_path / "best.tflite")
-    expected = kp.edge.predict(tmp_path / "best.tflite", unsure.x_held)
-    np.testing.assert_array_equal(model.predict(unsure.x_held, verbose=0), expected)
-    accuracy = model.evaluate(unsure.x_held, unsure.y_held, verbose=0, return_dict=True)["accuracy"]
-    best = next(each for each in small.results() if each.plan == small.best_plan)
+    expected = kp.edge.predict(tmp_path / "best.tflite", unsure.x_val)
+    np.testing.assert_array_equal(model.predict(unsure.x_val, verbose=0), expected)
+    accuracy = model.evaluate(unsure.x_val, unsure.y_val, verbose=0, return_dict=True)["accuracy"]
+    best = next(result for result in small.results() if result.plan == small.best_plan)
     assert accuracy == pytest.approx(best.value("accuracy"))
     model.save(tmp_path / "best.keras")
     again = keras.models.load_model(tmp_path / "best.keras")
-    np.testing.assert_array_equal(again.predict(unsure.x_held[:4], verbose=0), expected[:4])
+    np.testing.assert_array_equal(again.predict(unsure.x_val[:4], verbose=0), expected[:4])
 
 
 def test_the_front_is_sorted_and_no_point_of_it_is_beaten(small):
     """Along the front files grow, and the drop of the metric shrinks."""
     front = small.pareto_front()
-    sizes, drops = ([each.value(metric) for each in front] for metric in ("size_bytes", "metric_drop"))
+    sizes, drops = ([result.value(metric) for result in front] for metric in ("size_bytes", "metric_drop"))
     assert sizes == sorted(sizes)
     assert drops == sorted(drops, reverse=True)
     assert len(set(drops)) == len(front)
@@ -136,7 +136,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(small, make, monkey
             tuner.search()
         resumed = make(f"killed_{stop}", budget=kp.Budget(max_metric_drop=0.03))
         resumed.search()
-        assert [each.plan for each in resumed.results()] == [each.plan for each in small.results()]
+        assert [result.plan for result in resumed.results()] == [result.plan for result in small.results()]
 
 
 def test_a_kill_between_two_files_loses_nothing_and_repeats_nothing(make, small):
@@ -172,22 +172,22 @@ def test_a_kill_between_the_files_of_a_beginning_stops_nothing(make, small, monk
         tuner.search()
     resumed = make("begun", budget=kp.Budget(max_metric_drop=0.03))
     resumed.search()
-    assert [each.plan for each in resumed.results()] == [each.plan for each in small.results()]
+    assert [result.plan for result in resumed.results()] == [result.plan for result in small.results()]
 
 
 def test_what_a_search_refuses_changes_nothing(small, make, unsure):
-    """Data of a failed search are forgotten; those of another search are told from those of before."""
+    """Data of a failed search are forgotten; those of another search are distinguished from the first."""
     tuner = kp.PrecisionTuner(
         unsure.model, choices=CHOICES, budget=kp.Budget(max_metric_drop=0.03), verbose=False,
-        directory=small._project.folder.parent, project_name="mended",
+        directory=small._project.folder.parent, project_name="repeated",
     )  # fmt: skip
-    held = (unsure.x_held, unsure.y_held)
+    validation_data = (unsure.x_val, unsure.y_val)
     with pytest.raises(DataError, match=r"Expected samples of shape \(n, 16\)"):
-        tuner.search(unsure.x[:64], validation_data=(unsure.x_held[:, :6], unsure.y_held))
-    tuner.search(unsure.x[:64], validation_data=held)
+        tuner.search(unsure.x[:64], validation_data=(unsure.x_val[:, :6], unsure.y_val))
+    tuner.search(unsure.x[:64], validation_data=validation_data)
     assert tuner.best_plan == small.best_plan
     with pytest.raises(DestinationError, match="another validation data"):
-        tuner.search(unsure.x[:64], validation_data=(unsure.x_held[:20], unsure.y_held[:20]))
+        tuner.search(unsure.x[:64], validation_data=(unsure.x_val[:20], unsure.y_val[:20]))
     assert "160 samples" in tuner.results()[0].environment.sources["divergence"]
     tuner.search()  # with the data that it has
     assert tuner.best_plan == small.best_plan
@@ -196,13 +196,13 @@ def test_what_a_search_refuses_changes_nothing(small, make, unsure):
 def test_validation_data_in_any_form_that_fit_takes(small, make, unsure):
     """A dataset of batches with labels, and a tuple with weights, give what arrays give."""
     tf = pytest.importorskip("tensorflow")
-    x, y = unsure.x_held, unsure.y_held
-    for name, held in {
+    x, y = unsure.x_val, unsure.y_val
+    for name, validation_data in {
         "dataset": tf.data.Dataset.from_tensor_slices((x, y)).batch(50),
         "weighted": (x, y, np.ones(len(y))),
     }.items():
         tuner = kp.PrecisionTuner(
-            unsure.model, unsure.x[:64], held, CHOICES, budget=kp.Budget(max_metric_drop=0.03), verbose=False,
+            unsure.model, unsure.x[:64], validation_data, CHOICES, budget=kp.Budget(max_metric_drop=0.03), verbose=False,
             directory=small._project.folder.parent, project_name=name,
         )  # fmt: skip
         tuner.search()
@@ -210,7 +210,7 @@ def test_validation_data_in_any_form_that_fit_takes(small, make, unsure):
 
 
 def test_samples_of_two_inputs_are_no_labels(rng):
-    """A tuple of one array for each input is not samples and labels, unless the first of it is itself a tuple."""
+    """A tuple of one array per input is not samples and labels, unless the first of it is itself a tuple."""
     import keras
 
     from keras_precision.search.evaluation.validation_set import read_validation_set
@@ -219,7 +219,7 @@ def test_samples_of_two_inputs_are_no_labels(rng):
     model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
     one, other = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))
     alone = read_validation_set(model, (one, other), None)
-    assert [len(each) for each in alone.samples.values()] == [8, 8]
+    assert [len(samples) for samples in alone.samples.values()] == [8, 8]
     assert alone.labels is None
     loss = Score("loss", "min", float)
     for labels in (np.arange(8), list(range(8)), [np.arange(8)], {"head": np.arange(8)}):
@@ -227,7 +227,7 @@ def test_samples_of_two_inputs_are_no_labels(rng):
     rows = list(np.eye(3)[np.arange(8) % 3])
     np.testing.assert_array_equal(
         read_validation_set(model, ((one, other), rows), loss).labels, rows
-    )  # a label for each sample
+    )  # one label per sample
     np.testing.assert_array_equal(
         read_validation_set(model, ((one, other), list(np.arange(8))), loss).labels, np.arange(8)
     )
@@ -258,8 +258,8 @@ def test_a_search_by_divergence_needs_no_labels(make, unsure):
     )  # fmt: skip
     with pytest.raises(DataError, match="Expected representative data. Received: None"):
         tuner.search()
-    tuner.search(unsure.x[:32], unsure.y[:32], validation_data=(unsure.x_held, unsure.y_held))
-    best = next(each for each in tuner.results() if each.plan == tuner.best_plan)
+    tuner.search(unsure.x[:32], unsure.y[:32], validation_data=(unsure.x_val, unsure.y_val))
+    best = next(result for result in tuner.results() if result.plan == tuner.best_plan)
     assert best.value("size_bytes") <= 12500
     assert best.select("accuracy") == ()
     assert best.environment.sources["divergence"].startswith("16 samples")
@@ -267,14 +267,14 @@ def test_a_search_by_divergence_needs_no_labels(make, unsure):
 
 @pytest.mark.slow
 def test_latency_and_the_front_of_four_choices(make):
-    """With latency in the budget each trial is timed; layers may be in int16x8 or float32, too."""
+    """With latency in the budget every trial is timed; layers may be in int16x8 or float32, too."""
     budget = kp.Budget(max_latency_ms=50.0)
     tuner = make(
         "timed", choices=("int8", "int4", "int16x8", "float32"), budget=budget, objective="front", max_trials=14
     )
     tuner.search()
-    assert all(each.value("latency_ms") > 0 for each in tuner.results())
-    float_head = next(each.plan for each in tuner.results() if each.plan.layers.get("head") == "float32")
+    assert all(result.value("latency_ms") > 0 for result in tuner.results())
+    float_head = next(result.plan for result in tuner.results() if result.plan.layers.get("head") == "float32")
     assert dict(float_head.layers) == {"head": "float32"}
     assert len(tuner.oracle.trials) == 14
 
@@ -306,8 +306,8 @@ def test_a_file_that_cannot_be_made_is_a_failed_trial(make, monkeypatch):
 
     monkeypatch.setattr(Evaluator, "__call__", failing)
     tuner.search()
-    assert all(each.plan.precision_of("wide") == "int8" for each in tuner.results())
-    assert "Expected luck" in next(each.message for each in tuner.oracle.trials.values() if each.message)
+    assert all(result.plan.precision_of("wide") == "int8" for result in tuner.results())
+    assert "Expected luck" in next(trial.message for trial in tuner.oracle.trials.values() if trial.message)
 
     def broken(self, assignment):
         raise ExportError("Expected luck. Received: none.")
@@ -339,7 +339,7 @@ def test_failures_that_are_tried_again_are_learned(make, small, monkeypatch):
         again.search()
         assert again.best_plan == small.best_plan
         assert again.gap <= 0.02
-        assert {each.status for each in again.oracle.trials.values()} == {"COMPLETED"}
+        assert {trial.status for trial in again.oracle.trials.values()} == {"COMPLETED"}
 
 
 def test_any_metric_of_keras_a_regression_included(tmp_path, rng):
@@ -365,8 +365,8 @@ def test_any_metric_of_keras_a_regression_included(tmp_path, rng):
     )
     tuner.search()
     assert tuner.objective.figure == "mean_absolute_error"
-    errors = [each.value("mean_absolute_error") for each in tuner.results()]
-    best = next(each for each in tuner.results() if each.plan == tuner.best_plan)
+    errors = [result.value("mean_absolute_error") for result in tuner.results()]
+    best = next(result for result in tuner.results() if result.plan == tuner.best_plan)
     assert best.value("mean_absolute_error") == min(errors)
     score = next(iter(tuner.oracle.trials.values())).metrics.get_last_value("val_mean_absolute_error")
     assert score == pytest.approx(errors[0])
@@ -386,7 +386,7 @@ def test_any_metric_of_keras_a_regression_included(tmp_path, rng):
     ],
 )
 def test_what_cannot_be_searched_for_is_refused(make, options, error, message):
-    """Arguments are checked before any work, and no folder is made."""
+    """Arguments are checked before any work, and no folder is created."""
     with pytest.raises(error, match=message):
         make("refused", **options)
     assert not make("other")._project.folder.with_name("refused").exists()
@@ -433,9 +433,7 @@ def test_a_label_free_search_for_accuracy_is_refused(unsure, tmp_path):
 
 def test_validation_data_of_another_shape_are_refused(unsure, tmp_path):
     """The message says the shape that the model takes."""
-    tuner = kp.PrecisionTuner(
-        unsure.model, unsure.x, (unsure.x_held[:, :6], unsure.y_held), CHOICES, directory=tmp_path
-    )
+    tuner = kp.PrecisionTuner(unsure.model, unsure.x, (unsure.x_val[:, :6], unsure.y_val), CHOICES, directory=tmp_path)
     with pytest.raises(DataError, match=r"Expected samples of shape \(n, 16\)"):
         tuner.search()
     with pytest.raises(InputError, match="Received: epochs. No model is trained here"):
@@ -449,7 +447,7 @@ def test_the_folder_of_another_search_is_refused_unless_it_may_be_removed(small,
     with pytest.raises(DestinationError, match=re.escape("another choices (int8, int4, now int8, float32)")):
         make("small", choices=("int8", "float32"), budget=kp.Budget(max_metric_drop=0.03))
     other = kp.PrecisionTuner(
-        unsure.model, unsure.x[:64], (unsure.x_held[:20], unsure.y_held[:20]), CHOICES, budget=kp.Budget(max_metric_drop=0.03),
+        unsure.model, unsure.x[:64], (unsure.x_val[:20], unsure.y_val[:20]), CHOICES, budget=kp.Budget(max_metric_drop=0.03),
         directory=small._project.folder.parent, project_name="small",
     )  # fmt: skip
     with pytest.raises(DestinationError, match="another validation data"):
@@ -479,14 +477,14 @@ def test_overwrite_removes_an_older_search(small, make):
 
 
 def test_what_is_shown_while_it_runs(make, capsys):
-    """Trials, the best so far and the gap while it runs; at the end, the front with the layers of each plan."""
+    """Trials, the best so far and the gap while it runs; at the end, the front with the layers of every plan."""
     tuner = make("shown", budget=kp.Budget(max_metric_drop=0.03), verbose=None)
     tuner.search()
     assert capsys.readouterr().err == ""  # no terminal
     tuner.search(verbose=1)
-    told = capsys.readouterr().err
-    assert "metric drop" in told
-    assert re.search(r"^a  trial \d+  [\d.]+ kB  metric drop \S+  (all int8|int8, but int4: )", told, re.MULTILINE)
+    output = capsys.readouterr().err
+    assert "metric drop" in output
+    assert re.search(r"^a  trial \d+  [\d.]+ kB  metric drop \S+  (all int8|int8, but int4: )", output, re.MULTILINE)
 
 
 def test_a_damaged_outcome_is_told(small, make):
@@ -503,12 +501,12 @@ def test_a_damaged_outcome_is_told(small, make):
 
 
 def test_results_and_front_make_a_report(small, tmp_path):
-    """The chart of the report has a point for each plan that was run, and says its layers."""
+    """The chart of the report has a point per plan that was run, and says its layers."""
     path = kp.save_report(small.results(), tmp_path / "search.html")
     text = path.read_text(encoding="utf-8")
-    for each in small.results():
-        assert each.name in text
-    narrow = next(each for each in small.results() if each.plan.layers)
+    for result in small.results():
+        assert result.name in text
+    narrow = next(result for result in small.results() if result.plan.layers)
     layer, precision = next(iter(narrow.plan.layers.items()))
     assert f"{layer}: {precision}" in text or f"{precision}: {layer}" in text
     assert "size_bytes" in text or "Size" in text

@@ -1,4 +1,4 @@
-"""Model files that were made to do harm: none runs anything, none leads out of its folder, each is refused."""
+"""Malicious model files: all are refused, none runs code, none writes outside its folder."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ def sound_model(keras: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def sound_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The model in each form, as each Keras saves it."""
+    """The model in every form, as Keras 3 and tf_keras save it."""
     import keras
     import tf_keras
 
@@ -56,11 +56,11 @@ def sound_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Victim(NamedTuple):
-    """A folder in which hostile files are made.
+    """A folder for hostile files.
 
     Attributes:
         folder: The folder.
-        marker: What a payload that runs makes.
+        marker: The file that a payload creates if it runs.
         files: The sound files.
     """
 
@@ -236,7 +236,7 @@ PLACES = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_sound_file_is_loaded(form: str, victim: Victim) -> None:
-    """What hostile files are made from is loaded, also through the change of nothing."""
+    """The sound file is loaded, also after a change of nothing."""
     loaded = kp.load_model(victim.with_config(form, lambda config: None))
     assert loaded.name == "sound"
 
@@ -245,7 +245,7 @@ def test_the_sound_file_is_loaded(form: str, victim: Victim) -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("payload", PAYLOADS, ids=lambda payload: payload.__name__)
 def test_a_payload_is_refused_wherever_it_stands(payload: Any, place: str, form: str, victim: Victim) -> None:
-    """A function, a class, marshalled code: refused in each place of a configuration, in each form."""
+    """A function, a class, marshalled code: refused in all places of a configuration, in all forms."""
     path = victim.with_config(form, lambda config: PLACES[place](config, payload(victim.marker)))
     victim.refuses(path, r"unsafe=True.*--unsafe|--unsafe")
 
@@ -682,7 +682,7 @@ def raising(error: str) -> str:
     "dumped", ["", "4wE=", raising("EOFError"), raising("KeyError"), raising("StopAsyncIteration")]
 )
 def test_what_a_trusted_lambda_raises_is_a_refusal(dumped: str, victim: Victim) -> None:
-    """With unsafe=True code may be cut off, or raise anything: both Kerases are asked, and the cause is kept."""
+    """With unsafe=True code may be cut off, or raise anything: both Keras versions are tried, and the cause is chained."""
     function = {"class_name": "__lambda__", "config": {"code": dumped, "defaults": None, "closure": None}}
     path = victim.with_config("keras.keras", lambda config: as_a_layer(config, lambda_layer(function)))
     with pytest.raises(FileFormatError, match=r"(?s)keras 3.*tf_keras 2") as caught:

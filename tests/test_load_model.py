@@ -1,4 +1,4 @@
-"""load_model: files of older Kerases, code in files, and what is said when no Keras can load one."""
+"""load_model: files of older Keras versions, code in files, and the error when no Keras can load one."""
 
 import nets
 import numpy as np
@@ -9,8 +9,8 @@ from keras_precision._adapters.model_file import load_model
 from keras_precision.core.errors import FileFormatError, InputError
 
 
-def same_answers(model, loaded, x):
-    """Tell whether two models answer alike."""
+def same_predictions(model, loaded, x):
+    """Tell whether two models predict the same."""
     return np.allclose(model.predict(x, verbose=0), loaded.predict(x, verbose=0), atol=1e-6)
 
 
@@ -26,7 +26,7 @@ def test_each_form_is_loaded_by_keras_3(suffix, tmp_path, rng):
         (tmp_path / "model.h5").rename(path)
     loaded = kp.load_model(path)
     assert type(loaded).__module__.startswith("keras.")
-    assert same_answers(model, loaded, x)
+    assert same_predictions(model, loaded, x)
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
@@ -40,7 +40,7 @@ def test_what_keras_3_refuses_is_loaded_by_tf_keras(suffix, tmp_path, rng):
     model.save(tmp_path / f"model{suffix}")
     loaded = kp.load_model(tmp_path / f"model{suffix}")
     assert type(loaded).__module__.startswith("tf_keras.")
-    assert same_answers(model, loaded, rng.normal(size=(3, 6, 6, 1)))
+    assert same_predictions(model, loaded, rng.normal(size=(3, 6, 6, 1)))
     scored = kp.evaluate(tmp_path / f"model{suffix}", rng.normal(size=(4, 6, 6, 1)), np.zeros(4))
     assert scored.value("samples") == 4
 
@@ -60,8 +60,8 @@ def test_code_in_a_file_runs_only_if_it_may(name, suffix, tmp_path):
     assert kp.load_model(path, unsafe=True).predict(np.ones((1, 3)), verbose=0).tolist() == [[2, 2, 2]]
 
 
-def test_when_neither_can_both_are_heard(tmp_path, rng):
-    """A file that no Keras loads is refused with what each said, and what to try."""
+def test_the_message_has_the_errors_of_both(tmp_path, rng):
+    """A file that neither Keras loads is refused with both errors, and a remedy."""
     import h5py
     import keras
 
@@ -89,7 +89,7 @@ def test_without_tf_keras_the_message_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_what_is_no_model_file(tmp_path):
-    """Missing files, other endings and broken archives each say what they are."""
+    """Missing files, other suffixes and broken archives have their own messages."""
     (tmp_path / "model.onnx").write_bytes(b"")
     (tmp_path / "model.keras").write_bytes(b"PK")
     with pytest.raises(FileNotFoundError, match="which does not exist"):

@@ -1,4 +1,4 @@
-"""Model files as people save them: each is loaded, whatever layers, policies and functions it has."""
+"""Model files of users: all are loaded, whatever layers, policies and functions they have."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def chain(*layers: Any, shape: tuple[int, ...], keras: Any, dtype: str | None = 
 @pytest.mark.parametrize("package", ["keras", "tf_keras"])
 @pytest.mark.parametrize("net", ["mlp", "conv", "unnamed", "nested", "composite", "two_inputs"])
 def test_nets_are_loaded(net: str, package: str, suffix: str, tmp_path: Path) -> None:
-    """The nets of the tests come back from each form of each Keras with the same weights."""
+    """The nets of the tests come back from all forms of both Keras versions with the same weights."""
     keras = pytest.importorskip(package)
     model = getattr(nets, net)(keras)
     loaded = kp.load_model(saved(keras, model, tmp_path / f"model{suffix}"))

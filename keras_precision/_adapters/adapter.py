@@ -77,7 +77,7 @@ class KerasAdapter(ABC):
 
     @abstractmethod
     def tensorflow_variables(self, model: Any) -> list[Any]:
-        """Return the ``tf.Variable`` behind each variable of a model of the TensorFlow backend."""
+        """Return the ``tf.Variable`` objects of a model's variables, on the TensorFlow backend."""
 
     @abstractmethod
     def loss_scaling(self, model: Any, optimizer: Any = None) -> LossScaling:

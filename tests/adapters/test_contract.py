@@ -1,4 +1,4 @@
-"""What every stack must do alike: one suite over Keras 3 with each backend, and tf_keras."""
+"""The contract of the adapters: one suite for Keras 3 on every backend, and for tf_keras."""
 
 import nets
 import numpy as np
@@ -97,14 +97,14 @@ def test_a_layer_is_no_model(stack):
 def test_inputs_keep_the_order_of_the_model(stack):
     """Inputs come in the model's order, with the batch axis left out."""
     inputs = adapter_of(stack.keras.Sequential()).inputs(nets.two_inputs(stack.keras))
-    assert [(each.name, each.shape, each.dtype) for each in inputs] == [
+    assert [(model_input.name, model_input.shape, model_input.dtype) for model_input in inputs] == [
         ("z_image", (12, 12, 1), "float32"),
         ("a_table", (4,), "float32"),
     ]
 
 
 def test_inputs_of_models_that_have_none(stack):
-    """Subclassed and unbuilt models are refused, each with what to do."""
+    """Subclassed and unbuilt models are refused with a remedy."""
     adapter = adapter_of(stack.keras.Sequential())
     with pytest.raises(ModelError, match=r"Received: the subclassed model 'written'.*Wrap it"):
         adapter.inputs(nets.subclassed(stack.keras))
@@ -138,7 +138,7 @@ def test_float32_model_is_not_copied(stack):
 
 
 def test_calls_are_watched_and_then_no_more(stack, rng):
-    """Every layer's call passes by, with its output unchanged; afterwards the class is as it was."""
+    """All calls of layers are seen, with unchanged outputs; afterwards the class is restored."""
     model = nets.mlp(stack.keras)
     adapter = adapter_of(model)
     original = stack.keras.layers.Layer.__call__
@@ -155,23 +155,23 @@ def test_calls_are_watched_and_then_no_more(stack, rng):
 
 
 class Recorder(Callback):
-    """Writes down which hooks ran."""
+    """Records which hooks ran."""
 
     def __init__(self):
         super().__init__()
-        self.heard = []
+        self.hooks = []
 
     def on_train_begin(self, logs=None):
-        self.heard.append("train")
+        self.hooks.append("train")
 
     def on_epoch_end(self, epoch, logs=None):
-        self.heard.append(("epoch", epoch, sorted(logs)))
+        self.hooks.append(("epoch", epoch, sorted(logs)))
 
     def on_train_batch_end(self, batch, logs=None):
-        self.heard.append(("batch", batch))
+        self.hooks.append(("batch", batch))
 
     def on_test_begin(self, logs=None):
-        self.heard.append("test")
+        self.hooks.append("test")
 
 
 def test_our_callback_is_accepted_by_fit(stack, rng):
@@ -182,7 +182,7 @@ def test_our_callback_is_accepted_by_fit(stack, rng):
     recorder = Recorder()
     model.fit(x, y, batch_size=8, validation_data=(x, y), verbose=0, callbacks=[recorder])
     batches = [("batch", number) for number in range(3)]
-    assert recorder.heard == ["train", *batches, "test", ("epoch", 0, ["loss", "val_loss"])]
+    assert recorder.hooks == ["train", *batches, "test", ("epoch", 0, ["loss", "val_loss"])]
     model.evaluate(x, y, verbose=0, callbacks=[recorder])
     model.predict(x, verbose=0, callbacks=[recorder])
 

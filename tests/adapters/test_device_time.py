@@ -34,13 +34,13 @@ def test_torch_kernels_count_before_operators_of_the_processor(tmp_path: Path) -
 def space(*lines: tuple[str, str, str, int, int]) -> bytes:
     """Return an XSpace with one event a line: plane, line, event, begin and duration in microseconds."""
     protocol = pytest.importorskip("tensorflow.tsl.profiler.protobuf.xplane_pb2")
-    made = protocol.XSpace()
+    space = protocol.XSpace()
     for plane, line, name, begin, duration in lines:
-        drawn = made.planes.add(name=plane)
+        drawn = space.planes.add(name=plane)
         drawn.event_metadata[1].id, drawn.event_metadata[1].name = 1, name
         added = drawn.lines.add(name=line, timestamp_ns=1000)
         added.events.add(metadata_id=1, offset_ps=begin * 10**6, duration_ps=duration * 10**6)
-    return bytes(made.SerializeToString())
+    return bytes(space.SerializeToString())
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])

@@ -1,4 +1,4 @@
-"""Keras 3 and tf_keras in one process: each object goes to the adapter of its own class."""
+"""Keras 3 and tf_keras in one process: objects go to the adapter of their class."""
 
 import sys
 
@@ -13,7 +13,7 @@ from keras_precision.core.errors import MissingExtraError
 
 @pytest.fixture
 def both():
-    """The same architecture in both Kerases."""
+    """The same architecture in Keras 3 and tf_keras."""
     import keras
     import tf_keras
 
@@ -21,7 +21,7 @@ def both():
 
 
 def test_each_model_has_the_adapter_of_its_class(both):
-    """Which Keras a model is of is told by its class, in any order of use."""
+    """The class of a model decides, in any order of use."""
     assert [adapter_of(model).keras.__name__ for model in (*both, *both)] == ["keras", "tf_keras"] * 2
 
 

@@ -1,4 +1,4 @@
-"""One training step seen from within: the same on every stack, and nothing of the model changed by it."""
+"""Statistics of one training step: the same on every stack, and the model stays unchanged."""
 
 import faulty
 import nets
@@ -14,12 +14,12 @@ pytestmark = pytest.mark.every_stack
 
 
 def observed(model, x, y=None, scale=1.0):
-    """What one step of a model looks like."""
+    """Return the observation of one step."""
     return StepObserver(adapter_of(model), model).observe(Batch(x, y), scale=scale)
 
 
 def test_figures_are_those_of_numpy(stack, rng):
-    """Figures of what goes in and comes out are those of the arrays themselves, for a float16 layer, too."""
+    """Statistics of inputs and outputs are those of the arrays, for a float16 layer, too."""
     with kp.precision("mixed_float16"):
         model = faulty.net(stack.keras)
     x = rng.normal(size=(16, 8)).astype("float32")
@@ -39,7 +39,7 @@ def test_figures_are_those_of_numpy(stack, rng):
 
 @pytest.mark.parametrize("size", [1e-30, 1e-6, 1e-3, 1.0, 1e4])
 def test_the_error_of_rounding_is_foretold(stack, rng, size):
-    """Of values in and below the normal range, the error is that of rounding them, within a tenth."""
+    """In and below the normal range, the estimated rounding error is correct within a tenth."""
     x = (rng.normal(size=(64, 8)) * size).astype("float32")
     (figures,) = observed(faulty.net(stack.keras), x, np.ones((64, 1), "float32")).inputs
     for name in ("float16", "bfloat16"):
@@ -53,7 +53,7 @@ def test_the_error_of_rounding_is_foretold(stack, rng, size):
 
 
 def test_gradients_are_those_of_training(stack, rng):
-    """Gradients after outputs and weights are those that the chain rule gives, times the loss scale."""
+    """Gradients of outputs and weights are those of the chain rule, times the loss scale."""
     model = faulty.net(stack.keras)
     x, y = rng.normal(size=(4, 8)).astype("float32"), np.zeros((4, 1), "float32")
     seen = observed(model, x, y, scale=8.0)
@@ -69,7 +69,7 @@ def test_gradients_are_those_of_training(stack, rng):
 
 
 def test_nothing_is_changed(stack, rng):
-    """Weights, moving averages, metrics, random state and answers stay as they are; no gradient is left behind."""
+    """Weights, moving averages, metrics, random state and predictions stay unchanged; no gradient remains."""
     layers = stack.keras.layers
     model = faulty.net(stack.keras, layers.BatchNormalization(name="norm"), layers.Dropout(0.5, name="drop"))
     x, y = rng.normal(size=(16, 8)).astype("float32"), np.ones((16, 1), "float32")
@@ -113,7 +113,7 @@ FAULTS = {
 
 @pytest.mark.parametrize(("middle", "phase", "path", "within"), FAULTS.values(), ids=FAULTS)
 def test_the_layer_to_blame_is_named(stack, rng, middle, phase, path, within):
-    """The first layer that makes NaN or infinity is named, with what went in; a healthy net has none."""
+    """The first layer that produces NaN or infinity is named, with its input range; a healthy net has none."""
     model = faulty.net(stack.keras, *middle(stack.keras))
     x = rng.normal(size=(8, 8)).astype("float32")
     fine = observed(model, np.zeros_like(x) + 1e-3 if phase == "forward" else np.abs(x), np.ones((8, 1), "float32"))
@@ -126,7 +126,7 @@ def test_the_layer_to_blame_is_named(stack, rng, middle, phase, path, within):
 
 
 def test_broken_data_and_weights_are_told_from_layers(stack, rng):
-    """NaN in inputs, labels or weights is laid at no layer's door."""
+    """NaN in inputs, labels or weights is attributed to no layer."""
     model = faulty.net(stack.keras)
     x, y = rng.normal(size=(4, 8)).astype("float32"), np.ones((4, 1), "float32")
     broken = x.copy()
@@ -139,7 +139,7 @@ def test_broken_data_and_weights_are_told_from_layers(stack, rng):
 
 
 def test_an_empty_tensor_has_no_figures_that_are_not_numbers(stack):
-    """A batch without samples is not taken for one that is broken."""
+    """A batch without samples does not count as broken."""
     model = faulty.net(stack.keras)
     seen = observed(model, np.zeros((0, 8), "float32"))
     assert seen.inputs[0].non_finite == 0

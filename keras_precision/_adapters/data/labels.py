@@ -1,4 +1,4 @@
-"""Samples with their labels, from anything that ``fit`` takes."""
+"""Samples with labels from anything that ``fit`` takes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["Labels", "joined", "stream_labelled"]
 
 Array = npt.NDArray[Any]
 Labels = Any
-"""An array of shape (n, ...), or one for each output as a list, a tuple or a dict."""
+"""An array of shape (n, ...), or one per output as a list, a tuple or a dict."""
 
 
 def stream_labelled(data: Any, inputs: Sequence[Input] | None) -> Iterator[tuple[Any, Labels]]:

@@ -116,7 +116,7 @@ def inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
         return _by_name(element, inputs)
     if not isinstance(element, tuple | list):
         return [element]
-    # (x,), (x, y) or (x, y, weights), as for fit; or, for several inputs, one array each. Torch
+    # (x,), (x, y) or (x, y, weights), as for fit; or, for several inputs, one array per input. Torch
     # loaders turn the tuples into lists.
     if element and isinstance(element[0], Mapping | list | tuple):
         return inputs_of(element[0], inputs)

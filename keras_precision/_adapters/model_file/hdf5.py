@@ -46,8 +46,8 @@ def check_hdf5(opened: Any, name: str, size: int, memory: int) -> None:
 
 
 def config_text(opened: Any, key: str, name: str) -> str | bytes | None:
-    """Return an attribute of an HDF5 file that holds JSON; None where there is none."""
-    text = opened.attrs.get(key)  # no attribute can be longer than the file: HDF5 stores each in full
+    """Return an attribute of an HDF5 file that is JSON; None where there is none."""
+    text = opened.attrs.get(key)  # no attribute can be longer than the file: HDF5 stores all in full
     if not isinstance(text, str | bytes):
         return None
     if len(text) > _CONFIG_BYTES:

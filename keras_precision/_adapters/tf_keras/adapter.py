@@ -169,7 +169,7 @@ class LegacyAdapter(KerasAdapter):
 class _LegacyLossScaling(LossScaling):
     """Counts skipped steps inside the graph."""
 
-    # tf_keras increments iterations on skipped steps, too, so the decision of the optimizer is counted where it is made,
+    # tf_keras increments iterations on skipped steps, too, so the decision of the optimizer is counted where it happens,
     # in the update of its private state:
     # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/mixed_precision/loss_scale_optimizer.py
 

@@ -13,7 +13,7 @@ __all__ = ["LossScaleOptimizer", "check_bounds"]
 
 def check_bounds(initial_scale: float, min_scale: float, max_scale: float) -> None:
     """Raise unless ``0 < min_scale <= initial_scale <= max_scale`` and all are finite."""
-    # float32 holds the scale: 2**127 is its largest power of two.
+    # The scale is a float32: 2**127 is its largest power of two.
     if not 0 < min_scale <= initial_scale <= max_scale <= 2.0**127:
         raise InputError(
             "Expected 0 < min_scale <= initial_scale <= max_scale <= 2**127. "

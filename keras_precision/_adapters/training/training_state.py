@@ -41,7 +41,7 @@ class TrainingState(ABC):
     def substitute(self, values: Sequence[Any]) -> AbstractContextManager[Sequence[Any]]:
         """Give the variables other values inside a ``with`` block, and restore everything that changes in it.
 
-        It yields what gradients are taken with respect to: the values, or the variables that hold them.
+        It yields what gradients are taken with respect to: the values, or the variables with these values.
         """
 
     @abstractmethod

@@ -38,7 +38,7 @@ class Room(NamedTuple):
 # A room imports from lower floors alone. This table is the one in CONTRIBUTING.md: ``python tests/test_architecture.py``
 # writes it there.
 ROOMS = {
-    "cli": Room(8, "the command line: one short file a verb", ("keras",)),
+    "cli": Room(8, "the command line: one short file per command", ("keras",)),
     FACE: Room(7, "the public names"),
     "search": Room(6, "plans chosen on KerasTuner"),
     "experiments": Room(5, "runs in processes of their own"),
@@ -253,7 +253,7 @@ def floors_table() -> str:
             "",
             "Keras, tf_keras, TensorFlow, JAX and PyTorch are imported in",
             f"{', '.join(most)} and {last} alone.",
-            f"Loaded by name, when a verb needs one: {by_name}.",
+            f"Loaded by name, when a function needs one: {by_name}.",
         ]
     )
 

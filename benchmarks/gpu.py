@@ -20,7 +20,7 @@ from side_by_side import Clock, answer, arguments_of, chosen, in_child, machine,
 import keras_precision as kp
 from keras_precision.core.system.json_documents import Fields
 from keras_precision.core.system.timing import spread
-from keras_precision.report.tables.runs import formatted
+from keras_precision.core.table import format_value
 
 PRECISIONS = ("float32", "tf32", "mixed_bfloat16", "mixed_float16")
 NETS = ("conv", "transformer")
@@ -207,8 +207,8 @@ def row(precision: str, run: dict[str, Any], baseline: dict[str, Any]) -> tuple[
     on, base = ([with_profiler for with_profiler, _ in each["pairs"]] for each in (run, baseline))
     speedups = [1.0] if run is baseline else [slow / fast for slow, fast in itertools.product(base, on)]
     cost = [with_profiler / without for with_profiler, without in run["pairs"]]
-    figures = (formatted(metric, run[metric]) for metric in FIGURES)
-    return precision, *figures, formatted("accuracy", run["accuracy"]), ratio(speedups), ratio(cost)
+    figures = (format_value(metric, run[metric]) for metric in FIGURES)
+    return precision, *figures, format_value("accuracy", run["accuracy"]), ratio(speedups), ratio(cost)
 
 
 def ratio(values: Sequence[float]) -> str:

@@ -65,7 +65,7 @@ def pack_correct(right: npt.NDArray[np.bool_]) -> str:
     """Return booleans of shape (n,), one per correctly predicted sample, as text: the count, a colon, hexadecimal bits.
 
     Example:
-        >>> pack_answers(np.array([True, False, False, True, True]))
+        >>> pack_correct(np.array([True, False, False, True, True]))
         '5:98'
     """
     return f"{right.size}:{np.packbits(right).tobytes().hex()}"
@@ -76,7 +76,7 @@ def unpack_correct(text: str) -> npt.NDArray[np.bool_]:
     """Return the booleans, of shape (n,), from the text that ``pack_answers`` returns.
 
     Example:
-        >>> unpack_answers("5:98").tolist()
+        >>> unpack_correct("5:98").tolist()
         [True, False, False, True, True]
     """
     count, _, digits = text.partition(":")

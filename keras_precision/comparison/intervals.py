@@ -158,7 +158,7 @@ def pair_rounds(values: Sequence[float]) -> list[float]:
     odd last round is dropped.
 
     Example:
-        >>> folded([1.0, 4.0, 9.0])
+        >>> pair_rounds([1.0, 4.0, 9.0])
         [2.0]
     """
     array = _finite_array(values, "times")

@@ -170,7 +170,7 @@ def find_origin(observation: Observation) -> NonFiniteOrigin | None:
         >>> fine = Statistics(0, 1, -3, 3, 0.1, 0, 0, 0, 0, 0, 0, 0)
         >>> broken = fine._replace(non_finite=0.5)
         >>> calls = LayerCall("a", "", "Dense", (fine,), (fine,)), LayerCall("b", "", "Boom", (fine,), (broken,))
-        >>> origin = blame(Observation(calls, loss=float("nan")))
+        >>> origin = find_origin(Observation(calls, loss=float("nan")))
         >>> origin.phase, origin.path, origin.minimum, origin.maximum
         ('forward', 'b', -3, 3)
     """

@@ -59,7 +59,7 @@ def format_value(metric: str, value: Value) -> str:
     """Return a figure with its unit: 3 significant digits, whole counts, percent for shares, "-" if unknown.
 
     Example:
-        >>> formatted("step_time_ms", 12.3456), formatted("accuracy", 0.9815)
+        >>> format_value("step_time_ms", 12.3456), format_value("accuracy", 0.9815)
         ('12.3 ms', '98.15 %')
     """
     if value is None:

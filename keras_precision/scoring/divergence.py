@@ -85,7 +85,7 @@ def output_kind(reference: Array) -> OutputKind:
     """Return the kind of an output of shape (n, ...).
 
     Example:
-        >>> kind_of(np.array([[0.2, 0.8], [0.5, 0.5]])).name
+        >>> output_kind(np.array([[0.2, 0.8], [0.5, 0.5]])).name
         'probabilities'
     """
     values = reference.astype(np.float64)

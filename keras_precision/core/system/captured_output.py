@@ -24,7 +24,7 @@ def capture_output(source: str) -> Iterator[None]:
     ``contextlib.redirect_stdout`` does not redirect.
 
     Example:
-        >>> with captured("converter"):
+        >>> with capture_output("converter"):
         ...     print("not seen")
     """
     with _LOCK, tempfile.TemporaryFile(buffering=0) as output:  # one offset, shared with the descriptors

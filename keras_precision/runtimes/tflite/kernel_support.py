@@ -77,7 +77,7 @@ def unsupported_operators(model: EdgeModel, runtime: str) -> Iterator[tuple[int,
     Example:
         >>> import keras_precision as kp
         >>> written = kp.export_tflite(model, "model.tflite", "int8_dynamic", x_cal)
-        >>> [text for _, text in obstacles(kp.edge.inspect("model.tflite"), "tflite-runtime")][0]
+        >>> [text for _, text in unsupported_operators(kp.edge.inspect("model.tflite"), "tflite-runtime")][0]
         'computes dense layers in int8_dynamic wrongly, without an error'
     """
     for number, operator in enumerate(model.operators):

@@ -1,4 +1,4 @@
-"""Private attributes and patched methods of Keras and tf_keras that the package relies on: this version has them all.
+"""Private attributes and patched methods of Keras, tf_keras and KerasTuner that the package relies on: these versions have them.
 
 When a test of this file fails after an update, look for what replaced the attribute, in the file that a comment links
 at the place that the message names; then change that place and the table below.
@@ -140,14 +140,49 @@ TF_KERAS = [
     Use("tf_keras.src.layers.serialization", "LOCAL", "_adapters/model_file/keras_objects.py", "the same"),
 ]  # fmt: skip
 
-# Private attributes of others than Keras and tf_keras.
+SUPERVISION = "search/distributed/supervision.py"
+
+KERAS_TUNER = [
+    # Writing files atomically
+    Use("oracle", "save", SUPERVISION, "replaced, to write atomically"),
+    Use("oracle", "_save_trial", SUPERVISION, "replaced, to write atomically"),
+    Use("oracle", "_get_oracle_fname", SUPERVISION, "the path of the oracle's file"),
+    Use("oracle", "_get_trial_dir", SUPERVISION, "the folder of a trial"),
+    # Trials that fail, or whose worker is lost
+    Use("oracle", "create_trial", SUPERVISION, "replaced, to stop workers after too many failures"),
+    Use("oracle", "end_trial", SUPERVISION, "replaced, to end a trial once"),
+    Use("oracle", "reload", SUPERVISION, "replaced, to reconcile files after a kill"),
+    Use("oracle", "_check_consecutive_failures", SUPERVISION, "replaced, since its exception keeps the lock"),
+    Use("oracle", "_retry_queue", SUPERVISION, "trials that run again"),
+    Use("oracle", "_run_times", SUPERVISION, "the number of retries of a trial"),
+    Use("oracle", "_record_values", SUPERVISION, "a trial that was started before a kill"),
+    Use("oracle", "ongoing_trials", SUPERVISION, "the trial of a worker"),
+    Use("oracle", "tuner_ids", SUPERVISION, "the workers that a chief waits for"),
+    Use("oracle", "start_order", SUPERVISION, "trials in the order in which they started"),
+    Use("oracle", "end_order", SUPERVISION, "trials in the order in which they ended"),
+    # Grid searches that go on
+    Use("grid oracle", "_compare", SUPERVISION, "the order of a grid"),
+    Use("grid oracle", "_ordered_ids", SUPERVISION, "the same"),
+    Use("grid oracle", "_populate_next", SUPERVISION, "the same"),
+    # Chief and workers
+    Use("keras_tuner.src.distribute.oracle_chief", "OracleServicer", SUPERVISION, "the service of a chief"),
+    Use("servicer", "stop_triggered", SUPERVISION, "whether a worker was told to stop"),
+    Use("keras_tuner.src.protos", "get_service_grpc", SUPERVISION, "the service of a chief"),
+    Use("keras_tuner.src.distribute.utils", "has_chief_oracle", "search/distributed/role.py", "recognizes a distributed search"),
+    Use("keras_tuner.Tuner", "_is_worker", "search/tuner.py", "overridden, since the address is optional"),
+    Use("keras_tuner.Tuner", "_get_tuner_fname", "search/tuner.py", "overridden, so that a chief continues the search of one process"),
+]  # fmt: skip
+
+# Private attributes of others.
 OTHERS = {
     "_trace": "of tracers of JAX, in _adapters/tensors.py: tests/adapters/test_step_observer.py fails without it",
     "_getframe": "of sys",
     "_fields": "of named tuples",
+    "_replace": "of named tuples",
 }
 
-USES = TF_KERAS if STACK == "tf_keras" else [use for use in KERAS_3 if use.backend in ("", STACK)]
+KERAS = TF_KERAS if STACK == "tf_keras" else [use for use in KERAS_3 if use.backend in ("", STACK)]
+USES = [*KERAS, *KERAS_TUNER]
 
 
 def compiled(keras: Any) -> Any:
@@ -206,7 +241,15 @@ OWNERS: dict[str, Callable[[Any], Any]] = {
     "loss scale optimizer": lambda keras: keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD()),
     "loss scale": lambda keras: keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD())._loss_scale,
     "variable of mixed precision": mixed_kernel,
+    "oracle": lambda keras: tuner().oracles.RandomSearchOracle("loss"),
+    "grid oracle": lambda keras: tuner().oracles.GridSearchOracle("loss"),
+    "servicer": lambda keras: importlib.import_module("keras_tuner.src.distribute.oracle_chief").OracleServicer(None),
 }
+
+
+def tuner() -> Any:
+    """Return the module of KerasTuner."""
+    return importlib.import_module("keras_tuner")
 
 
 def called(keras: Any, layer: Any, shape: tuple[int, ...]) -> Any:
@@ -241,14 +284,15 @@ def owner_of(name: str, keras: Any) -> Any:
 @pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.owner}-{use.attribute}")
 def test_this_keras_has_it(stack: Any, use: Use) -> None:
     """The attribute, or the method that is replaced, is where the package looks for it."""
-    keras = f"{stack.keras.__name__} {stack.keras.__version__}"
+    module = tuner() if use in KERAS_TUNER else stack.keras
+    version = f"{module.__name__} {module.__version__}"
     remedy = f"See keras_precision/{use.place}, which uses it for: {use.purpose}."
     try:
         owner = owner_of(use.owner, stack.keras)
     except (ImportError, AttributeError) as error:
-        pytest.fail(f"Expected '{use.owner}' with '{use.attribute}' in {keras}. Received: {error!r}. {remedy}")
+        pytest.fail(f"Expected '{use.owner}' with '{use.attribute}' in {version}. Received: {error!r}. {remedy}")
     if not hasattr(owner, use.attribute):
-        pytest.fail(f"Expected '{use.attribute}' of '{use.owner}' in {keras}. Received: no such attribute. {remedy}")
+        pytest.fail(f"Expected '{use.attribute}' of '{use.owner}' in {version}. Received: no such attribute. {remedy}")
 
 
 def files_of(place: str) -> list[Path]:
@@ -257,7 +301,7 @@ def files_of(place: str) -> list[Path]:
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-@pytest.mark.parametrize("use", [*KERAS_3, *TF_KERAS], ids=lambda use: f"{use.owner}-{use.attribute}")
+@pytest.mark.parametrize("use", [*KERAS_3, *TF_KERAS, *KERAS_TUNER], ids=lambda use: f"{use.owner}-{use.attribute}")
 def test_the_table_names_the_place(use: Use) -> None:
     """The attribute is mentioned where the table says that it is used."""
     assert any(use.attribute in path.read_text(encoding="utf-8") for path in files_of(use.place))
@@ -277,13 +321,13 @@ def private_names(tree: ast.AST) -> Iterator[tuple[str, bool]]:
 
 
 def test_the_table_is_complete() -> None:
-    """What the adapters and quantization-aware training read of foreign objects is in the table."""
+    """What the adapters, quantization-aware training and the search read of foreign objects is in the table."""
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in files_of(".")}
     ours = {name for tree in trees.values() for name, is_ours in private_names(tree) if is_ours}
-    known = ours | {use.attribute for use in [*KERAS_3, *TF_KERAS]} | set(OTHERS)
+    known = ours | {use.attribute for use in [*KERAS_3, *TF_KERAS, *KERAS_TUNER]} | set(OTHERS)
     foreign = {
         f"{path.relative_to(ROOT)}: {name}"
-        for folder in ("_adapters", "quantization/qat")
+        for folder in ("_adapters", "quantization/qat", "search")
         for path in files_of(folder)
         for name, _ in private_names(trees[path])
         if name.startswith("_") and not name.startswith("__") and name not in known

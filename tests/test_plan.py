@@ -25,6 +25,7 @@ PATHS = ["stem", "block_1/conv", "block_1/norm", "block_2/conv", "head"]
 PLANS = {
     "training": PrecisionPlan.training("mixed_float16", {"head": "float32"}, {"head": "its logits overflow"}),
     "deployment": PrecisionPlan.deployment("int8", {"stem": "float32", "block_1/conv": "int16x8"}),
+    "float inputs": PrecisionPlan.deployment("int8", {"stem": "int16x8"}, io="float32"),
     "bare": PrecisionPlan.training(),
 }
 
@@ -34,7 +35,7 @@ def through_json(plan: PrecisionPlan) -> PrecisionPlan:
     return PrecisionPlan.from_json(Fields(json.loads(json.dumps(plan.to_json())), "text"))
 
 
-@pytest.mark.parametrize("name", ["kind", "default", "layers", "reasons"])
+@pytest.mark.parametrize("name", ["kind", "default", "layers", "reasons", "io"])
 def test_fields_cannot_be_set(name: str) -> None:
     """A plan is frozen."""
     with pytest.raises(FrozenInstanceError, match=f"cannot assign to field '{name}'"):
@@ -73,6 +74,29 @@ def test_plans_are_equal_if_they_decide_the_same(other: PrecisionPlan, *, equal:
 def test_the_kind_is_part_of_equality() -> None:
     """A training plan of float32 is no deployment plan of float32."""
     assert PrecisionPlan.training("float32") != PrecisionPlan.deployment("float32")
+
+
+@pytest.mark.parametrize(
+    ("default", "io", "io_type", "equal"),
+    [
+        ("int8", None, "int8", True),
+        ("int8", "int8", "int8", True),
+        ("int8", "float32", "float32", False),
+        ("int16x8", "int16", "int16", True),
+        ("int4", "int8", "int8", True),
+        ("float16", "float32", "float32", True),
+    ],
+)
+def test_the_type_of_inputs_and_outputs_is_part_of_equality(
+    default: str, io: str | None, io_type: str, *, equal: bool
+) -> None:
+    """A type that the default has by itself makes no difference; another one makes another file."""
+    plan, plain = PrecisionPlan.deployment(default, io=io), PrecisionPlan.deployment(default)
+    assert (plan.io, plan.io_type) == (io, io_type)
+    assert (plan == plain) == equal
+    assert len({plan, plain}) == (1 if equal else 2)
+    assert through_json(plan).io == io
+    assert plan.with_layers({"head": "float32"}).io == io
 
 
 def test_the_order_of_layers_is_no_part_of_equality() -> None:
@@ -219,6 +243,15 @@ def test_an_unknown_precision_is_refused(
         (("serving", "int8"), r"kind of a plan to be 'training' or 'deployment'\. Received: 'serving'"),
         (("training", "float32", {"": "float32"}), r"layer paths to be non-empty text\. Received: ''"),
         (("training", "float32", {3: "float32"}), r"layer paths to be non-empty text\. Received: 3\. See kp\.layer"),
+        (("training", "float32", {}, {}, "float32"), r"Expected no io in a training plan.*Received: 'float32'"),
+        (
+            ("deployment", "int8", {}, {}, "int16"),
+            r"io to be 'int8' or 'float32' for a plan whose default is int8\. Rec",
+        ),
+        (
+            ("deployment", "float32", {}, {}, "int8"),
+            r"io to be 'float32' for a plan whose default is float32\. Received",
+        ),
     ],
 )
 def test_a_wrong_plan_is_refused(arguments: tuple[Any, ...], message: str) -> None:
@@ -258,7 +291,7 @@ def changed(**fields: Any) -> str:
         (changed(layers=None), "expected the field 'layers' (an object). Received: no such field."),
         (
             changed(patterns={}),
-            "expected only the fields format, version, kind, default, layers, reasons. Received: the ",
+            "expected only the fields format, version, kind, default, layers, reasons, io. Received: the ",
         ),
         (changed(default=8), "expected the field 'default' to be text. Received: 8."),
         (changed(layers=["head"]), "expected the field 'layers' to be an object. Received: ['head']."),

@@ -39,22 +39,24 @@ _FUNCTIONS: dict[str, str] = {
     "deployment": "kp.export_tflite",
 }
 _FORMAT, _VERSION = "keras_precision.plan", 1
-# Version 1 (2026-11): kind, default, layers, reasons.
+# Version 1 (2026-11): kind, default, layers, reasons; io, where a plan has it.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PrecisionPlan:
     """A precision for every layer of a model: immutable, hashable, picklable, saved as JSON.
 
     Create one with ``PrecisionPlan.training`` (Keras policy names), ``PrecisionPlan.deployment``
     (number formats) or ``PrecisionPlan.from_patterns``. Two plans are equal if they assign the same
-    precisions; their reasons may differ.
+    precisions, and inputs and outputs have the same type; their reasons may differ.
 
     Attributes:
         kind: ``"training"`` or ``"deployment"``.
         default: The precision of every layer that ``layers`` does not name.
         layers: Layer path (as ``kp.layer_paths`` gives them) to precision.
         reasons: Layer path to why, in words.
+        io: Element type of the inputs and outputs of a ``.tflite`` file: ``"float32"``, or that of the default's
+            activations; None: the latter. Files of other formats have float32 in any case.
 
     Example:
         >>> plan = PrecisionPlan.deployment("int8", layers={"stem": "float32"})
@@ -65,7 +67,8 @@ class PrecisionPlan:
     kind: Kind
     default: str
     layers: Mapping[str, str] = field(default_factory=dict)
-    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    io: str | None = None
 
     def __post_init__(self) -> None:
         """Check every precision, and make the mappings immutable."""
@@ -78,16 +81,44 @@ class PrecisionPlan:
                     f"Expected layer paths to be non-empty text. Received: {path!r}. See kp.layer_paths(model)."
                 )
             check_precision(precision, self.kind, f"layer '{path}'")
+        self._check_io()
         object.__setattr__(self, "layers", MappingProxyType(dict(self.layers)))
         object.__setattr__(self, "reasons", MappingProxyType(dict(self.reasons)))
 
+    def _check_io(self) -> None:
+        if self.io is None:
+            return
+        if self.kind == "training":
+            raise PlanError(
+                f"Expected no io in a training plan, whose inputs have the types of the model. Received: {self.io!r}."
+            )
+        allowed = list(dict.fromkeys([_activation_type(self.default), "float32"]))
+        if self.io not in allowed:
+            raise PlanError(
+                f"Expected io to be {' or '.join(map(repr, allowed))} for a plan whose default is {self.default}. Received: {self.io!r}."
+            )
+
+    @property
+    def io_type(self) -> str:
+        """Element type of the inputs and outputs of a ``.tflite`` file: ``io``, or that of the default's activations."""
+        return self.io or ("float32" if self.kind == "training" else _activation_type(self.default))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what a plan does: an ``io`` that the default has by itself makes no difference."""
+        if not isinstance(other, PrecisionPlan):
+            return NotImplemented
+        return self._decisions() == other._decisions()
+
     def __hash__(self) -> int:
         """Hash what equality compares."""
-        return hash((self.kind, self.default, frozenset(self.layers.items())))
+        return hash(self._decisions())
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, str, dict[str, str], dict[str, str]]]:
+    def _decisions(self) -> tuple[str, str, frozenset[tuple[str, str]], str]:
+        return self.kind, self.default, frozenset(self.layers.items()), self.io_type
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, dict[str, str], dict[str, str], str | None]]:
         """Pickle and copy through plain dictionaries (a mapping proxy can do neither)."""
-        return type(self), (self.kind, self.default, dict(self.layers), dict(self.reasons))
+        return type(self), (self.kind, self.default, dict(self.layers), dict(self.reasons), self.io)
 
     @classmethod
     def training(
@@ -114,7 +145,11 @@ class PrecisionPlan:
 
     @classmethod
     def deployment(
-        cls, default: str = "int8", layers: Mapping[str, str] | None = None, reasons: Mapping[str, str] | None = None
+        cls,
+        default: str = "int8",
+        layers: Mapping[str, str] | None = None,
+        reasons: Mapping[str, str] | None = None,
+        io: str | None = None,
     ) -> Self:
         """Create a plan of number formats, for models that are to be exported.
 
@@ -122,18 +157,20 @@ class PrecisionPlan:
             default: One of ``DEPLOYMENT_PRECISIONS``.
             layers: Layer path to number format, for the layers that differ.
             reasons: Layer path to why.
+            io: Element type of inputs and outputs, as the attribute says.
 
         Returns:
             The plan.
 
         Raises:
             UnknownPrecisionError: A precision is none of these.
+            PlanError: ``io`` does not go with the default.
 
         Example:
             >>> PrecisionPlan.deployment("int8").precision_of("anything")
             'int8'
         """
-        return cls("deployment", default, layers or {}, reasons or {})
+        return cls("deployment", default, layers or {}, reasons or {}, io)
 
     @classmethod
     def from_patterns(cls, patterns: Mapping[str, str], paths: Iterable[str], *, kind: Kind, default: str) -> Self:
@@ -272,9 +309,15 @@ class PrecisionPlan:
         """Return the fields of the plan as JSON values.
 
         Returns:
-            ``kind``, ``default``, ``layers`` and ``reasons``.
+            ``kind``, ``default``, ``layers`` and ``reasons``, and ``io`` unless it is None.
         """
-        return {"kind": self.kind, "default": self.default, "layers": dict(self.layers), "reasons": dict(self.reasons)}
+        fields = {
+            "kind": self.kind,
+            "default": self.default,
+            "layers": dict(self.layers),
+            "reasons": dict(self.reasons),
+        }
+        return fields if self.io is None else {**fields, "io": self.io}
 
     @classmethod
     def from_json(cls, fields: Fields) -> Self:
@@ -289,12 +332,17 @@ class PrecisionPlan:
         Raises:
             FileFormatError: A field is missing or unknown, or its value is not valid.
         """
-        fields.refuse_others("format", "version", "kind", "default", "layers", "reasons")
+        fields.refuse_others("format", "version", "kind", "default", "layers", "reasons", "io")
         kind = fields.get("kind", str)
         try:
-            return cls(kind, fields.get("default", str), fields.texts("layers"), fields.texts("reasons", {}))
+            default, io = fields.get("default", str), fields.get("io", (str, type(None)), None)
+            return cls(kind, default, fields.texts("layers"), fields.texts("reasons", {}), io)
         except PlanError as error:
             raise FileFormatError(f"{fields.source}: {error}") from error
+
+
+def _activation_type(precision: str) -> str:
+    return deployment.DEPLOYMENT_PRECISIONS[precision].activation_type
 
 
 def check_precision(precision: object, kind: Kind, what: str) -> None:

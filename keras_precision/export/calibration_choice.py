@@ -48,5 +48,5 @@ def _least_divergent(calibration: Calibration) -> str:
 def _file(calibration: Calibration, method: str) -> bytes:
     """The model in int8, with float inputs and outputs."""
     compiler = PlanCompiler(calibration, method)
-    job = compiler.job(PrecisionPlan.deployment("int8"), "float32")
+    job = compiler.job(PrecisionPlan.deployment("int8", io="float32"))
     return compiler.quantize(job, "aeq" if available("ai_edge_quantizer") else "converter")

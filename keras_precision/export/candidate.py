@@ -59,7 +59,7 @@ def best_candidate(compiler: PlanCompiler, request: ExportRequest) -> Candidate:
         PlanError: The plan gives two formats to layers that are one operator.
         ExportError: The engine failed; with ``"auto"``, every engine that can make such a file.
     """
-    job = compiler.job(request.plan, request.io_type)
+    job = compiler.job(request.plan)
     convertible = {*job.formats, request.plan.default} <= {"int8", "float32"} and job.io != "int16"
     if request.engine == "converter":
         return _quantized(compiler, job, "converter")

@@ -109,7 +109,8 @@ def _as_trained(
 
     plain, plan, ranges = trained_parts(view.model, request.plan if request.plan_given else None, data)
     # Its biases were trained with the rounded weights, which already accounts for the mean error of rounding.
-    return ModelView.of(plain), replace(request, plan=toolchain.decided(plan), bias_correction=False), ranges
+    plan = replace(toolchain.decided(plan), io=request.plan.io)
+    return ModelView.of(plain), replace(request, plan=plan, bias_correction=False), ranges
 
 
 def _check_tfmot(toolchain: Toolchain, view: ModelView, request: ExportRequest) -> None:
@@ -118,7 +119,7 @@ def _check_tfmot(toolchain: Toolchain, view: ModelView, request: ExportRequest) 
             f"Expected a quantization-aware model of Keras 3 for {toolchain.name}. Received: '{view.name}' of tensorflow-model-optimization. "
             "Export it with kp.export_tflite."
         )
-    if request.plan != PrecisionPlan.deployment("int8"):
+    if request.plan != PrecisionPlan.deployment("int8", io=request.plan.io):
         raise PlanError(
             "Expected the plan that the model was trained for. Received: another than int8. Leave the plan out."
         )

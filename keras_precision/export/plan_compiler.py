@@ -4,7 +4,6 @@ from types import MappingProxyType
 
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.export.readback import read_back
-from keras_precision.export.request import side_type
 from keras_precision.quantization.bias_correction import apply_bias_correction
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.float_model import FloatFile
@@ -69,19 +68,19 @@ class PlanCompiler:
             PlanError: The plan gives two formats to layers that are one operator.
             ExportError: The quantizer failed.
         """
-        job = self.job(plan, side_type(None, plan))
+        job = self.job(plan)
         return self.float_content if set(job.formats) == {"float32"} else self.quantize(job, "aeq")
 
-    def job(self, plan: PrecisionPlan, io: str) -> QuantizationJob:
+    def job(self, plan: PrecisionPlan) -> QuantizationJob:
         """Return what a quantizer is to do for a plan; raise where the plan gives one operator two formats."""
         formats = assign_formats(self.operators, self.layers, plan)
         if self._calibration is None:
-            return QuantizationJob(self.float_content, formats, {}, io)
+            return QuantizationJob(self.float_content, formats, {}, plan.io_type)
         ranges = assign_ranges(self.operators, formats, self._chosen, self._full)
         content = self.float_content
         if self._bias_correction:
             content = apply_bias_correction(content, formats, self._calibration)
-        return QuantizationJob(content, formats, ranges, io)
+        return QuantizationJob(content, formats, ranges, plan.io_type)
 
     @staticmethod
     def quantize(job: QuantizationJob, engine: Engine) -> bytes:

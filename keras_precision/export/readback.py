@@ -39,7 +39,7 @@ def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: OperatorLayers,
     only = everywhere.pop() if len(everywhere) == 1 else plan.default
     realised = {path: _one(used.get(path, [only]), plan.precision_of(path)) for path in paths}
     return PrecisionPlan.deployment(
-        plan.default, layers={path: value for path, value in realised.items() if value != plan.default}
+        plan.default, layers={path: value for path, value in realised.items() if value != plan.default}, io=plan.io
     )
 
 

@@ -9,7 +9,7 @@ from keras_precision.quantization.equalization import check_equalization
 from keras_precision.quantization.range_estimators import check_method
 from keras_precision.runtimes.tflite.kernel_support import check_runtime
 
-__all__ = ["ENGINES", "ExportRequest", "deployment_plan", "side_type"]
+__all__ = ["ENGINES", "ExportRequest", "deployment_plan"]
 
 ENGINES = ("auto", "aeq", "converter")
 
@@ -20,7 +20,6 @@ class ExportRequest:
 
     Attributes:
         plan: A deployment plan.
-        io: Element type of inputs and outputs of a ``.tflite`` file; None for that of the plan's default activations.
         calibration: Method that chooses ranges.
         percentile: For the method of that name.
         bias_correction: Whether the mean error of quantized weights is subtracted from biases.
@@ -34,7 +33,6 @@ class ExportRequest:
     """
 
     plan: PrecisionPlan
-    io: str | None = None
     calibration: str = "mse"
     percentile: float = 99.99
     bias_correction: bool = True
@@ -48,7 +46,6 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         """Check what types cannot say."""
-        side_type(self.io, self.plan)
         check_method(self.calibration, self.percentile, auto=True)
         check_runtime(self.runtime)
         if self.engine not in ENGINES:
@@ -63,11 +60,6 @@ class ExportRequest:
     def precisions(self) -> set[str]:
         """All precisions of the plan."""
         return {self.plan.default, *self.plan.layers.values()}
-
-    @property
-    def io_type(self) -> str:
-        """Element type of inputs and outputs: ``"int8"``, ``"int16"`` or ``"float32"``."""
-        return side_type(self.io, self.plan)
 
     @property
     def plain(self) -> bool:
@@ -86,14 +78,3 @@ def deployment_plan(plan: str | PrecisionPlan) -> PrecisionPlan:
         check_precision(plan, "deployment", "the plan")
         plan = PrecisionPlan.deployment(plan)
     return plan.expect("deployment")
-
-
-def side_type(io: str | None, plan: PrecisionPlan) -> str:
-    """Return the element type of inputs and outputs, by default that of the plan's default activations."""
-    own = DEPLOYMENT_PRECISIONS[plan.default].activation_type
-    allowed = list(dict.fromkeys([own, "float32"]))
-    if io is not None and io not in allowed:
-        raise InputError(
-            f"Expected io to be {' or '.join(map(repr, allowed))} for a plan whose default is {plan.default}. Received: {io!r}."
-        )
-    return io or own

@@ -1,6 +1,7 @@
 """export_tflite: a Keras model as a TensorFlow Lite file that was read back and run."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +71,7 @@ def export_tflite(
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
             int8 and float32 alone), or ``"auto"``: whichever leaves less in float.
         runtime: What the file is to run on. It is run on LiteRT in any case.
-        io: Element type of inputs and outputs; None: that of the plan's default activations.
+        io: Element type of inputs and outputs; None: that of the plan, by default that of its default's activations.
         validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result and to the card inside the file.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
@@ -90,9 +91,10 @@ def export_tflite(
     """
     view, toolchain = ModelView.of(model), TfliteToolchain()
     decided = toolchain.decided("int8" if plan is None else plan)
+    decided = decided if io is None else replace(decided, io=io)
     decided.resolve(view.layers)  # a layer that is not there is named before any other argument is checked
     request = ExportRequest(
-        decided, io, calibration, percentile, bias_correction, cross_layer_equalization, engine, runtime, strict,
+        decided, calibration, percentile, bias_correction, cross_layer_equalization, engine, runtime, strict,
         plan_given=plan is not None,
     )  # fmt: skip
     return export_file(
@@ -128,7 +130,7 @@ class TfliteToolchain(Toolchain):
             converted = convert_to_float_tflite(model, "float16" if request.plan.default == "float16" else "float32")
             source = FloatFile(converted.content, converted.trace, weights_digest(model))
         else:
-            converted = convert(model, "trained" if request.io_type == "int8" else "trained_float_io")
+            converted = convert(model, "trained" if request.plan.io_type == "int8" else "trained_float_io")
             return FloatFile(converted.content, converted.trace, weights_digest(model))
         check_equivalence(model, source.content)
         return source

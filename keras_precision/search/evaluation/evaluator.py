@@ -15,7 +15,7 @@ from keras_precision.export.card import card_text, facts, with_card
 from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.plan_space import Assignment, Space
 from keras_precision.export.readback import check_plan, realised_plan
-from keras_precision.export.request import ExportRequest, side_type
+from keras_precision.export.request import ExportRequest
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.layer_trace import layers_of
 from keras_precision.runtimes.tflite.in_memory import interleaved_latencies, predict_in_memory
@@ -139,7 +139,7 @@ class Evaluator:
         layers = layers_of(model, trace)
         realised = realised_plan(model, plan, layers, list(trace.paths))
         notes = check_plan(model, plan, realised, layers, strict=False)
-        request = ExportRequest(plan, side_type(None, plan), calibration=self._compiler.method, engine="aeq")
+        request = ExportRequest(plan, calibration=self._compiler.method, engine="aeq")
         pairs = self._calibration.float_file.equalized_pairs
         candidate = Candidate(content, model, trace, layers, "aeq", notes, equalized_pairs=pairs)
         return facts(_NAME, request, candidate, self._calibration, realised, notes)

@@ -14,8 +14,11 @@ import numpy as np
 from keras_precision.core.errors import DestinationError, FileFormatError
 from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.json_documents import document, parse_document
+from keras_precision.export.plan_space import Space
 from keras_precision.search.evaluation.evaluator import Evaluation
+from keras_precision.search.evaluation.mode import is_finalist
 from keras_precision.search.evaluation.validation_set import ValidationSet
+from keras_precision.search.strategy.trials import TrialOutcome
 
 __all__ = ["Project", "digest_of"]
 
@@ -85,6 +88,23 @@ class Project:
                 f"{path}: expected the outcome of a trial. Received: a damaged file ({error}). Remove it, and search again."
             ) from error
         return Evaluation(figures, predictions)
+
+    def outcomes(self, trials: Mapping[str, Any], space: Space) -> list[TrialOutcome]:
+        """Return the completed ones of KerasTuner's trials by ID, whichever oracle and worker ran them."""
+        outcomes = []
+        for trial_id in sorted(trials, key=_sort_key):
+            evaluation = self.load_evaluation(trial_id) if trials[trial_id].status == "COMPLETED" else None
+            if evaluation is not None:
+                values = trials[trial_id].hyperparameters.values
+                name, plan = f"trial {trial_id}", space.assignment(values)
+                outcomes.append(TrialOutcome(name, plan, evaluation.figures, is_finalist(values)))
+        return outcomes
+
+
+def _sort_key(trial_id: str) -> tuple[int, str]:
+    """Sort trials by number: KerasTuner pads to the digits of max_trials, which may have grown since the first trial."""
+    digits = trial_id.lstrip("0")
+    return len(digits), digits
 
 
 def digest_of(validation: ValidationSet) -> str:

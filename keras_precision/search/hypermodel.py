@@ -80,11 +80,7 @@ class PrecisionHyperModel(_tuner.HyperModel):
     def build(self, hp: Any) -> Any:
         """Build the user's model in float32, and apply the plan that the hyperparameters describe.
 
-        Args:
-            hp: KerasTuner's hyperparameters; every group adds ``precision/NAME``.
-
-        Returns:
-            The model with the plan applied.
+        Every group adds the hyperparameter ``precision/NAME``.
 
         Raises:
             ModelError: The model cannot be rebuilt from its configuration.
@@ -102,16 +98,7 @@ class PrecisionHyperModel(_tuner.HyperModel):
         return apply_plan(model, PrecisionPlan.training(self._default, layers=layers))
 
     def fit(self, hp: Any, model: Any, *args: Any, **options: Any) -> Any:
-        """Train the model of a trial under the profiler.
-
-        Args:
-            hp: KerasTuner's hyperparameters.
-            model: The model from ``build``.
-            *args: As for ``fit``.
-            **options: As for ``fit``.
-
-        Returns:
-            The result of the user's ``fit``, or the history of Keras's.
+        """Train the model of a trial under the profiler; return what the user's ``fit`` returns, or Keras's history.
 
         Raises:
             FailedTrialError: The loss became NaN or infinite.

@@ -44,7 +44,7 @@ from keras_precision.search.distributed.supervision import (
     requeue_failed,
     serve,
 )
-from keras_precision.search.evaluation.mode import Mode, Rounds, SearchInputs, is_finalist
+from keras_precision.search.evaluation.mode import Mode, Rounds, SearchInputs
 from keras_precision.search.evaluation.modes import mode_of
 from keras_precision.search.groups import Grouping
 from keras_precision.search.objective.budget import Budget
@@ -209,15 +209,7 @@ class PrecisionTuner(_tuner.Tuner):
             self._conclude()
 
     def run_trial(self, trial: Any, *args: Any, **options: Any) -> dict[str, float]:
-        """Compile, run and score the file of a trial's plan.
-
-        Args:
-            trial: The trial.
-            *args: Not used.
-            **options: Not used.
-
-        Returns:
-            The figures of the trial, and ``score``.
+        """Compile, run and score the file of a trial's plan; return its figures and ``score``.
 
         Raises:
             FailedTrialError: The file cannot be compiled, does not follow the plan, or the training diverged.
@@ -234,11 +226,7 @@ class PrecisionTuner(_tuner.Tuner):
         return {**figures, "score": self.objective.goal(mode.reference_figures).score(figures)}
 
     def on_trial_end(self, trial: Any) -> None:
-        """Save the trial and the reason if it failed, and show the progress of the search.
-
-        Args:
-            trial: The trial.
-        """
+        """Save the trial and the reason if it failed, and show the progress of the search."""
         if trial.message:
             write_atomic(Path(self.get_trial_dir(trial.trial_id)) / FAILURE, trial.message)
         super().on_trial_end(trial)
@@ -274,13 +262,9 @@ class PrecisionTuner(_tuner.Tuner):
         return os.path.join(str(self.project_dir), f"{name}.json")
 
     def load_model(self, trial: Any) -> Any:
-        """Return a Keras model that runs the exported file of a trial.
+        """Return a Keras 3 model that runs the exported file of a trial.
 
-        Args:
-            trial: The trial.
-
-        Returns:
-            A Keras 3 model that cannot be trained, compiled with the loss and metrics of a Keras 3 model.
+        It cannot be trained, and is compiled with the loss and metrics of a Keras 3 model.
         """
         return self._prepare().model_of(trial.hyperparameters.values, self._folder(trial.trial_id))
 
@@ -379,17 +363,7 @@ class PrecisionTuner(_tuner.Tuner):
         return Path(self.get_trial_dir(trial_id))
 
     def _outcomes(self) -> list[TrialOutcome]:
-        """Return the completed trials from the files of the project, whichever oracle and worker ran them."""
-        space, outcomes = self._prepare().space, []
-        for trial_id in sorted(self.oracle.trials, key=_sort_key):
-            trial = self.oracle.trials[trial_id]
-            if trial.status == _tuner.engine.trial.TrialStatus.COMPLETED:
-                evaluation = self._project.load_evaluation(trial_id)
-                if evaluation is not None:
-                    values = trial.hyperparameters.values
-                    name, plan = f"trial {trial_id}", space.assignment(values)
-                    outcomes.append(TrialOutcome(name, plan, evaluation.figures, is_finalist(values)))
-        return outcomes
+        return self._project.outcomes(self.oracle.trials, self._prepare().space)
 
     def _best(self) -> TrialOutcome | None:
         return best_of(self._outcomes(), self.objective.goal(self._prepare().reference_figures))
@@ -414,9 +388,3 @@ class PrecisionTuner(_tuner.Tuner):
         check_completed(self.oracle)
         if self._display.is_enabled:
             Console(stderr=True).print(front_text(self.pareto_front()), markup=False, highlight=False, soft_wrap=True)
-
-
-def _sort_key(trial_id: str) -> tuple[int, str]:
-    """Sort trials by number: KerasTuner pads to the digits of max_trials, which may have grown since the first trial."""
-    digits = trial_id.lstrip("0")
-    return len(digits), digits

@@ -2,7 +2,10 @@
 
 import errno
 import os
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,15 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import DestinationError
-from keras_precision.core.system.files import check_destination, check_exists, write_atomic, write_private
+from keras_precision.core.system import files
+from keras_precision.core.system.files import (
+    check_destination,
+    check_exists,
+    replace_folder,
+    working_folder,
+    write_atomic,
+    write_private,
+)
 
 
 @pytest.fixture
@@ -180,3 +191,130 @@ def test_a_private_file_is_for_its_owner_alone(tmp_path: Path, umask: Callable[[
     with pytest.raises(FileExistsError):
         write_private(path, b"other")
     assert path.read_bytes() == b"content"
+
+
+def fifo(path: Path) -> None:
+    """A named pipe."""
+    os.mkfifo(path)
+
+
+def bound_socket(path: Path) -> None:
+    """A socket of the file system."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def link_to_a_device(path: Path) -> None:
+    """A link to what takes everything; renaming over a device itself would be dangerous where the code is wrong."""
+    path.symlink_to("/dev/null")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="these are files of POSIX systems")
+@pytest.mark.parametrize(
+    ("make", "kind"), [(fifo, "a pipe"), (bound_socket, "a socket"), (link_to_a_device, "a device")]
+)
+def test_only_regular_files_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], kind: str
+) -> None:
+    """A rename over a pipe, a device or a socket would remove it for everybody who uses it."""
+    monkeypatch.chdir(tmp_path)  # the path of a socket may not be long
+    path = Path("plan.json")
+    make(path)
+    before = path.stat()
+    for save in (kp.PrecisionPlan.training("float32").save, kp.Result("run").save, check_destination):
+        with pytest.raises(DestinationError, match=rf"regular file\. Received: 'plan\.json', which is {kind}"):
+            save(path)
+    assert (path.stat().st_ino, path.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["plan.json"]
+
+
+@pytest.mark.parametrize("name", ["pl\0an.json", "n" * 300])
+def test_names_that_no_file_system_takes_are_refused(tmp_path: Path, name: str) -> None:
+    """As destinations and as sources, with the error that any other bad name gets."""
+    with pytest.raises(DestinationError, match="whose folder refuses new files"):
+        check_destination(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="Expected a model"):
+        check_exists(tmp_path / name, "a model")
+
+
+def test_a_working_folder_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell may stand in a folder that another one removed."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(DestinationError, match="whose folder refuses new files"):
+        check_destination("plan.json")
+    with pytest.raises(FileNotFoundError, match="Expected a plan"):
+        check_exists("plan.json", "a plan")
+
+
+KILLED_WHILE_WRITING = """
+import os, sys
+from keras_precision.core.system import files
+os.fsync = lambda handle: os.kill(os.getpid(), 9)
+files.write_atomic(sys.argv[1], "new")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="another system has other signals")
+def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
+    """By the next one that writes there; what only looks like it, and the partial result of a run, stay."""
+    path = tmp_path / "plan.json"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, path], env=environment, check=False)
+    (leftover,) = tmp_path.iterdir()
+    others = {"plan.json.partial", ".plan.json.backup", ".other.json.0123456789abcdef"}
+    for name in others:
+        (tmp_path / name).touch()
+    write_atomic(path, "{}")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"plan.json", *others}
+    assert leftover.name.startswith(".plan.json.")
+
+
+def test_what_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    """A temporary file that is open belongs to somebody, and so does a working folder."""
+    path = tmp_path / "plan.json"
+    handle, temporary = files._open_temporary(path)
+    try:
+        with working_folder(path) as folder:
+            write_atomic(path, "{}")
+            assert temporary.exists()
+            assert folder.is_dir()
+        assert not folder.exists()
+    finally:
+        os.close(handle)
+    write_atomic(path, "{}")
+    assert not temporary.exists()
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_folder_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool, swaps: bool
+) -> None:
+    """As a whole, through a link, and with the permissions of the old one; also where the system cannot swap two."""
+    if not swaps:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    (tmp_path / "places").mkdir()
+    old = tmp_path / "places" / "model.mlpackage"
+    old.mkdir(mode=0o750)
+    (old / "old").touch()
+    path = tmp_path / "link.mlpackage" if linked else old
+    if linked:
+        path.symlink_to(old)
+    with working_folder(path) as folder:
+        (folder / "new.mlpackage").mkdir()
+        (folder / "new.mlpackage" / "new").touch()
+        replace_folder(folder / "new.mlpackage", path)
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+    assert path.is_symlink() == linked
+    assert [entry.name for entry in (tmp_path / "places").iterdir()] == ["model.mlpackage"]
+
+
+def test_a_folder_goes_where_there_was_none(tmp_path: Path) -> None:
+    """The first export has nothing to replace."""
+    with working_folder(tmp_path / "model.mlpackage") as folder:
+        (folder / "new").mkdir()
+        replace_folder(folder / "new", tmp_path / "model.mlpackage")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.mlpackage"]

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from keras_precision._adapters.data.samples import stream_samples
@@ -134,9 +135,42 @@ class OpenvinoToolchain(Toolchain):
         entry = f"<{CARD} value={quoteattr(card)} />"
         write_atomic(path, f"{graph}{opened}\n\t<rt_info>{others}{entry}</rt_info>\n</net>\n")
 
+    def place(self, folder: Path, destination: Path) -> None:
+        """Replace graph and weights one after the other, with the weights of both models in between.
+
+        A graph says at which offset each of its weights stands. The older graph reads the front of the weights in between,
+        the new one its end, until that is at the front, too.
+        """
+        weights = destination.with_suffix(".bin")
+        graph, new = (folder / destination.name).read_bytes(), (folder / weights.name).read_bytes()
+        old = weights.read_bytes() if destination.exists() and weights.is_file() else b""
+        if old:
+            shift = -(-max(len(old), len(new)) // _ALIGNMENT) * _ALIGNMENT
+            write_atomic(weights, old.ljust(shift, b"\0") + new)
+            write_atomic(destination, _shifted(graph, shift))
+            write_atomic(weights, new.ljust(shift, b"\0") + new)
+            write_atomic(destination, graph)
+            write_atomic(weights, new)
+        else:
+            write_atomic(weights, new)
+            write_atomic(destination, graph)
+
     def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> OpenvinoSession:
         """Open the files with OpenVINO's runtime, in float32 where it computes in floats."""
         return OpenvinoSession(path, threads=threads)
+
+
+_ALIGNMENT = 64  # of a weight in memory, for the widest vectors
+
+
+def _shifted(graph: bytes, shift: int) -> bytes:
+    """The graph whose weights stand ``shift`` bytes later."""
+    root = ElementTree.fromstring(graph)  # noqa: S314 - what OpenVINO wrote just now
+    for layer in root.iter("layer"):
+        if layer.get("type") == "Const":
+            for data in layer.iter("data"):
+                data.set("offset", str(int(data.get("offset", 0)) + shift))
+    return ElementTree.tostring(root)
 
 
 def _graph(job: ExportJob, *, integers: bool) -> Any:

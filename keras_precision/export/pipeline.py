@@ -1,8 +1,6 @@
 """The export pipeline: from the checks of a request to the file in its place, the same for every toolchain."""
 
 import os
-import shutil
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from keras_precision.core.environment import Environment
 from keras_precision.core.errors import DestinationError, ExportError, InputError, ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.core.system.files import check_destination, write_atomic
+from keras_precision.core.system.files import check_destination, working_folder
 from keras_precision.export.calibration_choice import method_of
 from keras_precision.export.card import card_text
 from keras_precision.export.model_view import ModelView
@@ -53,13 +51,13 @@ def export_file(
     toolchain.require()
     plain, request, data = _as_trained(toolchain, view, request, data)
     job = _job(toolchain, plain, request, data)
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as folder:
-        written = Path(folder) / destination.name
+    with working_folder(destination) as folder:
+        written = folder / destination.name
         model, result = _checked_file(toolchain, job, written)
         if labelled is not None:
             result = result.with_measurements(evaluate(written, *labelled, reference=view.model))
         size = _with_card(toolchain, written, result, model)
-        _place(Path(folder), destination)
+        toolchain.place(folder, destination)
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
     size_row = Measurement(destination.name, "size_bytes", size)
     return result.with_measurements([took, size_row, *toolchain.describe(model)])
@@ -170,15 +168,3 @@ def _with_card(toolchain: Toolchain, path: Path, result: Result, model: EdgeMode
     if not toolchain.same_file(model, with_card):
         raise ExportError("Expected a file of the same operators with a card inside. Received: another.")
     return with_card.size_bytes
-
-
-def _place(folder: Path, destination: Path) -> None:
-    """Put all files into their places; the one that names the others comes last."""
-    for source in sorted(folder.iterdir(), key=lambda path: path.name == destination.name):
-        target = destination.parent / source.name
-        if source.is_dir():
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(source, target)
-        else:  # through a link, and with the permissions of an older file
-            write_atomic(target, source.read_bytes())

@@ -11,6 +11,7 @@ from keras_precision.core.errors import PlanError, UnknownPrecisionError
 from keras_precision.core.formats.deployment import FILE_FORMATS, supported_precisions
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement
+from keras_precision.core.system.files import replace_folder, write_atomic
 from keras_precision.core.system.optional import available, require
 from keras_precision.export.card import calibration_rows, operator_rows, sides
 from keras_precision.export.model_view import ModelView
@@ -108,6 +109,13 @@ class Toolchain(ABC):
     @abstractmethod
     def inscribe(self, path: Path, card: str) -> None:
         """Put the card into a file: text that its reader finds in ``EdgeModel.card``, and runtimes ignore."""
+
+    def place(self, folder: Path, destination: Path) -> None:
+        """Put what stands in a folder beside the destination into its place: at each moment the old files are there, or the new."""
+        if self.writes_folders:
+            replace_folder(folder / destination.name, destination)
+        else:  # through a link, and with the permissions of an older file
+            write_atomic(destination, (folder / destination.name).read_bytes())
 
     @property
     def precisions(self) -> tuple[str, ...]:

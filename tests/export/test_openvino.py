@@ -1,5 +1,6 @@
 """export_openvino: the files answer as the model does on OpenVINO's processor runtime, or are not written."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from keras_precision.core.errors import (
     MissingExtraError,
     UnknownPrecisionError,
 )
+from keras_precision.export.openvino import OpenvinoToolchain
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.openvino import OpenvinoSession
 
@@ -172,3 +174,49 @@ def test_a_loop_is_read_from_the_float_file(tmp_path: Path, rng: np.random.Gener
     with pytest.raises(ExportError, match=r"OpenVINO reads.*layer 'memory'.*unroll=True, give samples"):
         kp.export_openvino(model, tmp_path / "other.xml", "int8", kp.calibrate(model, x))
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.bin", "model.xml"]
+
+
+def _pair(folder: Path, size: int, value: float) -> np.ndarray:
+    """Save a graph of two weights as model.xml and model.bin, and return what it predicts for ones."""
+    import openvino
+    from openvino import opset13 as operators
+
+    x = operators.parameter([1, 4], np.float32)
+    first = operators.constant(np.full((4, size), value, np.float32))
+    second = operators.constant(np.linspace(0, value, size).reshape(size, 1).astype(np.float32))
+    product = operators.matmul(operators.matmul(x, first, False, False), second, False, False)
+    openvino.save_model(openvino.Model([product], [x], "net"), folder / "model.xml", compress_to_fp16=False)
+    return _prediction(folder / "model.xml")
+
+
+def _prediction(path: Path) -> np.ndarray:
+    import openvino
+
+    return np.asarray(openvino.Core().compile_model(path, "CPU")(np.ones((1, 4), np.float32))[0])
+
+
+@pytest.mark.parametrize("sizes", [(3, 50), (50, 3), (8, 8)], ids=["larger", "smaller", "equal"])
+@pytest.mark.parametrize("replaced", range(6))
+def test_graph_and_weights_are_always_of_one_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int], replaced: int
+) -> None:
+    """Whenever an export over an older model is interrupted, its path holds the old model or the new one."""
+    place, new = tmp_path / "place", tmp_path / "new"
+    place.mkdir()
+    new.mkdir()
+    before, after = _pair(place, sizes[0], 1.0), _pair(new, sizes[1], 3.0)
+    replace, left = os.replace, [replaced]
+
+    def replace_or_stop(source: str, target: str) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_or_stop)
+    with contextlib.suppress(KeyboardInterrupt):
+        OpenvinoToolchain().place(new, place / "model.xml")
+    np.testing.assert_allclose(_prediction(place / "model.xml"), before if replaced < 2 else after, rtol=1e-5)
+    if replaced == 5:
+        assert (place / "model.bin").read_bytes() == (new / "model.bin").read_bytes()
+        assert (place / "model.xml").read_bytes() == (new / "model.xml").read_bytes()

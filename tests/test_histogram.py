@@ -38,14 +38,6 @@ def test_order_and_batches_make_no_difference(values, rng):
     assert state(counted(*np.array_split(np.sort(values), 5))) == whole
 
 
-def test_merging_is_counting_both(values):
-    """Two histograms joined are that of all values, whichever is the wider one."""
-    for cut in (100, 1100, 1900):
-        left, right = counted(values[:cut]), counted(values[cut:])
-        left.merge(right)
-        assert state(left) == state(counted(values))
-
-
 def test_bins_hold_what_lies_in_them(values):
     """Each bin's count is that of a sort into intervals of its width, and zeros are apart."""
     seen = counted(values)

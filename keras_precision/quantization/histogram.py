@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,15 +84,6 @@ class Histogram:
         self.zeros += zeros
         self.above += counts[BINS:]
         self.below += counts[BINS - 1 :: -1]
-
-    def merge(self, other: Self) -> None:
-        """Add the counts of another histogram, which does not change."""
-        self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
-        self._widen(other.exponent)
-        doublings = self.exponent - other.exponent
-        self.above += _joined(other.above, doublings)
-        self.below += _joined(other.below, doublings)
-        self.zeros += other.zeros
 
     def bins(self) -> tuple[Array, Counts]:
         """Return the centres of the bins, ascending, and their counts without zeros; both of shape (2 * BINS,)."""

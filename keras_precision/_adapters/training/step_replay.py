@@ -24,8 +24,7 @@ class ReplayedStep:
         batch: The data of the step.
         values: The values of ``inside.variables`` before it.
         loss: The loss of its batch; None where the model reports none.
-        weights_before: Whether the weights were finite before it.
-        weights_after: Whether they were finite after it.
+        weights_after: Whether the weights were finite after it.
         updated: Whether any weight changed.
         scale: The loss scale before it; None where there is none.
         state: The complete training state before it, for ``Capture.restore``.
@@ -34,7 +33,6 @@ class ReplayedStep:
     batch: Batch
     values: Sequence[Any]
     loss: float | None
-    weights_before: bool
     weights_after: bool
     updated: bool
     scale: float | None
@@ -161,7 +159,6 @@ class _InPlace(Capture):
             self._unpack(data),
             values,
             _loss(logs),
-            _finite(before),
             _finite(after),
             _differ(before, after),
             scale,
@@ -256,7 +253,6 @@ class _JaxCapture(Capture):
                 self._unpack(data),
                 values,
                 _loss(logs),
-                _finite(before),
                 _finite(after),
                 _differ(before, after),
                 scale,

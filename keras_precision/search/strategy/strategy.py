@@ -68,11 +68,6 @@ class Strategy:
         """Start with the outputs of the float model."""
         self._model = ErrorModel(self.reference, self.space.start)
 
-    @property
-    def evidence(self) -> Mapping[Assignment, Mapping[str, float]]:
-        """The figures of the plans that were run."""
-        return self._figures
-
     def first_round(self) -> list[Assignment]:
         """Return the plans that the model of errors needs: the baseline, and its single changes."""
         return [self.space.start, *self.space.single()]

@@ -45,6 +45,21 @@ def test_a_benchmark_says_how_to_run_it(script: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("test", "killed"), [("the_interval_of_a_mean_is_that_of_scipy", 3), ("mcnemar_is_the_binomial_test", 0)]
+)
+def test_mutants_that_no_test_sees_are_printed(test: str, killed: int, tmp_path: Path) -> None:
+    """A test of the mean sees all three changes of the line that returns its interval; one of McNemar's sees none."""
+    module = "keras_precision/comparison/intervals.py"
+    lines = (BENCHMARKS.parent / module).read_text(encoding="utf-8").splitlines()
+    (line,) = (number for number, text in enumerate(lines, 1) if "return Interval(mean, " in text)
+    arguments = (module, f"tests/test_intervals.py::test_{test}", "--lines", str(line))
+    output = output_of("mutation.py", *arguments, folder=tmp_path)
+    assert output.count(f"{module}:{line}: return Interval(mean, ") == 3 - killed
+    assert output.endswith(f"{module}: {killed} of 3 killed\n")
+
+
+@pytest.mark.slow
 def test_the_search_is_measured_as_layers_grow(tmp_path: Path) -> None:
     """Each net has a row: its layers, the plans run, and the points of its front."""
     output = output_of("search.py", "--parts", "growth", "--layers", "2", "3", "--no-mobilenet", folder=tmp_path)

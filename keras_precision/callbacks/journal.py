@@ -3,10 +3,10 @@
 import os
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from keras_precision.callbacks.probes.probe import Probe
-from keras_precision.core.result import Measurement, Result
+from keras_precision.core.result import Measurement, Result, log_path
+from keras_precision.core.system.files import check_destination
 
 __all__ = ["Journal"]
 
@@ -14,7 +14,7 @@ _BUFFERED_ROWS, _BUFFERED_SECONDS = 64, 1.0
 
 
 class Journal:
-    """Appends rows to a new file that ``Result.load`` reads, however the process ends.
+    """Appends rows to ``PATH.partial``, which ``Result.load(PATH)`` reads while no finished result is there.
 
     At most 64 rows, or those of one second, are buffered. Rows passed to the operating system survive the end of the
     process, but not a crash of the machine: nothing is synced to disk until the result is saved.
@@ -31,12 +31,13 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str], result: Result) -> None:
-        self.path = Path(path)
+        self.path = log_path(path)
         self._buffer: list[str] = []
         self._rows_read: dict[int, int] = {}  # number of rows read so far, by the id of the probe
         self._last_flush = time.monotonic()
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
-        os.write(self._file, result.log_header().encode())
+        self._torn = False  # whether the last line of the file lacks its end
+        self._file = os.open(check_destination(self.path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        self._write(result.log_header())
 
     @property
     def due(self) -> bool:
@@ -49,23 +50,34 @@ class Journal:
         if len(self._buffer) >= _BUFFERED_ROWS or self.due:
             self.flush()
 
-    def add_from(self, probe: Probe) -> None:
-        """Add the rows that a probe has produced since the last call."""
+    def buffer_from(self, probe: Probe) -> None:
+        """Buffer the rows that a probe has produced since the last call."""
         start = self._rows_read.get(id(probe), 0)
         rows = list(probe.rows(start))
         self._rows_read[id(probe)] = start + len(rows)
-        self.add(rows)
+        self._buffer += [row.log_line() for row in rows]
 
     def flush(self) -> None:
-        """Write the buffer in one call, so that no other writer can split a line."""
-        if self._buffer:
-            os.write(self._file, "".join(self._buffer).encode())
-            self._buffer.clear()
+        """Write the buffer; rows that could not be written are lost, and those of the next call are not."""
+        lines = "".join(self._buffer)
+        self._buffer.clear()
         self._last_flush = time.monotonic()
+        if lines:
+            self._write(lines)
 
     def close(self) -> None:
         """Write the buffer and close the file."""
         if self._file >= 0:
-            self.flush()
-            os.close(self._file)
-            self._file = -1
+            try:
+                self.flush()
+            finally:
+                os.close(self._file)
+                self._file = -1
+
+    def _write(self, text: str) -> None:
+        """Write all of a text, in one call where the system takes it, so that no other writer can split a line."""
+        data = (b"\n" if self._torn else b"") + text.encode()
+        self._torn = True
+        while data:
+            data = data[os.write(self._file, data) :]
+        self._torn = False

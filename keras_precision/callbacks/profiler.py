@@ -61,8 +61,8 @@ class PrecisionProfiler(Callback):
         log_metrics: Whether to add the keys above to the epoch's logs.
         layer_stats_every: Adds ``kp.NumericsProbe(layer_stats_every)``, which finds the layer where the first non-finite
             value arises, and measures every layer at this interval of steps. None adds no such probe.
-        path: JSON file for the result. Rows are appended to it during the run, so that a killed run leaves
-            a readable result: at most 64 rows or one second are lost.
+        path: JSON file for the result, written when the run ends. Until then, rows are appended to ``PATH.partial``, which
+            ``Result.load(PATH)`` reads where there is no finished result: a killed run loses at most 64 rows or one second.
         verbose: 1 prints one summary at the end, 0 prints nothing, ``"auto"`` follows ``verbose`` of ``fit``.
 
     Raises:

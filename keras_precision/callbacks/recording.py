@@ -18,7 +18,7 @@ from keras_precision.callbacks.probes.probe_set import ProbeSet
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import PlanError, PrecisionWarning
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.core.result import Measurement, Result, Value
+from keras_precision.core.result import Measurement, Result, Value, log_path
 
 __all__ = ["Recording", "Subject"]
 
@@ -66,6 +66,7 @@ class Recording:
         self._resets: Sequence[None] = ()
         self._resources = contextlib.ExitStack()
         self._journal: Journal | None = None
+        self._journal_failed = False
 
     def begin(self, probes: Sequence[Probe]) -> None:
         """Start the probes, and create the journal if the run has a path."""
@@ -85,7 +86,7 @@ class Recording:
                 self._journal = Journal(
                     self._path, Result(self._run_name(plan), (), self._environment(self._fit), plan)
                 )
-                self._resources.callback(self._journal.close)
+                self._resources.callback(self._close_journal, self._journal)
 
     @property
     def steps(self) -> int:
@@ -166,6 +167,7 @@ class Recording:
         if self._path is not None:
             with self.guarded(f"the result could not be saved to '{self._path}'"):
                 result.save(self._path)
+                log_path(self._path).unlink(missing_ok=True)
         return result
 
     def _build_result(self) -> Result | None:
@@ -186,9 +188,17 @@ class Recording:
         """Append the measurements since the last call."""
         journal = self._journal
         if journal is not None:
-            self._probes.apply(journal.add_from)
-            with self.guarded(f"'{self._path}' could not be written"):
+            self._probes.apply(journal.buffer_from)
+            try:
                 journal.flush()
+            except OSError as error:  # a full disk may have room later: one warning, and the next rows are tried again
+                if not self._journal_failed:
+                    self._note(f"'{journal.path}' could not be written: {error}")
+                self._journal_failed = True
+
+    def _close_journal(self, journal: Journal) -> None:
+        with self.guarded(f"'{journal.path}' could not be written"):
+            journal.close()
 
     def _epoch_samples(self, fit: FitState) -> int | None:
         """Return the samples of this epoch; None where another callback's ``evaluate`` reset the count during it."""

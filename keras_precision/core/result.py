@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,15 +16,16 @@ from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.system.files import check_exists, write_atomic
 from keras_precision.core.system.json_documents import Fields, decode_number, document, encode_number, parse_document
 
-__all__ = ["Measurement", "Result", "Value"]
+__all__ = ["Measurement", "Result", "Value", "log_path", "saved_at"]
 
 Value = float | int | str | None
 """A measured value: a number, a text (such as an operator's type), or None for 'unknown'."""
 
 _FORMAT, _VERSION = "keras_precision.result", 1
 # Version 1 (2026-11): name, environment, plan, measurements as rows, notes.
-_LOG_FORMAT, _LOG_VERSION = "keras_precision.result-log", 1
-# Version 1 (2026-11): a line with name, environment, plan and notes; then a line for each row.
+_LOG_FORMAT, _LOG_VERSION = "keras_precision.result-log", 2
+# Version 2 (2026-11): a line with name, environment, plan and notes; then a line for each row, with a tab and its checksum.
+# Version 1 (2026-11): without checksums.
 _RENAMED_METRICS = {"divergence_kept_alone": "divergence_only_layer_in_float"}  # old files load under the new name
 
 
@@ -61,9 +63,10 @@ class Measurement:
         """Return the row as a line of a log.
 
         Returns:
-            JSON, and the end of the line.
+            JSON, a tab, the CRC-32 of the JSON in eight hexadecimal digits, and the end of the line.
         """
-        return json.dumps(self.to_json(), allow_nan=False) + "\n"
+        text = json.dumps(self.to_json(), allow_nan=False)
+        return f"{text}\t{zlib.crc32(text.encode()):08x}\n"
 
 
 @dataclass(frozen=True)
@@ -252,16 +255,17 @@ class Result:
         """Read a result that ``save`` wrote, or the log of a run that did not end.
 
         Args:
-            path: The file.
+            path: The file. Where there is none, ``PATH.partial`` is read, to which a run writes until it ends.
 
         Returns:
-            The result. That of a log has a note that says so, and no truncated row.
+            The result. That of a log has a note that says so, and no damaged row.
 
         Raises:
             FileFormatError: The file is no result, or holds something that this version does not know.
             FileNotFoundError: There is no such file.
         """
-        return cls.from_bytes(check_exists(path, "a saved result").read_bytes(), path)
+        source = saved_at(path, "a saved result")
+        return cls.from_bytes(source.read_bytes(), source)
 
     @classmethod
     def from_bytes(cls, content: bytes, path: str | os.PathLike[str]) -> Self:
@@ -280,8 +284,10 @@ class Result:
         head, _, rest = content.partition(b"\n")
         if _LOG_FORMAT.encode() in head:
             fields = parse_document(head, path, _LOG_FORMAT, _LOG_VERSION)
-            rows = _logged_rows(rest, path)
-            return replace(cls._from_fields(fields, rows), notes=("the run did not end: this is what it had written",))
+            rows, damaged = _logged_rows(rest, checked=fields.get("version", int) > 1)
+            notes = ["the run did not end: this is what it had written"]
+            notes += [f"{damaged} damaged row{'s' * (damaged > 1)} of its log could not be read"] * bool(damaged)
+            return replace(cls._from_fields(fields, rows), notes=tuple(notes))
         fields = parse_document(content, path, _FORMAT, _VERSION)
         return cls._from_fields(fields, fields.get("measurements", list))
 
@@ -298,15 +304,34 @@ class Result:
         )
 
 
-def _logged_rows(lines: bytes, path: str | os.PathLike[str]) -> list[Any]:
-    """The rows of a log; text after the last newline was truncated while it was written."""
+def log_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of the log that a run writes until its result is saved at ``path``."""
+    return Path(f"{os.fspath(path)}.partial")
+
+
+def saved_at(path: str | os.PathLike[str], what: str) -> Path:
+    """Return the path of a finished result or, where there is none, of its log; otherwise raise as ``check_exists`` does."""
+    log = log_path(path)
+    return log if not os.path.exists(path) and log.exists() else check_exists(path, what)
+
+
+def _logged_rows(lines: bytes, *, checked: bool) -> tuple[list[Any], int]:
+    """The rows of a log, and how many were damaged; text after the last newline was truncated while it was written."""
     whole, _, _ = lines.rpartition(b"\n")
+    rows = [_logged_row(line, checked=checked) for line in whole.splitlines() if line]
+    intact = [row for row in rows if row is not None]
+    return intact, len(rows) - len(intact)
+
+
+def _logged_row(line: bytes, *, checked: bool) -> Any:
+    """A row of a log; None if it is damaged."""
+    text, _, checksum = line.rpartition(b"\t") if checked else (line, b"", b"")
+    if checked and checksum != f"{zlib.crc32(text):08x}".encode():
+        return None
     try:
-        return [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
-        raise FileFormatError(
-            f"{path}: expected a row of JSON in each line. Received: a damaged one ({error})."
-        ) from error
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _row(row: object, source: str) -> Measurement:

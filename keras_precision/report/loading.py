@@ -10,8 +10,7 @@ from typing import Any
 
 from keras_precision.comparison.comparison import Comparison
 from keras_precision.core.errors import FileFormatError, InputError
-from keras_precision.core.result import Result
-from keras_precision.core.system.files import check_exists
+from keras_precision.core.result import Result, saved_at
 
 __all__ = ["ReportInputs", "Source", "collect_results"]
 
@@ -72,7 +71,7 @@ def _load_all(sources: Any, problems: list[str]) -> Iterator[tuple[Result | Comp
     if isinstance(sources, Result | Comparison):
         yield sources, ""
     elif isinstance(sources, str | os.PathLike):
-        path = check_exists(sources, "a saved result or a folder of them")
+        path = saved_at(sources, "a saved result or a folder of them")
         yield from _load_folder(path, problems) if path.is_dir() else [(_load(path), path.stem)]
     elif isinstance(sources, Iterable) and not isinstance(sources, bytes):
         for source in sources:
@@ -91,7 +90,9 @@ def _load(path: Path) -> Result | Comparison:
 def _load_folder(folder: Path, problems: list[str]) -> Iterator[tuple[Result | Comparison, str]]:
     loaded: list[tuple[Result | Comparison, str]] = []
     damaged = []
-    for path in sorted(folder.rglob("*.json")):
+    finished = sorted(folder.rglob("*.json"))
+    running = sorted(log for log in folder.rglob("*.json.partial") if not log.with_suffix("").exists())
+    for path in (*finished, *running):
         try:
             if not _is_other_document(path.read_bytes()):
                 loaded.append((_load(path), path.stem))

@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 
 import nets
 import pytest
 
 import keras_precision as kp
 from keras_precision.callbacks.journal import Journal
-from keras_precision.core.errors import DestinationError, FileFormatError
+from keras_precision.core.errors import DestinationError, PrecisionWarning
 from keras_precision.core.result import Measurement, Result
 
 ROWS = [Measurement("step", "step_time_ms", float(number), number) for number in range(1, 6)]
@@ -44,17 +45,73 @@ def test_a_row_that_was_cut_off_is_left_out(tmp_path, cut):
     journal = Journal(tmp_path / "run.json", Result("run"))
     journal.add(ROWS)
     journal.close()
-    content = (tmp_path / "run.json").read_bytes()
-    (tmp_path / "run.json").write_bytes(content[:-cut])
+    journal.path.write_bytes(journal.path.read_bytes()[:-cut])
     assert Result.load(tmp_path / "run.json").measurements == tuple(ROWS[:-1])
 
 
-def test_a_damaged_row_is_refused(tmp_path):
-    """A broken row in the midst is damage, and named."""
-    header = Result("run").log_header()
-    (tmp_path / "run.json").write_text(header + "[1, 2\n" + ROWS[0].log_line())
-    with pytest.raises(FileFormatError, match="run.json: expected a row of JSON in each line"):
-        Result.load(tmp_path / "run.json")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line[: len(line) // 2] + b"\n",
+        lambda line: line.replace(b"3.0", b"4.0"),
+        lambda line: b"\xff\x00\n",
+    ],
+    ids=["short", "changed", "overwritten"],
+)
+def test_what_can_be_read_of_a_damaged_log_is_read(tmp_path, damage):
+    """A damaged row is left out, one whose figure was changed too, and the result says so."""
+    journal = Journal(tmp_path / "run.json", Result("run"))
+    journal.add(ROWS)
+    journal.close()
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    lines[3] = damage(lines[3])
+    journal.path.write_bytes(b"".join(lines))
+    result = Result.load(tmp_path / "run.json")
+    assert result.measurements == (*ROWS[:2], *ROWS[3:])
+    assert result.notes[1:] == ("1 damaged row of its log could not be read",)
+
+
+def test_logs_without_checksums_are_still_read(tmp_path):
+    """They were written until rows had one."""
+    header = Result("run").log_header().replace('"version": 2', '"version": 1')
+    rows = "".join(row.log_line().partition("\t")[0] + "\n" for row in ROWS)
+    (tmp_path / "old.json").write_text(header + rows)
+    assert Result.load(tmp_path / "old.json").measurements == tuple(ROWS)
+
+
+def test_rows_after_a_short_write_are_kept(tmp_path, monkeypatch):
+    """A disk that was full for a moment costs the rows of that moment."""
+    journal = Journal(tmp_path / "run.json", Result("run"))
+    write, takes = os.write, [30, 0]
+
+    def full_soon(file, data):
+        if len(takes) == 0:
+            return write(file, data)
+        if (size := takes.pop(0)) == 0:
+            raise OSError(28, "No space left on device")
+        return write(file, data[:size])
+
+    monkeypatch.setattr(os, "write", full_soon)
+    journal.add(ROWS[:2])
+    with pytest.raises(OSError, match="No space left"):
+        journal.flush()
+    journal.add(ROWS[2:])
+    journal.close()
+    result = Result.load(tmp_path / "run.json")
+    assert result.measurements == tuple(ROWS[2:])
+    assert len(result.notes) == 2
+
+
+def test_a_finished_result_is_read_before_a_partial_one(tmp_path):
+    """Until the next run at that path has ended."""
+    path = tmp_path / "run.json"
+    Result("finished", tuple(ROWS)).save(path)
+    journal = Journal(path, Result("next"))
+    journal.close()
+    assert Result.load(path).name == "finished"
+    path.unlink()
+    assert Result.load(path).name == "next"
+    assert Result.load(journal.path).name == "next"
 
 
 @pytest.mark.every_stack
@@ -74,6 +131,7 @@ def test_result_is_at_its_path_after_the_fit(stack, rng, tmp_path):
     model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[profiler, Reading()])
     assert heard == [0, 6, 12]
     assert Result.load(path) == profiler.result
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run.json"]
     assert json.loads(path.read_text())["format"] == "keras_precision.result"
 
 
@@ -81,6 +139,30 @@ def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path):
     """The folder is checked when the profiler is created, not when the training has run."""
     with pytest.raises(DestinationError, match="does not exist"):
         kp.PrecisionProfiler(path=tmp_path / "none" / "run.json")
+
+
+@pytest.mark.every_stack
+def test_a_full_disk_costs_no_run(stack, rng, tmp_path, monkeypatch):
+    """One warning, and the result is built and saved all the same."""
+    model = nets.mlp(stack.keras)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    x, y = nets.classes(rng, 48)
+    profiler = kp.PrecisionProfiler(path=tmp_path / "run.json", verbose=0)
+    header = Journal._write
+
+    def full(journal, text):
+        if text.startswith("{"):
+            header(journal, text)
+        else:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Journal, "_write", full)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PrecisionWarning)
+        model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[profiler])
+    (warning,) = [caught_one for caught_one in caught if caught_one.category is PrecisionWarning]
+    assert "run.json.partial' could not be written: [Errno 28] No space left" in str(warning.message)
+    assert len(Result.load(tmp_path / "run.json").select("step_time_ms")) >= 18
 
 
 KILLED = """

@@ -102,10 +102,13 @@ def test_a_log_that_was_cut_off_in_a_row_is_read_until_there(tmp_path: Path) -> 
     log = run("killed").log_header() + "".join(
         kp.Measurement("step", "step_time_ms", 1.0, step).log_line() for step in range(5)
     )
-    (tmp_path / "killed.json").write_text(log[:-7])
-    (result,) = collect_results(tmp_path).results
-    assert result.series("step_time_ms", "step")[0] == [0, 1, 2, 3]
-    assert "did not end" in result.notes[0]
+    (tmp_path / "killed.json.partial").write_text(log[:-7])
+    for source in (tmp_path, tmp_path / "killed.json"):
+        (result,) = collect_results(source).results
+        assert result.series("step_time_ms", "step")[0] == [0, 1, 2, 3]
+        assert "did not end" in result.notes[0]
+    run("finished").save(tmp_path / "killed.json")
+    assert [result.name for result in collect_results(tmp_path).results] == ["finished"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from keras_precision.core.system.optional import available
 from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.readback import read_back
 from keras_precision.export.request import ExportRequest
+from keras_precision.quantization.bias_range import check_biases
 from keras_precision.quantization.conversion import ConvertedFile
 from keras_precision.quantization.foreign_ranges import foreign_ranges
 from keras_precision.quantization.layer_trace import OperatorLayers, Trace, layers_of
@@ -49,7 +50,9 @@ class Candidate:
 def plain_candidate(converted: ConvertedFile, engine: str = "converter") -> Candidate:
     """Return a converter's file, loaded and run; raise where it does not run."""
     model = read_back(converted.content)
-    return Candidate(converted.content, model, converted.trace, layers_of(model, converted.trace), engine)
+    layers = layers_of(model, converted.trace)
+    check_biases(converted.content, layers)
+    return Candidate(converted.content, model, converted.trace, layers, engine)
 
 
 def best_candidate(compiler: PlanCompiler, request: ExportRequest) -> Candidate:

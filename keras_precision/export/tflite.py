@@ -15,7 +15,7 @@ from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.readback import read_back
 from keras_precision.export.request import ExportRequest
 from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain
-from keras_precision.quantization.conversion import ConvertedFile, convert
+from keras_precision.quantization.conversion import ConvertedFile
 from keras_precision.quantization.fidelity import check_equivalence
 from keras_precision.quantization.float_model import FloatFile, convert_to_float_tflite, float_file, weights_digest
 from keras_precision.quantization.layer_trace import OperatorLayers
@@ -130,7 +130,9 @@ class TfliteToolchain(Toolchain):
             converted = convert_to_float_tflite(model, "float16" if request.plan.default == "float16" else "float32")
             source = FloatFile(converted.content, converted.trace, weights_digest(model))
         else:
-            converted = convert(model, "trained" if request.plan.io_type == "int8" else "trained_float_io")
+            from keras_precision.quantization.qat.tfmot_engine import convert_trained
+
+            converted = convert_trained(model, float_io=request.plan.io_type != "int8")
             return FloatFile(converted.content, converted.trace, weights_digest(model))
         check_equivalence(model, source.content)
         return source

@@ -13,6 +13,7 @@ from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
+from keras_precision.quantization.bias_range import raise_weight_scales
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parse_flatbuffer
 
 __all__ = ["Engine", "QuantizationJob", "quantize_by_aeq", "quantize_by_converter"]
@@ -66,6 +67,7 @@ def quantize_by_aeq(job: QuantizationJob) -> bytes:
             raise ExportError(
                 f"Expected AI Edge Quantizer to quantize the file. Received: {type(error).__name__}: {error}"
             ) from error
+    raise_weight_scales(quantized, graph)
     quantized.lower_unread_outputs()
     quantized.set_scales_of_copies(job.ranges)
     return quantized.content()

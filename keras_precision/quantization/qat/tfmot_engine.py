@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.rebuild import compile_argument, compile_like, is_compiled, rebuilt
 from keras_precision.core.errors import ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
+from keras_precision.quantization.bias_range import has_saturated_bias, raise_weight_scales
+from keras_precision.quantization.conversion import ConvertedFile, convert
 from keras_precision.quantization.qat.tfmot.bridge import Bridge
 from keras_precision.quantization.qat.tfmot.registry import is_tfmot, prepare
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
-__all__ = ["quantize_with_tfmot", "restore_from_tfmot"]
+__all__ = ["convert_trained", "quantize_with_tfmot", "restore_from_tfmot"]
 
 _ORIGINS: "weakref.WeakKeyDictionary[Any, tuple[Any, Bridge | None]]" = weakref.WeakKeyDictionary()
 """Prepared model to the original in float, and the bridge that rebuilt it in tf_keras, if any."""
@@ -93,3 +97,16 @@ def restore_from_tfmot(model: Any) -> Any:
         for layer in layer_paths(plain).values():
             layer.set_weights(trained(layer.name))
     return plain
+
+
+def convert_trained(model: Any, *, float_io: bool) -> ConvertedFile:
+    """Return the file with the integers that a prepared model was trained for.
+
+    TFLiteConverter raises the weight scales of pruned channels where it quantizes, not where scales were trained.
+    """
+    converted = convert(model, "trained_float_io" if float_io else "trained")
+    graph = Flatbuffer(converted.content)
+    if not has_saturated_bias(graph):
+        return converted
+    raise_weight_scales(graph, Flatbuffer(convert(model).content))
+    return replace(converted, content=graph.content())

@@ -1,8 +1,10 @@
 """The tables of a ``.tflite`` file, read, changed and serialized."""
 
+import copy
 import functools
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +13,19 @@ from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 
-__all__ = ["Flatbuffer", "parse_flatbuffer"]
+__all__ = ["Flatbuffer", "QuantizedConstant", "parse_flatbuffer"]
 
 Array = npt.NDArray[Any]
+
+_INTEGERS = ("int4", "int8", "int16", "int32", "int64")
+
+
+class QuantizedConstant(NamedTuple):
+    """Integers of a constant, their scales, and the axis along which there is a scale each, if there are several."""
+
+    values: Array
+    scales: Array
+    axis: int
 
 
 class Flatbuffer:
@@ -107,8 +119,53 @@ class Flatbuffer:
 
     def set_constant(self, tensor: int, values: Array) -> None:
         """Replace the values of a constant, and not those of others that share its buffer."""
+        self._set_data(tensor, np.asarray(values, np.float32))
+
+    def scale(self, tensor: int) -> float | None:
+        """Return the scale of a tensor of integers with one scale; None for any other."""
+        scales = self._scales(tensor)
+        return float(scales[0]) if scales is not None and scales.size == 1 and self.dtype(tensor) in _INTEGERS else None
+
+    def quantized_constant(self, tensor: int) -> QuantizedConstant | None:
+        """Return the integers of a quantized constant; None if it is none, or for -1, an operand that is left out."""
+        if tensor < 0 or (scales := self._scales(tensor)) is None or self.dtype(tensor) not in _INTEGERS:
+            return None
+        entry = self._graph.tensors[tensor]
+        data = self._model.buffers[entry.buffer].data
+        if data is None or len(data) == 0:
+            return None
+        shape = self.shape(tensor)
+        flat = _unpacked(bytes(data), self.dtype(tensor), math.prod(shape))
+        return QuantizedConstant(flat.reshape(shape), scales, int(entry.quantization.quantizedDimension))
+
+    def set_quantized_constant(self, tensor: int, constant: QuantizedConstant) -> None:
+        """Replace the integers and scales of a constant, and not those of others that share its buffer."""
+        entry = self._graph.tensors[tensor]
+        self._set_data(tensor, _packed(constant.values, self.dtype(tensor)))
+        entry.quantization = copy.copy(entry.quantization)  # an object that other tensors may have, too
+        entry.quantization.scale = constant.scales.astype(np.float32)
+
+    def own_constant(self, operator: Any, position: int) -> int:
+        """Return the tensor of an operand, which becomes a copy first where other operands are the same tensor."""
+        tensor = int(operator.inputs[position])
+        if sum(int(number) == tensor for other in self.operators for number in other.inputs) == 1:
+            return tensor
+        entry = copy.copy(self._graph.tensors[tensor])
+        entry.name += f"_{len(self._graph.tensors)}".encode()
+        self._graph.tensors.append(entry)
+        operator.inputs = [*operator.inputs]  # the reader makes it an array, which may be a view of the file
+        operator.inputs[position] = len(self._graph.tensors) - 1
+        return len(self._graph.tensors) - 1
+
+    def _scales(self, tensor: int) -> Array | None:
+        quantization = self._graph.tensors[tensor].quantization
+        if quantization is None or quantization.scale is None or len(quantization.scale) == 0:
+            return None
+        return np.asarray(quantization.scale, np.float64)
+
+    def _set_data(self, tensor: int, data: Array) -> None:
         buffer = self._schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
+        buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
         entry = self._graph.tensors[tensor]
         if self._users(entry.buffer) == 1:  # an unused buffer would stay in the file
             self._model.buffers[entry.buffer] = buffer
@@ -207,6 +264,23 @@ class Flatbuffer:
 def parse_flatbuffer(content: bytes) -> Flatbuffer:
     """Return the tables of a file, to be read only: the same object for the same content."""
     return Flatbuffer(content)
+
+
+def _unpacked(data: bytes, dtype: str, count: int) -> Array:
+    """Return the integers in a buffer; two of 4 bits share a byte, the first in its lower half."""
+    if dtype != "int4":
+        return np.frombuffer(data, dtype).astype(np.int64)
+    halves = np.frombuffer(data, np.uint8)[:, None] >> np.array([0, 4], np.uint8) & 15
+    values = halves.reshape(-1)[:count].astype(np.int64)
+    return np.where(values > 7, values - 16, values)
+
+
+def _packed(values: Array, dtype: str) -> Array:
+    """Return the content of a buffer for some integers."""
+    if dtype != "int4":
+        return values.astype(dtype)
+    halves = np.append(values.reshape(-1), np.zeros(values.size % 2, np.int64)).astype(np.uint8) & 15
+    return halves[0::2] | halves[1::2] << 4
 
 
 @functools.cache

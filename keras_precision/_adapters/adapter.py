@@ -1,5 +1,6 @@
 """KerasAdapter: what Keras 3 and tf_keras have in common, and the methods in which they differ."""
 
+import keyword
 import math
 import re
 from abc import ABC, abstractmethod
@@ -286,15 +287,20 @@ def _element_type(tensor: Any) -> str:
 
 
 def _unique(names: Iterable[str]) -> list[str]:
-    """Turn names into unique Python identifiers."""
-    taken: list[str] = []
+    """Turn names into Python identifiers that differ in more than case."""
+    # They are arguments of a function, and names of a graph, which differ in more than case:
+    # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/framework/ops.py (``unique_name``).
+    unique: list[str] = []
+    taken: set[str] = set()
     for name in names:
-        stem = name if name[:1].isalpha() and name != "self" else f"input_{name}"
+        usable = name[:1].isalpha() and name != "self" and not keyword.iskeyword(name)
+        stem = name if usable else f"input_{name}"
         number, free = 1, stem
-        while free in taken:
+        while free.lower() in taken:
             number, free = number + 1, f"{stem}_{number}"
-        taken.append(free)
-    return taken
+        taken.add(free.lower())
+        unique.append(free)
+    return unique
 
 
 def _to_float32(config: Any) -> Any:

@@ -296,6 +296,20 @@ def test_models_of_every_shape(keras, rng, tmp_path, build):
     assert result.value("foreign_ranges") == 0
 
 
+def test_masks_are_passed_on_and_back(keras, rng):
+    """Layers that accept no mask are wrapped and unwrapped where one is passed, and those behind still obey it."""
+    layers = keras.layers
+    tokens = rng.integers(1, 9, (16, 6)).astype("int32")
+    tokens[:, 4:] = 0
+    words = layers.Input((6,), dtype="int32", name="words")
+    hidden = layers.Dense(4, activation="relu", name="hidden")(layers.Embedding(9, 4, mask_zero=True)(words))
+    model = keras.Model(words, layers.Dense(2)(layers.LSTM(3, name="memory")(hidden)))
+    aware = kp.quantize_aware(model, "int8", representative_dataset=tokens)
+    plain = kp.from_quantize_aware(aware)
+    np.testing.assert_allclose(plain.predict(tokens, verbose=0), model.predict(tokens, verbose=0), atol=1e-6)
+    assert np.abs(aware.predict(tokens, verbose=0) - model.predict(tokens, verbose=0)).max() < 0.05
+
+
 def _flat(answers):
     return answers if isinstance(answers, list) else [answers]
 

@@ -23,6 +23,7 @@ class ActivationRange(keras.layers.Layer):
 
     def __init__(self, *, learned: bool = False, momentum: float = 0.99, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "dtype": "float32", "autocast": False})
+        self.supports_masking = True  # the wrapper around it says what becomes of a mask
         self.learned, self.momentum = learned, momentum
         self.low = self.add_weight(shape=(), initializer="zeros", trainable=False, name="low")
         self.high = self.add_weight(shape=(), initializer="zeros", trainable=False, name="high")

@@ -84,15 +84,17 @@ def _copy_weights(model: Any, target_model: Any) -> None:
 
 
 def _accepted_calls(layer: Any, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the calls of a wrapper without arguments (a mask, None) that its layer does not accept."""
+    """Return the calls of a wrapper without the arguments that its layer does not accept: a mask, or None."""
+    # A wrapper is passed every mask on its way, which Keras itself hands on to the outputs of a layer without one.
     # The signature of ``call``, which Keras itself inspects:
     # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py.
     accepted = layer._call_signature.parameters
+
+    def is_kept(name: str, value: Any) -> bool:
+        return name in accepted or (value is not None and name != "mask")
+
     return [
-        {
-            **node,
-            "kwargs": {key: value for key, value in node["kwargs"].items() if key in accepted or value is not None},
-        }
+        {**node, "kwargs": {name: value for name, value in node["kwargs"].items() if is_kept(name, value)}}
         for node in nodes
     ]
 

@@ -11,13 +11,13 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from keras_precision._adapters.data.samples import stream_samples
 from keras_precision.core.errors import DataError, ExportError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.optional import require
+from keras_precision.export.conversion_check import check_conversion
 from keras_precision.export.model_view import ModelView
 from keras_precision.export.onnx.graph import onnx_graph
 from keras_precision.export.onnx.quantizer import quantized_graph
@@ -33,7 +33,6 @@ __all__ = ["OpenvinoToolchain", "export_openvino"]
 # https://github.com/openvinotoolkit/telemetry/blob/master/src/utils/opt_in_checker.py reads CI, and
 # https://github.com/openvinotoolkit/nncf/blob/develop/src/nncf/telemetry/wrapper.py NNCF_CI.
 _NO_TELEMETRY = {"CI": "true", "NNCF_CI": "1"}
-_SUBSET = 300  # NNCF's own default
 
 
 def export_openvino(
@@ -107,19 +106,23 @@ class OpenvinoToolchain(Toolchain):
     calibrates = False
 
     def export(self, job: ExportJob, path: Path) -> ExportedFile:
-        """Write the two files, from the model's ONNX graph."""
-        openvino = require("openvino", extra="openvino")
+        """Write the two files, from the model's ONNX graph; that in float32 is checked before anything is quantized."""
         integers = "int8" in job.request.precisions
         if integers and job.calibration is None and job.data is None:
             raise DataError(
                 "Expected representative data for int8: samples, or what kp.calibrate returned. Received: none."
             )
-        with capture_output("OpenVINO"):
-            model = _graph(job, integers=integers)
-            if integers and job.calibration is None:
-                model = _quantized_by_nncf(model, job)
-            openvino.save_model(model, path, compress_to_fp16=job.request.plan.default == "float16")
-        if not integers:
+        with tempfile.TemporaryDirectory() as folder:  # an open session maps its file, which may not be written again
+            graph = onnx_graph(job.source, job.model.name)
+            with capture_output("OpenVINO"):
+                model, converters = _float_model(graph, job)
+                checked = _saved(model, Path(folder) / path.name)
+            check_conversion(job, OpenvinoSession(checked), converters)
+            with capture_output("OpenVINO"):
+                if integers:
+                    model = _quantized(model, graph, job)
+                _saved(model, path, halved=job.request.plan.default == "float16")
+        if job.request.plan.default == "float16":
             check_session(job.model, OpenvinoSession(path))
         return ExportedFile()
 
@@ -173,21 +176,30 @@ def _shifted(graph: bytes, shift: int) -> bytes:
     return ElementTree.tostring(root)
 
 
-def _graph(job: ExportJob, *, integers: bool) -> Any:
-    """The model in OpenVINO, with the ranges of a calibration where there is one: their Q/DQ pairs are read.
+def _float_model(graph: Any, job: ExportJob) -> tuple[Any, str]:
+    """The model in OpenVINO, in float32, with the names of what converted it.
 
     The ONNX graph has the names that identify layers. OpenVINO does not read its loops, but does read
     those of the float file.
     """
-    graph = onnx_graph(job.source, job.model.name)
-    if integers and job.calibration is not None:
-        return _read("model.onnx", quantized_graph(graph, job).SerializeToString(), job)
     try:
-        return _read("model.onnx", graph.SerializeToString(), job)
+        return _read("model.onnx", graph.SerializeToString(), job), "tf2onnx and OpenVINO"
     except ExportError:
         if len(job.request.precisions) > 1 or not any(node.op_type == "Loop" for node in graph.graph.node):
             raise
-    return _from_float_file(job)
+    return _from_float_file(job), "OpenVINO"
+
+
+def _quantized(model: Any, graph: Any, job: ExportJob) -> Any:
+    """The model in integers: with the ranges of a calibration, whose Q/DQ pairs OpenVINO reads, or with NNCF's own."""
+    if job.calibration is None:
+        return _quantized_by_nncf(model, job)
+    return _read("model.onnx", quantized_graph(graph, job).SerializeToString(), job)
+
+
+def _saved(model: Any, path: Path, *, halved: bool = False) -> Path:
+    require("openvino", extra="openvino").save_model(model, path, compress_to_fp16=halved)
+    return path
 
 
 def _from_float_file(job: ExportJob) -> Any:
@@ -247,7 +259,10 @@ def _quantized_by_nncf(model: Any, job: ExportJob) -> Any:
     """The model quantized by NNCF, with the layers that the plan leaves in float left out."""
     with _without_telemetry():
         nncf = require("nncf", extra="openvino")
-        samples = list(_samples(job))
+        samples = [
+            {name: values[number : number + 1] for name, values in job.samples.items()}
+            for number in range(len(next(iter(job.samples.values()))))
+        ]
         fix = nncf.OverflowFix.ENABLE if job.request.reduce_range else nncf.OverflowFix.DISABLE
         left = [
             node.get_friendly_name()
@@ -277,13 +292,3 @@ def _layer_of(node: Any, job: ExportJob) -> str | None:
     known = next((path for name in names if (path := job.source.trace.path_of(name))), None)
     readers = [port.get_node() for port in node.output(0).get_target_inputs()]
     return known or next((path for reader in readers if (path := _layer_of(reader, job))), None)
-
-
-def _samples(job: ExportJob) -> Iterator[dict[str, Any]]:
-    count = 0
-    for piece in stream_samples(job.data, job.view.inputs):
-        for index in range(len(next(iter(piece.values())))):
-            if count == _SUBSET:
-                return
-            count += 1
-            yield {name: values[index : index + 1] for name, values in piece.items()}

@@ -4,9 +4,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from keras_precision._adapters.data.samples import stream_samples
 from keras_precision.core.errors import PlanError, UnknownPrecisionError
 from keras_precision.core.formats.deployment import FILE_FORMATS, supported_precisions
 from keras_precision.core.plan import PrecisionPlan
@@ -17,6 +22,7 @@ from keras_precision.export.card import calibration_rows, operator_rows, sides
 from keras_precision.export.model_view import ModelView
 from keras_precision.export.request import ExportRequest, deployment_plan
 from keras_precision.quantization.calibration import Calibration
+from keras_precision.quantization.conversion import static_shape
 from keras_precision.quantization.fidelity import check_outputs
 from keras_precision.quantization.float_model import FloatFile, float_file
 from keras_precision.quantization.layer_trace import OperatorLayers
@@ -24,6 +30,10 @@ from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.session import Session
 
 __all__ = ["ExportJob", "ExportedFile", "Toolchain", "check_session"]
+
+Array = npt.NDArray[Any]
+
+_MOST_SAMPLES = 300  # as many as NNCF takes by default
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,33 @@ class ExportJob:
     def model(self) -> Any:
         """The Keras model."""
         return self.view.model
+
+    @cached_property
+    def samples(self) -> Mapping[str, Array]:
+        """Real samples by input, at most 300; empty where only ranges are known. Data may be readable once."""
+        if self.calibration is not None or self.data is None or isinstance(self.data, Calibration):
+            return self.calibration.held if self.calibration is not None else {}
+        pieces, count = [], 0
+        for piece in stream_samples(self.data, self.view.inputs):
+            pieces.append(piece)
+            count += len(next(iter(piece.values())))
+            if count >= _MOST_SAMPLES:
+                break
+        return {name: np.concatenate([piece[name] for piece in pieces])[:_MOST_SAMPLES] for name in pieces[0]}
+
+    def few_samples(self, count: int) -> dict[str, Array]:
+        """Return some samples by input; random ones of a fixed seed, within known ranges, where there are no real ones."""
+        if self.samples:
+            return {name: values[:count] for name, values in self.samples.items()}
+        random, samples = np.random.default_rng(0), {}
+        seen = {} if self.calibration is None else self.calibration.inputs()
+        for entry in self.view.inputs:
+            low, high = (
+                (seen[entry.name].values.minimum, seen[entry.name].values.maximum) if entry.name in seen else (0, 1)
+            )
+            values = random.uniform(low, max(high, low + 1e-3), (count, *static_shape(entry)))
+            samples[entry.name] = (values.round() if "int" in entry.dtype else values).astype(entry.dtype)
+        return samples
 
 
 @dataclass(frozen=True)

@@ -370,24 +370,107 @@ def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: py
         kp.export_onnx(nets.mlp(keras), tmp_path / "model.onnx", "float32")
 
 
-def test_a_graph_that_answers_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversion that changes what the model says is found before the file is in its place."""
-    import keras
-
+def convert_with(monkeypatch: pytest.MonkeyPatch, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Let tf2onnx change all constants in floats."""
     convert = onnx_graph._tf2onnx().from_tflite
 
     def wrong(*args: Any, **keywords: Any) -> Any:
         model, rest = convert(*args, **keywords)
-        for each in model.graph.initializer:
-            values = onnx.numpy_helper.to_array(each)
-            if values.dtype == np.float32 and values.ndim == 2:
-                each.CopyFrom(onnx.numpy_helper.from_array(values * 1.5, each.name))
+        for constant in model.graph.initializer:
+            values = onnx.numpy_helper.to_array(constant)
+            if values.dtype == np.float32:
+                constant.CopyFrom(onnx.numpy_helper.from_array(change(values).astype("float32"), constant.name))
         return model, rest
 
     monkeypatch.setattr("tf2onnx.convert.from_tflite", wrong)
-    with pytest.raises(ExportError, match=r"to compute the outputs of the model"):
-        kp.export_onnx(nets.mlp(keras), tmp_path / "model.onnx", "float32")
+
+
+@pytest.mark.parametrize("export", [kp.export_onnx, kp.export_openvino])
+@pytest.mark.parametrize("plan", ["float32", "int8"])
+def test_a_graph_that_predicts_otherwise_is_not_written(
+    export: Callable[..., kp.Result], plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversion that changes the model's outputs by one in ten thousand is found, named, and not written."""
+    import keras
+
+    if export is kp.export_openvino:
+        pytest.importorskip("openvino", reason='pip install "keras-precision[openvino]"')
+    convert_with(monkeypatch, lambda values: values * 1.0001)
+    x = np.random.default_rng(0).random((16, 8)).astype("float32")
+    path = tmp_path / ("model.onnx" if export is kp.export_onnx else "model.xml")
+    with pytest.raises(ExportError, match=r"Expected tf2onnx( and OpenVINO)? to convert 'mlp' within 1e-05"):
+        export(nets.mlp(keras), path, plan, x)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversion_is_judged_on_real_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that samples between 0 and 1 never reach is found to be wrong on the representative data that reach it."""
+    import keras
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.ReLU(max_value=6.0), keras.layers.Dense(2)])
+    convert_with(monkeypatch, lambda values: np.where(values == 6.0, 8.0, values))
+    path = tmp_path / "model.onnx"
+    kp.export_onnx(model, path, "float32")
+    path.unlink()
+    with pytest.raises(ExportError, match=r"Expected tf2onnx to convert"):
+        kp.export_onnx(model, path, "float32", np.full((4, 3), 7.0, "float32"))
+    assert not path.exists()
+
+
+def heads(keras: Any) -> Any:
+    """Return a model with a Dense layer behind each kind of layer that TensorFlow Lite flattens into its product."""
+    layers = keras.layers
+    image, series = keras.Input((8, 8, 4), name="image"), keras.Input((8, 3), name="series")
+    fronts = [
+        layers.AveragePooling2D(8)(image),
+        layers.MaxPooling2D(4)(image),
+        layers.GlobalMaxPooling2D(keepdims=True)(image),
+        layers.GlobalAveragePooling2D()(image),
+        layers.DepthwiseConv2D(3, activation="relu")(image),
+        layers.Conv2D(3, 3, activation="relu6")(image),
+        image,
+        layers.Conv1D(4, 3, activation="relu")(series),
+        layers.AveragePooling1D(8)(series),
+        layers.Dense(5, activation="relu")(series),
+    ]
+    flat = [layers.Flatten()(front) for front in fronts]
+    activations = ["softmax", None, "relu", "tanh", None, "sigmoid", "relu6", None, "softmax", "relu"]
+    outputs = [layers.Dense(6, activation)(front) for front, activation in zip(flat, activations, strict=True)]
+    outputs.append(layers.Dense(2)(layers.Dense(4, "relu", use_bias=False)(flat[0])))
+    model = keras.Model([image, series], outputs)
+    random = np.random.default_rng(0)
+    for number, layer in enumerate(layer for layer in model.layers if getattr(layer, "bias", None) is not None):
+        layer.bias.assign(random.normal(size=layer.bias.shape) * (0.5 if number % 2 else 0.01))
+    return model
+
+
+@pytest.mark.every_stack
+def test_a_dense_layer_keeps_its_bias(stack: Any, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Behind pooling and flattening, large or small: ONNX Runtime, by hand, gives the model's outputs."""
+    model = heads(stack.keras)
+    x = [rng.normal(size=(5, 8, 8, 4)).astype("float32"), rng.normal(size=(5, 8, 3)).astype("float32")]
+    expected = [np.asarray(output) for output in model.predict(x, verbose=0)]
+    kp.export_onnx(model, tmp_path / "model.onnx", "float32")
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "model.onnx")
+    named = dict(zip([entry.name for entry in session.get_inputs()], x, strict=True))
+    rows = [session.run(None, {name: values[i : i + 1] for name, values in named.items()}) for i in range(5)]
+    for output, exact in zip(map(np.concatenate, zip(*rows, strict=True)), expected, strict=True):
+        assert np.abs(output - exact).max() <= 1e-5 * np.abs(exact).max()
+
+
+def test_a_dense_layer_keeps_its_bias_in_openvino(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As above: OpenVINO, by hand and in float32, gives the model's outputs."""
+    import keras
+
+    openvino = pytest.importorskip("openvino", reason='pip install "keras-precision[openvino]"')
+    model = heads(keras)
+    x = [rng.normal(size=(5, 8, 8, 4)).astype("float32"), rng.normal(size=(5, 8, 3)).astype("float32")]
+    expected = [np.asarray(output) for output in model.predict(x, verbose=0)]
+    kp.export_openvino(model, tmp_path / "model.xml", "float32")
+    compiled = openvino.Core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    rows = [list(compiled([values[i : i + 1] for values in x]).values()) for i in range(5)]
+    for output, exact in zip(map(np.concatenate, zip(*rows, strict=True)), expected, strict=True):
+        assert np.abs(output - exact).max() <= 1e-5 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07" * 40])

@@ -10,6 +10,7 @@ from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import write_atomic
 from keras_precision.export.checks.tensorrt import check_tensorrt
+from keras_precision.export.conversion_check import check_conversion
 from keras_precision.export.model_view import ModelView
 from keras_precision.export.onnx.graph import onnx_graph
 from keras_precision.export.onnx.quantizer import TARGETS, in_float16, quantized_graph
@@ -112,7 +113,7 @@ class OnnxToolchain(Toolchain):
         """Write the file; the float graph's predictions are checked before anything is quantized."""
         graph = onnx_graph(job.source, job.model.name)
         write_atomic(path, graph.SerializeToString())
-        check_session(job.model, OnnxSession(path))
+        check_conversion(job, OnnxSession(path), "tf2onnx")
         notes: tuple[str, ...] = ()
         if job.calibration is not None and "int8" in job.request.precisions:
             write_atomic(path, quantized_graph(graph, job).SerializeToString())

@@ -34,7 +34,7 @@ def onnx_graph(source: FloatFile, name: str) -> Any:
     with tempfile.TemporaryDirectory() as folder, capture_output("tf2onnx"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow's own, of its interpreter that tf2onnx uses
         path = Path(folder) / "model.tflite"
-        path.write_bytes(source.content)
+        path.write_bytes(_readable(source.content))
         try:
             model, _ = convert.from_tflite(str(path), opset=_OPSET)
         except Exception as error:  # tf2onnx raises errors of any kind, chained here
@@ -50,6 +50,18 @@ def onnx_graph(source: FloatFile, name: str) -> Any:
     _order(model.graph.output, [name for _, name in _outputs(source)])
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _readable(content: bytes) -> bytes:
+    """A float file as tf2onnx reads it rightly.
+
+    Its handler of FULLY_CONNECTED drops the bias where the operator also flattens its input
+    (``ctx.replace_inputs`` with two inputs of three): a RESHAPE of its own avoids that branch.
+    https://github.com/onnx/tensorflow-onnx/blob/v1.17.0/tf2onnx/tflite_handlers/tfl_math.py#L208-L215
+    """
+    graph = Flatbuffer(content)
+    graph.flatten_dense_inputs()
+    return graph.content()
 
 
 def _tf2onnx() -> Any:

@@ -17,6 +17,7 @@ __all__ = ["Flatbuffer", "QuantizedConstant", "parse_flatbuffer"]
 
 Array = npt.NDArray[Any]
 
+_MATRIX = 2  # axes
 _INTEGERS = ("int4", "int8", "int16", "int32", "int64")
 
 
@@ -230,6 +231,46 @@ class Flatbuffer:
                 scale = (high - low) / 255
                 copy.quantization.scale = np.array([scale], np.float32)
                 copy.quantization.zeroPoint = np.array([round(-128 - low / scale)], np.int64)
+
+    def flatten_dense_inputs(self) -> None:
+        """Put a RESHAPE in front of each FULLY_CONNECTED that flattens its input itself, in all graphs of the file."""
+        for graph in self._model.subgraphs:
+            for operator in list(graph.operators):
+                shape = graph.tensors[operator.inputs[0]].shape
+                matrix = shape is None or len(shape) == _MATRIX
+                if (
+                    not matrix
+                    and self.kernel(operator) == "FULLY_CONNECTED"
+                    and not operator.builtinOptions.keepNumDims
+                ):
+                    self._flatten_input(graph, operator)
+
+    def _flatten_input(self, graph: Any, operator: Any) -> None:
+        """Give an operator its first input as rows that its weights fit."""
+        source, width = graph.tensors[operator.inputs[0]], int(graph.tensors[operator.inputs[1]].shape[-1])
+        flat, reshape = copy.copy(source), self._schema.OperatorT()
+        flat.name, flat.shapeSignature = source.name + b"/flat", None
+        flat.shape = np.array([math.prod(map(int, source.shape)) // width, width], np.int32)
+        graph.tensors.append(flat)
+        reshape.opcodeIndex = self._opcode("RESHAPE")
+        reshape.inputs, reshape.outputs = [operator.inputs[0]], [len(graph.tensors) - 1]
+        reshape.builtinOptionsType = self._schema.BuiltinOptions.ReshapeOptions
+        reshape.builtinOptions = self._schema.ReshapeOptionsT()
+        reshape.builtinOptions.newShape = flat.shape
+        operator.inputs = [reshape.outputs[0], *operator.inputs[1:]]
+        graph.operators.insert(graph.operators.index(operator), reshape)
+
+    def _opcode(self, kernel: str) -> int:
+        """The index of a kernel in the file's list of those that it uses; added where it is new."""
+        number = getattr(self._schema.BuiltinOperator, kernel)
+        codes = self._model.operatorCodes
+        used = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in codes]
+        if number not in used:
+            code = self._schema.OperatorCodeT()
+            code.builtinCode = code.deprecatedBuiltinCode = number
+            codes.append(code)
+            used.append(number)
+        return used.index(number)
 
     def metadata(self) -> Iterator[tuple[str, bytes]]:
         """Yield name and content of the metadata entries."""

@@ -27,7 +27,7 @@ from search_nets import NETS, Task, chain, settle, task
 from side_by_side import machine, markdown
 
 import keras_precision as kp
-from keras_precision.search.evaluation.context import SearchContext, prepare_search
+from keras_precision.search.evaluation.evaluator import Evaluator, prepare_evaluator
 from keras_precision.search.evaluation.validation_set import read_validation_set
 
 SHARES = (0.75, 0.7, 0.65, 0.6)  # of the size of the all-int8 file
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 class Truth(NamedTuple):
     """Every plan of a net."""
 
-    context: SearchContext
+    evaluator: Evaluator
     plans: list[tuple[str, ...]]
     outcomes: dict[tuple[str, ...], Outcome]
     per_plan_s: float
@@ -85,7 +85,7 @@ def main() -> None:
 def truth(name: str, given: Task, trials: int, keep: Path) -> None:
     """Compare methods against all plans of a net."""
     known = everything(name, given, keep)
-    base = known.outcomes[known.context.space.start].figures["size_bytes"]
+    base = known.outcomes[known.evaluator.space.start].figures["size_bytes"]
     rows = []
     for share in SHARES:
         limit = share * base
@@ -115,13 +115,13 @@ def truth(name: str, given: Task, trials: int, keep: Path) -> None:
 def everything(name: str, given: Task, keep: Path) -> Truth:
     """Run the file of every plan, or read what an earlier run kept of the same weights and samples."""
     validation = read_validation_set(given.model, given.x_test[:SAMPLES], None)
-    context = prepare_search(given.model, given.x[:CALIBRATION], validation, ("int8", "int4"))
-    plans = list(itertools.product(*(unit.choices for unit in context.space.units)))
+    evaluator = prepare_evaluator(given.model, given.x[:CALIBRATION], validation, ("int8", "int4"))
+    plans = list(itertools.product(*(unit.choices for unit in evaluator.space.units)))
     weights = hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in given.model.get_weights()))
     path = keep / f"{name}-{weights.hexdigest()[:12]}-{CALIBRATION}-{SAMPLES}.npz"
     if not path.exists():
         began = time.perf_counter()
-        found = [context.evaluator(plan).figures for plan in plans]
+        found = [evaluator(plan).figures for plan in plans]
         took = (time.perf_counter() - began) / len(plans)
         table = {metric: [each[metric] for each in found] for metric in found[0]}
         np.savez(path, took=took, **{f"figure {metric}": values for metric, values in table.items()})
@@ -129,7 +129,7 @@ def everything(name: str, given: Task, keep: Path) -> Truth:
         columns = {key.removeprefix("figure "): kept[key] for key in kept.files if key != "took"}
         per_plan = float(kept["took"])
     figures = [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
-    return Truth(context, plans, dict(zip(plans, map(Outcome, figures), strict=True)), per_plan)
+    return Truth(evaluator, plans, dict(zip(plans, map(Outcome, figures), strict=True)), per_plan)
 
 
 def ours(given: Task, known: Truth, limit: float) -> tuple[float, float, float]:
@@ -142,7 +142,7 @@ def ours(given: Task, known: Truth, limit: float) -> tuple[float, float, float]:
         )  # fmt: skip
         tuner.search()
         took = time.perf_counter() - began
-        best = known.context.space.assignment(
+        best = known.evaluator.space.assignment(
             {unit.name: tuner.best_plan.precision_of(unit.name) for unit in tuner.space.units}
         )
         return known.outcomes[best].figures["divergence"], len(tuner.oracle.trials), took
@@ -170,13 +170,13 @@ def tuned(
 ) -> tuple[float, float, float]:
     """Divergence, plans and seconds of a search with an oracle of KerasTuner, whose outcomes are read from the table."""
     space = keras_tuner.HyperParameters()
-    for unit in known.context.space.units:
+    for unit in known.evaluator.space.units:
         space.Choice(unit.name, list(unit.choices))
     goal = kp.Budget(max_size_bytes=limit)
 
     class Table(keras_tuner.Tuner):
         def run_trial(self, trial: Any, *args: Any, **options: Any) -> dict[str, float]:
-            figures = known.outcomes[known.context.space.assignment(trial.hyperparameters.values)].figures
+            figures = known.outcomes[known.evaluator.space.assignment(trial.hyperparameters.values)].figures
             return {"score": figures["divergence"] + (1 + goal.excess(figures) if goal.excess(figures) else 0.0)}
 
         def on_trial_end(self, trial: Any) -> None:
@@ -199,7 +199,7 @@ def tuned(
 
 def greedy(known: Truth, limit: float) -> tuple[float, float, float]:
     """Lower the layer that saves most for its divergence alone, until the size is met."""
-    start = known.context.space.start
+    start = known.evaluator.space.start
     base = known.outcomes[start].figures
 
     def worth(number: int) -> float:
@@ -261,7 +261,7 @@ def promise(name: str, given: Task) -> None:
         rows = []
         for each in tuner.pareto_front():
             path = Path(folder) / "plan.tflite"
-            kp.export_tflite(given.model, path, each.plan, tuner.mode.context.calibration, engine="aeq")
+            kp.export_tflite(given.model, path, each.plan, tuner.mode.evaluator.calibration)
             tested = kp.evaluate(path, given.x_test[held:], given.y_test[held:]).value("accuracy")
             lost = each.value("metric_drop")
             rows.append(

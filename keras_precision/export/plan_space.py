@@ -40,10 +40,12 @@ class Space:
     Attributes:
         units: The units whose precision is searched.
         baseline: The precision from which one unit at a time is changed.
+        io: The ``io`` of every deployment plan.
     """
 
     units: tuple[Unit, ...]
     baseline: str
+    io: str | None = None
 
     @property
     def default(self) -> str:
@@ -85,7 +87,7 @@ class Space:
                 layers.update(dict.fromkeys(unit.paths, choice))
             if activation_precision(choice) != activation_precision(self.default):
                 layers.update(dict.fromkeys(unit.followers.get(choice, ()), activation_precision(choice)))
-        return PrecisionPlan.deployment(self.default, layers=layers, reasons=reasons)
+        return PrecisionPlan.deployment(self.default, layers=layers, reasons=reasons, io=self.io)
 
     def assignment(self, values: Mapping[str, str]) -> Assignment:
         """Return the assignment of hyperparameters, which are precisions by the names of units."""

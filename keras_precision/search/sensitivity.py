@@ -14,7 +14,7 @@ from keras_precision.core.system.progress import progress
 from keras_precision.export.units import check_choices
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.runtimes.tflite.file import runtime as installed_runtime
-from keras_precision.search.evaluation.context import prepare_search
+from keras_precision.search.evaluation.evaluator import prepare_evaluator
 from keras_precision.search.evaluation.validation_set import check_count, read_validation_set
 from keras_precision.search.objective.score import score_of
 
@@ -39,7 +39,7 @@ def sensitivity(
 
     The model is calibrated once. The other layers stay in int8 if that is one of ``choices``, else in the first choice.
     Layers that the file computes in one operator (a convolution with its normalization and activation) change
-    together, under the name of the layer with the weights.
+    together, under the name of the layer with the weights. Every file is the one that ``kp.export_tflite`` writes.
 
     Args:
         model: A built functional or sequential model.
@@ -53,7 +53,8 @@ def sensitivity(
         verbose: Whether to draw a progress bar; None: on a terminal, if it takes long.
 
     Returns:
-        For the subjects ``"all in int8"`` and, for example, ``"stem in int4"``: ``divergence`` (mean Kullback-Leibler
+        For the subjects ``"all in int8"``, for example ``"stem in int4"``, and, where those are integers,
+        ``"inputs and outputs in float32"``: ``divergence`` (mean Kullback-Leibler
         divergence from the float model in nats; for outputs that are no probabilities, the mean squared difference in
         units of the variance of the float model's outputs), ``size_bytes``, ``bit_operations``, the metric,
         ``latency_ms``. The plan of the result is the baseline.
@@ -81,8 +82,10 @@ def sensitivity(
             )
         representative_dataset = validation_data = read_samples(representative_dataset, inputs)
     validation = read_validation_set(model, validation_data, score, check_count(samples))
-    context = prepare_search(model, representative_dataset, validation, precisions, runtime=runtime, latency=latency)
-    space, evaluator = context.space, context.evaluator
+    evaluator = prepare_evaluator(
+        model, representative_dataset, validation, precisions, runtime=runtime, latency=latency
+    )
+    space = evaluator.space
     rows: list[Measurement] = list(_rows("float model", evaluator.reference_figures))
     with progress("quantizing layers", "files", len(space.single()) + 1, verbose=verbose) as advance:
         for assignment in (space.start, *space.single()):
@@ -92,6 +95,8 @@ def sensitivity(
                     subject = f"{unit.name} in {choice}"
             rows += _rows(subject, evaluator(assignment).figures)
             advance(1)
+    if space.plan(space.start).io_type != "float32":
+        rows += _rows("inputs and outputs in float32", evaluator.with_io("float32")(space.start).figures)
     environment = Environment.here(backend="litert", sources={"divergence": f"{validation.count} samples"})
     return Result(f"sensitivity:{','.join(precisions)}", tuple(rows), environment, space.plan(space.start))
 

@@ -151,6 +151,7 @@ class PrecisionTuner(_tuner.Tuner):
         self._own_inputs = SearchInputs(representative_dataset, validation_data)
         self._inputs: SearchInputs | None = None  # of the latest search
         self._training: dict[str, str] = {}
+        self._verified: set[str] = set()  # trials whose plans gave the evaluated file when they were exported
         self._project = Project(Path(directory or ".") / project_name)
         self._identity = {
             "weights": weights_digest(model),
@@ -281,12 +282,17 @@ class PrecisionTuner(_tuner.Tuner):
 
     @property
     def best_plan(self) -> PrecisionPlan:
-        """The best plan within the budget.
+        """The best plan within the budget, which was exported once more to see that it gives the file that was run.
 
         Raises:
-            SearchError: No plan that was run is within the budget.
+            SearchError: No plan that was run is within the budget, or its export writes another file.
         """
-        return self._plan_of(self._expected_best())
+        best = self._expected_best()
+        plan = self._plan_of(best)
+        if best.trial not in self._verified:
+            self._prepare().verify(best, plan)
+            self._verified.add(best.trial)
+        return plan
 
     def results(self) -> tuple[Result, ...]:
         """Return the plans that were run.

@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-import types
 
 import keras
 import keras_tuner
@@ -23,7 +22,7 @@ from keras_precision.core.errors import (
 from keras_precision.core.system.optional import available
 from keras_precision.export.plan_space import Space, Unit
 from keras_precision.report.tables.pareto_front import front_text
-from keras_precision.search.evaluation import quantization_aware, training_runs
+from keras_precision.search.evaluation import post_training, training_runs
 from keras_precision.search.evaluation.mode import describe_options
 from keras_precision.search.objective.goal import Goal
 from keras_precision.search.strategy.local_search import Neighbourhood
@@ -296,9 +295,9 @@ def test_what_cannot_be_judged_so_is_refused_at_once(make, options, error, messa
 def test_what_quantization_loses_may_be_won_back(make, monkeypatch):
     """A drop of the metric is no reason to refuse a search that trains; a size is."""
     checked = []
-    monkeypatch.setattr(quantization_aware, "check_reachable", lambda budget, *_: checked.append(budget))
+    monkeypatch.setattr(post_training, "check_reachable", lambda budget, *_: checked.append(budget))
     tuner = make("hopeless", budget=kp.Budget(max_metric_drop=0.0, max_size_bytes=10))
-    tuner.mode.space, tuner.mode.context = SPACE, types.SimpleNamespace(evaluator=None)
+    tuner.mode.evaluator = None
     tuner.mode.check_budget()
     assert checked == [kp.Budget(max_size_bytes=10)]
 

@@ -138,6 +138,10 @@ class Mode(ABC):
     ) -> Result:
         """Export the plan of a completed trial to ``path``, with options of the export."""
 
+    @abstractmethod
+    def verify(self, outcome: TrialOutcome, plan: PrecisionPlan) -> None:
+        """Raise ``SearchError`` unless the plan of a completed trial gives what was evaluated."""
+
     @property
     @abstractmethod
     def axes(self) -> Sequence[str]:

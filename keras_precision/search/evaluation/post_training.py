@@ -11,14 +11,16 @@ from keras_precision.core.errors import DataError, SearchError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import write_atomic
+from keras_precision.export.card import with_card
 from keras_precision.export.tflite import export_tflite
 from keras_precision.export.units import check_choices
+from keras_precision.runtimes.card import card
 from keras_precision.search.checkpoint import digest_of
-from keras_precision.search.evaluation.context import SearchContext, prepare_search
-from keras_precision.search.evaluation.evaluator import Evaluation
+from keras_precision.search.evaluation.evaluator import Evaluation, Evaluator, prepare_evaluator
 from keras_precision.search.evaluation.mode import Mode, SearchInputs
 from keras_precision.search.evaluation.validation_set import check_count, read_validation_set
-from keras_precision.search.objective.feasibility import check_reachable
+from keras_precision.search.objective.budget import Budget
+from keras_precision.search.objective.feasibility import check_reachable, needs_float_io
 from keras_precision.search.objective.objective import SearchObjective
 from keras_precision.search.strategy.strategy import Strategy
 from keras_precision.search.strategy.trials import TrialOutcome
@@ -30,8 +32,8 @@ class PostTraining(Mode):
     """Calibrates once; after that, compiling and running the file of a plan takes milliseconds."""
 
     name: ClassVar[str] = "post_training"
-    context: SearchContext
-    """What plans are compiled from and evaluated with; available after ``prepare``."""
+    evaluator: Evaluator
+    """Makes and evaluates the files of plans; available after ``prepare``."""
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class PostTraining(Mode):
                 f"Expected {missing}. Received: None. Pass them to kp.PrecisionTuner, or to search(x, y, validation_data=(x, y))."
             )
         validation = read_validation_set(self.model, inputs.validation, self.objective.score, self._samples)
-        self.context = prepare_search(
+        evaluator = prepare_evaluator(
             self.model,
             inputs.representative,
             validation,
@@ -62,17 +64,25 @@ class PostTraining(Mode):
             runtime=self._runtime,
             latency=self.objective.latency,
         )
-        self.space = self.context.space
-        self.reference_figures = self.context.evaluator.reference_figures
-        return {"validation data": digest_of(validation), "runtime": self._runtime}
+        if needs_float_io(self._untrained_budget, evaluator):
+            evaluator = evaluator.with_io("float32")
+        self.evaluator, self.space = evaluator, evaluator.space
+        self.reference_figures = evaluator.reference_figures
+        io = self.space.io or "default"
+        return {"validation data": digest_of(validation), "runtime": self._runtime, "inputs and outputs": io}
+
+    @property
+    def _untrained_budget(self) -> Budget:
+        """The limits that a plan must meet by post-training quantization."""
+        return self.objective.budget
 
     def check_budget(self) -> None:
         """Check the budget against the smallest and the most precise plan."""
-        check_reachable(self.objective.budget, self.space, self.context.evaluator)
+        check_reachable(self._untrained_budget, self.evaluator)
 
     def rounds(self, tolerance: float) -> Strategy:
         """Return the strategy: one layer at a time, then an integer program."""
-        evaluator, score = self.context.evaluator, self.objective.score
+        evaluator, score = self.evaluator, self.objective.score
         return Strategy(
             self.space,
             self.objective.goal(self.reference_figures),
@@ -85,17 +95,17 @@ class PostTraining(Mode):
 
     def evaluate(self, values: Mapping[str, str], folder: Path) -> Evaluation:
         """Compile and run the file of a plan."""
-        return self.context.evaluator(self.space.assignment(values))
+        return self.evaluator(self.space.assignment(values))
 
     def content(self, values: Mapping[str, str], folder: Path) -> bytes:
         """Return the ``.tflite`` file of a trial with these hyperparameters."""
-        return self.context.evaluator.content(self.space.assignment(values))
+        return self.evaluator.content(self.space.assignment(values))
 
     def model_of(self, values: Mapping[str, str], folder: Path) -> Any:
         """Return a Keras 3 model that runs the file, compiled with the loss and metrics of the model."""
         from keras_precision.search.evaluation.file_model import file_model
 
-        shapes = [list(outputs.shape[1:]) for outputs in self.context.evaluator.reference]
+        shapes = [list(outputs.shape[1:]) for outputs in self.evaluator.reference]
         like = self.model if isinstance(self.model, adapter_for_file().keras.Model) else None
         inputs = list(adapter_of(self.model).inputs(self.model))
         return file_model(self.content(values, folder), inputs, self.input_names(values, folder), shapes, like)
@@ -111,15 +121,32 @@ class PostTraining(Mode):
         limit = self.objective.budget.max_size_bytes
         with tempfile.TemporaryDirectory() as temporary:
             draft = Path(temporary) / path.name
-            export_options = {"engine": "aeq", **self._export_options, **options}
-            exported = export_tflite(self.model, draft, plan, self.context.calibration, **export_options)
+            export_options = {**self._export_options, **options}
+            exported = export_tflite(self.model, draft, plan, self.evaluator.calibration, **export_options)
             if limit is not None and exported.value("size_bytes") > limit:
                 raise SearchError(
                     f"Expected a file of at most {limit:,.0f} bytes. Received: {exported.value('size_bytes'):,}, with the options "
                     "of this export. Export without them, or search with a smaller max_size_bytes."
                 )
+            if not options:
+                self._check_judged(outcome, draft)
             write_atomic(path, draft.read_bytes())
         return exported
+
+    def verify(self, outcome: TrialOutcome, plan: PrecisionPlan) -> None:
+        """Export the plan, and compare the file with the one that was evaluated."""
+        with tempfile.TemporaryDirectory() as temporary:
+            draft = Path(temporary) / "model.tflite"
+            export_tflite(self.model, draft, plan, self.evaluator.calibration, **self._export_options)
+            self._check_judged(outcome, draft)
+
+    def _check_judged(self, outcome: TrialOutcome, file: Path) -> None:
+        """Raise unless a file is, apart from its card, the one that was evaluated."""
+        if with_card(self.evaluator.content(outcome.assignment), card(file)) != file.read_bytes():
+            raise SearchError(
+                f"Expected the export of {outcome.trial} to write the file that was evaluated. Received: another. "
+                "The model, its data or a package changed since: search again in another project."
+            )
 
     @property
     def axes(self) -> Sequence[str]:
@@ -129,7 +156,7 @@ class PostTraining(Mode):
 
     def result(self, outcome: TrialOutcome, plan: PrecisionPlan) -> Result:
         """Return the figures of the file."""
-        source = f"{self.context.evaluator.validation.count} samples of the validation data, on which plans were chosen"
+        source = f"{self.evaluator.validation.count} samples of the validation data, on which plans were chosen"
         sources = {"divergence": source, "metric_drop": source}
         if "latency_ms" in outcome.figures:
             sources["latency_ms"] = "calls interleaved with the baseline's, median, on 1 thread"

@@ -26,7 +26,7 @@ from keras_precision.search.evaluation.mode import (
     is_finalist,
 )
 from keras_precision.search.evaluation.post_training import PostTraining
-from keras_precision.search.objective.feasibility import check_reachable
+from keras_precision.search.objective.budget import Budget
 from keras_precision.search.objective.objective import SearchObjective
 from keras_precision.search.strategy.trials import TrialOutcome
 
@@ -88,10 +88,10 @@ class QuantizationAware(PostTraining):
         """Whether the trial is a finalist."""
         return is_finalist(values)
 
-    def check_budget(self) -> None:
-        """Check sizes and latencies only: a training may recover the accuracy that quantization loses."""
-        costs = replace(self.objective.budget, max_metric_drop=None, max_divergence=None)
-        check_reachable(costs, self.space, self.context.evaluator)
+    @property
+    def _untrained_budget(self) -> Budget:
+        """Size and latency only: a training may recover the accuracy that quantization loses."""
+        return replace(self.objective.budget, max_metric_drop=None, max_divergence=None)
 
     def add_hyperparameters(self, space: Any, *, train_all: bool) -> None:
         """Add the way of evaluation, in addition to the precisions."""
@@ -109,9 +109,9 @@ class QuantizationAware(PostTraining):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / _INPUTS, json.dumps(names))
         write_atomic(folder / _FILE, content)
-        arrays = [self.context.evaluator.validation.samples[name] for name in super().input_names(values, folder)]
+        arrays = [self.evaluator.validation.samples[name] for name in super().input_names(values, folder)]
         samples = dict(zip(names, arrays, strict=True))
-        return self.context.evaluator.evaluate_file(content, self.space.assignment(values), samples=samples)
+        return self.evaluator.evaluate_file(content, self.space.assignment(values), samples=samples)
 
     def content(self, values: Mapping[str, str], folder: Path) -> bytes:
         """Return the file of a trial, trained or not."""
@@ -137,6 +137,11 @@ class QuantizationAware(PostTraining):
         write_atomic(path, (folder / _FILE).read_bytes())
         return self.result(outcome, plan)
 
+    def verify(self, outcome: TrialOutcome, plan: PrecisionPlan) -> None:
+        """Export the plan, unless it is a finalist's, whose file was saved as it was evaluated."""
+        if not outcome.is_finalist:
+            super().verify(outcome, plan)
+
     def _train(self, values: Mapping[str, str]) -> tuple[bytes, list[str]]:
         """Return the file of a trained plan, and the names of its inputs in the order of the model's inputs."""
         plan = self.space.plan(self.space.assignment(values))
@@ -144,8 +149,8 @@ class QuantizationAware(PostTraining):
         options["callbacks"] = copy.deepcopy(options.get("callbacks"))  # one set per trial, as in KerasTuner
         labels = () if self._inputs.y is None else (self._inputs.y,)
         with tempfile.TemporaryDirectory() as temporary:
-            trained = quantize_aware(self.model, plan, representative_dataset=self.context.calibration)
+            trained = quantize_aware(self.model, plan, representative_dataset=self.evaluator.calibration)
             trained.fit(self._inputs.x, *labels, **options)
             path = Path(temporary) / _FILE
-            export_tflite(trained, path, **self._export_options)
+            export_tflite(trained, path, **{**self._export_options, "io": self.space.io})
             return path.read_bytes(), [entry.name for entry in adapter_of(trained).inputs(trained)]

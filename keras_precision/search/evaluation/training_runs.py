@@ -174,6 +174,9 @@ class TrainingRuns(Mode):
             "kp.apply_plan(model, tuner.best_plan), and export the trained model."
         )
 
+    def verify(self, outcome: TrialOutcome, plan: PrecisionPlan) -> None:
+        """Do nothing: a plan was applied and trained to be evaluated."""
+
     @property
     def axes(self) -> Sequence[str]:
         """Step time, and the metric drop or, without a metric, peak memory."""

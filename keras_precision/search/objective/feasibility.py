@@ -1,16 +1,39 @@
 """Feasibility of a budget, checked before a search on the smallest and the most precise plan."""
 
-from keras_precision.core.errors import InputError
+from dataclasses import replace
+
+from keras_precision.core.errors import ExportError, FileFormatError, InputError, PlanError
 from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.export.plan_space import Assignment, Space
 from keras_precision.search.evaluation.evaluator import Evaluator
 from keras_precision.search.objective.budget import Budget
 
-__all__ = ["check_reachable"]
+__all__ = ["check_reachable", "needs_float_io"]
 
 
-def check_reachable(budget: Budget, space: Space, evaluator: Evaluator) -> None:
+def needs_float_io(budget: Budget, evaluator: Evaluator) -> bool:
+    """Whether integer inputs and outputs alone ruin the predictions of every plan, or put them beyond the budget.
+
+    Features of unlike scale in one input are a cause: an int8 input has one scale for all of them.
+    """
+    quality = replace(budget, max_size_bytes=None, max_latency_ms=None)
+    precise = _extreme(evaluator.space, smallest=False)
+
+    def is_usable(judge: Evaluator) -> bool:
+        evaluation = judge(precise)
+        return quality.is_satisfied_by(evaluation.figures) and judge.is_like_reference(evaluation.predictions)
+
+    if evaluator.space.plan(precise).io_type == "float32":
+        return False
+    try:
+        return not is_usable(evaluator) and is_usable(evaluator.with_io("float32"))
+    except (ExportError, FileFormatError, PlanError):
+        return False  # the trial of this plan will say why
+
+
+def check_reachable(budget: Budget, evaluator: Evaluator) -> None:
     """Raise ``InputError`` if no plan of the space can meet the budget; the message has the nearest limit."""
+    space = evaluator.space
     if budget.max_size_bytes is not None:
         least = evaluator.size(_extreme(space, smallest=True))
         if least > budget.max_size_bytes:

@@ -1,0 +1,138 @@
+"""The file that a search judges is the file that an export writes, bit by bit, and its figures are LiteRT's."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import litert
+import nets
+import numpy as np
+import pytest
+
+import keras_precision as kp
+from keras_precision.export.card import with_card
+from keras_precision.runtimes.card import card
+
+pytestmark = [
+    pytest.mark.every_stack,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of KerasTuner, in its locks
+]
+
+
+class Task(NamedTuple):
+    """A net, and samples by input name."""
+
+    model: Any
+    x: dict[str, np.ndarray]
+
+    @property
+    def samples(self) -> Any:
+        """The samples as the model takes them."""
+        arrays = list(self.x.values())
+        return tuple(arrays) if len(arrays) > 1 else arrays[0]
+
+    def predictions(self) -> np.ndarray:
+        """Return what the model predicts."""
+        arrays = list(self.x.values())
+        return np.asarray(self.model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0), "float64")
+
+
+def unlike_features(keras: Any, rng: np.random.Generator) -> Task:
+    """A classifier of four features of unlike scale, of which an int8 input tensor loses three."""
+    scales = np.array([900.0, 30.0, 0.5, 1.0], "float32")
+    layers = [keras.layers.Dense(8, "relu", name="dense"), keras.layers.Dense(2, "softmax", name="head")]
+    model = keras.Sequential([keras.layers.Input((4,), name="raw"), *layers])
+    kernel = rng.normal(size=(4, 8)).astype("float32") / scales[:, np.newaxis]
+    layers[0].set_weights([kernel, np.zeros(8, "float32")])
+    return Task(model, {"raw": (rng.normal(size=(160, 4)) * scales).astype("float32")})
+
+
+def two_inputs(keras: Any, rng: np.random.Generator) -> Task:
+    """A regression with two numbers of unlike scale, from two inputs whose names do not sort as they stand."""
+    z, a = keras.layers.Input((6,), name="z"), keras.layers.Input((3,), name="a")
+    branches = [keras.layers.Dense(8, "relu", name="left")(z), keras.layers.Dense(8, "relu", name="right")(a)]
+    head = keras.layers.Dense(2, name="price_and_rooms")
+    model = keras.Model([z, a], head(keras.layers.Concatenate(name="joined")(branches)))
+    head.set_weights([rng.normal(size=(16, 2)).astype("float32") * [300.0, 1.0], np.zeros(2, "float32")])
+    return Task(model, {name: rng.normal(size=(96, size)).astype("float32") for name, size in (("z", 6), ("a", 3))})
+
+
+def images(keras: Any, rng: np.random.Generator) -> Task:
+    """A classifier of images, with a residual sum."""
+    return Task(nets.conv(keras), {"image": rng.random((64, 12, 12, 1)).astype("float32")})
+
+
+@pytest.fixture(scope="module", params=[unlike_features, two_inputs, images], ids=lambda build: build.__name__)
+def task(request: Any, stack: Any) -> Task:
+    """A net with its samples."""
+    build: Callable[[Any, np.random.Generator], Task] = request.param
+    stack.keras.utils.set_random_seed(3)
+    return build(stack.keras, np.random.default_rng(3))
+
+
+@pytest.fixture(scope="module")
+def calibration(task: Task) -> Any:
+    """The ranges of the net on its samples."""
+    return kp.calibrate(task.model, task.samples)
+
+
+@pytest.fixture(scope="module")
+def tuner(task: Task, calibration: Any, tmp_path_factory: pytest.TempPathFactory) -> kp.PrecisionTuner:
+    """A search of a few trials."""
+    options = {"max_trials": 7, "directory": tmp_path_factory.mktemp("search"), "verbose": False}
+    found = kp.PrecisionTuner(task.model, calibration, task.samples, ("int8", "float32"), **options)
+    found.search()
+    return found
+
+
+def divergence(task: Task, path: Path) -> float:
+    """Return the divergence of a file, by NumPy, from the predictions of the model."""
+    found = litert.predict(path, task.x)[0].astype("float64")
+    expected = task.predictions()
+    if len(task.x) > 1:  # the regression
+        return float(np.mean(((found - expected) / expected.std()) ** 2))
+    p, q = (np.maximum(values, 1 / 512) for values in (expected, found))
+    p, q = (values / values.sum(-1, keepdims=True) for values in (p, q))
+    return float((p * np.log(p / q)).sum(-1).mean())
+
+
+def test_each_plan_was_judged_by_the_file_that_its_export_writes(
+    task: Task, calibration: Any, tuner: kp.PrecisionTuner, tmp_path: Path
+) -> None:
+    """Bytes are equal apart from the card, and the divergence is that of LiteRT and NumPy."""
+    path = tmp_path / "model.tflite"
+    for result in tuner.results():
+        kp.export_tflite(task.model, path, result.plan, representative_dataset=calibration)
+        assignment = tuple(result.plan.precision_of(unit.name) for unit in tuner.space.units)
+        judged = tuner.mode.evaluator.content(assignment)
+        assert with_card(judged, card(path)) == path.read_bytes()
+        assert result.value("divergence") == pytest.approx(divergence(task, path), rel=1e-3, abs=1e-7)
+
+
+def test_the_best_plan_is_written_as_it_was_judged_from_samples(
+    task: Task, tuner: kp.PrecisionTuner, tmp_path: Path
+) -> None:
+    """The plan says it all: from the samples alone, an export and that of the tuner write the same file."""
+    tuner.export_best(tmp_path / "best.tflite")
+    plan = kp.PrecisionPlan.load(tuner.best_plan.save(tmp_path / "plan.json"))
+    kp.export_tflite(task.model, tmp_path / "own.tflite", plan, representative_dataset=task.samples)
+    (own,), (best,) = (litert.predict(tmp_path / name, task.x) for name in ("own.tflite", "best.tflite"))
+    np.testing.assert_array_equal(own, best)
+
+
+def test_inputs_that_int8_ruins_stay_in_float(task: Task, tuner: kp.PrecisionTuner) -> None:
+    """Where integers at the input alone lose the predictions, all plans have float inputs; elsewhere none has."""
+    io = {result.plan.io for result in tuner.results()}
+    assert io == ({"float32"} if "raw" in task.x else {None})
+    assert tuner.best_plan.io_type == ("float32" if "raw" in task.x else "int8")
+
+
+def test_one_layer_at_a_time_is_judged_by_files_of_exports(task: Task, calibration: Any, tmp_path: Path) -> None:
+    """The divergence of each change is that of the file which an export with that plan writes."""
+    found = kp.sensitivity(task.model, calibration, ("int8", "float32"), validation_data=task.samples)
+    plans = {"all in int8": kp.PrecisionPlan.deployment("int8")}
+    plans["inputs and outputs in float32"] = kp.PrecisionPlan.deployment("int8", io="float32")
+    for subject, plan in plans.items():
+        kp.export_tflite(task.model, tmp_path / "model.tflite", plan, representative_dataset=calibration)
+        expected = divergence(task, tmp_path / "model.tflite")
+        assert found.value("divergence", subject) == pytest.approx(expected, rel=1e-3, abs=1e-7)

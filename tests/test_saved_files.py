@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision.core.errors import FileFormatError
+from keras_precision.core.saved_value import SavedValue
 
 SAVED = Path(__file__).parent / "golden" / "saved"
 
@@ -48,6 +50,17 @@ def test_a_calibration_is_saved_again_as_it_was(tmp_path: Path) -> None:
     assert old.keys() == new.keys()
     for name, array in old.items():
         np.testing.assert_array_equal(array, new[name])
+
+
+@pytest.mark.parametrize("kind", [kp.PrecisionPlan, kp.Result, kp.Comparison, kp.Calibration])
+def test_values_are_saved_and_loaded_in_one_place(kind: Any, tmp_path: Path) -> None:
+    """None has a save or load of its own; a file that is missing, or of another kind, is named."""
+    assert (kind.save, kind.load.__func__) == (SavedValue.save, SavedValue.load.__func__)
+    missing, other = tmp_path / "missing", SAVED / ("result.json" if kind is not kp.Result else "plan.json")
+    with pytest.raises(FileNotFoundError, match=rf"Expected a saved {kind.__name__}\. Received: '{missing}'"):
+        kind.load(missing)
+    with pytest.raises(FileFormatError, match=rf"{other.name}: expected .*Received: "):
+        kind.load(other)
 
 
 @pytest.mark.parametrize("name", ["aware", "wrapped"])

@@ -1,13 +1,10 @@
 """Comparison of runs with a baseline, with a verdict and an interval per metric."""
 
-import json
 import operator
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -25,16 +22,13 @@ from keras_precision.core.errors import (
 )
 from keras_precision.core.metrics import metric_of
 from keras_precision.core.result import Result
-from keras_precision.core.system.files import write_atomic
-from keras_precision.core.system.json_documents import document, load_document
+from keras_precision.core.saved_value import JsonValue
+from keras_precision.core.system.json_documents import Fields
 from keras_precision.core.table import Table
 
 __all__ = ["Comparison", "Verdict"]
 
 Verdict = Literal["better", "worse", "inconclusive"]
-
-_FORMAT, _VERSION = "keras_precision.comparison", 1
-# Version 1 (2026-11): results, with the baseline first; metric, mode, margin, tolerance, notes.
 
 _IDENTITY = ("initial_weights", "data_order", "configuration")
 _HIGHER = ("acc", "auc", "precision", "recall", "f1", "iou", "dice", "agreement")
@@ -42,7 +36,7 @@ _P_VALUE = 0.05
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(JsonValue):
     """Runs compared with a baseline: a verdict per metric, which the data support at 95 % confidence.
 
     ``kp.compare_training`` and ``kp.compare_exports`` return one; saved results can be compared, too. Intervals (95 %,
@@ -72,6 +66,10 @@ class Comparison:
         >>> comparison.verdict("val_accuracy", "mixed_float16")
         'worse'
     """
+
+    _format: ClassVar[str] = "keras_precision.comparison"
+    _version: ClassVar[int] = 1
+    # Version 1 (2026-11): results, with the baseline first; metric, mode, margin, tolerance, notes.
 
     baseline: Result
     others: Sequence[Result] = ()
@@ -256,56 +254,40 @@ class Comparison:
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the comparison as JSON.
-
-        Args:
-            path: The file; its folder must exist.
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of the comparison as JSON values.
 
         Returns:
-            The path.
-
-        Raises:
-            DestinationError: The path cannot be written.
+            The results, the baseline first, and the settings.
         """
-        return write_atomic(path, self.to_bytes())
-
-    def to_bytes(self) -> bytes:
-        """Return the content that ``save`` writes.
-
-        Returns:
-            JSON, as UTF-8.
-        """
-        fields = {
-            "results": [json.loads(result.to_bytes()) for result in self.results],
+        return {
+            "results": [result.to_document() for result in self.results],
             "metric": self.metric, "mode": self.mode, "margin": self.margin, "tolerance": self.tolerance,
             "notes": list(self.notes),
         }  # fmt: skip
-        return document(_FORMAT, _VERSION, fields)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a saved comparison.
+    def from_json(cls, fields: Fields) -> Self:
+        """Return the comparison whose ``to_json`` returned these fields.
 
         Args:
-            path: The file.
+            fields: The fields of the JSON object.
 
         Returns:
             The comparison.
 
         Raises:
-            FileFormatError: The file is not a comparison, or has fields that this version does not know.
-            FileNotFoundError: There is no such file.
+            FileFormatError: A field is missing or unknown, or its value is not valid.
         """
-        fields = load_document(path, _FORMAT, _VERSION)
         fields.refuse_others("format", "version", "results", "metric", "mode", "margin", "tolerance", "notes")
+        source = fields.source
         results = [
-            Result.from_bytes(json.dumps(saved).encode(), f"{path}: results[{index}]")
+            Result.from_document(saved, f"{source}: results[{index}]")
             for index, saved in enumerate(fields.get("results", list))
         ]
         if not results:
             raise FileFormatError(
-                f"{path}: expected the baseline in the field 'results'. Received: an empty list. Save the comparison again."
+                f"{source}: expected the baseline in the field 'results'. Received: an empty list. Save the comparison again."
             )
         settings = {
             "metric": fields.get("metric", (str, type(None))),
@@ -317,7 +299,7 @@ class Comparison:
         try:
             return cls(results[0], results[1:], **settings)
         except InputError as error:
-            raise FileFormatError(f"{path}: {error}") from error
+            raise FileFormatError(f"{source}: {error}") from error
 
     def _sign(self, metric: str, run: str) -> int:
         """Return 1 where the metric is significantly higher, -1 where lower, else 0."""

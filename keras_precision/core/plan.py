@@ -1,12 +1,10 @@
 """PrecisionPlan: the precision of every layer of a model, as a value."""
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from keras_precision.core.errors import (
     FileFormatError,
@@ -17,7 +15,8 @@ from keras_precision.core.errors import (
     nearest,
 )
 from keras_precision.core.formats import deployment
-from keras_precision.core.system.json_documents import Fields, load_document, save_document
+from keras_precision.core.saved_value import JsonValue
+from keras_precision.core.system.json_documents import Fields
 
 __all__ = ["DEPLOYMENT_PRECISIONS", "TRAINING_PRECISIONS", "Kind", "PrecisionPlan"]
 
@@ -38,12 +37,10 @@ _FUNCTIONS: dict[str, str] = {
     "training": "kp.precision or kp.set_precision, before the model is built",
     "deployment": "kp.export_tflite",
 }
-_FORMAT, _VERSION = "keras_precision.plan", 1
-# Version 1 (2026-11): kind, default, layers, reasons; io, where a plan has it.
 
 
 @dataclass(frozen=True, eq=False)
-class PrecisionPlan:
+class PrecisionPlan(JsonValue):
     """A precision for every layer of a model: immutable, hashable, picklable, saved as JSON.
 
     Create one with ``PrecisionPlan.training`` (Keras policy names), ``PrecisionPlan.deployment``
@@ -63,6 +60,10 @@ class PrecisionPlan:
         >>> plan.precision_of("stem"), plan.precision_of("body/conv")
         ('float32', 'int8')
     """
+
+    _format: ClassVar[str] = "keras_precision.plan"
+    _version: ClassVar[int] = 1
+    # Version 1 (2026-11): kind, default, layers, reasons; io, where a plan has it.
 
     kind: Kind
     default: str
@@ -274,36 +275,6 @@ class PrecisionPlan:
             The new plan.
         """
         return replace(self, layers={**self.layers, **layers}, reasons={**self.reasons, **(reasons or {})})
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the plan as JSON.
-
-        Args:
-            path: The destination; its folder must exist.
-
-        Returns:
-            The path.
-
-        Raises:
-            DestinationError: The path cannot be written.
-        """
-        return save_document(path, _FORMAT, _VERSION, self.to_json())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a plan that ``save`` wrote.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The plan.
-
-        Raises:
-            FileFormatError: The file is no plan, or holds something that this version does not know.
-            FileNotFoundError: There is no such file.
-        """
-        return cls.from_json(load_document(path, _FORMAT, _VERSION))
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields of the plan as JSON values.

@@ -7,22 +7,21 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from keras_precision.core.display import html_of
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import FileFormatError, NotMeasuredError, nearest
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.core.system.files import check_exists, write_atomic
-from keras_precision.core.system.json_documents import Fields, decode_number, document, encode_number, parse_document
+from keras_precision.core.saved_value import JsonValue
+from keras_precision.core.system.files import check_exists
+from keras_precision.core.system.json_documents import Fields, decode_number, encode_number, parse_document
 
 __all__ = ["Measurement", "Result", "Value", "log_path", "saved_at"]
 
 Value = float | int | str | None
 """A measured value: a number, a text (such as an operator's type), or None for 'unknown'."""
 
-_FORMAT, _VERSION = "keras_precision.result", 1
-# Version 1 (2026-11): name, environment, plan, measurements as rows, notes.
 _LOG_FORMAT, _LOG_VERSION = "keras_precision.result-log", 2
 # Version 2 (2026-11): a line with name, environment, plan and notes; then a line for each row, with a tab and its checksum.
 # Version 1 (2026-11): without checksums.
@@ -70,7 +69,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(JsonValue):
     """What was measured, where, and under which plan: a value that can be saved and loaded.
 
     Attributes:
@@ -85,6 +84,10 @@ class Result:
         >>> result.value("skipped_steps")
         2
     """
+
+    _format: ClassVar[str] = "keras_precision.result"
+    _version: ClassVar[int] = 1
+    # Version 1 (2026-11): name, environment, plan, measurements as rows, notes.
 
     name: str
     measurements: tuple[Measurement, ...] = ()
@@ -215,28 +218,13 @@ class Result:
         joined = self.with_measurements(rows, [note for note in other.notes if note not in self.notes])
         return replace(joined, environment=self.environment.with_sources(other.environment.sources))
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the result as JSON.
-
-        Args:
-            path: The destination; its folder must exist.
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of the result as JSON values.
 
         Returns:
-            The path.
-
-        Raises:
-            DestinationError: The path cannot be written.
+            Name, environment, plan and notes, and the measurements as rows.
         """
-        return write_atomic(path, self.to_bytes())
-
-    def to_bytes(self) -> bytes:
-        """Return the content of the file that ``save`` writes.
-
-        Returns:
-            JSON, as UTF-8.
-        """
-        rows = {"measurements": [row.to_json() for row in self.measurements]}
-        return document(_FORMAT, _VERSION, self._head() | rows)
+        return {**self._head(), "measurements": [row.to_json() for row in self.measurements]}
 
     def log_header(self) -> str:
         """Return the first line of a log: a file to which rows are appended while they are measured.
@@ -251,44 +239,46 @@ class Result:
         return {"name": self.name, "environment": self.environment.to_json(), "plan": plan, "notes": list(self.notes)}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a result that ``save`` wrote, or the log of a run that did not end.
-
-        Args:
-            path: The file. Where there is none, ``PATH.partial`` is read, to which a run writes until it ends.
-
-        Returns:
-            The result. That of a log has a note that says so, and no damaged row.
-
-        Raises:
-            FileFormatError: The file is no result, or holds something that this version does not know.
-            FileNotFoundError: There is no such file.
-        """
-        source = saved_at(path, "a saved result")
-        return cls.from_bytes(source.read_bytes(), source)
+    def _file_at(cls, path: str | os.PathLike[str]) -> Path:
+        """Return the file to read: where there is none, ``PATH.partial``, to which a run writes until it ends."""
+        return saved_at(path, "a saved Result")
 
     @classmethod
     def from_bytes(cls, content: bytes, path: str | os.PathLike[str]) -> Self:
-        """Read what ``to_bytes`` returned, or the log of a run that did not end.
+        """Return the result with the content of a file, or of the log of a run that did not end.
 
         Args:
             content: JSON.
             path: The file that it was read from, for messages.
 
         Returns:
+            The result. That of a log has a note that says so, and no damaged row.
+
+        Raises:
+            FileFormatError: It is no result, or has fields that this version does not know.
+        """
+        head, _, rest = content.partition(b"\n")
+        if _LOG_FORMAT.encode() not in head:
+            return super().from_bytes(content, path)
+        fields = parse_document(head, path, _LOG_FORMAT, _LOG_VERSION)
+        rows, damaged = _logged_rows(rest, checked=fields.get("version", int) > 1)
+        notes = ["the run did not end: this is what it had written"]
+        notes += [f"{damaged} damaged row{'s' * (damaged > 1)} of its log could not be read"] * bool(damaged)
+        return replace(cls._from_fields(fields, rows), notes=tuple(notes))
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> Self:
+        """Return the result whose ``to_json`` returned these fields.
+
+        Args:
+            fields: The fields of the JSON object.
+
+        Returns:
             The result.
 
         Raises:
-            FileFormatError: It is no result, or holds something that this version does not know.
+            FileFormatError: A field is missing or unknown, or its value is not valid.
         """
-        head, _, rest = content.partition(b"\n")
-        if _LOG_FORMAT.encode() in head:
-            fields = parse_document(head, path, _LOG_FORMAT, _LOG_VERSION)
-            rows, damaged = _logged_rows(rest, checked=fields.get("version", int) > 1)
-            notes = ["the run did not end: this is what it had written"]
-            notes += [f"{damaged} damaged row{'s' * (damaged > 1)} of its log could not be read"] * bool(damaged)
-            return replace(cls._from_fields(fields, rows), notes=tuple(notes))
-        fields = parse_document(content, path, _FORMAT, _VERSION)
         return cls._from_fields(fields, fields.get("measurements", list))
 
     @classmethod

@@ -8,8 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import stream_samples
 from keras_precision.core.errors import DataError, FileFormatError, InputError, ModelError
 from keras_precision.core.formats.affine_integers import Range
-from keras_precision.core.system.files import write_atomic
+from keras_precision.core.saved_value import SavedValue
 from keras_precision.core.system.json_documents import Fields, parse_document
 from keras_precision.core.system.progress import progress
 from keras_precision.quantization.equalization import check_equalization
@@ -39,14 +38,9 @@ Array = npt.NDArray[Any]
 _SAMPLE_LIMITS = (256, 2**22)
 """How many samples, and numbers in all of them, a calibration stores at most."""
 
-_FORMAT, _VERSION = "keras_precision.calibration", 3
-# Version 1 (2026-11): a zip archive: header.json, model.tflite, and NumPy arrays of all tensors.
-# Version 2 (2026-11): some of the samples, too.
-# Version 3 (2026-11): whether the float file was equalized.
-
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(SavedValue):
     """The result of ``calibrate``, for any number of exports of the same weights by any method.
 
     Attributes:
@@ -64,6 +58,12 @@ class Calibration:
         >>> kp.export_tflite(model, "model.tflite", "int8", calibration).value("calibration_samples")
         32
     """
+
+    _format: ClassVar[str] = "keras_precision.calibration"
+    _version: ClassVar[int] = 3
+    # Version 1 (2026-11): a zip archive: header.json, model.tflite, and NumPy arrays of all tensors.
+    # Version 2 (2026-11): some of the samples, too.
+    # Version 3 (2026-11): whether the float file was equalized.
 
     float_file: FloatFile = field(repr=False)
     samples: int
@@ -143,17 +143,11 @@ class Calibration:
             )
         return self.expect(model)
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the calibration, together with its float file.
-
-        Args:
-            path: The file to write; its folder must exist.
+    def to_bytes(self) -> bytes:
+        """Return the content of the file that ``save`` writes, the float file included.
 
         Returns:
-            The path.
-
-        Raises:
-            DestinationError: The path cannot be written.
+            A zip archive.
         """
         arrays: dict[str, Array] = {}
         rows = []
@@ -166,8 +160,8 @@ class Calibration:
                 arrays[f"{index}_rows"] = statistics.samples.rows
         arrays |= {f"held_{number}": values for number, values in enumerate(self.held.values())}
         header = {
-            "format": _FORMAT,
-            "version": _VERSION,
+            "format": self._format,
+            "version": self._version,
             "samples": self.samples,
             "digest": self.float_file.digest,
             "trace": self.float_file.trace.to_json(),
@@ -181,32 +175,31 @@ class Calibration:
             archive.writestr("header.json", json.dumps(header))
             archive.writestr("model.tflite", self.float_file.content)
             archive.writestr("arrays.npz", packed.getvalue(), zipfile.ZIP_STORED)
-        return write_atomic(path, content.getvalue())
+        return content.getvalue()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a calibration that ``save`` wrote.
+    def from_bytes(cls, content: bytes, path: str | os.PathLike[str]) -> Self:
+        """Return the calibration with the content of a file; messages name its path.
 
         Args:
-            path: The file.
+            content: What ``to_bytes`` returned.
+            path: The file that it was read from.
 
         Returns:
             The calibration.
 
         Raises:
-            FileFormatError: The file is not a calibration, or damaged.
-            FileNotFoundError: There is no such file.
+            FileFormatError: It is not a calibration, or damaged.
         """
-        packed = io.BytesIO(Path(path).read_bytes())
         try:
-            with zipfile.ZipFile(packed) as archive:
-                header, content = archive.read("header.json"), archive.read("model.tflite")
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                header, model = archive.read("header.json"), archive.read("model.tflite")
                 arrays = dict(np.load(io.BytesIO(archive.read("arrays.npz")), allow_pickle=False))
         except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError, RuntimeError) as error:
             raise FileFormatError(
                 f"{path}: expected a calibration that save wrote. Received: a damaged or foreign file ({error})."
             ) from error
-        fields = parse_document(header, path, _FORMAT, _VERSION)
+        fields = parse_document(header, path, cls._format, cls._version)
         try:
             statistics = dict(_read_statistics(fields, arrays))
             trace = Trace.from_json(fields.get("trace", dict))
@@ -217,7 +210,7 @@ class Calibration:
             raise FileFormatError(
                 f"{path}: expected the tensors of a calibration. Received: damaged ones ({error})."
             ) from error
-        source = FloatFile(content, trace, fields.get("digest", str), pairs)
+        source = FloatFile(model, trace, fields.get("digest", str), pairs)
         return cls(source, fields.get("samples", int), statistics, samples)
 
 

@@ -4,13 +4,20 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from keras_precision.core.errors import FileFormatError
-from keras_precision.core.system.files import check_exists, write_atomic
 
-__all__ = ["Fields", "decode_number", "document", "encode_number", "load_document", "parse_document", "save_document"]
+__all__ = [
+    "Fields",
+    "decode_number",
+    "document",
+    "document_fields",
+    "dump_json",
+    "encode_number",
+    "parse_document",
+    "parse_json",
+]
 
 # JSON has no such numbers, and a run that diverged has many.
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -79,41 +86,44 @@ _JSON_NAMES: dict[type, str] = {
 }
 
 
-def save_document(path: str | os.PathLike[str], format_name: str, version: int, fields: Mapping[str, Any]) -> Path:
-    """Write a JSON file whose first fields are its format and version."""
-    return write_atomic(path, document(format_name, version, fields))
-
-
 def document(format_name: str, version: int, fields: Mapping[str, Any]) -> bytes:
     """Return a JSON document, in UTF-8, whose first fields are its format and version."""
-    whole = {"format": format_name, "version": version, **fields}
-    return (json.dumps(whole, indent=1, allow_nan=False) + "\n").encode()
-
-
-def load_document(path: str | os.PathLike[str], format_name: str, version: int) -> Fields:
-    """Return the fields of a file that ``save_document`` wrote, in at most that version."""
-    return parse_document(check_exists(path, "a saved file").read_bytes(), path, format_name, version)
+    return dump_json({"format": format_name, "version": version, **fields})
 
 
 def parse_document(content: bytes, path: str | os.PathLike[str], format_name: str, version: int) -> Fields:
     """Return the fields of a JSON document of a format, in at most that version; messages name ``path``."""
+    return document_fields(parse_json(content, path, format_name), str(path), format_name, version)
+
+
+def document_fields(values: object, source: str, format_name: str, version: int) -> Fields:
+    """Return the fields of an object of a format, in at most that version; messages name ``source``."""
+    fields = Fields(values, source)
+    actual_format, actual_version = fields.get("format", str), fields.get("version", int)
+    if actual_format != format_name:
+        raise FileFormatError(
+            f"{source}: expected the field 'format' to be '{format_name}'. Received: '{actual_format}'."
+        )
+    if not 1 <= actual_version <= version:
+        raise FileFormatError(
+            f"{source}: expected the field 'version' to be between 1 and {version}. Received: {actual_version}. A newer keras_precision may read it."
+        )
+    return fields
+
+
+def dump_json(values: object) -> bytes:
+    """Return JSON, in UTF-8, as the files of this package have it."""
+    return (json.dumps(values, indent=1, allow_nan=False) + "\n").encode()
+
+
+def parse_json(content: bytes, path: str | os.PathLike[str], format_name: str) -> Any:
+    """Return the values of JSON; messages name ``path`` and the format that it should have."""
     try:
-        values = json.loads(content)
+        return json.loads(content)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or a number or nesting that is too large
         raise FileFormatError(
             f"{path}: expected a JSON file of format '{format_name}'. Received: no valid JSON ({error}). Is it damaged or cut off?"
         ) from error
-    fields = Fields(values, str(path))
-    actual_format, actual_version = fields.get("format", str), fields.get("version", int)
-    if actual_format != format_name:
-        raise FileFormatError(
-            f"{path}: expected the field 'format' to be '{format_name}'. Received: '{actual_format}'."
-        )
-    if not 1 <= actual_version <= version:
-        raise FileFormatError(
-            f"{path}: expected the field 'version' to be between 1 and {version}. Received: {actual_version}. A newer keras_precision may read it."
-        )
-    return fields
 
 
 def encode_number(value: float | int | str | None) -> float | int | str | dict[str, str] | None:

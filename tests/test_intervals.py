@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from keras_precision.comparison.intervals import (
+    Interval,
     difference_interval,
     mcnemar,
     mean_interval,
@@ -106,6 +107,20 @@ def test_separate_runs_without_a_spread_are_certain(
     assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-6)
 
 
+def test_an_interval_that_touches_a_bound_is_on_neither_side_of_it() -> None:
+    """An end that equals the bound is not beyond it, as a test at that confidence demands."""
+    interval = Interval(2.0, 1.0, 4.0, 0.95, 3)
+    assert not interval.lies_above(1.0)
+    assert not interval.lies_below(4.0)
+    assert interval.lies_above(0.99)
+    assert interval.lies_below(4.01)
+
+
+def test_the_inverse_of_a_ratio_has_inverse_ends() -> None:
+    """A ratio of times between 1 and 4 is a ratio of rates between 1/4 and 1."""
+    assert Interval(2.0, 1.0, 4.0, 0.95, 3).inverse() == Interval(0.5, 0.25, 1.0, 0.95, 3)
+
+
 @pytest.mark.parametrize("count", [2, 3, 12])
 def test_intervals_hold_the_truth_as_often_as_they_say(rng: np.random.Generator, count: int) -> None:
     """Of 2,000 A/A comparisons with few blocks, no more leave 1 out than 95 % confidence allows (p > 0.001)."""
@@ -140,6 +155,11 @@ def test_an_odd_round_is_left_out() -> None:
     assert pair_rounds([2.0, 8.0, 5.0]) == [4.0]
 
 
+def test_every_pair_of_rounds_has_its_geometric_mean() -> None:
+    """Six rounds are three pairs, in their order."""
+    assert pair_rounds([2.0, 8.0, 1.0, 9.0, 5.0, 5.0]) == pytest.approx([4.0, 3.0, 5.0])
+
+
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (1, 0), (6, 0), (5, 9), (30, 12)])
 def test_mcnemar_is_the_binomial_test(lost: int, won: int) -> None:
     """The p-value is the two-sided sum of binomial probabilities, however many samples both got right."""
@@ -165,6 +185,10 @@ def test_mcnemar_names_few_winners_among_equals(rng: np.random.Generator) -> Non
         (lambda: mean_interval([1.0, math.nan]), "Expected finite values. Received: NaN or infinity among 2"),
         (lambda: ratio_interval([1.0, 2.0], [1.0]), "as many values of one run as of the other. Received: 2 and 1"),
         (lambda: ratio_interval([1.0, 2.0], [1.0, 0.0]), "Expected times above 0. Received: a time of 0 or less"),
+        (lambda: separate_ratio_interval([1.0], [1.0, 2.0]), "Expected at least two times above 0 of each run"),
+        (lambda: separate_ratio_interval([1.0, 2.0], [1.0]), "Expected at least two times above 0 of each run"),
+        (lambda: separate_ratio_interval([0.0, 1.0], [1.0, 2.0]), "Expected at least two times above 0 of each run"),
+        (lambda: separate_ratio_interval([1.0, 2.0], [1.0, 0.0]), "Expected at least two times above 0 of each run"),
         (lambda: pair_rounds([1.0, 0.0]), "Expected times above 0. Received: a time of 0 or less"),
         (lambda: mcnemar([True], [True, False]), "Expected predictions for the same samples. Received: 1 and 2"),
     ],

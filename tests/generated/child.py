@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +37,7 @@ def _row(keras: Any, stack: str, request: Any, announce: Callable[[str], None]) 
     from generated.invariants import INVARIANTS
     from generated.trial import Trial
 
-    began, verdicts = time.monotonic(), {}
+    verdicts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial(keras, stack, request["description"], Path(folder), announce)
         try:
@@ -47,9 +46,15 @@ def _row(keras: Any, stack: str, request: Any, announce: Callable[[str], None]) 
             return {"invalid": f"{type(error).__name__}: {error}"}
         for name in request["checks"]:
             announce(name)
-            start = time.monotonic()
-            verdicts[name] = {**_verdict(INVARIANTS[name], trial), "seconds": round(time.monotonic() - start, 2)}
-    return {"verdicts": verdicts, "seconds": round(time.monotonic() - began, 2)}
+            start = _cpu_seconds()
+            verdicts[name] = {**_verdict(INVARIANTS[name], trial), "seconds": round(_cpu_seconds() - start, 2)}
+    return {"verdicts": verdicts}
+
+
+def _cpu_seconds() -> float:
+    """Return the processor's time for this process and its children, which other work does not lengthen."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _verdict(check: Any, trial: Any) -> dict[str, str]:

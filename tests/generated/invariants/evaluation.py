@@ -16,7 +16,7 @@ __all__ = ["check_figures", "check_forms"]
 def check_forms(trial: Trial) -> None:
     """A list, a tuple, a dict and a dataset give the same figures, of the model and of its file."""
     for target in _targets(trial):
-        figures = {form: _figures(trial, target, x, y) for form, x, y in _forms(trial)}
+        figures = {form: _figures(trial, target, x, y) for form, x, y in _forms(trial, target)}
         first_form, first = next(iter(figures.items()))
         for form, others in figures.items():
             if not np.allclose(first, others, rtol=1e-4, atol=1e-9):
@@ -62,8 +62,9 @@ def _labels(trial: Trial) -> list[Array]:
     return [rng.normal(size=output.shape).astype("float32") for output in trial.expected]
 
 
-def _forms(trial: Trial) -> Iterator[tuple[str, Any, Any]]:
+def _forms(trial: Trial, target: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield the name of a form, the samples and the labels, which a dataset brings along."""
+    by_name = trial.by_name if target is trial.model else trial.file_inputs
     arrays, labels = trial.subject.samples, _labels(trial)
     y: Any = tuple(labels) if len(labels) > 1 else labels[0]
     if len(arrays) > 1:
@@ -71,12 +72,11 @@ def _forms(trial: Trial) -> Iterator[tuple[str, Any, Any]]:
         yield "list", list(arrays), y
     else:
         yield "array", arrays[0], y
-    yield "dict", dict(reversed(trial.by_name.items())), y
-    yield "dataset", _dataset(trial, y), None
+    yield "dict", dict(reversed(by_name.items())), y
+    yield "dataset", _dataset(trial, by_name, y), None
 
 
-def _dataset(trial: Trial, y: Any) -> Any:
-    samples = dict(trial.by_name)
+def _dataset(trial: Trial, samples: dict[str, Array], y: Any) -> Any:
     if trial.stack in ("tensorflow", "tf_keras"):
         import tensorflow
 

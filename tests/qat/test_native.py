@@ -310,6 +310,30 @@ def test_masks_are_passed_on_and_back(keras, rng):
     assert np.abs(aware.predict(tokens, verbose=0) - model.predict(tokens, verbose=0)).max() < 0.05
 
 
+def test_a_bias_stays_in_the_operator_of_its_layer(keras, rng, tmp_path):
+    """A dense layer without an activation, before another: the file is in the range that training has followed."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((5,)), layers.Dense(3, name="linear"), layers.Dense(4, name="head")])
+    model.get_layer("linear").bias.assign([6.0, -5.0, 7.0])
+    model.get_layer("head").bias.assign([1.0, 2.0, -1.0, 0.5])
+    x = rng.normal(size=(64, 5)).astype("float32")
+    aware = kp.quantize_aware(model, "int8", representative_dataset=x)
+    expected = aware.predict(x, verbose=0)
+    for data in (None, x):
+        kp.export_tflite(aware, tmp_path / "model.tflite", representative_dataset=data, io="float32")
+        interpreter = Interpreter(str(tmp_path / "model.tflite"))
+        interpreter.allocate_tensors()
+        received = []
+        for sample in x:
+            interpreter.set_tensor(interpreter.get_input_details()[0]["index"], sample[np.newaxis])
+            interpreter.invoke()
+            received.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
+        step = np.ptp(expected) / 255
+        assert np.mean(np.abs(np.array(received) - expected) <= 1.01 * step) > 0.995
+
+
 def _flat(answers):
     return answers if isinstance(answers, list) else [answers]
 

@@ -13,6 +13,7 @@ from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.qat.keras3_engine import range_tensors
 from keras_precision.quantization.qat.layers.model_surgery import unwrap_layers, wrappers
 from keras_precision.quantization.qat.layers.rule_lookup import known_rule_of
+from keras_precision.quantization.qat.moved_bias import restore_biases
 from keras_precision.quantization.qat.placement import INPUT_SCALE, SAME_VALUES, placements
 from keras_precision.quantization.qat.trained_ranges import TrainedRanges
 from keras_precision.quantization.range_estimators import FIXED_RANGES
@@ -91,7 +92,9 @@ def trained_ranges(model: Any, plan: PrecisionPlan, data: Any) -> tuple[Any, Tra
             f"Expected representative data: training has not followed {len(missing)} of the activations, such as '{missing[0]}'. "
             "Received: none. Pass representative_dataset."
         )
-    statistics = calibration.seen if calibration is not None else {}
+    source, changed = restore_biases(plain, source, trained)
+    measured = calibration.seen if calibration is not None else {}
+    statistics = {name: values for name, values in measured.items() if name not in changed}
     samples = calibration.samples if calibration is not None else 0
     return plain, TrainedRanges(source, samples, statistics, trained=trained)
 

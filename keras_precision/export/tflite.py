@@ -65,7 +65,8 @@ def export_tflite(
             or ``"auto"``: of the first two the one whose int8 file agrees more with the model,
             on up to 256 of the samples. Those of int16 are always the full ones.
         percentile: For that method: the share of values, in percent, on the inner side of either end of the range.
-        bias_correction: Take the mean error of quantized weights out of biases.
+        bias_correction: Take the mean error of quantized weights out of biases, unless the file then diverges more
+            from the model on the samples in the calibration.
         cross_layer_equalization: Scale channels between layers so that their weights reach alike on both
             sides. A calibration must have it, and brings it along.
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,

@@ -1,7 +1,7 @@
 """Bias correction: the mean error that quantized weights add to a channel is subtracted from its bias."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,21 @@ __all__ = ["apply_bias_correction"]
 
 Array = npt.NDArray[Any]
 
+_WEIGHT_AXES = {"CONV_2D": (0, -1), "FULLY_CONNECTED": (0, -1), "DEPTHWISE_CONV_2D": (-1, -1)}
+"""Kernel to the axis of the output channels in its weights, and the axis of the input channels."""
+
+_BIAS = 2
+"""The position of the bias among the operands of these kernels."""
+
+
+class _Layer(NamedTuple):
+    """What the operators of one layer have in common: a layer that is called again, step by step, is several operators."""
+
+    weights: int
+    bias: int
+    precision: str
+    kernel: str
+
 
 def apply_bias_correction(content: bytes, formats: Sequence[str], calibration: Calibration) -> bytes:
     """Return a float file whose biases compensate the rounding of its weights, for the formats of its operators.
@@ -21,37 +36,62 @@ def apply_bias_correction(content: bytes, formats: Sequence[str], calibration: C
     Rounded weights W' change the mean of a channel by (W' - W) E[x], which is subtracted from its bias
     (M. Nagel and others, Data-Free Quantization through Weight Equalization and Bias Correction,
     2019, section 4.2). The mean of the input comes from the calibration data, so that no
-    distribution is assumed; the zeros around an image are not counted.
+    distribution is assumed; the zeros around an image are not counted. Layers often share one constant, such as a bias
+    of zeros, so each gets a bias of its own; the calls of one layer keep theirs, corrected by the mean of their inputs.
     """
     graph = Flatbuffer(content)
-    for operator, precision in zip(graph.operators, formats, strict=True):
-        kernel = graph.kernel(operator)
-        if not DEPLOYMENT_PRECISIONS[precision].needs_ranges or kernel not in _WEIGHT_AXES or len(operator.inputs) < 3:
+    for layer, operators in _layers(graph, formats).items():
+        bias = graph.constant(layer.bias)
+        # A bias for every step of an unrolled recurrent layer would cost more bytes than it is worth.
+        if bias is None and (layer.bias >= 0 or len(operators) > 1):
             continue
-        source, weights_number, bias_number = (int(number) for number in operator.inputs[:3])
-        weights, bias = graph.constant(weights_number), graph.constant(bias_number)
-        statistics = calibration.seen.get(graph.name(source))
-        if weights is None or bias is None or statistics is None or not statistics.mean.size:
+        means = [mean for operator in operators if (mean := _input_mean(graph, operator, calibration)) is not None]
+        shift = _mean_shift(graph, layer, np.mean(means, axis=0)) if len(means) == len(operators) else None
+        if shift is None:
             continue
-        output_axis, input_axis = _WEIGHT_AXES[kernel]
-        in_bytes = precision == "int4" and kernel == "DEPTHWISE_CONV_2D"  # which has no 4-bit kernel
-        levels = DEPLOYMENT_PRECISIONS["int8" if in_bytes else precision].largest_weight
-        error = _fake_quantized(weights, output_axis % weights.ndim, levels) - weights
-        multiplier = weights.shape[-1] // statistics.mean.size if kernel == "DEPTHWISE_CONV_2D" else 1
-        mean = np.repeat(statistics.mean, multiplier)
-        if error.shape[input_axis] != mean.size:  # a dense layer after a flattened image has no channels to average
-            continue
-        shape = [1] * error.ndim
-        shape[input_axis] = mean.size
-        shift = (error * mean.reshape(shape)).sum(
-            axis=tuple(axis for axis in range(error.ndim) if axis != output_axis % error.ndim)
-        )
-        graph.set_constant(bias_number, bias - shift.astype(np.float32))
+        corrected = (0 if bias is None else bias) - shift.astype(np.float32)
+        if bias is None:
+            graph.add_constant(operators[0], _BIAS, corrected)
+        else:
+            graph.set_constant(graph.own_constant(operators, _BIAS), corrected)
     return graph.content()
 
 
-_WEIGHT_AXES = {"CONV_2D": (0, -1), "FULLY_CONNECTED": (0, -1), "DEPTHWISE_CONV_2D": (-1, -1)}
-"""Kernel to the axis of the output channels in its weights, and the axis of the input channels."""
+def _layers(graph: Flatbuffer, formats: Sequence[str]) -> dict[_Layer, list[Any]]:
+    """Return the operators with integer activations and constant weights, by what they have in common."""
+    layers: dict[_Layer, list[Any]] = {}
+    for operator, precision in zip(graph.operators, formats, strict=True):
+        kernel = graph.kernel(operator)
+        if DEPLOYMENT_PRECISIONS[precision].needs_ranges and kernel in _WEIGHT_AXES:
+            _, weights, bias, *_ = (*map(int, operator.inputs), -1)
+            layers.setdefault(_Layer(weights, bias, precision, kernel), []).append(operator)
+    return layers
+
+
+def _input_mean(graph: Flatbuffer, operator: Any, calibration: Calibration) -> Array | None:
+    statistics = calibration.seen.get(graph.name(int(operator.inputs[0])))
+    return statistics.mean if statistics is not None and statistics.mean.size else None
+
+
+def _mean_shift(graph: Flatbuffer, layer: _Layer, mean: Array) -> Array | None:
+    """Return what rounding the weights adds to the mean of every channel; None where the input has other channels."""
+    weights = graph.constant(layer.weights)
+    if weights is None:
+        return None
+    output_axis, input_axis = (axis % weights.ndim for axis in _WEIGHT_AXES[layer.kernel])
+    depthwise = layer.kernel == "DEPTHWISE_CONV_2D"  # which has no kernel for weights of 4 bits
+    levels = DEPLOYMENT_PRECISIONS[
+        "int8" if depthwise and layer.precision == "int4" else layer.precision
+    ].largest_weight
+    error = _fake_quantized(weights, output_axis, levels) - weights
+    if depthwise:
+        mean = np.repeat(mean, weights.shape[-1] // mean.size)
+    if error.shape[input_axis] != mean.size:  # a dense layer after a flattened image has no channels to average
+        return None
+    shape = [1] * error.ndim
+    shape[input_axis] = mean.size
+    others = tuple(axis for axis in range(error.ndim) if axis != output_axis)
+    return np.asarray((error * mean.reshape(shape)).sum(axis=others))
 
 
 def _fake_quantized(weights: Array, axis: int, levels: int) -> Array:

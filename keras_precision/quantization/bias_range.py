@@ -140,6 +140,6 @@ def _raise_scales(graph: Flatbuffer, weights: int, required: Array) -> bool:
 
 def _set_bias(graph: Flatbuffer, biased: _Biased, values: Array) -> None:
     """Write the bias of an operator for the present scale of its weights."""
-    number = graph.own_constant(biased.operator, BIASED_KERNELS[graph.kernel(biased.operator)][2])
+    number = graph.own_constant([biased.operator], BIASED_KERNELS[graph.kernel(biased.operator)][2])
     scales = _input_scale(graph, biased) * _constant(graph, biased.weights).scales
     graph.set_quantized_constant(number, QuantizedConstant(np.rint(values / scales), scales, 0))

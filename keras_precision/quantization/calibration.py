@@ -49,6 +49,8 @@ class Calibration(SavedValue):
         seen: Name of a tensor of the float file to the statistics of its values.
         held: A subset of the samples, by the name of the input: at most 256, evenly spaced.
         decided: Choices from running files on these samples, cached for the next plan.
+        divergences: Precision, method, percentile and whether biases are corrected, to the divergence of such a file on
+            these samples.
 
     Example:
         >>> import keras_precision as kp
@@ -70,6 +72,9 @@ class Calibration(SavedValue):
     seen: Mapping[str, TensorStatistics] = field(repr=False)
     held: Mapping[str, Array] = field(default_factory=dict, repr=False)
     decided: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    divergences: dict[tuple[str, str, float, bool], float | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _estimated: dict[tuple[str, float], dict[str, Range]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -10,6 +10,7 @@ import keras_precision as kp
 from keras_precision.core.errors import ExportError, InputError
 from keras_precision.export import calibration_choice
 from keras_precision.export.calibration_choice import method_of
+from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 from keras_precision.scoring.divergence import output_kind
@@ -67,7 +68,7 @@ def test_it_is_found_once_for_a_calibration(net, tmp_path, monkeypatch):
         name: values.shape for name, values in calibration.held.items()
     }
     assert method_of(loaded, "auto") == first
-    monkeypatch.setattr(calibration_choice, "_file", None)  # it is not called again
+    monkeypatch.setattr(calibration_choice, "PlanCompiler", None)  # it is not called again
     plan = kp.PrecisionPlan.deployment("int8", layers={"hidden": "float32"})
     assert kp.export_tflite(model, tmp_path / "model.tflite", plan, calibration).value("calibration_method") == first
 
@@ -88,7 +89,7 @@ def test_without_samples_or_files_it_is_the_first(net, monkeypatch):
     def refuse(*_):
         raise ExportError("Expected nothing. Received: nothing.")
 
-    monkeypatch.setattr(calibration_choice, "_file", refuse)
+    monkeypatch.setattr(PlanCompiler, "quantize", staticmethod(refuse))
     assert method_of(replace(calibration), "auto") == "mse"
     assert method_of(calibration, "percentile") == "percentile"
 

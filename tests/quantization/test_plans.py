@@ -8,7 +8,6 @@ import tensorflow as tf
 import keras_precision as kp
 from keras_precision.core.errors import DestinationError, ExportError, FileFormatError, PlanError
 from keras_precision.export.plan_compiler import PlanCompiler
-from keras_precision.quantization.bias_correction import apply_bias_correction
 from keras_precision.quantization.fidelity import check_equivalence
 from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.foreign_ranges import foreign_ranges
@@ -159,33 +158,6 @@ def test_foreign_ranges_are_counted(measured, tmp_path):
     assert foreign_ranges(content, ranges) == []
     halved = {name: (low / 2, high / 2) for name, (low, high) in ranges.items()}
     assert len(foreign_ranges(content, halved)) >= 4
-
-
-def test_bias_correction_takes_the_mean_error_out(measured):
-    """With 4-bit weights, each channel's mean is nearer to the float one after the biases were corrected."""
-    calibration = measured[2]
-    graph = Flatbuffer(calibration.float_file.content)
-    formats = ["int4"] * len(graph.operators)
-    fixed = Flatbuffer(apply_bias_correction(calibration.float_file.content, formats, calibration))
-    operator = next(each for each in graph.operators if graph.kernel(each) == "FULLY_CONNECTED")
-    source, weights, bias = (int(number) for number in operator.inputs[:3])
-    values = graph.constant(weights)
-    step = np.abs(values).max(axis=1, keepdims=True) / 7
-    mean = calibration.seen[graph.name(source)].mean
-    off = (np.round(values / step) * step - values) @ mean
-    np.testing.assert_allclose(fixed.constant(bias), graph.constant(bias) - off, atol=1e-5)
-    assert np.abs(off).max() > 1e-3
-
-
-def test_bias_correction_leaves_float_operators_alone(measured):
-    """Operators that the plan keeps in float have the biases that they had."""
-    calibration = measured[2]
-    graph = Flatbuffer(calibration.float_file.content)
-    fixed = Flatbuffer(apply_bias_correction(graph.content(), ["float32"] * len(graph.operators), calibration))
-    for operator in graph.operators:
-        for number in operator.inputs:
-            if (values := graph.constant(int(number))) is not None:
-                np.testing.assert_array_equal(values, fixed.constant(int(number)))
 
 
 def test_a_float_file_that_disagrees_with_its_model_is_refused(keras, tmp_path):

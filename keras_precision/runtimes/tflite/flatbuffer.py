@@ -3,7 +3,7 @@
 import copy
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,17 +146,31 @@ class Flatbuffer:
         entry.quantization = copy.copy(entry.quantization)  # an object that other tensors may have, too
         entry.quantization.scale = constant.scales.astype(np.float32)
 
-    def own_constant(self, operator: Any, position: int) -> int:
-        """Return the tensor of an operand, which becomes a copy first where other operands are the same tensor."""
-        tensor = int(operator.inputs[position])
-        if sum(int(number) == tensor for other in self.operators for number in other.inputs) == 1:
-            return tensor
-        entry = copy.copy(self._graph.tensors[tensor])
-        entry.name += f"_{len(self._graph.tensors)}".encode()
+    def own_constant(self, operators: Sequence[Any], position: int) -> int:
+        """Return the tensor that is an operand of some operators, which becomes a copy first where others have it, too."""
+        tensor = int(operators[0].inputs[position])
+        if sum(int(number) == tensor for other in self.operators for number in other.inputs) > len(operators):
+            entry = copy.copy(self._graph.tensors[tensor])
+            entry.name += f"_{len(self._graph.tensors)}".encode()
+            tensor = self._add_tensor(entry, operators, position)
+        return tensor
+
+    def add_constant(self, operator: Any, position: int, values: Array) -> None:
+        """Give an operator a constant for an operand that it does not have."""
+        entry = self._schema.TensorT()
+        entry.name = f"constant_{len(self._graph.tensors)}".encode()
+        entry.shape, entry.type = np.array(values.shape, np.int32), self._schema.TensorType.FLOAT32
+        entry.buffer = 0  # which is empty in every file
+        self.set_constant(self._add_tensor(entry, [operator], position), values)
+
+    def _add_tensor(self, entry: Any, operators: Sequence[Any], position: int) -> int:
+        number = len(self._graph.tensors)
         self._graph.tensors.append(entry)
-        operator.inputs = [*operator.inputs]  # the reader makes it an array, which may be a view of the file
-        operator.inputs[position] = len(self._graph.tensors) - 1
-        return len(self._graph.tensors) - 1
+        for operator in operators:  # the operands may be a view of the file, and an operator shorter than its schema
+            operands = [*map(int, operator.inputs), *(-1 for _ in range(position + 1 - len(operator.inputs)))]
+            operands[position] = number
+            operator.inputs = operands
+        return number
 
     def add_bias(self, operator: Any, values: Array) -> None:
         """Give an operator of two operands, its input and its weights, a bias."""

@@ -21,7 +21,16 @@ from keras_precision.core.errors import ModelError
 
 __all__ = ["Input", "KerasAdapter"]
 
-_NARROW_FLOATS = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+# Layers that look up, hash or count, and compute nothing in a precision.
+_LOOKUPS = (
+    "CategoryEncoding",
+    "Discretization",
+    "HashedCrossing",
+    "Hashing",
+    "IntegerLookup",
+    "StringLookup",
+    "TextVectorization",
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,15 @@ class KerasAdapter(ABC):
     @abstractmethod
     def packed(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Pack one tensor or array per input into the structure that the model was built with."""
+
+    @abstractmethod
+    def flat(self, structure: Any) -> list[Any]:
+        """Return the leaves of a structure."""
+
+    def recurrent_states(self, layer: Any) -> list[Any]:
+        """Return the variables in which a stateful recurrent layer keeps its state between calls."""
+        states = self.flat(getattr(layer, "states", None)) if getattr(layer, "stateful", False) else []
+        return [state for state in states if hasattr(state, "assign")]
 
     @abstractmethod
     def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
@@ -140,6 +158,27 @@ class KerasAdapter(ABC):
         """Return the name of a layer's dtype policy."""
         return str(layer.dtype_policy.name)
 
+    def is_lookup(self, layer: Any) -> bool:
+        """Tell whether a layer looks up, hashes or counts, in a type of its own."""
+        return isinstance(layer, tuple(getattr(self.keras.layers, name) for name in _LOOKUPS))
+
+    def adapted_arguments(self, layer: Any) -> dict[str, Any]:
+        """Return the attributes of a lookup from which its configuration would contain what it was adapted to."""
+        if not isinstance(layer, (self.keras.layers.StringLookup, self.keras.layers.IntegerLookup)):
+            return {}
+        given = layer.input_vocabulary  # In tf_keras also the path of a file, which may be gone.
+        if (given is not None and not isinstance(given, str)) or not layer.get_vocabulary(include_special_tokens=False):
+            return {}
+        vocabulary = layer.get_vocabulary()
+        arguments: dict[str, Any] = {"input_vocabulary": vocabulary}
+        if layer.output_mode == "tf_idf":
+            arguments["input_idf_weights"] = layer.idf_weights_const.numpy()[: len(vocabulary)].tolist()
+        return arguments
+
+    @abstractmethod
+    def without_changes(self, model: Any) -> AbstractContextManager[Any]:
+        """Undo what calls of a model assign to its variables, after a ``with`` block."""
+
     def inputs(self, model: Any) -> tuple[Input, ...]:
         """Return the inputs of a built functional or sequential model."""
         if not self.is_model(model):
@@ -167,24 +206,6 @@ class KerasAdapter(ABC):
     @abstractmethod
     def functional_classes(self) -> tuple[Any, ...]:
         """The classes of functional and sequential models."""
-
-    def in_float32(self, model: Any) -> Any:
-        """Return a model in float32 with the same weights: itself if it is in float32, else a copy."""
-        layers = list(self.walk(model))
-        if all(self.policy_name(layer) not in _NARROW_FLOATS for layer in layers):
-            return model
-        classes = {type(layer).__name__: type(layer) for layer in layers}
-        with self.keras.utils.custom_object_scope(classes):
-            copy = self.keras.models.clone_model(
-                model, clone_function=lambda layer: type(layer).from_config(_to_float32(layer.get_config()))
-            )
-        copy.set_weights(model.get_weights())
-        for layer in self.walk(copy):
-            # Normalization stores constants that it computes from its weights.
-            finalize = getattr(layer, "finalize_state", None)
-            if finalize is not None:
-                finalize()
-        return copy
 
     def walk(self, layer: Any) -> Iterator[Any]:
         """Yield a layer and all layers inside it, those of composite layers included."""
@@ -237,8 +258,12 @@ class KerasAdapter(ABC):
 
     def answers(self, model: Any, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Return one array per output for one batch, with one array per input, without compiling anything."""
+        return self.flat_arrays(self.call(model, inputs))
+
+    def flat_arrays(self, outputs: Any) -> list[npt.NDArray[Any]]:
+        """Return the tensors of a structure as arrays, in float32 where they are narrower."""
         convert = getattr(getattr(self.keras, "ops", None), "convert_to_numpy", np.asarray)  # tf_keras has no ops
-        return [_as_arrays(convert(output)) for output in self.call(model, inputs)]
+        return [_as_arrays(convert(output)) for output in self.flat(outputs)]
 
     def predict(self, model: Any, inputs: Any, batch_size: int) -> Any:
         """Return a model's predictions as NumPy arrays, in float32 where it computes in lower precision."""
@@ -267,6 +292,16 @@ def snake_case(name: str, words: str) -> str:
     """Return a class name as Keras turns it into a layer name; ``words`` is its regular expression for word starts."""
     spaced = re.sub(words, r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub("([a-z])([A-Z])", r"\1_\2", spaced).lower()
+
+
+def recompute_constants(adapter: KerasAdapter, layer: Any) -> None:
+    """Let a built Normalization compute its mean and variance in the policy that it has now."""
+    if not isinstance(layer, adapter.keras.layers.Normalization) or not layer.built:
+        return
+    if layer.input_mean is None:
+        layer.finalize_state()
+    else:
+        layer.build(layer.get_build_config()["input_shape"])  # without weights
 
 
 def is_numbered(name: str, stem: str) -> bool:
@@ -301,22 +336,6 @@ def _unique(names: Iterable[str]) -> list[str]:
         taken.add(free.lower())
         unique.append(free)
     return unique
-
-
-def _to_float32(config: Any) -> Any:
-    """Return a layer's configuration with all 16-bit policies, also nested ones, replaced by float32."""
-    if isinstance(config, Mapping):
-        if config.get("class_name") in ("DTypePolicy", "Policy", "DTypePolicyMap"):
-            return "float32"
-        return {
-            key: "float32" if key == "dtype" and value in _NARROW_FLOATS else _to_float32(value)
-            for key, value in config.items()
-        }
-    if isinstance(config, tuple):
-        return tuple(_to_float32(value) for value in config)
-    if isinstance(config, Sequence) and not isinstance(config, str | bytes):  # tf_keras has wrapped lists, too
-        return [_to_float32(value) for value in config]
-    return config
 
 
 def _as_arrays(predictions: Any) -> Any:

@@ -95,7 +95,8 @@ def plan_of(model: Any) -> PrecisionPlan:
         'mixed_bfloat16'
     """
     adapter = adapter_of(model)
-    policies = {path: adapter.policy_name(layer) for path, layer in layer_paths(model).items()}
+    layers = layer_paths(model).items()
+    policies = {path: adapter.policy_name(layer) for path, layer in layers if not adapter.is_lookup(layer)}
     for path, policy in policies.items():
         if policy not in TRAINING_PRECISIONS:
             hint = (

@@ -1,28 +1,77 @@
 """Rebuilding models from their configuration, and compiling them like another model."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from keras_precision._adapters.adapter import KerasAdapter
+from keras_precision._adapters.copy_check import check_copy, has_foreign_layers
+from keras_precision._adapters.layer_state import copy_state, state_in_config
 from keras_precision.core.errors import ModelError
 
-__all__ = ["compile_argument", "compile_like", "forget_compiled", "is_compiled", "rebuilt", "rebuilt_with"]
+__all__ = [
+    "compile_argument",
+    "compile_like",
+    "expect_faithful_copies",
+    "forget_compiled",
+    "in_float32",
+    "is_compiled",
+    "rebuilt",
+    "rebuilt_with",
+]
+
+_NARROW_FLOATS = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
 
 def rebuilt(adapter: KerasAdapter, model: Any) -> Any:
-    """Return an uncompiled model from the configuration of another, with the same policies and new weights."""
+    """Return an uncompiled copy of a model: its policies, weights and other state, checked on made-up inputs."""
     if not isinstance(model, adapter.functional_classes):
         raise ModelError(
             f"Expected a functional or sequential model. Received: the subclassed model '{model.name}' of type "
             f"{type(model).__name__}, which cannot be copied. Pass in_place=True."
         )
-    return rebuilt_with(adapter, model, lambda config: config)
+    copy = rebuilt_with(adapter, model, lambda config: config)
+    copy_state(adapter, model, copy)
+    check_copy(adapter, model, copy)
+    return copy
+
+
+def expect_faithful_copies(adapter: KerasAdapter, model: Any) -> None:
+    """Raise ModelError where a copy of a model loses state, before one in other precisions hides it."""
+    if has_foreign_layers(adapter, model):
+        rebuilt(adapter, model)
+
+
+def in_float32(adapter: KerasAdapter, model: Any) -> Any:
+    """Return a model in float32 with the same weights and other state: itself if it is in float32, else a copy."""
+    if all(adapter.policy_name(layer) not in _NARROW_FLOATS for layer in adapter.walk(model)):
+        return model
+    expect_faithful_copies(adapter, model)
+    copy = rebuilt_with(adapter, model, _to_float32)
+    copy_state(adapter, model, copy)
+    return copy
+
+
+def _to_float32(config: Any) -> Any:
+    """Return a layer's configuration with all 16-bit policies, also nested ones, replaced by float32."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") in ("DTypePolicy", "Policy", "DTypePolicyMap"):
+            name = config["config"].get("name")
+            return config if isinstance(name, str) and "int" in name else "float32"
+        return {
+            key: "float32" if key == "dtype" and value in _NARROW_FLOATS else _to_float32(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, tuple):
+        return tuple(_to_float32(value) for value in config)
+    if isinstance(config, Sequence) and not isinstance(config, str | bytes):  # tf_keras has wrapped lists, too
+        return [_to_float32(value) for value in config]
+    return config
 
 
 def rebuilt_with(adapter: KerasAdapter, model: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """Return an uncompiled model from the changed configuration of another."""
-    with _own_classes(adapter, model):
+    """Return an uncompiled model from the changed configuration of another, with new weights."""
+    with _own_classes(adapter, model), state_in_config(adapter, model):
         try:
             return type(model).from_config(change(adapter.config_of(model)))
         except (TypeError, ValueError, NotImplementedError) as error:

@@ -17,7 +17,8 @@ class Wrapping:
         adapter = adapter_of(layer)
         policy = adapter.policy_name(self)
         for inner in adapter.walk(layer):
-            adapter.set_policy(inner, policy)
+            if not adapter.is_lookup(inner):
+                adapter.set_policy(inner, policy)
         self.supports_masking = True
         self._accepted = set(inspect.signature(layer.call).parameters)
 

@@ -7,6 +7,7 @@ from typing import Any
 from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision._adapters.layer_facts import facts_of, first_batch, loss_types
 from keras_precision._adapters.layer_paths import plan_of
+from keras_precision._adapters.rebuild import in_float32
 from keras_precision._adapters.tracing.step_observer import Batch, StepObserver
 from keras_precision.core.errors import DataError, InputError, ModelError, PlanError
 from keras_precision.core.layer_facts import LayerFacts
@@ -138,5 +139,5 @@ def _compare_with_float32(
 ) -> tuple[Finding, ...]:
     if not isinstance(model, adapter.functional_classes):
         return ()
-    baseline = adapter.in_float32(model)
+    baseline = in_float32(adapter, model)
     return variance_findings(observation, StepObserver(adapter, baseline).observe(Batch(batch.x)), layers)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
+from keras_precision._adapters.rebuild import in_float32
 from keras_precision.comparison.comparison import Comparison
 from keras_precision.comparison.effect import pack_correct
 from keras_precision.core.errors import DestinationError, InputError, UnknownPrecisionError, nearest
@@ -199,7 +200,7 @@ class _ScoredModel:
 def _reference(model: Any, x: Any, scored: Sequence[_ScoredModel]) -> npt.NDArray[np.generic]:
     """Return the predictions of the original model in float32."""
     known = [entry.predictions for entry in scored if entry.model.name == "keras:float32"]
-    return known[0] if known else DeployedKeras(adapter_of(model).in_float32(model), "float32", x).predictions()
+    return known[0] if known else DeployedKeras(in_float32(adapter_of(model), model), "float32", x).predictions()
 
 
 def _requested_models(precisions: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:

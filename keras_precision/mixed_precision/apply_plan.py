@@ -5,7 +5,8 @@ from typing import Any
 
 from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision._adapters.layer_paths import layer_paths
-from keras_precision._adapters.rebuild import compile_like, forget_compiled, is_compiled, rebuilt
+from keras_precision._adapters.layer_state import copy_state
+from keras_precision._adapters.rebuild import compile_like, forget_compiled, is_compiled, rebuilt, rebuilt_with
 from keras_precision.core.errors import ModelError, PlanNotHonouredError
 from keras_precision.core.plan import PrecisionPlan
 
@@ -55,10 +56,10 @@ def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
         return model
     draft = rebuilt(adapter, model)
     _set_policies(adapter, draft, plan, policies)
-    planned = rebuilt(adapter, draft)  # As saving and loading would: a policy that the configuration lacks is lost.
+    # As saving and loading would: a policy that the configuration lacks is lost.
+    planned = rebuilt_with(adapter, draft, lambda config: config)
     _verify(adapter, layer_paths(planned), policies, "loses it when the model is saved and loaded")
-    if model.built:
-        planned.set_weights(model.get_weights())
+    copy_state(adapter, model, planned)
     if is_compiled(model):
         compile_like(adapter, planned, model, scale_loss=_needs_loss_scaling(plan, policies))
     return planned
@@ -81,8 +82,8 @@ def _refuse_quantized(adapter: KerasAdapter, layers: Mapping[str, Any]) -> None:
 
 
 def _members(adapter: KerasAdapter, layer: Any) -> Iterator[Any]:
-    """Yield a layer and its inner layers, except those without a float policy: lookups of strings and integers."""
-    return (inner for inner in adapter.walk(layer) if "float" in adapter.policy_name(inner))
+    """Yield a layer and its inner layers, except lookups of strings and integers, which have a type of their own."""
+    return (inner for inner in adapter.walk(layer) if not adapter.is_lookup(inner))
 
 
 def _set_policies(adapter: KerasAdapter, model: Any, plan: PrecisionPlan, policies: Mapping[str, str]) -> None:

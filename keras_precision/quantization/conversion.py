@@ -11,6 +11,7 @@ from typing import Any, Literal
 from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision._adapters.adapter import Input
 from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters.rebuild import in_float32
 from keras_precision.core.errors import ExportError, ModelError, PrecisionError
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
@@ -41,7 +42,7 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
     trace, inputs = Trace({}, ()), _named_inputs(adapter, model, names)
     with tempfile.TemporaryDirectory() as folder, capture_output("TFLiteConverter"):
         try:
-            exported = adapter.in_float32(model)
+            exported = in_float32(adapter, model)
             serving, trace = _traced(tensorflow, adapter, exported, inputs)
             holder = tensorflow.Module()
             holder.variables_of_model = adapter.tensorflow_variables(exported)
@@ -99,7 +100,7 @@ def serving_function(model: Any, names: Sequence[str] | None = None) -> tuple[An
     """Return a concrete function for one sample, and the float32 model with its variables, which must outlive it."""
     tensorflow = require("tensorflow", extra="tensorflow")
     adapter = adapter_of(model)
-    exported = adapter.in_float32(model)
+    exported = in_float32(adapter, model)
     serving, _ = _traced(tensorflow, adapter, exported, _named_inputs(adapter, model, names))
     return serving, exported
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
+from keras_precision._adapters.rebuild import in_float32
 from keras_precision.core.errors import ExportError
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.quantization.conversion import static_shape
@@ -47,7 +48,7 @@ def check_outputs(
         }
     data = {model_input.name: samples[model_input.name][:_SAMPLES].astype(model_input.dtype) for model_input in inputs}
     with capture_output("Keras"):
-        exact = adapter.in_float32(model)
+        exact = in_float32(adapter, model)
         by_sample = [  # one by one, as the file takes them: a shape inside the model may be that of one sample
             adapter.answers(exact, [data[model_input.name][number : number + 1] for model_input in inputs])
             for number in range(len(data[inputs[0].name]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_precision._adapters.adapter import KerasAdapter, is_numbered, snake_case
+from keras_precision._adapters.adapter import KerasAdapter, is_numbered, recompute_constants, snake_case
 from keras_precision._adapters.backend import Compute, get_compute
 from keras_precision._adapters.training.batch_loss import BatchLoss, listen_to_tracker
 from keras_precision._adapters.training.data_wait import (
@@ -61,14 +61,23 @@ class Keras3Adapter(KerasAdapter):
         structure = getattr(model, "_inputs_struct", None)
         return inputs[0] if structure is None else keras.tree.pack_sequence_as(structure, list(inputs))
 
+    def flat(self, structure: Any) -> list[Any]:
+        """Flatten as Keras does."""
+        return list(keras.tree.flatten(structure))
+
     def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
         """Call the model on inputs in the structure that it was built with."""
-        return list(keras.tree.flatten(model(self.packed(model, inputs), training=False)))
+        return self.flat(model(self.packed(model, inputs), training=False))
 
     def call_for_training(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Call the model in a scope that discards its assignments."""
         with keras.StatelessScope():
             return model(self.packed(model, inputs), training=True)
+
+    def without_changes(self, model: Any) -> AbstractContextManager[Any]:
+        """Discard assignments."""
+        scope: AbstractContextManager[Any] = keras.StatelessScope()
+        return scope
 
     def tensorflow_variables(self, model: Any) -> list[Any]:
         """Return the variables inside those of Keras."""
@@ -115,6 +124,7 @@ class Keras3Adapter(KerasAdapter):
     def set_policy(self, layer: Any, precision: str) -> None:
         """Set the policy, which variables follow by autocasting."""
         layer.dtype_policy = precision
+        recompute_constants(self, layer)
 
     def is_loss_scaling(self, optimizer: Any) -> bool:
         """Compare with Keras's class, which ours inherits from."""

@@ -3,14 +3,14 @@
 import functools
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 from tf_keras.src.mixed_precision import autocast_variable
 
-from keras_precision._adapters.adapter import KerasAdapter, is_numbered, snake_case
+from keras_precision._adapters.adapter import KerasAdapter, is_numbered, recompute_constants, snake_case
 from keras_precision._adapters.backend import Compute, get_compute
 from keras_precision._adapters.training.batch_loss import BatchLoss
 from keras_precision._adapters.training.data_wait import DataWait, UnknownDataWait
@@ -73,13 +73,36 @@ class LegacyAdapter(KerasAdapter):
         structure = getattr(model, "_nested_inputs", None)
         return inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs))
 
+    def flat(self, structure: Any) -> list[Any]:
+        """Flatten as TensorFlow does."""
+        return list(tf.nest.flatten(structure))
+
     def call(self, model: Any, inputs: Sequence[Any]) -> list[Any]:
         """Call the model on inputs in the structure that it was built with."""
-        return list(tf.nest.flatten(model(self.packed(model, inputs), training=False)))
+        return self.flat(model(self.packed(model, inputs), training=False))
 
     def call_for_training(self, model: Any, inputs: Sequence[Any]) -> Any:
         """Call the model, which is only traced."""
         return model(self.packed(model, inputs), training=True)
+
+    def adapted_arguments(self, layer: Any) -> dict[str, Any]:
+        """Return also the bins of a Discretization, which Keras 3 has in its configuration."""
+        if isinstance(layer, tf_keras.layers.Discretization) and layer.input_bin_boundaries is None:
+            bins = list(layer.bin_boundaries)
+            return {"input_bin_boundaries": bins, "num_bins": None} if bins else {}
+        return super().adapted_arguments(layer)
+
+    @contextmanager
+    def without_changes(self, model: Any) -> Iterator[None]:
+        """Assign the former values."""
+        variables = [variable for variable in model.non_trainable_variables if hasattr(variable, "assign")]
+        variables += [state for layer in self.walk(model) for state in self.recurrent_states(layer)]
+        former = [(variable, variable.numpy()) for variable in variables]
+        try:
+            yield
+        finally:
+            for variable, value in former:
+                variable.assign(value)
 
     def tensorflow_variables(self, model: Any) -> list[Any]:
         """Return the variables inside the AutoCastVariables of mixed precision."""
@@ -117,6 +140,7 @@ class LegacyAdapter(KerasAdapter):
         arguments = getattr(getattr(layer, "_auto_config", None), "config", {})
         if "dtype" in arguments:
             arguments["dtype"] = precision
+        recompute_constants(self, layer)
         if not layer._autocast or layer.compute_dtype == layer.variable_dtype:
             return
         wrapped = {}

@@ -79,8 +79,6 @@ def restore_from_tfmot(model: Any) -> Any:
         )
     original, bridge = _ORIGINS[model]
     plain = rebuilt(adapter_of(original), original)
-    plain.set_weights(original.get_weights())
-
     source = original if bridge is None else bridge.model
 
     def trained(name: str) -> list[Any]:

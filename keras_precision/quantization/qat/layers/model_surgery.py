@@ -6,7 +6,8 @@ from typing import Any
 
 from keras_precision._adapters import KerasAdapter
 from keras_precision._adapters.layer_paths import layer_paths
-from keras_precision._adapters.rebuild import rebuilt_with
+from keras_precision._adapters.layer_state import copy_state
+from keras_precision._adapters.rebuild import expect_faithful_copies, rebuilt_with
 from keras_precision.quantization.qat.layers.quantize_wrapper import QuantizeWrapper
 
 __all__ = ["unwrap_layers", "wrap_layers", "wrappers"]
@@ -62,8 +63,11 @@ def _rebuilt(adapter: KerasAdapter, model: Any, change: Callable[[Any, dict[str,
                 entries.append(change(layer, entry))
         return {**config, "layers": entries}
 
+    expect_faithful_copies(adapter, model)
     result = rebuilt_with(adapter, model, lambda config: changed(model, copy.deepcopy(config)))
-    _copy_weights(model, result)
+    copied = layer_paths(result)
+    for path, layer in layer_paths(model).items():
+        copy_state(adapter, _bare(layer), _bare(copied[path]))
     return result
 
 
@@ -71,16 +75,6 @@ def _is_layer(owner: Any, entry: Mapping[str, Any]) -> bool:
     """Return whether an entry is a layer of a model, and not an input or an operation."""
     name = entry.get("name") or entry["config"]["name"]
     return any(layer.name == name for layer in owner.layers)
-
-
-def _copy_weights(model: Any, target_model: Any) -> None:
-    targets = layer_paths(target_model)
-    for path, layer in layer_paths(model).items():
-        target = _bare(targets[path])
-        target.set_weights(_bare(layer).get_weights())
-        finalize = getattr(target, "finalize_state", None)
-        if finalize is not None:  # Normalization computes constants from its weights
-            finalize()
 
 
 def _accepted_calls(layer: Any, nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
+from keras_precision._adapters.rebuild import in_float32
 from keras_precision._adapters.training.callback import Callback
 from keras_precision.core.errors import ModelError, PlanError
 
@@ -132,7 +133,7 @@ def test_float32_copy_computes_the_same_in_float32(stack, rng, name, policy):
     with kp.precision(policy):
         model = NAMED[name][0](stack.keras)
     adapter = adapter_of(model)
-    copy = adapter.in_float32(model)
+    copy = in_float32(adapter, model)
     assert kp.plan_of(model).default == policy
     assert all(adapter.policy_name(layer) == "float32" for layer in adapter.walk(copy))
     x = rng.uniform(size=(4, *adapter.inputs(model)[0].shape)).astype("float32")
@@ -144,7 +145,7 @@ def test_float32_copy_computes_the_same_in_float32(stack, rng, name, policy):
 def test_float32_model_is_not_copied(stack):
     """There is nothing to do for a model in float32."""
     model = nets.mlp(stack.keras)
-    assert adapter_of(model).in_float32(model) is model
+    assert in_float32(adapter_of(model), model) is model
 
 
 def test_calls_are_watched_and_then_no_more(stack, rng):

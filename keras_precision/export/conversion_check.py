@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision._adapters.rebuild import in_float32
 from keras_precision.core.errors import ExportError
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.export.toolchain import ExportJob
@@ -51,7 +52,7 @@ def _model_outputs(job: ExportJob, samples: Mapping[str, Array]) -> Iterator[Arr
     """The model's outputs, sample by sample: a shape inside the model may be that of one sample."""
     adapter = job.view.adapter
     with capture_output("Keras"):
-        exact = adapter.in_float32(job.model)
+        exact = in_float32(adapter, job.model)
         by_sample = [
             adapter.answers(exact, [samples[model_input.name][number : number + 1] for model_input in job.view.inputs])
             for number in range(len(next(iter(samples.values()))))

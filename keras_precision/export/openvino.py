@@ -183,7 +183,7 @@ def _float_model(graph: Any, job: ExportJob) -> tuple[Any, str]:
     those of the float file.
     """
     try:
-        return _read("model.onnx", graph.SerializeToString(), job), "tf2onnx and OpenVINO"
+        return _from_onnx(graph, job), "tf2onnx and OpenVINO"
     except ExportError:
         if len(job.request.precisions) > 1 or not any(node.op_type == "Loop" for node in graph.graph.node):
             raise
@@ -194,12 +194,21 @@ def _quantized(model: Any, graph: Any, job: ExportJob) -> Any:
     """The model in integers: with the ranges of a calibration, whose Q/DQ pairs OpenVINO reads, or with NNCF's own."""
     if job.calibration is None:
         return _quantized_by_nncf(model, job)
-    return _read("model.onnx", quantized_graph(graph, job).SerializeToString(), job)
+    return _from_onnx(quantized_graph(graph, job), job)
 
 
 def _saved(model: Any, path: Path, *, halved: bool = False) -> Path:
     require("openvino", extra="openvino").save_model(model, path, compress_to_fp16=halved)
     return path
+
+
+def _from_onnx(graph: Any, job: ExportJob) -> Any:
+    """The model of an ONNX graph, whose inputs have their own names alone: a cast without effect adds another."""
+    model = _read("model.onnx", graph.SerializeToString(), job)
+    names = {value.name for value in graph.graph.input}
+    for port in model.inputs:
+        port.get_tensor().set_names(port.get_names() & names)
+    return model
 
 
 def _from_float_file(job: ExportJob) -> Any:

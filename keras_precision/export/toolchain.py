@@ -83,8 +83,14 @@ class ExportJob:
                 (seen[entry.name].values.minimum, seen[entry.name].values.maximum) if entry.name in seen else (0, 1)
             )
             values = random.uniform(low, max(high, low + 1e-3), (count, *static_shape(entry)))
-            samples[entry.name] = (values.round() if "int" in entry.dtype else values).astype(entry.dtype)
+            samples[entry.name] = (values.round() if "int" in entry.dtype else _short(values)).astype(entry.dtype)
         return samples
+
+
+def _short(values: Array) -> Array:
+    """Return numbers of 8 significant bits, which a model with an input in 16 bits does not round."""
+    mantissas, exponents = np.frexp(values)
+    return np.asarray(np.ldexp(np.round(mantissas * 256) / 256, exponents))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,22 @@ def trained() -> Trained:
     return Trained(model, x, y)
 
 
+@pytest.mark.parametrize("name", ["keras", "tf_keras"])
+def test_inputs_in_float16_keep_their_names(name: str, tmp_path: Path, rng: np.random.Generator) -> None:
+    """A cast to float32, which float32 files do not need, does not rename the input that it reads."""
+    library = pytest.importorskip(name)
+    values = library.layers.Input((5,), dtype="float16", name="values")
+    model = library.Model(
+        values, library.layers.PReLU()(library.layers.Add()([values, library.layers.Dense(5)(values)]))
+    )
+    x = rng.normal(size=(16, 5)).astype("float16")
+    kp.export_openvino(model, tmp_path / "model.xml", "float32")
+    session = OpenvinoSession(tmp_path / "model.xml")
+    assert [tensor.name for tensor in session.model.inputs] == ["values"]
+    received = session.predict({"values": x.astype("float32")})
+    np.testing.assert_allclose(received, model.predict(x, verbose=0), atol=1e-5)
+
+
 @pytest.mark.parametrize("plan", ["float32", "float16"])
 def test_a_file_in_floats_answers_as_the_model_does(plan: str, tmp_path: Path, rng: np.random.Generator) -> None:
     """Inputs and outputs have the model's names and order; the hint that the runtime is given is stated."""

@@ -79,8 +79,13 @@ def run_onnx(path: Path, inputs: Mapping[str, Array]) -> list[Array]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    types = {entry.name: entry.type for entry in session.get_inputs()}
+    wide = {
+        name: values.astype("float32") if types.get(name) == "tensor(float)" else values
+        for name, values in inputs.items()
+    }
     rows = [
-        session.run(None, {name: values[sample : sample + 1] for name, values in inputs.items()})
+        session.run(None, {name: values[sample : sample + 1] for name, values in wide.items()})
         for sample in range(len(next(iter(inputs.values()))))
     ]
     return [np.concatenate(output) for output in zip(*rows, strict=True)]

@@ -5,7 +5,7 @@ import numpy as np
 import keras_precision as kp
 from generated import oracle
 from generated.builder import predict
-from generated.trial import Skipped, Trial, Violation, file_names
+from generated.trial import Array, Skipped, Trial, Violation, file_names
 
 __all__ = ["check_float32_plan", "check_quantize_aware"]
 
@@ -23,16 +23,31 @@ def check_float32_plan(trial: Trial) -> None:
 
 
 def check_quantize_aware(trial: Trial) -> None:
-    """What a quantization-aware model predicts and what its file predicts differ by a step, in 99.5 % of values."""
+    """What a quantization-aware model predicts and what its file predicts differ by a step, in 99.5 % of values.
+
+    Where one step of the output is finer than what rounding does before it, a sum that is rounded the other way makes several
+    steps: a quarter of what quantization itself changes is no violation.
+    """
     if trial.is_mixed:
         raise Skipped("a model in mixed precision")
     aware = trial.call(kp.quantize_aware, trial.model, "int8", representative_dataset=trial.packed_calibration)
     path = trial.folder / "aware.tflite"
     trial.call(kp.export_tflite, aware, path, None, trial.packed_calibration)
     samples = dict(zip(file_names(aware), trial.subject.samples, strict=True))
-    expected, received = predict(aware, trial.subject.samples), oracle.run_tflite(path, samples)
-    for number, (output, values, step) in enumerate(zip(expected, received, oracle.output_steps(path), strict=True)):
+    rows = zip(
+        trial.expected,
+        predict(aware, trial.subject.samples),
+        oracle.run_tflite(path, samples),
+        oracle.output_steps(path),
+        strict=True,
+    )
+    for number, (exact, output, values, step) in enumerate(rows):
         limit = 1.01 * step if step else 1e-4 * np.abs(output).max()
-        share = float(np.mean(np.abs(values.reshape(output.shape) - output) <= limit))
-        if share < 0.995:
+        difference = values.reshape(output.shape) - output
+        share = float(np.mean(np.abs(difference) <= limit))
+        if share < 0.995 and _power(difference) > _power(output - exact) / 16:
             raise Violation(f"output {number}: {share:.1%} of values are within a step of {step:.3g}")
+
+
+def _power(values: Array) -> float:
+    return float(np.mean(np.square(values.astype("float64"))))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from keras_precision.core.environment import Environment
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.export.candidate import Candidate
 from keras_precision.export.operator_layers import layer_rows
+from keras_precision.export.plan_compiler import Candidate
 from keras_precision.export.request import ExportRequest
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.layer_trace import OperatorLayers

@@ -6,10 +6,9 @@ from typing import Any
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.export.calibration_choice import method_of
-from keras_precision.export.candidate import Candidate, best_candidate, plain_candidate
 from keras_precision.export.card import facts
 from keras_precision.export.model_view import ModelView
-from keras_precision.export.plan_compiler import PlanCompiler
+from keras_precision.export.plan_compiler import Candidate, PlanCompiler, plain_candidate
 from keras_precision.export.readback import check_plan, check_runs, realised_plan
 from keras_precision.export.request import ExportRequest
 from keras_precision.export.tflite import TfliteToolchain
@@ -44,7 +43,7 @@ class DefaultExport:
             ExportError: The quantizer failed.
         """
         request = self._request(plan)
-        return self._plain_candidate(plan.default) if request.plain else best_candidate(self.compiler, request)
+        return self._plain_candidate(plan.default) if request.plain else self.compiler.candidate(plan)
 
     def card(self, plan: PrecisionPlan, candidate: Candidate, name: str) -> Result:
         """Check a file against its plan as an export does, and return the content of its card.

@@ -1,6 +1,7 @@
-"""PlanCompiler: the quantized ``.tflite`` file of any plan of a model, in memory and in milliseconds."""
+"""PlanCompiler: the quantized ``.tflite`` file of any plan of a model, in memory, as an export writes it."""
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,21 +14,63 @@ from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.system.optional import available
 from keras_precision.export.readback import read_back
 from keras_precision.quantization.bias_correction import apply_bias_correction
+from keras_precision.quantization.bias_range import check_biases
 from keras_precision.quantization.calibration import Calibration
+from keras_precision.quantization.conversion import ConvertedFile
 from keras_precision.quantization.float_model import FloatFile
+from keras_precision.quantization.foreign_ranges import foreign_ranges
 from keras_precision.quantization.format_assignment import assign_formats, assign_ranges
-from keras_precision.quantization.layer_trace import layers_of
+from keras_precision.quantization.layer_trace import OperatorLayers, Trace, layers_of
 from keras_precision.quantization.post_training import Engine, QuantizationJob, quantize_by_aeq, quantize_by_converter
+from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 from keras_precision.scoring.divergence import mean_divergence, output_kind
 
-__all__ = ["PlanCompiler"]
+__all__ = ["Candidate", "PlanCompiler", "plain_candidate"]
 
 Array = npt.NDArray[Any]
 
 _SLOW_STRIDE = 8  # of the samples for files in int16x8, whose kernels take ten times as long as those in int8
 
 _ENGINES = MappingProxyType({"aeq": quantize_by_aeq, "converter": quantize_by_converter})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that was loaded and run, and may be written.
+
+    Attributes:
+        content: Its content.
+        model: Its inputs, outputs and operators.
+        trace: The graph that was converted.
+        layers: Per operator, the layers that it computes.
+        engine: The quantizer or converter that wrote it.
+        notes: What a reader should know.
+        foreign_ranges: Number of activations whose range is none of the requested ones.
+        equalized_pairs: As the float file has it.
+    """
+
+    content: bytes
+    model: EdgeModel
+    trace: Trace
+    layers: OperatorLayers
+    engine: str
+    notes: tuple[str, ...] = ()
+    foreign_ranges: int = 0
+    equalized_pairs: int | None = None
+
+    @property
+    def float_operators(self) -> int:
+        """Number of operators that compute in float."""
+        return sum(operator.precision == "float32" for operator in self.model.operators)
+
+
+def plain_candidate(converted: ConvertedFile, engine: str = "converter") -> Candidate:
+    """Return a converter's file, loaded and run; raise where it does not run."""
+    model = read_back(converted.content)
+    layers = layers_of(model, converted.trace)
+    check_biases(converted.content, layers)
+    return Candidate(converted.content, model, converted.trace, layers, engine)
 
 
 class PlanCompiler:
@@ -78,14 +121,52 @@ class PlanCompiler:
         return self.source.content
 
     def __call__(self, plan: PrecisionPlan) -> bytes:
-        """Return the file of a plan for one sample, by AI Edge Quantizer, without a card.
+        """Return the file of a plan as an export writes it, without a card; errors are those of ``candidate``."""
+        return self.candidate(plan).content
+
+    def candidate(self, plan: PrecisionPlan, engine: str = "auto") -> Candidate:
+        """Return the file of a plan by one engine, or with ``"auto"`` of the one that leaves fewer operators in float.
 
         Raises:
             PlanError: The plan gives two formats to layers that are one operator.
-            ExportError: The quantizer failed.
+            ExportError: The engine failed; with ``"auto"``, every engine that can make such a file.
         """
         job = self.job(plan)
-        return self.float_content if set(job.formats) == {"float32"} else self.quantize(job, "aeq")
+        if {*job.formats, job.io} == {"float32"}:
+            return plain_candidate(ConvertedFile(self.float_content, self.source.trace))
+        convertible = {*job.formats, plan.default} <= {"int8", "float32"} and job.io != "int16"
+        if engine == "converter" or (engine == "auto" and convertible and not available("ai_edge_quantizer")):
+            return self._quantized(job, "converter")
+        return self._fewest_floats(job) if engine == "auto" and convertible else self._quantized(job, "aeq")
+
+    def _fewest_floats(self, job: QuantizationJob) -> Candidate:
+        """The quantizer's file; the converter's where that has fewer operators in float, and the plan has even fewer."""
+        try:
+            first = self._quantized(job, "aeq")
+        except ExportError as error:
+            second = self._quantized(job, "converter")
+            note = f"quantized by TFLiteConverter's quantizer, since AI Edge Quantizer failed: {error}"
+            return replace(second, notes=(note,))
+        if first.float_operators <= sum(precision == "float32" for precision in job.formats):
+            return first
+        try:
+            second = self._quantized(job, "converter")
+        except ExportError:
+            return first
+        return second if second.float_operators < first.float_operators else first
+
+    def _quantized(self, job: QuantizationJob, engine: Engine) -> Candidate:
+        content = self.quantize(job, engine)
+        try:
+            candidate = plain_candidate(ConvertedFile(content, self.source.trace), engine)
+        except FileFormatError as error:
+            raise ExportError(
+                f"Expected a quantized file that runs. Received: one that the runtime refuses ({error.__cause__ or error}). Ranges of activations that do "
+                "not go with the weights are a cause: train on with a smaller learning rate, or look for weights that have grown "
+                "beyond all measure."
+            ) from error
+        foreign = len(foreign_ranges(content, job.ranges))
+        return replace(candidate, foreign_ranges=foreign, equalized_pairs=self.source.equalized_pairs)
 
     def job(self, plan: PrecisionPlan) -> QuantizationJob:
         """Return what a quantizer is to do for a plan; raise where the plan gives one operator two formats."""

@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.export.candidate import best_candidate, plain_candidate
 from keras_precision.export.card import tflite_rows
 from keras_precision.export.model_view import ModelView
 from keras_precision.export.pipeline import export_file
-from keras_precision.export.plan_compiler import PlanCompiler
+from keras_precision.export.plan_compiler import PlanCompiler, plain_candidate
 from keras_precision.export.readback import read_back
 from keras_precision.export.request import ExportRequest
 from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain
@@ -148,7 +147,7 @@ class TfliteToolchain(Toolchain):
                 percentile=request.percentile,
                 bias_correction=request.bias_correction,
             )
-            candidate = best_candidate(compiler, request)
+            candidate = compiler.candidate(request.plan, request.engine)
         else:
             engine = "tfmot" if job.view.is_tfmot else "converter"
             candidate = plain_candidate(ConvertedFile(source.content, source.trace), engine)

@@ -12,9 +12,9 @@ from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.environment import usable_cores
 from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.export.candidate import Candidate
 from keras_precision.export.card import card_text, with_card
 from keras_precision.export.default_export import DefaultExport
+from keras_precision.export.plan_compiler import Candidate
 from keras_precision.export.plan_space import Assignment, Space
 from keras_precision.export.units import find_space
 from keras_precision.quantization.calibration import Calibration, calibrate

@@ -300,3 +300,14 @@ def test_wrappers_refuse_what_they_cannot_wrap(stack):
         kp.PrecisionWrapper(stack.keras.layers.Dense(1), "float16")
     with pytest.raises(ModelError, match="Expected a Keras model. Received: an object of type builtins.str"):
         kp.PrecisionWrapper("dense")
+
+
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize` method:UserWarning")
+def test_a_model_that_keras_has_quantized_is_refused():
+    """Its layers have policies of integers."""
+    import keras
+
+    model = nets.mlp(keras)
+    model.quantize("int8")
+    with pytest.raises(ModelError, match="in float. Received: 'hidden' with the policy 'int8_from_float32'"):
+        kp.apply_plan(model, kp.PrecisionPlan.training("mixed_bfloat16"))

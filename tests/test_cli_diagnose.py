@@ -37,6 +37,8 @@ def test_diagnose_of_results_and_models(model_file, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == "No findings."
     assert main(["diagnose", str(tmp_path / "good.json"), str(tmp_path / "bad.json")]) == 0
     assert "leaves-baseline" in capsys.readouterr().out
+    assert main(["diagnose", str(tmp_path / "good.json"), str(model_file)]) == 2
+    assert "Expected one model, or results. Received: " in capsys.readouterr().err
     np.savez(tmp_path / "data.npz", x=np.full((4, 4), 1e7, "float32"), y=np.zeros((4, 2), "float32"))
     assert main(["diagnose", str(model_file), "--data", str(tmp_path / "data.npz"), "--loss", "mse"]) == 1
     assert main(["diagnose", str(model_file), str(tmp_path / "good.json")]) == 2

@@ -306,7 +306,14 @@ def test_a_saved_comparison_is_read_as_it_was(tmp_path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Comparison.load(path) == comparison
-    for change in ({"format": "other"}, {"version": 9}, {"more": 1}, {"results": {}}, {"results": []}):
+    for change in (
+        {"format": "other"},
+        {"version": 9},
+        {"more": 1},
+        {"results": {}},
+        {"results": []},
+        {"mode": "fast"},
+    ):
         path.write_text(json.dumps({**json.loads(comparison.save(path).read_text()), **change}))
         with pytest.raises(FileFormatError, match="comparison.json"):
             Comparison.load(path)

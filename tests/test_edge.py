@@ -172,6 +172,8 @@ def test_damaged_files_are_refused_and_never_crash(files, tmp_path):
         path.write_bytes(data)
         with pytest.raises(FileFormatError, match=r"expected a TensorFlow Lite file.*Received"):
             edge.inspect(path)
+    with pytest.raises(FileFormatError, match="expected a TensorFlow Lite file. Received: a folder"):
+        edge.inspect(tmp_path)
 
 
 def test_bytes_that_were_changed_never_crash_this_process(files, tmp_path):
@@ -230,8 +232,11 @@ def test_inputs_that_do_not_fit(files, inputs, message):
         edge.predict(files[0] / "int8.tflite", inputs)
 
 
-def test_bad_arguments(files):
-    """Unknown metrics and impossible thread counts are refused."""
+def test_bad_arguments(files, monkeypatch):
+    """Unknown metrics, impossible thread counts and files of several outputs are refused."""
+    with monkeypatch.context() as patched, pytest.raises(DataError, match="with one output. Received: .* with 2. Use"):
+        patched.setattr(edge.Session, "predict", lambda session, x: [x, x])
+        edge.evaluate(files[0] / "int8.tflite", files[1], files[2])
     with pytest.raises(InputError, match=r"Expected metrics among .*Received: 'auc'. kp.evaluate takes any"):
         edge.evaluate(files[0] / "int8.tflite", files[1], files[2], ["auc"])
     with pytest.raises(InputError, match="Expected threads >= 1. Received: 0"):

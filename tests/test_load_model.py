@@ -1,5 +1,8 @@
 """load_model: files of older Keras versions, code in files, and the error when no Keras can load one."""
 
+import zipfile
+
+import h5py
 import nets
 import numpy as np
 import pytest
@@ -98,3 +101,15 @@ def test_what_is_no_model_file(tmp_path):
         kp.load_model(tmp_path / "model.onnx")
     with pytest.raises(FileFormatError, match="empty, truncated or foreign"):
         kp.load_model(tmp_path / "model.keras")
+
+
+def test_a_file_whose_configuration_is_cut_off_is_refused(tmp_path):
+    """It cannot be checked for code, so Keras does not get it."""
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
+        archive.writestr("config.json", '{"class_name": ')
+    with pytest.raises(FileFormatError, match=r"expected a .keras file. Received: a damaged one \(.*Save it again"):
+        kp.load_model(tmp_path / "model.keras")
+    with h5py.File(tmp_path / "model.h5", "w") as file:
+        file.attrs["model_config"] = '{"class_name": '
+    with pytest.raises(FileFormatError, match=r"expected a model file. Received: a damaged one \(.*Save it again"):
+        kp.load_model(tmp_path / "model.h5")

@@ -72,6 +72,14 @@ def test_times_of_two_machines_are_inconclusive() -> None:
     assert (check.verdict, check.message[:44]) == ("inconclusive", "step_time_ms: inconclusive: Expected times o")
 
 
+def test_a_figure_without_spread_is_inconclusive() -> None:
+    """Of a metric that was measured once and is no share of samples, nobody knows how it varies."""
+    old, new = (kp.Result(name, (kp.Measurement("fit", "val_loss", 0.5),)) for name in ("old", "new"))
+    (check,) = kp.check_results(old, new, max_drop=0.1, metric="val_loss")
+    assert check.verdict == "inconclusive"
+    assert check.message.startswith("val_loss: inconclusive: Expected ")
+
+
 @pytest.mark.parametrize(
     ("accuracies", "limit", "verdict"),
     [

@@ -6,6 +6,9 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import DataError, FileFormatError, InputError, ModelError
+from keras_precision.runtimes.model_info import Tensor
+from keras_precision.runtimes.tflite.session import _arrays
+from keras_precision.verify.evaluate import _scored
 
 pytestmark = pytest.mark.every_stack
 
@@ -274,6 +277,22 @@ def test_targets_that_cannot_be_opened(tmp_path, rng):
         kp.evaluate(tmp_path / "model.keras", x, y)
     with pytest.raises(ModelError, match="Received: an object of type builtins.int"):
         kp.evaluate(3, x, y)
+
+
+def test_samples_that_have_no_form_are_refused(rng):
+    """Inputs of a file need as many samples each; a subclassed model takes arrays, or datasets with labels in them."""
+    import keras
+
+    tensors = [Tensor("a", (1, 2), "float32"), Tensor("b", (1, 2), "float32")]
+    with pytest.raises(DataError, match=r"Expected as many samples for each input. Received: \[4, 3\]"):
+        _arrays([np.zeros((4, 2), "float32"), np.zeros((3, 2), "float32")], tensors)
+    with pytest.raises(DataError, match="Expected as many labels as samples. Received: 3 labels for 4 samples"):
+        list(_scored("head", [], np.zeros(3), np.zeros(4)))
+    with pytest.raises(ModelError, match="Expected a Keras model"):
+        kp.evaluate(keras.layers.Dense(1), np.ones((4, 3), "float32"), np.zeros(4), ["accuracy"])
+    model = nets.subclassed(keras)
+    with pytest.raises(DataError, match="for the subclassed model 'written'. Received: .* and separate labels"):
+        kp.evaluate(model, lambda: iter([np.ones((4, 3), "float32")]), np.zeros(4), ["accuracy"])
 
 
 def test_bad_arguments(trained):

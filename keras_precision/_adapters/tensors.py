@@ -240,7 +240,7 @@ class _Namespace:
         vars(self).update(functions)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        raise AttributeError(name)
+        raise AttributeError(name)  # pragma: no cover - type checkers alone ask for a name that is not there
 
 
 _INSTANCES: dict[str, Tensors] = {}

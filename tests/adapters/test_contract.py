@@ -6,6 +6,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
+from keras_precision._adapters.backend import get_compute
 from keras_precision._adapters.rebuild import in_float32
 from keras_precision._adapters.training.callback import Callback
 from keras_precision.core.errors import ModelError, PlanError
@@ -223,3 +224,9 @@ def test_policies_of_a_map_are_resolved(stack):
     head = model.get_layer("head").path
     policies[head] = keras.dtype_policies.DTypePolicy("float32")
     assert kp.plan_of(model) == kp.PrecisionPlan.training("mixed_float16", layers={"head": "float32"})
+
+
+def test_a_backend_that_cannot_train_is_refused():
+    """Keras has one for inference and one of NumPy."""
+    with pytest.raises(NotImplementedError, match="tensorflow, jax, torch. Received: 'numpy', which cannot train"):
+        get_compute("numpy")

@@ -113,6 +113,7 @@ BAD = {
         ONE,
         r"Expected representative data that end.*dataset.take",
     ),
+    "ragged": (lambda: iter([[[[1.0, 2.0, 3.0], [4.0]]]]), ONE, "Received: a ragged list. Pad or crop them"),
     "nothing": (lambda: iter(()), ONE, "Expected at least one sample"),
     "list too short": (lambda: iter([[X]]), TWO, r"Expected 2 array\(s\) a sample, for 'z', 'a'. Received: 1"),
 }

@@ -169,3 +169,19 @@ def test_misuse_is_refused(stack):
             pass
         with pytest.raises(InputError, match="Expected batch_size >= 1. Received: 0"), profiler.step(0):
             pass
+
+
+def test_a_loop_inside_a_fit_is_refused(stack, rng):
+    """One profiler records one of them."""
+    keras = stack.keras
+    profiler = kp.PrecisionProfiler()
+
+    class Looping(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            with profiler.watch(self.model):
+                pass
+
+    model = nets.mlp(keras)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(InputError, match="one fit or loop at a time. Received: watch inside fit"):
+        model.fit(*nets.classes(rng, 8), verbose=0, callbacks=[profiler, Looping()])

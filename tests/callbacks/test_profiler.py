@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision.callbacks.probes.loss_scale import LossScaleProbe
 from keras_precision.callbacks.probes.step_time import StepTimeProbe
 from keras_precision.core.errors import InputError, NotMeasuredError, PrecisionWarning
 
@@ -358,6 +359,12 @@ def test_wrong_arguments_are_refused_at_once():
     """Arguments of the wrong type are named before any training."""
     with pytest.raises(InputError, match="Expected probes to be instances of kp.Probe. Received: 'step time'"):
         kp.PrecisionProfiler(probes=["step time"])
+    with pytest.raises(InputError, match="Expected probes to be instances of kp.Probe. Received: 3"):
+        kp.PrecisionProfiler(probes=3)
+    with pytest.raises(InputError, match="Expected name to be a text or None. Received: 3. Probes go into probes="):
+        kp.PrecisionProfiler(3)
+    with pytest.raises(InputError, match="Expected every to be a whole number >= 1. Received: 0"):
+        LossScaleProbe(every=0)
     with pytest.raises(InputError, match="Expected verbose to be 'auto', 0 or 1. Received: 3"):
         kp.PrecisionProfiler(verbose=3)
     with pytest.raises(InputError, match="Expected warmup_steps to be a whole number >= 0. Received: -1"):

@@ -10,6 +10,7 @@ import pytest
 import keras_precision as kp
 from keras_precision.core.errors import (
     InputError,
+    ModelError,
     NotMeasuredError,
     PlanKindError,
     UnknownLayerError,
@@ -119,3 +120,16 @@ def test_a_plan_for_another_model_is_refused_before_training(rng):
     assert all((one == other).all() for one, other in zip(before, model.get_weights(), strict=True))
     with pytest.raises(NotMeasuredError):
         _ = scheduler.result
+
+
+def test_a_fit_whose_state_cannot_be_restored_is_refused(stack, rng):
+    """Groups of batches hide the single one; without restoring, they are no hindrance."""
+    if stack.name == "torch":
+        pytest.skip("has no groups of batches")
+    keras = stack.keras
+    model = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", steps_per_execution=2)
+    data = np.zeros((8, 8), "float32"), np.zeros(8, "float32")
+    scheduler = kp.PrecisionScheduler({0: "float32"}, on_instability="raise_precision")
+    with pytest.raises(ModelError, match="can be restored. Received: steps_per_execution.*Pass on_instability=None"):
+        model.fit(*data, verbose=0, callbacks=[scheduler])

@@ -154,3 +154,13 @@ def test_data_that_are_none(data):
 
     with pytest.raises(DataError, match="Expected"):
         kp.diagnose(faulty.net(keras), data)
+
+
+def test_a_model_without_weights_yet_is_refused(rng):
+    """Its input shape is not known."""
+    import keras
+
+    model = keras.Sequential([keras.layers.Dense(1)], name="open")
+    model.compile("sgd", "mse")
+    with pytest.raises(ModelError, match="Expected a built model. Received: 'open'"):
+        kp.diagnose(model, (rng.normal(size=(4, 8)).astype("float32"), np.zeros(4, "float32")))

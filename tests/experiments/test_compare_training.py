@@ -274,3 +274,9 @@ def test_in_earnest(stack: Any, rng: np.random.Generator, tmp_path: Path) -> Non
         assert len(result.select("step_time_ms", "process 0")) >= 4
         assert result.value("peak_memory_mb", "fit") is None or result.value("peak_memory_mb", "fit") >= 0
     assert Comparison.load(tmp_path / "c.json") == comparison
+
+
+def test_a_baseline_that_never_ended_is_told() -> None:
+    """Without its figures, nothing can be compared."""
+    with pytest.raises(WorkerError, match="Expected a training of 'base' that ended. Received: none within the time"):
+        Series({"base": "float32"}, b"", {}).comparison()

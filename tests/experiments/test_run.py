@@ -182,6 +182,14 @@ def test_what_is_built_must_be_a_compiled_model(stack: Any, data: Any) -> None:
     with pytest.raises(ModelError, match="Keras model. Received: an object of type builtins.int"):
         run_of(stack, data, build=lambda: 3)
 
+    def unbuilt() -> Any:
+        model = stack.keras.Sequential([stack.keras.layers.Dense(3)], name="open")
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        return model
+
+    with pytest.raises(ModelError, match="Expected build to return a built model. Received: 'open'.*Add an Input"):
+        run_of(stack, data, build=unbuilt).prepare()
+
 
 def test_a_file_is_a_build(stack: Any, data: Any, tmp_path: Path) -> None:
     """A .keras file is loaded with its optimizer, in each precision."""
@@ -218,3 +226,11 @@ def test_wrong_builds_and_data_are_refused(stack: Any, tmp_path: Path) -> None:
     for name in ("no_such_module:build", "json:no_such_function"):
         with pytest.raises(InputError, match=f"'module:function', to import in another process. Received: '{name}'"):
             import_function(name)
+
+
+def test_data_that_train_no_step_end_the_blocks(stack: Any, data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An iterator that is exhausted would be asked for steps for ever."""
+    run = run_of(stack, data, channel=ScriptedChannel())
+    monkeypatch.setattr(run, "_fit", lambda callbacks, **settings: None)
+    with pytest.raises(DataError, match="for another epoch. Received: data that have run out. Pass a function"):
+        run.train_interleaved(4)

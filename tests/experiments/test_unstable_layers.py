@@ -87,3 +87,5 @@ def test_a_baseline_that_breaks_is_refused(rng):
 
     with pytest.raises(ModelError, match="Expected a model that trains in float32"):
         kp.find_unstable_layers(lambda: faulty.net(keras), (np.full((8, 8), np.nan), np.ones(8)))
+    with pytest.raises(ModelError, match="Expected build to return a model that is built and compiled"):
+        kp.find_unstable_layers(lambda: keras.Sequential([keras.layers.Dense(1)]), (np.ones((8, 8)), np.ones(8)))

@@ -5,6 +5,8 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import DataError, FileFormatError, InputError, PlanError, UnknownPrecisionError
+from keras_precision.explain.drop import _quantizing_plan
+from keras_precision.explain.prediction_changes import ReferencePredictions
 from keras_precision.findings.quantization_rules import drop_findings
 from keras_precision.scoring.scores import predicted_classes
 
@@ -188,6 +190,10 @@ def test_what_cannot_be_explained(setting, tmp_path):
     (tmp_path / "bare.tflite").write_bytes(calibration.float_file.content)
     with pytest.raises(FileFormatError, match="with a card inside. Received: one without"):
         kp.explain_drop(model, tmp_path / "bare.tflite", x, y)
+    with pytest.raises(FileFormatError, match="m.tflite: expected a card with the plan of the file. Received: one"):
+        _quantizing_plan(None, "m.tflite")
+    with pytest.raises(DataError, match=r"labels of the predictions' shape \(4, 1\). Received: \(4, 3\)"):
+        ReferencePredictions.of(np.full((4, 1), 7.0), np.ones((4, 3)), 0.1)
     inputs = keras.layers.Input((4,))
     two = keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(1)(inputs)], name="two")
     kp.export_tflite(two, tmp_path / "two.tflite", "float16")

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import nets
 import numpy as np
@@ -120,6 +121,15 @@ def test_a_package_says_how_it_was_made(tmp_path: Path) -> None:
         card(tmp_path / "none.mlpackage")
 
 
+class Neural(NamedTuple):
+    """A package that is no program, but has layers of a neural network."""
+
+    spec: Any
+
+    def get_spec(self) -> Any:
+        return self.spec
+
+
 def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop, a precision that the format lacks, a damaged package and a missing package: nothing is written."""
     import keras
@@ -133,6 +143,14 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path, monkeypatch: pytest.
         kp.export_coreml(nets.mlp(keras), tmp_path / "model.mlmodel", "float16")
     with pytest.raises(FileFormatError, match=r"expected a Core ML package"):
         CoremlToolchain().read_back(tmp_path)
+    from coremltools.proto import Model_pb2
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(FileFormatError, match="Core ML program.*model of another kind"),
+    ):
+        patched.setattr("keras_precision.runtimes.coreml.open_coreml", lambda path: Neural(Model_pb2.Model()))
+        inspect_coreml(tmp_path)
     monkeypatch.setitem(sys.modules, "coremltools", None)
     with pytest.raises(MissingExtraError, match=r"'coremltools'.*keras-precision\[coreml\]"):
         kp.export_coreml(nets.mlp(keras), tmp_path / "model.mlpackage", "float16")

@@ -634,3 +634,22 @@ def test_each_rule_is_seen_to_be_broken(
     broken = {row.subject: row.value for row in result.select("rule") if row.value.startswith("broken by ")}
     assert any(rule in name for name in broken)
     assert result.value("rules_broken") == len(broken)
+
+
+def test_what_onnx_runtime_cannot_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No threads, an operator that it does not know, and an error of a run."""
+    import onnx
+
+    path = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match="Expected threads >= 1. Received: 0"):
+        OnnxSession(path, threads=0)
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in ("x", "y")]
+    for operator in ("Foreign", "Relu"):
+        graph = onnx.helper.make_graph([onnx.helper.make_node(operator, ["x"], ["y"])], "graph", ports[:1], ports[1:])
+        opset = onnx.helper.make_opsetid("", 17)
+        path.write_bytes(onnx.helper.make_model(graph, ir_version=8, opset_imports=[opset]).SerializeToString())
+        if operator == "Relu":
+            OnnxSession(path)
+            monkeypatch.setattr(OnnxSession, "run", lambda session, sample: {}["broken"])
+        with pytest.raises(FileFormatError, match="broken" if operator == "Relu" else "Foreign"):
+            OnnxSession(path)

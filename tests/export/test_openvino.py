@@ -15,6 +15,7 @@ from keras_precision.core.errors import (
     DestinationError,
     ExportError,
     FileFormatError,
+    InputError,
     MissingExtraError,
     UnknownPrecisionError,
 )
@@ -138,6 +139,12 @@ def test_a_layer_stays_in_float_if_the_plan_says_so(trained: Trained, tmp_path: 
     assert result.value("operator_count", "Convolution float32") == 1
 
 
+def test_no_threads_are_refused(tmp_path: Path) -> None:
+    """Before any file is read."""
+    with pytest.raises(InputError, match="Expected threads >= 1. Received: 0"):
+        OpenvinoSession(tmp_path / "model.xml", threads=0)
+
+
 def test_what_cannot_be_exported_is_refused(trained: Trained, tmp_path: Path) -> None:
     """Missing data, a precision that the format lacks, and a taken place: nothing is written."""
     with pytest.raises(DataError, match=r"representative data for int8.*Received: none"):
@@ -236,3 +243,17 @@ def test_graph_and_weights_are_always_of_one_model(
     if replaced == 5:
         assert (place / "model.bin").read_bytes() == (new / "model.bin").read_bytes()
         assert (place / "model.xml").read_bytes() == (new / "model.xml").read_bytes()
+
+
+def test_a_graph_that_openvino_refuses_is_not_tried_in_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a loop has two forms."""
+    import keras
+
+    def refuse(*arguments: Any) -> Any:
+        raise ExportError("no such operator")
+
+    monkeypatch.setattr("keras_precision.export.openvino._read", refuse)
+    with pytest.raises(ExportError, match="no such operator"):
+        kp.export_openvino(nets.mlp(keras), tmp_path / "model.xml", "float32")

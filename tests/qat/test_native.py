@@ -484,3 +484,20 @@ def test_ranges_that_weights_have_outgrown_are_told(keras, rng, tmp_path):
     with pytest.raises(ExportError, match="Expected a quantized file that runs.*smaller learning rate"):
         kp.export_tflite(aware, path, "int8", x)
     assert not path.exists()
+
+
+def test_layers_that_code_builds_are_refused(keras):
+    """Those inside a subclassed part cannot be replaced; the message names them."""
+
+    class Part(keras.Model):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.inner = keras.layers.Dense(4, name="inner")
+
+        def call(self, inputs):
+            return self.inner(inputs)
+
+    features = keras.Input((8,))
+    model = keras.Model(features, keras.layers.Dense(2, name="head")(Part(name="part")(features)))
+    with pytest.raises(ModelError, match="'part/inner', inside a subclassed model"):
+        kp.quantize_aware(model)

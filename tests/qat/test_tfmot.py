@@ -11,6 +11,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import InputError, MissingExtraError, ModelError, PlanError
+from keras_precision.quantization.qat.tfmot_engine import restore_from_tfmot
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_model_optimization") is None, reason="the extra qat is not installed"
@@ -118,12 +119,24 @@ def test_what_it_cannot_do_is_refused(keras, monkeypatch):
         (ModelError, "of type Roll", lambda: kp.quantize_aware(rolled, engine="tfmot")),
         (ModelError, "quantization-aware already", lambda: kp.quantize_aware(aware)),
         (ModelError, "for engine='keras'", lambda: kp.quantize_aware(nets.mlp(tf_keras), engine="keras")),
+        (ModelError, "of Keras 3 for .*tensorflow-model-optimization", lambda: kp.export_onnx(aware, "model.onnx")),
+        (ModelError, "whose original is unknown", lambda: restore_from_tfmot(nets.mlp(tf_keras))),
         (PlanError, "Leave the plan out", lambda: kp.export_tflite(aware, "model.tflite", other)),
         (InputError, "Expected 'output'", lambda: kp.register_tfmot_config("Dense", "weights")),
     ]
     for error, message, call in cases:
         with pytest.raises(error, match=message):
             call()
+    tools = sys.modules["tensorflow_model_optimization"].quantization.keras
+    with monkeypatch.context() as patched:
+        patched.setattr(tools, "quantize_apply", lambda annotated: nets.mlp(tf_keras))
+        with pytest.raises(PlanError, match="one whose int8 layers have no quantized form"):
+            kp.quantize_aware(model, engine="tfmot")
+        patched.delattr(tools, "quantize_apply")
+        with pytest.raises(
+            ModelError, match="that TensorFlow Model Optimization supports.*Train it with engine='keras'"
+        ):
+            kp.quantize_aware(model, engine="tfmot")
     monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
     with pytest.raises(MissingExtraError, match=r"keras-precision\[qat\]"):
         kp.quantize_aware(model, engine="tfmot")

@@ -1,12 +1,14 @@
 """What each operator of a file becomes under a plan, and what a runtime is spared."""
 
+import importlib
+
 import nets
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_precision as kp
-from keras_precision.core.errors import DestinationError, ExportError, FileFormatError, PlanError
+from keras_precision.core.errors import DataError, DestinationError, ExportError, FileFormatError, PlanError
 from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.quantization.fidelity import check_equivalence
 from keras_precision.quantization.float_model import float_file
@@ -255,3 +257,27 @@ def test_weights_are_not_written_byte_by_byte(keras, monkeypatch, rng):
     made = PlanCompiler(calibration)(kp.PrecisionPlan.deployment("int8"))
     assert len(made) > 512 * 1024
     assert len(calls) < 512 * 1024
+
+
+def test_what_a_quantizer_raises_is_told(tmp_path, monkeypatch):
+    """Errors of both quantizers and of the conversion have the message of their cause, and leave no file."""
+    import keras
+
+    def refuse(*arguments, **options):
+        raise RuntimeError("no such kernel")
+
+    model, x = nets.mlp(keras), np.ones((8, 8), "float32")
+    monkeypatch.setattr("ai_edge_quantizer.quantizer.Quantizer", refuse)
+    monkeypatch.setattr(importlib.import_module("tensorflow.lite.python.convert"), "mlir_quantize", refuse)
+    for engine, name in (("aeq", "AI Edge Quantizer"), ("converter", "TFLiteConverter's quantizer")):
+        with pytest.raises(ExportError, match=f"Expected {name} to quantize the file. Received: RuntimeError: no such"):
+            kp.export_tflite(model, tmp_path / "model.tflite", "int8", x, engine=engine)
+    monkeypatch.setattr("keras_precision.quantization.conversion._traced", lambda *arguments: mlp_of_nothing())
+    with pytest.raises(DataError, match="nothing"):
+        kp.export_tflite(model, tmp_path / "model.tflite", "float32")
+    assert list(tmp_path.iterdir()) == []
+
+
+def mlp_of_nothing():
+    """Refuse, as a part of a conversion may."""
+    raise DataError("nothing")

@@ -394,8 +394,6 @@ def test_plans_of_training_are_judged_by_compared_runs(tmp_path, rng):
     assert tuner.best_plan.kind == "training"
     built = tuner.get_best_models()[0]
     assert kp.plan_of(built).default == tuner.best_plan.default
-    with pytest.raises(ExportError, match="kp.apply_plan"):
-        tuner.export_best(tmp_path / "none.tflite")
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -446,6 +444,10 @@ def test_a_training_that_diverges_is_a_failed_trial(tmp_path, rng, compared):
     assert statuses == ["COMPLETED", "FAILED"]
     assert "NaN or infinity in 100% of the seeds" in tuner.oracle.trials[tuner.oracle.end_order[1]].message
     assert tuner.best_plan.default == "float32"
+    with pytest.raises(
+        ExportError, match="a deployment plan to export. Received: a training plan. Train kp.apply_plan"
+    ):
+        tuner.export_best(tmp_path / "none.tflite")
     shown = front_text(tuner.pareto_front())
     assert shown.splitlines()[-1] == "a  trial 00  step time 1.00x  metric drop 0  all float32"
 
@@ -472,6 +474,10 @@ def test_a_metric_is_called_as_it_was_compiled(tmp_path, rng, compared):
         InputError, match="Expected a metric that the model is compiled with: loss, mae. Received: 'top_k"
     ):
         kp.PrecisionTuner(model, metric=keras.metrics.SparseTopKCategoricalAccuracy(name="top_k"), **options)
+    empty = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()], name="empty")
+    empty.compile("sgd", "mse")
+    with pytest.raises(PlanError, match="with weights to choose for. Received: 'empty', with none.*or other groups"):
+        kp.PrecisionTuner(empty, metric="loss", **options)
 
 
 def test_the_folder_of_a_search_with_other_groups_is_refused(tmp_path, rng, compared):

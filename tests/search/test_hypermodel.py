@@ -113,3 +113,20 @@ def test_what_cannot_be_used_is_refused(arguments, error, message):
     """Before anything is built."""
     with pytest.raises(error, match=message):
         kp.PrecisionHyperModel(**({"build": build} | arguments))
+
+
+def test_a_trial_whose_loss_is_not_finite_is_a_failed_one():
+    """KerasTuner is told so, with the epoch."""
+    import keras
+    import keras_tuner
+
+    def build(hp):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        return model
+
+    hypermodel, choices = kp.PrecisionHyperModel(build, ("float32", "mixed_bfloat16")), keras_tuner.HyperParameters()
+    with pytest.raises(
+        keras_tuner.errors.FailedTrialError, match=r"loss that stays finite. Received: (nan|inf) in epoch 1"
+    ):
+        hypermodel.fit(choices, hypermodel.build(choices), np.full((4, 2), np.inf), np.zeros(4), verbose=0)

@@ -101,3 +101,9 @@ def test_names_that_are_not_compiled_are_refused(regression):
         score_of(regression, "val_accuracy")
     with pytest.raises(InputError, match="it is compiled with no metrics"):
         score_of(nets.mlp(keras), "accuracy")
+
+
+def test_a_metric_that_keras_lacks_is_refused(regression):
+    """Where none of the compiled metrics is meant, its name must be one of Keras."""
+    with pytest.raises(InputError, match="Expected a metric of Keras. Received: 'acuracy'. Pass the name of one"):
+        score_of(regression, "acuracy", compiled=False)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from keras_precision.core.errors import SearchError
 from keras_precision.export.plan_space import Space, Unit
 from keras_precision.scoring.scores import accuracy
 from keras_precision.search.objective.budget import Budget
@@ -13,7 +14,7 @@ from keras_precision.search.objective.goal import Goal
 from keras_precision.search.objective.score import Score
 from keras_precision.search.strategy.error_model import ErrorModel
 from keras_precision.search.strategy.strategy import Strategy
-from keras_precision.search.strategy.trials import TrialOutcome, front_of
+from keras_precision.search.strategy.trials import TrialOutcome, front_of, raise_infeasible
 
 UNITS = 7
 
@@ -175,3 +176,10 @@ def test_a_plan_that_quantizes_nothing_is_no_finalist(net, figure, budget):
     finalists = strategy.finalists(4)
     assert finalists
     assert ("float32",) * UNITS not in finalists
+
+
+def test_the_nearest_of_plans_that_are_all_too_large_is_told():
+    """A search that found none within its budget says how near it came."""
+    outcomes = [TrialOutcome(name, ("high",), {"size_bytes": size}) for name, size in (("00", 900.0), ("01", 700.0))]
+    with pytest.raises(SearchError, match="Received: none among 2; the nearest has size_bytes 700. Widen the budget"):
+        raise_infeasible(outcomes, Budget(max_size_bytes=500))

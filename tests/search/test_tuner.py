@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import nets
 import numpy as np
@@ -63,7 +64,7 @@ def test_hyperparameters_are_called_by_layer_paths(small):
     assert {path for path, choice in values.items() if choice == "int4"} == set(small.best_plan.layers)
 
 
-def test_the_exported_file_is_the_one_that_was_judged(small, unsure, tmp_path):
+def test_the_exported_file_is_the_one_that_was_judged(small, unsure, tmp_path, monkeypatch):
     """It scores what the search says, and is not larger than that."""
     written = small.export_best(tmp_path / "best.tflite")
     figures = next(result for result in small.results() if result.plan == small.best_plan)
@@ -75,6 +76,9 @@ def test_the_exported_file_is_the_one_that_was_judged(small, unsure, tmp_path):
         small.export_best(tmp_path / "best.tflite", overwrite=False)
     with pytest.raises(DestinationError, match="ends in '.tflite'"):
         small.export_best(tmp_path / "best.onnx")
+    with pytest.raises(SearchError, match="Expected a file of at most 1 bytes. Received: .*search with a smaller"):
+        monkeypatch.setattr(small.mode, "objective", replace(small.mode.objective, budget=kp.Budget(max_size_bytes=1)))
+        small.mode.write(small._expected_best(), small.best_plan, tmp_path, tmp_path / "large.tflite", {})
 
 
 def test_best_models_compute_as_their_files(small, unsure, tmp_path):
@@ -218,6 +222,9 @@ def test_samples_of_two_inputs_are_no_labels(rng):
     inputs = [keras.Input((3,)), keras.Input((2,))]
     model = keras.Model(inputs, keras.layers.Concatenate()(inputs))
     one, other = rng.normal(size=(8, 3)), rng.normal(size=(8, 2))
+    two = keras.Model(inputs, [keras.layers.Dense(1)(entry) for entry in inputs], name="two")
+    with pytest.raises(DataError, match="with one output for the metric 'loss'. Received: 'two' with 2. Search by"):
+        read_validation_set(two, (one, other), Score("loss", "min", float))
     alone = read_validation_set(model, (one, other), None)
     assert [len(samples) for samples in alone.samples.values()] == [8, 8]
     assert alone.labels is None

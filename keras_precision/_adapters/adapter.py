@@ -21,6 +21,9 @@ from keras_precision.core.errors import ModelError
 
 __all__ = ["Input", "KerasAdapter"]
 
+_RESERVED = re.compile(r"self|output_\d+")
+"""Names of an input that are taken: by the function that is exported, and by the outputs of files."""
+
 # Layers that look up, hash or count, and compute nothing in a precision.
 _LOOKUPS = (
     "CategoryEncoding",
@@ -328,7 +331,7 @@ def _unique(names: Iterable[str]) -> list[str]:
     unique: list[str] = []
     taken: set[str] = set()
     for name in names:
-        usable = name[:1].isalpha() and name != "self" and not keyword.iskeyword(name)
+        usable = name[:1].isalpha() and not _RESERVED.fullmatch(name) and not keyword.iskeyword(name)
         stem = name if usable else f"input_{name}"
         number, free = 1, stem
         while free.lower() in taken:

@@ -106,12 +106,19 @@ def test_inputs_keep_the_order_of_the_model(stack):
 
 
 def test_names_of_inputs_can_be_arguments(stack):
-    """Names that Python keeps for itself, or that differ in case alone, are changed for files, and known in data as they are."""
-    names = ["class", "b", "B", "left right", "left_right"]
+    """Names that are taken, or differ in case alone, are changed for files, and known in data as they are."""
+    names = ["class", "output_0", "b", "B", "left right", "left_right"]
     values = [stack.keras.layers.Input((2,), name=name) for name in names]
     model = stack.keras.Model(values, stack.keras.layers.Concatenate()(values))
     inputs = adapter_of(model).inputs(model)
-    assert [entry.name for entry in inputs] == ["input_class", "b", "B_1", "left_right", "left_right_1"]
+    assert [entry.name for entry in inputs] == [
+        "input_class",
+        "input_output_0",
+        "b",
+        "B_1",
+        "left_right",
+        "left_right_1",
+    ]
     assert [entry.aliases[0] for entry in inputs] == names
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import keyword
 import re
 import warnings
 from collections.abc import Callable
@@ -162,5 +163,12 @@ def _in_float32(node: Any) -> Any:
 
 
 def file_names(model: Any) -> list[str]:
-    """Return the names of a model's inputs in files, where they hold only letters, digits and underscores."""
-    return [re.sub(r"\W", "_", name, flags=re.ASCII) for name in names_of(model)]
+    """Return the names of a model's inputs in files: letters, digits and underscores, none taken, and more apart than in case."""
+    names: list[str] = []
+    for name in names_of(model):
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+        if keyword.iskeyword(plain) or re.fullmatch(r"self|output_\d+|[^A-Za-z].*", plain):
+            plain = f"input_{plain}"
+        alike = sum(re.fullmatch(rf"{plain}(_\d+)?", other, flags=re.IGNORECASE) is not None for other in names)
+        names.append(f"{plain}_{alike}" if alike else plain)
+    return names

@@ -39,17 +39,19 @@ def predict(
 
     Args:
         path: The file.
-        inputs: One array of shape (n, ...), or one per input, as a sequence in the order of
-            ``inspect(path).inputs`` or a mapping by name.
+        inputs: One array of shape (n, ...), or one per input, as a mapping by name or a sequence. Of a file that
+            this package wrote, a sequence is in the order of the model's inputs; of another, in the order that the
+            shapes tell, since TFLiteConverter's own is arbitrary.
         threads: Interpreters that run in parallel, with tensors of their own; the predictions are
             bit-identical.
 
     Returns:
-        Real numbers of shape (n, ...), or a list of them if the model has several outputs.
+        Real numbers of shape (n, ...), or a list of them if the model has several outputs. An output without a batch
+        axis, such as ten boxes of one image, gets one.
 
     Raises:
         FileFormatError: The file is damaged.
-        DataError: The inputs do not fit it.
+        DataError: The inputs do not fit it, or do not tell which is which.
     """
     return Session(path, workers=threads).predict(inputs)
 
@@ -138,7 +140,7 @@ def benchmark(
     times = time_calls(
         lambda n: session.run(samples[n % len(samples)]), warmup=warmup, min_calls=min_calls, min_seconds=min_seconds
     )
-    subject, per_call = Path(path).name, len(samples[0][0])
+    subject, per_call = Path(path).name, session.model.batch_size
     rows = (*latency_rows(subject, times, per_call), Measurement(subject, "size_bytes", session.model.size_bytes))
     sources = {"latency_ms": f"{latency_source(per_call, warmup)} on {threads} thread(s)"}
     if per_operator:

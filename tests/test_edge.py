@@ -221,8 +221,8 @@ def test_a_file_that_was_replaced_is_read_again(files, tmp_path):
             r"Expected samples of shape \(n, 12, 12, 1\) for the input 'image'. Received: \(2, 12, 12\)",
         ),
         (np.zeros((0, 12, 12, 1)), r"Received: \(0, 12, 12, 1\)"),
-        ([np.zeros((2, 12, 12, 1))] * 2, r"Expected 1 input\(s\): \['image'\]. Received: 2"),
-        ({"picture": np.zeros((2, 12, 12, 1))}, r"Received: \['picture'\], without \['image'\]"),
+        ([np.zeros((2, 12, 12, 1))] * 2, r"Expected 1 array\(s\), for 'image'. Received: a list of 2"),
+        ({"picture": np.zeros((2, 12, 12, 1))}, r"Expected a dict with the keys \['image'\]. Received: \['picture'\]"),
         (np.full((2, 12, 12, 1), "a"), "Expected numbers for the input 'image'"),
     ],
 )

@@ -6,7 +6,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -18,8 +17,9 @@ from keras_precision._adapters.training.batch_loss import BatchLoss
 from keras_precision._adapters.training.data_wait import DataWait
 from keras_precision._adapters.training.loss_scaling import LossScaling
 from keras_precision.core.errors import ModelError
+from keras_precision.core.model_inputs import Input
 
-__all__ = ["Input", "KerasAdapter"]
+__all__ = ["KerasAdapter"]
 
 _RESERVED = re.compile(r"self|output_\d+")
 """Names of an input that are taken: by the function that is exported, and by the outputs of files."""
@@ -34,23 +34,6 @@ _LOOKUPS = (
     "StringLookup",
     "TextVectorization",
 )
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input of a model.
-
-    Attributes:
-        name: Its unique name in exported files: letters, digits and underscores.
-        shape: Its shape without the batch axis; None where a size is free.
-        dtype: NumPy's name of its element type; float32 for all floats.
-        aliases: Other names in data: its name in the model, its key in a dict of inputs.
-    """
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str
-    aliases: tuple[str, ...] = ()
 
 
 class KerasAdapter(ABC):

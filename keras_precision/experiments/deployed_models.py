@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision import edge
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import read_samples
 from keras_precision.core.errors import DataError
@@ -22,6 +21,8 @@ from keras_precision.export.openvino import export_openvino
 from keras_precision.export.tflite import export_tflite
 from keras_precision.mixed_precision.apply_plan import apply_plan
 from keras_precision.runtimes.registry import open_runtime
+from keras_precision.runtimes.session import RuntimeSession
+from keras_precision.runtimes.tflite.session import Session
 
 __all__ = ["RUNTIME_EXPORTS", "DeployedFile", "DeployedKeras", "DeployedModel", "DeployedTflite", "TimedCaller"]
 
@@ -80,8 +81,8 @@ class DeployedTflite(DeployedModel):
         """Return a result without measurements."""
         return Result(self.name, (), self._written.environment, self._written.plan, self._written.notes)
 
-    def _session(self) -> edge.Session:
-        return edge.Session(self._path)
+    def _session(self) -> RuntimeSession:
+        return Session(self._path)
 
 
 class DeployedFile(DeployedTflite):
@@ -97,7 +98,7 @@ class DeployedFile(DeployedTflite):
         self.size = self._written.value("size_bytes")
         self._inputs = list(read_samples(x, adapter_of(model).inputs(model)).values())
 
-    def _session(self) -> edge.Session:
+    def _session(self) -> RuntimeSession:
         return open_runtime(self._path)
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.data.labels import joined, stream_labelled
-from keras_precision._adapters.data.samples import is_in_memory, read_samples
+from keras_precision._adapters.data.labels import read_labelled
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.environment import Environment, usable_cores
 from keras_precision.core.errors import DataError, FileFormatError, InputError, PlanError
@@ -207,12 +206,7 @@ def _arrays(model: Any, path: str | os.PathLike[str], x: Any, y: Any) -> tuple[d
     count = len(inspect(path).outputs)
     if count != 1:
         raise DataError(f"Expected a model with one output. Received: '{model.name}' with {count}.")
-    inputs = adapter_of(model).inputs(model)
-    if y is None and not is_in_memory(x):
-        pieces = list(stream_labelled(x, inputs))
-        y = joined([labels for _, labels in pieces])
-        x = tuple(np.concatenate(arrays) for arrays in zip(*(arrays for arrays, _ in pieces), strict=True))
-    return read_samples(x, inputs), y
+    return read_labelled(x, y, adapter_of(model).inputs(model))
 
 
 def _masks(slices: Mapping[str, npt.ArrayLike], count: int) -> dict[str, Array]:

@@ -10,8 +10,8 @@ from keras_precision._adapters.rebuild import in_float32
 from keras_precision.core.errors import ExportError
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.export.toolchain import ExportJob
+from keras_precision.runtimes.session import RuntimeSession
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
-from keras_precision.runtimes.tflite.session import Session
 
 __all__ = ["check_conversion"]
 
@@ -22,7 +22,7 @@ _TOLERANCE = 1e-5  # of the largest output: float32 sums in another order differ
 _NOISE = 4.0
 
 
-def check_conversion(job: ExportJob, session: Session, converters: str) -> None:
+def check_conversion(job: ExportJob, session: RuntimeSession, converters: str) -> None:
     """Raise where a float32 graph does not give the outputs of its model; ``converters`` wrote it from the float file.
 
     Where the model itself amplifies rounding, so does the float file: what that differs from the model by, several

@@ -21,7 +21,7 @@ from keras_precision.quantization.conversion import input_names, serving_functio
 from keras_precision.quantization.tensorflow_process import on_tensorflow
 from keras_precision.runtimes.coreml import CoremlSession, coremltools, inspect_coreml, open_coreml
 from keras_precision.runtimes.model_info import CARD, EdgeModel
-from keras_precision.runtimes.tflite.session import Session
+from keras_precision.runtimes.session import RuntimeSession
 
 __all__ = ["CoremlToolchain", "export_coreml"]
 
@@ -135,7 +135,7 @@ class CoremlToolchain(Toolchain):
         free = [operator if operator.weights else replace(operator, precision="index") for operator in model.operators]
         return replace(model, operators=tuple(free))
 
-    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> Session | None:
+    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> RuntimeSession | None:
         """Open the package where there is macOS."""
         return CoremlSession(path) if _on_mac() else None
 

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any, Self
 
 from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.adapter import Input
 from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision.core.model_inputs import Input
 from keras_precision.quantization.qat.quantize_aware import is_prepared, is_quantize_aware
 
 __all__ = ["ModelView"]

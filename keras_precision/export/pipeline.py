@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from keras_precision._adapters.data.labels import samples_and_labels
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import DestinationError, ExportError, InputError, ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
@@ -23,7 +24,6 @@ from keras_precision.quantization.qat.finite_weights import check_finite
 from keras_precision.quantization.range_estimators import AUTO
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.verify.evaluate import evaluate
-from keras_precision.verify.validation_data import samples_and_labels
 
 __all__ = ["export_file"]
 

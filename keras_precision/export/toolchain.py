@@ -27,7 +27,7 @@ from keras_precision.quantization.fidelity import check_outputs
 from keras_precision.quantization.float_model import FloatFile, float_file
 from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.runtimes.model_info import EdgeModel
-from keras_precision.runtimes.tflite.session import Session
+from keras_precision.runtimes.session import RuntimeSession
 
 __all__ = ["ExportJob", "ExportedFile", "Toolchain", "check_session"]
 
@@ -146,7 +146,7 @@ class Toolchain(ABC):
         """Return a file's inputs, outputs and operators, after it was loaded, and run where this machine can run it."""
 
     @abstractmethod
-    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> Session | None:
+    def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> RuntimeSession | None:
         """Open a file, ready to predict; None where this machine cannot run it."""
 
     @abstractmethod
@@ -226,7 +226,7 @@ class Toolchain(ABC):
         yield from operator_rows(model)
 
 
-def check_session(model: Any, session: Session) -> None:
+def check_session(model: Any, session: RuntimeSession) -> None:
     """Raise where the predictions of an opened file without integers are not those of its model."""
 
     def predictions(samples: Mapping[str, Any]) -> list[Any]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.adapter import Input
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.rebuild import in_float32
 from keras_precision.core.errors import ExportError, ModelError, PrecisionError
+from keras_precision.core.model_inputs import Input
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.quantization.layer_trace import Trace

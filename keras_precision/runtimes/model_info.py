@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.model_inputs import Input
 from keras_precision.runtimes.tflite.operators import Operator
 
 __all__ = ["CARD", "EdgeModel", "Tensor", "zeros"]
@@ -96,6 +97,29 @@ class EdgeModel:
     operators: tuple[Operator, ...]
     writers: tuple[int, ...] = ()
     card: str = ""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples a call: the size of the first axis of all inputs, or 1 where these differ, or a size is free."""
+        sizes = {max(1, tensor.shape[0]) if tensor.shape else 0 for tensor in self.inputs}
+        return sizes.pop() if len(sizes) == 1 and 0 not in sizes else 1
+
+    def has_batch_axis(self, tensor: Tensor) -> bool:
+        """Return whether the first axis of an input is that of the batch; a sample of another input is the whole of it."""
+        return bool(tensor.shape) and max(1, tensor.shape[0]) == self.batch_size
+
+    @property
+    def model_inputs(self) -> tuple[Input, ...]:
+        """The inputs as those of the exported model: real numbers, or integers where the file takes them unscaled."""
+        return tuple(
+            Input(
+                tensor.name,
+                tuple(None if size < 0 else size for size in tensor.shape[self.has_batch_axis(tensor) :]),
+                "float32" if tensor.scale else tensor.dtype,
+                ordered=bool(self.card) or len(self.inputs) == 1,
+            )
+            for tensor in self.inputs
+        )
 
     @property
     def operator_counts(self) -> dict[str, int]:

@@ -1,17 +1,20 @@
 """evaluate: scores of a model or a file on labelled samples."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from keras_precision._adapters.data.labels import Labels, joined
+from keras_precision._adapters.data.labels import Labels, joined, stream_labelled
+from keras_precision._adapters.data.samples import is_in_memory, stream_samples
 from keras_precision.core.environment import usable_cores
 from keras_precision.core.errors import DataError
+from keras_precision.core.model_inputs import Input, input_order, with_names_of
 from keras_precision.core.result import Measurement, Result
 from keras_precision.scoring.scores import agreement, is_probability, snr_db
 from keras_precision.verify.metrics import Scorer, make_scorer, metrics_per_output
-from keras_precision.verify.targets import Array, Predictor, Target, open_target
+from keras_precision.verify.targets import Array, Predictor, Samples, Target, as_arrays, open_target
 
 __all__ = ["evaluate"]
 
@@ -37,7 +40,8 @@ def evaluate(
     Args:
         target: A Keras model, or the path of a ``.keras``, ``.h5``, ``.hdf5`` or ``.tflite`` file.
         x: Samples: an array of shape (n, ...), one array per input as a tuple or dict, or anything
-            that ``fit`` takes (``tf.data``, ``PyDataset``, torch ``DataLoader``, generator).
+            that ``fit`` takes (``tf.data``, ``PyDataset``, torch ``DataLoader``, generator). They are in the
+            order of the model where target or reference is one, and files get theirs by name.
         y: Labels, as the metrics take them; for several outputs, one array per output as a tuple, or as
             a dict by name. None: they come with ``x``; sample weights in it are not used.
         metrics: Names of metrics (``"accuracy"`` chooses the kind of accuracy by the shapes),
@@ -57,7 +61,7 @@ def evaluate(
         InputError: A metric is unknown, or the target is neither a model nor such a file.
         FileFormatError: The file is damaged.
         FileNotFoundError: There is no such file.
-        DataError: Samples or labels do not fit the model.
+        DataError: Samples or labels do not fit the model, or do not tell which is for which input.
 
     Example:
         >>> result = evaluate(model, x_test, y_test, reference=model)
@@ -69,7 +73,10 @@ def evaluate(
     opened = open_target(target, workers=workers, unsafe=unsafe)
     other = _reference(reference, workers, unsafe)
     _check_counts(x, y)
-    labels, predictions, expected = _predicted(opened, other, x, y, batch_size, labelled=y is None and scorers != [])
+    parties = _Parties.of([opened] if other is None else [opened, other])
+    labelled = y is None and scorers != []
+    labels, (predictions, *others) = parties.predict(x, batch_size, labelled=labelled)
+    labels, expected = labels if labelled else y, others[0] if others else []
     if reference is not None and other is None:
         expected = _as_predictions(reference, len(predictions))
     keyed = [value for value in (scorers, labels) if isinstance(value, Mapping)]
@@ -118,19 +125,64 @@ def _check_counts(x: Any, y: Any) -> None:
         raise DataError(f"Expected as many labels as samples. Received: {len(y)} labels for {len(x)} samples.")
 
 
-def _predicted(
-    opened: Predictor, other: Predictor | None, x: Any, y: Any, batch_size: int, *, labelled: bool
-) -> tuple[Labels, list[Array], list[Array]]:
-    """Return the labels, the predictions, and those of the reference; the samples are read once."""
-    labels: list[Labels] = []
-    predictions: list[list[Array]] = []
-    expected: list[list[Array]] = []
-    for arrays, batch_labels, whole in opened.batches(x, labelled=labelled):
-        labels.append(batch_labels)
-        predictions.append(opened.predict(arrays, batch_size if whole else None))
-        if other is not None:
-            expected.append(other.predict(arrays, batch_size if whole else None))
-    return joined(labels) if labelled else y, _concatenated(predictions), _concatenated(expected)
+@dataclass(frozen=True)
+class _Parties:
+    """A target and its reference, which predict the same samples, each by the names of its own inputs.
+
+    Attributes:
+        predictors: Both, or the target alone.
+        inputs: The inputs in the order of the samples: a model's, where there is one; None where they are unknown.
+    """
+
+    predictors: Sequence[Predictor]
+    inputs: Sequence[Input] | None
+
+    @classmethod
+    def of(cls, predictors: Sequence[Predictor]) -> "_Parties":
+        """Return them with the inputs by which samples are read; raise where theirs are not the same."""
+        known = [(predictor.is_model, predictor.inputs()) for predictor in predictors]
+        leading = next((inputs for is_model, inputs in known if is_model and inputs is not None), known[0][1])
+        if leading is None or (len(leading) > 1 and any(inputs is None for _, inputs in known)):
+            return cls(predictors, None)
+        for _, inputs in known:
+            leading = leading if inputs is None else with_names_of(leading, inputs)
+        return cls(predictors, leading)
+
+    def predict(self, x: Any, batch_size: int, *, labelled: bool) -> tuple[Labels, list[list[Array]]]:
+        """Return the labels that come with the samples, and the predictions of all; the samples are read once."""
+        labels: list[Labels] = []
+        predictions: list[list[list[Array]]] = [[] for _ in self.predictors]
+        for samples, batch_labels, whole in self._batches(x, labelled=labelled):
+            labels.append(batch_labels)
+            for predictor, batches in zip(self.predictors, predictions, strict=True):
+                batches.append(predictor.predict(self._for(predictor, samples), batch_size if whole else None))
+        return joined(labels) if labelled else None, [_concatenated(batches) for batches in predictions]
+
+    def _batches(self, x: Any, *, labelled: bool) -> Iterator[tuple[Samples, Labels | None, bool]]:
+        """Yield samples, the labels if ``labelled``, and whether these are all samples at once."""
+        if labelled:
+            for samples, labels in stream_labelled(x, self.inputs):
+                yield as_arrays(samples) if self.inputs is None else samples, labels, False
+        elif self.inputs is not None:
+            whole = is_in_memory(x)
+            yield from ((batch, None, whole) for batch in stream_samples(x, self.inputs))
+        elif is_in_memory(x):
+            yield as_arrays(x), None, True
+        else:
+            raise DataError(
+                f"Expected arrays, or a dataset with labels in it, for the subclassed model '{self.predictors[0].name}'. "
+                f"Received: {type(x).__name__} and separate labels. Pass arrays."
+            )
+
+    def _for(self, predictor: Predictor, samples: Samples) -> Samples:
+        """The samples by the names that a predictor has for its inputs."""
+        inputs = predictor.inputs()
+        if self.inputs is None or not isinstance(samples, Mapping):
+            return samples
+        if inputs is None:
+            return list(samples.values())
+        order = input_order(self.inputs, inputs)
+        return {entry.name: samples[self.inputs[index].name] for entry, index in zip(inputs, order, strict=True)}
 
 
 def _concatenated(batches: Sequence[Sequence[Array]]) -> list[Array]:

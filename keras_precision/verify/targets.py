@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.adapter import Input
-from keras_precision._adapters.data.labels import Labels, stream_labelled
-from keras_precision._adapters.data.samples import is_in_memory, read_samples, stream_samples
+from keras_precision._adapters.data.samples import read_samples, zeros_for
 from keras_precision._adapters.layer_paths import plan_of
 from keras_precision._adapters.model_file.load_model import SUFFIXES, load_model
 from keras_precision.core.environment import Environment
-from keras_precision.core.errors import DataError, InputError, ModelError, PlanError
+from keras_precision.core.errors import InputError, ModelError, PlanError
+from keras_precision.core.model_inputs import Input
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.files import check_exists
@@ -25,11 +24,13 @@ from keras_precision.runtimes.registry import RUNTIME_FILES, open_runtime
 from keras_precision.runtimes.session import RuntimeSession
 from keras_precision.runtimes.tflite.session import Session
 
-__all__ = ["Array", "Predictor", "Target", "has_suffix", "open_target"]
+__all__ = ["Array", "Predictor", "Samples", "Target", "as_arrays", "has_suffix", "open_target"]
 
 Array = npt.NDArray[Any]
 Target = Any
 """A Keras model, or the path of a ``.keras``, ``.h5``, ``.hdf5`` or ``.tflite`` file."""
+Samples = Sequence[Array] | Mapping[str, Array]
+"""One array of shape (n, ...) per input, by its name in the target, or in the order in which the caller has them."""
 
 
 class Predictor(ABC):
@@ -37,14 +38,15 @@ class Predictor(ABC):
 
     name: str
     outputs: tuple[str, ...] | None
+    is_model: bool
 
     @abstractmethod
     def inputs(self) -> Sequence[Input] | None:
         """Return the inputs; None where they are known only when it is called."""
 
     @abstractmethod
-    def predict(self, arrays: list[Array], batch_size: int | None) -> list[Array]:
-        """Return one array per output for one array of shape (n, ...) per input; batch size None is one call."""
+    def predict(self, samples: Samples, batch_size: int | None) -> list[Array]:
+        """Return one array of shape (n, ...) per output; batch size None is one call."""
 
     @abstractmethod
     def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
@@ -58,41 +60,15 @@ class Predictor(ABC):
     def result(self, rows: Sequence[Measurement], sources: dict[str, str] | None = None) -> Result:
         """Return a result of these rows, with the plan and environment of the target."""
 
-    @abstractmethod
-    def arrays_of(self, x: Any) -> list[Array]:
-        """Return samples as one array per input, where the inputs may be unknown."""
-
-    def batches(self, x: Any, *, labelled: bool) -> Iterator[tuple[list[Array], Labels | None, bool]]:
-        """Yield one array per input, the labels if ``labelled``, and whether these are all samples at once."""
-        inputs = self.inputs()
-        if labelled:
-            for samples, labels in stream_labelled(x, inputs):
-                yield samples if inputs is not None else self.arrays_of(samples), labels, False
-        elif inputs is not None:
-            whole = is_in_memory(x)
-            for batch in stream_samples(x, inputs):
-                yield list(batch.values()), None, whole
-        elif is_in_memory(x):
-            yield self.arrays_of(x), None, True
-        else:
-            raise DataError(
-                f"Expected arrays, or a dataset with labels in it, for the subclassed model '{self.name}'. "
-                f"Received: {type(x).__name__} and separate labels. Pass arrays."
-            )
-
 
 class _Model(Predictor):
+    is_model = True
+
     def __init__(self, model: Any, adapter: KerasAdapter, size: int | None = None, name: str | None = None) -> None:
         self._model, self._adapter, self._size = model, adapter, size
         self.name = name or str(model.name)
         known = getattr(model, "output_names", None)
         self.outputs = tuple(known) if known and isinstance(model, adapter.functional_classes) else None
-        self._keys: tuple[str, ...] = ()  # of a dict of inputs, where those of the model are unknown
-
-    def arrays_of(self, x: Any) -> list[Array]:
-        self._keys = tuple(x) if isinstance(x, Mapping) else ()
-        arrays = x.values() if isinstance(x, Mapping) else x if isinstance(x, list | tuple) else [x]
-        return [np.asarray(array) for array in arrays]
 
     def inputs(self) -> Sequence[Input] | None:
         try:
@@ -102,8 +78,8 @@ class _Model(Predictor):
                 raise
             return None
 
-    def predict(self, arrays: list[Array], batch_size: int | None) -> list[Array]:
-        packed = self._packed(arrays)
+    def predict(self, samples: Samples, batch_size: int | None) -> list[Array]:
+        packed = self._packed(samples)
         if batch_size is None:
             predictions = self._adapter.predict_on_batch(self._model, packed)
         else:
@@ -116,15 +92,15 @@ class _Model(Predictor):
         known = self.inputs()
         if inputs is None:
             inputs = zeros_for(known or (), batch_size)
-        arrays = self.arrays_of(inputs) if known is None else list(read_samples(inputs, known).values())
-        count = len(arrays[0])
+        samples = as_arrays(inputs) if known is None else list(read_samples(inputs, known).values())
+        count = len(next(iter(samples.values() if isinstance(samples, Mapping) else samples)))
         starts = range(
             0, max(1, count - batch_size + 1), batch_size
         )  # whole batches: a new shape would be compiled again
 
         def call(number: int) -> object:
             start = starts[number % len(starts)]
-            return self._model.predict_on_batch(self._packed([array[start : start + batch_size] for array in arrays]))
+            return self._model.predict_on_batch(self._packed(_sliced(samples, start, start + batch_size)))
 
         return call, min(batch_size, count)
 
@@ -139,39 +115,37 @@ class _Model(Predictor):
         environment = self._adapter.compute.environment().with_sources(sources or {})
         return Result(self.name, tuple(rows), environment, plan)
 
-    def _packed(self, arrays: list[Array]) -> Any:
+    def _packed(self, samples: Samples) -> Any:
+        known = self.inputs()
+        if isinstance(samples, Mapping):
+            if known is None:  # a subclassed model takes the keys of the caller
+                return samples
+            samples = [samples[entry.name] for entry in known]
         if isinstance(self._model, self._adapter.functional_classes):
-            return self._adapter.packed(self._model, arrays)
-        if self._keys:
-            return dict(zip(self._keys, arrays, strict=True))
-        return arrays[0] if len(arrays) == 1 else arrays
+            return self._adapter.packed(self._model, samples)
+        return samples[0] if len(samples) == 1 else list(samples)
 
 
 class _File(Predictor):
     """A file with the session of its runtime."""
 
-    def __init__(self, path: Path, session: Session | RuntimeSession) -> None:
+    is_model = False
+
+    def __init__(self, path: Path, session: RuntimeSession) -> None:
         self.name = path.name
         self._session = session
         self.outputs = tuple(tensor.name for tensor in self._session.model.outputs)
 
-    def arrays_of(self, x: Any) -> list[Array]:
-        return list(read_samples(x, self.inputs()).values())
-
     def inputs(self) -> Sequence[Input]:
-        """Return real inputs, as of the exported model; integers where the file takes them unscaled."""
-        tensors = self._session.model.inputs
-        types = ["float32" if tensor.scale else tensor.dtype for tensor in tensors]
-        shapes = [tuple(None if size < 0 else size for size in tensor.shape[1:]) for tensor in tensors]
-        return [Input(tensor.name, shape, kind) for tensor, shape, kind in zip(tensors, shapes, types, strict=True)]
+        return self._session.model.model_inputs
 
-    def predict(self, arrays: list[Array], batch_size: int | None) -> list[Array]:
-        return _flat(self._session.predict(arrays))
+    def predict(self, samples: Samples, batch_size: int | None) -> list[Array]:
+        return _flat(self._session.predict(samples))
 
     def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
         arrays = zeros_for(self.inputs(), 1) if inputs is None else read_samples(inputs, self.inputs())
         samples = list(self._session.samples(arrays))
-        return lambda number: self._session.run(samples[number % len(samples)]), len(samples[0][0])
+        return lambda number: self._session.run(samples[number % len(samples)]), self._session.model.batch_size
 
     def static_rows(self) -> Iterator[Measurement]:
         yield Measurement(self.name, "size_bytes", self._session.model.size_bytes)
@@ -202,14 +176,17 @@ def open_target(target: Target, *, threads: int = 1, workers: int = 1, unsafe: b
     return _Model(model, adapter_of(model), path.stat().st_size, path.name)
 
 
-def zeros_for(inputs: Sequence[Input], count: int) -> dict[str, Array]:
-    """Return zeros by input name, of shape (count, ...)."""
-    free = [tensor.name for tensor in inputs if None in tensor.shape]
-    if free or not inputs:
-        raise DataError(
-            f"Expected samples to run. Received: none, for {f'an input of free size, {free[0]!r}' if free else 'a subclassed model'}. Pass inputs."
-        )
-    return {tensor.name: np.zeros((count, *(size or 1 for size in tensor.shape)), tensor.dtype) for tensor in inputs}
+def as_arrays(x: Any) -> Samples:
+    """Return samples for a target whose inputs are unknown, in the structure that they have."""
+    if isinstance(x, Mapping):
+        return {name: np.asarray(array) for name, array in x.items()}
+    return [np.asarray(array) for array in (x if isinstance(x, list | tuple) else [x])]
+
+
+def _sliced(samples: Samples, start: int, stop: int) -> Samples:
+    if isinstance(samples, Mapping):
+        return {name: array[start:stop] for name, array in samples.items()}
+    return [array[start:stop] for array in samples]
 
 
 def _flat(predictions: Any) -> list[Array]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_precision._adapters.adapter import Input
 from keras_precision._adapters.data.samples import read_samples
 from keras_precision.core.errors import DataError
+from keras_precision.core.model_inputs import Input
 
 ONE = (Input("x", (3,), "float32"),)
 TWO = (Input("z", (3,), "float32"), Input("a", (2,), "int32"))
@@ -115,7 +115,7 @@ BAD = {
     ),
     "ragged": (lambda: iter([[[[1.0, 2.0, 3.0], [4.0]]]]), ONE, "Received: a ragged list. Pad or crop them"),
     "nothing": (lambda: iter(()), ONE, "Expected at least one sample"),
-    "list too short": (lambda: iter([[X]]), TWO, r"Expected 2 array\(s\) a sample, for 'z', 'a'. Received: 1"),
+    "list too short": (lambda: iter([[X]]), TWO, r"Expected 2 array\(s\), for 'z', 'a'. Received: a list of 1"),
 }
 
 

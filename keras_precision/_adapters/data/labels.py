@@ -6,21 +6,56 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision._adapters.adapter import Input
-from keras_precision._adapters.data.samples import elements_of, inputs_of, is_in_memory, validated
+from keras_precision._adapters.data.samples import (
+    concatenated,
+    elements_of,
+    inputs_of,
+    is_in_memory,
+    read_samples,
+    validated,
+)
 from keras_precision.core.errors import DataError
+from keras_precision.core.model_inputs import Input, in_order
 
-__all__ = ["Labels", "joined", "stream_labelled"]
+__all__ = ["Labels", "joined", "read_labelled", "samples_and_labels", "stream_labelled"]
 
 Array = npt.NDArray[Any]
 Labels = Any
 """An array of shape (n, ...), or one per output as a list, a tuple or a dict."""
 
 
-def stream_labelled(data: Any, inputs: Sequence[Input] | None) -> Iterator[tuple[Any, Labels]]:
-    """Yield batches of samples and labels as arrays, at least one; weights are dropped.
+def samples_and_labels(data: Any) -> tuple[Any, Any]:
+    """Return samples and labels of validation data, without weights, before any of them is read.
 
-    ``data`` is anything that ``fit`` takes batches from. Without ``inputs``, samples are yielded unchecked.
+    The labels of what yields batches (``tf.data``, ``PyDataset``, torch ``DataLoader``, generator) are None: they come with
+    the samples.
+    """
+    if isinstance(data, tuple | list):
+        if len(data) not in (2, 3) or data[1] is None:
+            raise DataError(
+                f"Expected validation_data=(samples, labels). Received: a {type(data).__name__} of {len(data)}"
+                f"{', without labels' if len(data) in (2, 3) else ''}. To score no file, leave it out."
+            )
+        return data[0], data[1]
+    if is_in_memory(data) or isinstance(data, str | bytes):
+        raise DataError(
+            f"Expected validation_data=(samples, labels), or a dataset of such batches. Received: {type(data).__name__}."
+        )
+    return data, None
+
+
+def read_labelled(x: Any, y: Labels, inputs: Sequence[Input]) -> tuple[dict[str, Array], Labels]:
+    """Return all samples by input name, and their labels, which come with ``x`` where ``y`` is None."""
+    if y is not None or is_in_memory(x):
+        return read_samples(x, inputs), y
+    batches = list(stream_labelled(x, inputs))
+    return concatenated(samples for samples, _ in batches), joined([labels for _, labels in batches])
+
+
+def stream_labelled(data: Any, inputs: Sequence[Input] | None) -> Iterator[tuple[Any, Labels]]:
+    """Yield batches of samples by input name, with labels as arrays, at least one; weights are dropped.
+
+    ``data`` is anything that ``fit`` takes batches from. Without ``inputs``, samples are yielded as they are.
     """
     if data is None or is_in_memory(data):
         raise DataError(
@@ -52,9 +87,10 @@ def joined(parts: Sequence[Labels]) -> Labels:
     return np.concatenate(parts)
 
 
-def _samples(element: Any, inputs: Sequence[Input]) -> list[Array]:
-    arrays = list(element) if isinstance(element, tuple | list) else inputs_of(element, inputs)
-    return list(validated(arrays, inputs).values())
+def _samples(element: Any, inputs: Sequence[Input]) -> dict[str, Array]:
+    """The samples of a batch, which are all inputs: labels follow them."""
+    arrays = in_order(element, inputs) if isinstance(element, tuple | list) else inputs_of(element, inputs)
+    return validated(arrays, inputs)
 
 
 def _leaves(samples: Any) -> Iterator[Any]:

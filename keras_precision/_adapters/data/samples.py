@@ -1,4 +1,4 @@
-"""Representative samples in any form that ``fit`` takes, as validated NumPy arrays."""
+"""Samples in any form that ``fit`` takes, as validated NumPy arrays in the order and dtypes of a model's inputs."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision._adapters.adapter import Input
 from keras_precision.core.errors import DataError
+from keras_precision.core.model_inputs import Input, fits_shape, in_order
 
-__all__ = ["elements_of", "inputs_of", "is_in_memory", "read_samples", "stream_samples", "validated"]
+__all__ = [
+    "concatenated",
+    "elements_of",
+    "inputs_of",
+    "is_in_memory",
+    "read_samples",
+    "stream_samples",
+    "validated",
+    "zeros_for",
+]
 
 Array = npt.NDArray[Any]
 
@@ -24,9 +33,13 @@ def read_samples(data: Any, inputs: Sequence[Input]) -> dict[str, Array]:
     (tuples may have labels and weights after the inputs, as for ``fit``), or a function that returns such a thing, as in
     TensorFlow Lite's documentation.
     """
-    batches = list(stream_samples(data, inputs))
-    names = [model_input.name for model_input in inputs]
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in names}
+    return concatenated(stream_samples(data, inputs))
+
+
+def concatenated(batches: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
+    """Return all samples of batches by input name."""
+    parts = list(batches)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Array]]:
@@ -39,12 +52,10 @@ def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Arr
         raise DataError(
             f"Expected a representative dataset: {_FORMS}. Received: {type(data).__name__}. Load the data first."
         )
-    whole = _arrays_in_memory(data, inputs)
-    batches = (
-        iter([validated(whole, inputs, batched=True)])
-        if whole is not None
-        else (validated(piece, inputs) for piece in _pieces(data, inputs))
-    )
+    if is_in_memory(data):
+        batches = iter([validated(_unlabelled(data, inputs), inputs, batched=True)])
+    else:
+        batches = (validated(piece, inputs) for piece in _pieces(data, inputs))
     empty = True
     for batch in batches:
         if batch:
@@ -56,6 +67,16 @@ def stream_samples(data: Any, inputs: Sequence[Input]) -> Iterator[dict[str, Arr
         )
 
 
+def zeros_for(inputs: Sequence[Input], count: int) -> dict[str, Array]:
+    """Return zeros by input name, of shape (count, ...)."""
+    free = [entry.name for entry in inputs if None in entry.shape]
+    if free or not inputs:
+        raise DataError(
+            f"Expected samples to run. Received: none, for {f'an input of free size, {free[0]!r}' if free else 'a subclassed model'}. Pass inputs."
+        )
+    return {entry.name: np.zeros((count, *(size or 1 for size in entry.shape)), entry.dtype) for entry in inputs}
+
+
 def is_in_memory(data: Any) -> bool:
     """Tell whether data are arrays, or a list, tuple or dict of them, and not something that yields batches."""
     return isinstance(data, Mapping | list | tuple | np.ndarray) or (
@@ -63,34 +84,22 @@ def is_in_memory(data: Any) -> bool:
     )
 
 
-def _arrays_in_memory(data: Any, inputs: Sequence[Input]) -> list[Any] | None:
-    """Return one object per input where ``data`` is in memory; None where it yields batches."""
-    if isinstance(data, Mapping):
-        return _by_name(data, inputs)
-    if isinstance(data, list | tuple):
-        if len(data) != len(inputs):
-            hint = (
-                "For many samples of one input, stack them: np.stack(samples)."
-                if len(inputs) == 1
-                else "Give one array per input."
-            )
-            raise DataError(
-                f"Expected {len(inputs)} array(s), for {_listed(inputs)}. Received: a {type(data).__name__} of {len(data)}. {hint}"
-            )
-        return list(data)
-    if is_in_memory(data):
-        if len(inputs) != 1:
-            raise DataError(
-                f"Expected {len(inputs)} arrays, for {_listed(inputs)}. Received: one array. Give a tuple, or a dict by input name."
-            )
-        return [data]
-    return None
+def _unlabelled(data: Any, inputs: Sequence[Input]) -> list[Any]:
+    """One object per input of data in memory."""
+    if isinstance(data, Mapping | list | tuple):
+        return in_order(data, inputs)
+    if len(inputs) != 1:
+        names = ", ".join(f"'{entry.name}'" for entry in inputs)
+        raise DataError(
+            f"Expected {len(inputs)} arrays, for {names}. Received: one array. Give a tuple, or a dict by input name."
+        )
+    return [data]
 
 
 def _pieces(data: Any, inputs: Sequence[Input]) -> Iterator[list[Any]]:
     bare = callable(data)  # the form of TensorFlow Lite: a function that yields lists of inputs, never labels
     for element in elements_of(data):
-        yield list(element) if bare and isinstance(element, list) else inputs_of(element, inputs)
+        yield in_order(element, inputs) if bare and isinstance(element, list) else inputs_of(element, inputs)
 
 
 def elements_of(data: Any) -> Iterable[Any]:
@@ -113,37 +122,23 @@ def elements_of(data: Any) -> Iterable[Any]:
 def inputs_of(element: Any, inputs: Sequence[Input]) -> list[Any]:
     """Return one object per input from an element of a dataset, without labels and weights."""
     if isinstance(element, Mapping):
-        return _by_name(element, inputs)
+        return in_order(element, inputs)
     if not isinstance(element, tuple | list):
-        return [element]
+        return in_order([element], inputs)
     # (x,), (x, y) or (x, y, weights), as for fit; or, for several inputs, one array per input. Torch
     # loaders turn the tuples into lists.
     if element and isinstance(element[0], Mapping | list | tuple):
         return inputs_of(element[0], inputs)
-    return list(element) if len(element) == len(inputs) or len(inputs) > 1 else list(element[:1])
+    return in_order(element if len(inputs) > 1 else element[:1], inputs)
 
 
-def _by_name(data: Mapping[str, Any], inputs: Sequence[Input]) -> list[Any]:
-    names = [(*model_input.aliases, model_input.name) for model_input in inputs]
-    keys = [next((name for name in aliases if name in data), None) for aliases in names]
-    if None in keys or len(data) != len(inputs):
-        expected = [model_input.aliases[-1] if model_input.aliases else model_input.name for model_input in inputs]
-        raise DataError(
-            f"Expected a dict with the keys {expected}. Received: {list(data)}. Name the arrays after the model's inputs."
-        )
-    return [data[key] for key in keys if key is not None]
-
-
-def validated(arrays: list[Any], inputs: Sequence[Input], *, batched: bool = False) -> dict[str, Array]:
+def validated(arrays: Sequence[Any], inputs: Sequence[Input], *, batched: bool = False) -> dict[str, Array]:
     """Return input name to a finite array of shape (n, ...) in the input's dtype; nothing for no samples.
 
     ``batched`` requires the sample axis; otherwise a single sample gets one.
     """
-    if len(arrays) != len(inputs):
-        raise DataError(f"Expected {len(inputs)} array(s) a sample, for {_listed(inputs)}. Received: {len(arrays)}.")
     fitted = {
-        model_input.name: _fitted(_array(array, model_input), model_input, batched)
-        for array, model_input in zip(arrays, inputs, strict=True)
+        entry.name: _fitted(_array(array, entry), entry, batched) for array, entry in zip(arrays, inputs, strict=True)
     }
     counts = {name: len(array) for name, array in fitted.items()}
     if len(set(counts.values())) > 1:
@@ -151,23 +146,23 @@ def validated(arrays: list[Any], inputs: Sequence[Input], *, batched: bool = Fal
     return fitted if next(iter(counts.values())) else {}
 
 
-def _array(values: Any, model_input: Input) -> Array:
+def _array(values: Any, entry: Input) -> Array:
     try:
         return np.asarray(values)
     except ValueError as error:  # rows of different lengths
         raise DataError(
-            f"Expected samples of one shape for the input '{model_input.name}'. Received: a ragged list. Pad or crop them."
+            f"Expected samples of one shape for the input '{entry.name}'. Received: a ragged list. Pad or crop them."
         ) from error
 
 
-def _fitted(array: Array, model_input: Input, batched: bool) -> Array:
-    name = f"the input '{model_input.name}'"
-    if not batched and _fits(array.shape, model_input.shape):
+def _fitted(array: Array, entry: Input, batched: bool) -> Array:
+    name = f"the input '{entry.name}'"
+    if not batched and fits_shape(array.shape, entry.shape):
         array = array[np.newaxis]
-    if not _fits(array.shape[1:], model_input.shape) or array.ndim == 0:
-        sizes = ", ".join("any" if size is None else str(size) for size in model_input.shape)
+    if not fits_shape(array.shape[1:], entry.shape) or array.ndim == 0:
+        sizes = ", ".join("any" if size is None else str(size) for size in entry.shape)
         raise DataError(f"Expected samples of shape (n, {sizes}) for {name}. Received: {array.shape}.")
-    dtype = np.dtype(model_input.dtype)
+    dtype = np.dtype(entry.dtype)
     kinds = "biuf" if dtype.kind == "f" else "biu"
     # bfloat16 of ml_dtypes has the kind V.
     if array.dtype.kind not in kinds and array.dtype.name != "bfloat16":
@@ -181,13 +176,3 @@ def _fitted(array: Array, model_input: Input, batched: bool) -> Array:
             "Remove them: one infinity would determine the range of a whole layer."
         )
     return fitted
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    if len(shape) != len(expected):
-        return False
-    return all(size in (None, received) for size, received in zip(expected, shape, strict=True))
-
-
-def _listed(inputs: Sequence[Input]) -> str:
-    return ", ".join(f"'{model_input.name}'" for model_input in inputs)

@@ -4,6 +4,7 @@ import functools
 import importlib
 import os
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from keras_precision.core.errors import FileFormatError, MissingExtraError
 from keras_precision.core.system.optional import available
 from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, zeros
+from keras_precision.runtimes.tflite.metadata import metadata
 from keras_precision.runtimes.tflite.operators import Operator, operators, writers
 from keras_precision.runtimes.tflite.sandbox import Child, ChildError
 
@@ -86,21 +88,30 @@ def input_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
     details = opened.get_input_details()
     runner = _signature_runner(opened)
     names = {} if runner is None else {detail["index"]: name for name, detail in runner.get_input_details().items()}
-    return [(names.get(detail["index"], detail["name"]), detail) for detail in details]
+    return _named("input", [(names.get(detail["index"], detail["name"]), detail) for detail in details])
 
 
 def output_details(opened: Any) -> list[tuple[str, dict[str, Any]]]:
     """Return name and details of the outputs, in the order of their names in the signature: the file's is arbitrary."""
     runner = _signature_runner(opened)
     if runner is None:
-        return [(detail["name"], detail) for detail in opened.get_output_details()]
+        return _named("output", [(detail["name"], detail) for detail in opened.get_output_details()])
     return sorted(runner.get_output_details().items(), key=lambda item: _natural(item[0]))
+
+
+def _named(kind: str, details: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Details with a name each: numbers where the tensors of a file have none, or share one."""
+    names = [name for name, _ in details]
+    if "" in names or len({*names}) < len(names):
+        names = [f"{kind}_{number}" for number in range(len(names))]
+    return [(name, detail) for name, (_, detail) in zip(names, details, strict=True)]
 
 
 def describe(path: str) -> dict[str, Any]:
     """Load and run a file, and return the fields of its ``EdgeModel``; called in a child, which may not survive it."""
     plain = interpreter(path, delegates=False)  # delegates would replace operators of the file
-    packed, card = _from_schema(path)
+    content = Path(path).read_bytes()
+    packed = _packed(content)
     model = EdgeModel(
         path=path,
         size_bytes=Path(path).stat().st_size,
@@ -109,7 +120,7 @@ def describe(path: str) -> dict[str, Any]:
         outputs=tuple(tensor_of(name, detail) for name, detail in output_details(plain)),
         operators=tuple(operators(plain, packed)),
         writers=tuple(writers(plain, [detail["index"] for _, detail in output_details(plain)])),
-        card=card,
+        card=metadata(content).get(CARD, b"").decode(),
     )
     running = interpreter(path)
     for (_, detail), values in zip(input_details(running), zeros(model), strict=True):
@@ -118,19 +129,14 @@ def describe(path: str) -> dict[str, Any]:
     return asdict(model)
 
 
-def _from_schema(path: str) -> tuple[dict[int, str], str]:
-    """What interpreters do not expose: dtypes of packed tensors, and the card; empty if the schema is not installed."""
+def _packed(content: bytes) -> dict[int, str]:
+    """The dtypes of packed tensors, which interpreters do not expose; empty if the schema is not installed."""
     if not available("ai_edge_litert.schema_py_generated"):
-        return {}, ""
+        return {}
     schema = importlib.import_module("ai_edge_litert.schema_py_generated")
-    model = schema.Model.GetRootAs(Path(path).read_bytes(), 0)
-    graph = model.Subgraphs(0)
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
     numbers = range(graph.TensorsLength())
-    packed = {number: "int4" for number in numbers if graph.Tensors(number).Type() == schema.TensorType.INT4}
-    for entry in map(model.Metadata, range(model.MetadataLength())):
-        if entry.Name() == CARD.encode():
-            return packed, model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
-    return packed, ""
+    return {number: "int4" for number in numbers if graph.Tensors(number).Type() == schema.TensorType.INT4}
 
 
 _PROGRAM = "from keras_precision.runtimes.tflite.sandbox import serve; from keras_precision.runtimes.tflite.file import describe; serve(describe)"
@@ -178,8 +184,18 @@ def _runtime_name() -> str:
 
 
 def _signature_runner(opened: Any) -> Any:
-    signatures = opened.get_signature_list()
-    return opened.get_signature_runner(next(iter(signatures))) if signatures else None
+    """The signature of the main graph, which is the one that runs; None where a file has none."""
+    tensors = _places(opened.get_input_details()), _places(opened.get_output_details())
+    for key in opened.get_signature_list():
+        runner = opened.get_signature_runner(key)
+        own = _places(runner.get_input_details().values()), _places(runner.get_output_details().values())
+        if own[0] <= tensors[0] and own[1] <= tensors[1]:
+            return runner
+    return None
+
+
+def _places(details: Iterable[dict[str, Any]]) -> set[tuple[int, str]]:
+    return {(int(detail["index"]), str(detail["name"])) for detail in details}
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.system.captured_output import capture_output
+from keras_precision.runtimes.session import join_outputs
 from keras_precision.runtimes.tflite.file import input_details, output_details, runtime, tensor_of
 
 __all__ = ["InMemoryInterpreter", "interleaved_latencies", "predict_in_memory"]
@@ -34,13 +35,11 @@ class InMemoryInterpreter:
     def run(self, samples: Mapping[str, Array], start: int, stop: int) -> list[Array]:
         """Return one array per output, of shape (stop - start, ...), as real numbers; ``samples`` is by name of input."""
         inputs = [(index, tensor.quantize(samples[name][start:stop])) for name, index, tensor in self._inputs]
-        outputs: list[list[Array]] = [[] for _ in self._outputs]
+        calls = []
         for number in range(stop - start):
             self.call([(index, values[number : number + 1]) for index, values in inputs])
-            for parts, (index, _) in zip(outputs, self._outputs, strict=True):
-                parts.append(np.atleast_1d(self._opened.get_tensor(index)))
-        pairs = zip(outputs, self._outputs, strict=True)
-        return [tensor.dequantize(np.concatenate(parts)) for parts, (_, tensor) in pairs]
+            calls.append([self._opened.get_tensor(index) for index, _ in self._outputs])
+        return join_outputs(calls, [tensor for _, tensor in self._outputs], 1)
 
     def call(self, inputs: Sequence[tuple[int, Array]]) -> None:
         """Run the file once on pairs of the index of an input and its quantized values."""

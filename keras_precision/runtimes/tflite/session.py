@@ -4,22 +4,20 @@ import math
 import os
 import queue
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from keras_precision.core.errors import DataError, InputError
+from keras_precision.core.errors import InputError
 from keras_precision.core.system.captured_output import capture_output
-from keras_precision.runtimes.model_info import Tensor
+from keras_precision.runtimes.session import Inputs, RuntimeSession
 from keras_precision.runtimes.tflite.file import input_details, inspect, interpreter, output_details
 
 __all__ = ["Inputs", "Session"]
 
 Array = npt.NDArray[Any]
-Inputs = Array | Sequence[Array] | Mapping[str, Array]
 
 _SPAN = 32
 """Calls of a worker between two fetches of samples: few enough that all workers end at about the same time."""
@@ -31,7 +29,7 @@ _IN_CACHE = 16384
 """Numbers that are quantized at once: few enough to stay in the processor's cache over division, rounding and clipping."""
 
 
-class Session:
+class Session(RuntimeSession):
     """Interpreters on one file, for predictions.
 
     A file with a fixed batch size takes no other, and an interpreter runs one call at a time; but it
@@ -61,7 +59,7 @@ class Session:
         for name, count in (("threads", threads), ("workers", workers)):
             if count < 1:
                 raise InputError(f"Expected {name} >= 1. Received: {count}.")
-        self.model = inspect(path)
+        super().__init__(inspect(path))
         self._path, self._threads, self._workers = path, threads, workers
         self._interpreters: list[_Interpreter] = []
         self._open(1)
@@ -76,71 +74,39 @@ class Session:
         Returns:
             One array per output, as real numbers.
         """
-        return self._dequantized(self._interpreters[0].run(self._quantized(sample)))
+        outputs = self._interpreters[0].run(self._quantized(sample))
+        return [tensor.dequantize(array) for tensor, array in zip(self.model.outputs, outputs, strict=True)]
 
-    def samples(self, inputs: Inputs) -> Iterator[list[Array]]:
-        """Split inputs into batches of the size that the file takes.
-
-        Args:
-            inputs: One array of shape (n, ...), or one per input as a sequence (in the order of
-                ``model.inputs``) or a mapping by name.
-
-        Yields:
-            One array per input, of the input's shape; the last batch is padded with zeros.
-
-        Raises:
-            DataError: Their count, shape or dtype does not fit the file.
-        """
-        return _batches(_arrays(inputs, self.model.inputs), self._batch)
-
-    def predict(self, inputs: Inputs) -> Array | list[Array]:
-        """Return the model's outputs for all samples.
-
-        Args:
-            inputs: As for ``samples``.
-
-        Returns:
-            Array of shape (n, ...), or a list of them if the model has several outputs.
-
-        Raises:
-            DataError: The inputs do not fit the file.
-        """
-        arrays = _arrays(inputs, self.model.inputs)
-        count = len(arrays[0])
-        first = [array[: self._batch] for array in arrays]
-        outputs = [self._predict(self._interpreters[0], first)]
+    def _calls(self, arrays: list[Array]) -> list[list[Array]]:
+        """The outputs for all samples, call by call, by several interpreters at once where that is faster."""
+        count, size = len(arrays[0]), self.model.batch_size
+        first = [array[:size] for array in arrays]
+        outputs = self._calls_of(self._interpreters[0], first)
         began = time.perf_counter()
-        self._predict(self._interpreters[0], first)  # again: the first call loads weights and code
+        self._calls_of(self._interpreters[0], first)  # again: the first call loads weights and code
         workers = self._workers if time.perf_counter() - began > _WORTHWHILE_S else 1
-        calls = math.ceil(count / self._batch)
-        span = self._batch * max(1, min(_SPAN, calls // (4 * workers)))
-        parts = [[array[start : start + span] for array in arrays] for start in range(self._batch, count, span)]
-        outputs += self._predict_in_parallel(parts, max(1, min(workers, len(parts))))
-        joined = self._dequantized([np.concatenate(output)[:count] for output in zip(*outputs, strict=True)])
-        return joined[0] if len(joined) == 1 else joined
+        span = size * max(1, min(_SPAN, math.ceil(count / size) // (4 * workers)))
+        parts = [[array[start : start + span] for array in arrays] for start in range(size, count, span)]
+        return outputs + self._calls_in_parallel(parts, max(1, min(workers, len(parts))))
 
-    def _predict_in_parallel(self, parts: list[list[Array]], workers: int) -> list[list[Array]]:
-        """The outputs for the parts of the samples, in order, by so many interpreters."""
+    def _calls_in_parallel(self, parts: list[list[Array]], workers: int) -> list[list[Array]]:
+        """The outputs of all calls for the parts of the samples, in order, by so many interpreters."""
         self._open(workers)
         free: queue.SimpleQueue[_Interpreter] = queue.SimpleQueue()
         for opened in self._interpreters[:workers]:
             free.put(opened)
 
-        def predict(part: list[Array]) -> list[Array]:
+        def calls(part: list[Array]) -> list[list[Array]]:
             opened = free.get()
             try:
-                return self._predict(opened, part)
+                return self._calls_of(opened, part)
             finally:
                 free.put(opened)
 
         if workers == 1:
-            return [predict(part) for part in parts]
+            return [call for part in parts for call in calls(part)]
         with ThreadPoolExecutor(workers, "keras_precision") as pool:
-            return list(pool.map(predict, parts))
-
-    @property
-    def _batch(self) -> int:
-        return max(1, self.model.inputs[0].shape[0])
+            return [call for part in pool.map(calls, parts) for call in part]
 
     def _open(self, count: int) -> None:
         """Open interpreters until there are ``count``."""
@@ -148,22 +114,19 @@ class Session:
             while len(self._interpreters) < count:
                 self._interpreters.append(_Interpreter(self._path, self._threads))
 
-    def _predict(self, opened: "_Interpreter", part: list[Array]) -> list[Array]:
-        """The outputs of one interpreter for some samples, not dequantized."""
+    def _calls_of(self, opened: "_Interpreter", part: list[Array]) -> list[list[Array]]:
+        """The outputs of one interpreter for some samples, call by call, not dequantized."""
+        size = self.model.batch_size
         numbers = max(array.size for array in part) // len(part[0])  # per sample
-        block = self._batch * max(1, _IN_CACHE // (self._batch * max(1, numbers)))
-        outputs = [
+        block = size * max(1, _IN_CACHE // (size * max(1, numbers)))
+        return [
             opened.run(batch)
             for start in range(0, len(part[0]), block)
-            for batch in _batches(self._quantized([array[start : start + block] for array in part]), self._batch)
+            for batch in self._batches(self._quantized([array[start : start + block] for array in part]))
         ]
-        return [np.concatenate(output) for output in zip(*outputs, strict=True)]
 
     def _quantized(self, arrays: Sequence[Array]) -> list[Array]:
         return [tensor.quantize(array) for tensor, array in zip(self.model.inputs, arrays, strict=True)]
-
-    def _dequantized(self, arrays: Sequence[Array]) -> list[Array]:
-        return [tensor.dequantize(array) for tensor, array in zip(self.model.outputs, arrays, strict=True)]
 
 
 class _Interpreter:
@@ -180,47 +143,3 @@ class _Interpreter:
         self._interpreter.reset_all_variables()  # recurrent kernels retain their state between calls
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
-
-
-def _batches(arrays: Sequence[Array], size: int) -> Iterator[list[Array]]:
-    for start in range(0, len(arrays[0]), size):
-        yield [_padded(array[start : start + size], size) for array in arrays]
-
-
-def _arrays(inputs: Inputs, tensors: Sequence[Tensor]) -> list[Array]:
-    """One array per input, checked against the file's input tensors."""
-    names = [tensor.name for tensor in tensors]
-    if isinstance(inputs, Mapping):
-        missing = [name for name in names if name not in inputs]
-        if missing:
-            raise DataError(
-                f"Expected arrays for the inputs {names}. Received: {list(inputs)}, without {missing}. Pass one for every input."
-            )
-        arrays = [np.asarray(inputs[name]) for name in names]
-    elif isinstance(inputs, np.ndarray):
-        arrays = [inputs]
-    else:
-        arrays = [np.asarray(array) for array in inputs]
-    if len(arrays) != len(tensors):
-        raise DataError(f"Expected {len(tensors)} input(s): {names}. Received: {len(arrays)}.")
-    for tensor, array in zip(tensors, arrays, strict=True):
-        _check_array(tensor, array)
-    if len({len(array) for array in arrays}) > 1:
-        raise DataError(f"Expected as many samples for each input. Received: {[len(array) for array in arrays]}.")
-    return arrays
-
-
-def _check_array(tensor: Tensor, array: Array) -> None:
-    expected = f"(n, {', '.join('any' if size < 0 else str(size) for size in tensor.shape[1:])})"
-    fits = array.ndim == len(tensor.shape) and all(
-        size in (-1, actual) for size, actual in zip(tensor.shape[1:], array.shape[1:], strict=True)
-    )
-    if not fits or len(array) == 0:
-        raise DataError(f"Expected samples of shape {expected} for the input '{tensor.name}'. Received: {array.shape}.")
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"Expected numbers for the input '{tensor.name}'. Received: dtype {array.dtype}.")
-
-
-def _padded(part: Array, size: int) -> Array:
-    short = size - len(part)
-    return np.concatenate([part, np.zeros((short, *part.shape[1:]), part.dtype)]) if short else part

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_precision._adapters.adapter import Input
 from keras_precision._adapters.rebuild import compile_argument
+from keras_precision.core.model_inputs import Input
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.runtimes.tflite.in_memory import InMemoryInterpreter
 

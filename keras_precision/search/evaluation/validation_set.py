@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
-from keras_precision._adapters.adapter import Input
-from keras_precision._adapters.data.labels import joined, stream_labelled
+from keras_precision._adapters.data.labels import read_labelled
 from keras_precision._adapters.data.samples import is_in_memory, read_samples
 from keras_precision.core.errors import DataError, InputError
+from keras_precision.core.model_inputs import Input
 from keras_precision.search.objective.score import Score
 
 __all__ = ["ValidationSet", "check_count", "read_validation_set"]
@@ -76,10 +76,7 @@ def _read(data: Any, inputs: Sequence[Input], score: Score | None) -> tuple[dict
         return read_samples(data, inputs), None
     if is_in_memory(data):
         raise _unlabelled(score, "samples alone")
-    batches = list(stream_labelled(data, inputs))
-    arrays = [[batch[number] for batch, _ in batches] for number in range(len(inputs))]
-    samples = {entry.name: np.concatenate(parts) for entry, parts in zip(inputs, arrays, strict=True)}
-    return samples, joined([labels for _, labels in batches])
+    return read_labelled(data, None, inputs)
 
 
 def _output_labels(data: Any, score: Score | None, count: int) -> Array | None:

@@ -310,13 +310,16 @@ def test_masks_are_passed_on_and_back(keras, rng):
     assert np.abs(aware.predict(tokens, verbose=0) - model.predict(tokens, verbose=0)).max() < 0.05
 
 
-def test_a_bias_stays_in_the_operator_of_its_layer(keras, rng, tmp_path):
+@pytest.mark.parametrize("residual", [False])
+def test_a_bias_stays_in_the_operator_of_its_layer(keras, rng, tmp_path, residual):
     """A dense layer without an activation, before another: the file is in the range that training has followed."""
     from ai_edge_litert.interpreter import Interpreter
 
     layers = keras.layers
-    model = keras.Sequential([layers.Input((5,)), layers.Dense(3, name="linear"), layers.Dense(4, name="head")])
-    model.get_layer("linear").bias.assign([6.0, -5.0, 7.0])
+    values = layers.Input((5,))
+    hidden = layers.Dense(5, name="linear")(values)
+    model = keras.Model(values, layers.Dense(4, name="head")(layers.Add()([values, hidden]) if residual else hidden))
+    model.get_layer("linear").bias.assign([6.0, -5.0, 7.0, 4.0, -8.0])
     model.get_layer("head").bias.assign([1.0, 2.0, -1.0, 0.5])
     x = rng.normal(size=(64, 5)).astype("float32")
     aware = kp.quantize_aware(model, "int8", representative_dataset=x)

@@ -1,8 +1,8 @@
 """Biases that the converter has moved through the next dense layer, moved back."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,11 @@ __all__ = ["restore_biases"]
 
 Array = npt.NDArray[Any]
 
+_BIAS = 2
+"""The position of the bias among the operands of a dense layer."""
 
-def restore_biases(model: Any, source: FloatFile, trained: Container[str]) -> tuple[FloatFile, frozenset[str]]:
+
+def restore_biases(model: Any, source: FloatFile, trained: Set[str]) -> tuple[FloatFile, frozenset[str]]:
     """Return a float file with the biases of trained outputs in their own operators, and the tensors that this changes.
 
     TFLiteConverter writes ``W2 (W1 x + b1) + b2`` as ``W2 (W1 x) + (W2 b1 + b2)`` (``FuseAddAndFullyConnected`` in
@@ -24,22 +27,28 @@ def restore_biases(model: Any, source: FloatFile, trained: Container[str]) -> tu
     The tensor between the two is then not the output of the layer, whose range training has followed.
     """
     graph, layers = Flatbuffer(source.content), layer_paths(model)
-    changed = set()
+    changed: set[str] = set()
     for operator in graph.operators:
         bias = _missing_bias(graph, operator, source, layers)
-        readers = [] if bias is None else list(_dense_readers(graph, int(operator.outputs[0])))
-        name = graph.name(int(operator.outputs[0])) if readers else ""
-        if bias is None or name not in trained:
+        way = None if bias is None else _way(graph, int(operator.outputs[0]))
+        if bias is None or way is None or not way.tensors <= trained:
             continue
-        graph.add_bias(operator, bias)
-        for reader in readers:
-            number = graph.own_constant(reader, 2)
+        graph.add_constant(operator, _BIAS, bias)
+        for reader in way.readers:
+            number = graph.own_constant([reader], _BIAS)
             weights, moved = graph.constant(int(reader.inputs[1])), graph.constant(number)
-            assert weights is not None  # _dense_readers has checked them
+            assert weights is not None  # _is_dense has checked them
             assert moved is not None
             graph.set_constant(number, moved - weights @ bias)
-        changed.add(name)
+        changed |= way.tensors
     return (replace(source, content=graph.content()) if changed else source), frozenset(changed)
+
+
+class _Way(NamedTuple):
+    """The tensors that a bias was moved past, by name, and the dense layers that it was moved into."""
+
+    tensors: Set[str]
+    readers: tuple[Any, ...]
 
 
 def _missing_bias(graph: Flatbuffer, operator: Any, source: FloatFile, layers: Mapping[str, Any]) -> Array | None:
@@ -56,11 +65,27 @@ def _missing_bias(graph: Flatbuffer, operator: Any, source: FloatFile, layers: M
     return np.asarray(values, np.float32) if np.any(values) else None
 
 
-def _dense_readers(graph: Flatbuffer, tensor: int) -> Iterator[Any]:
-    """Yield the operators that read a tensor, if they are dense layers with constants; else none."""
-    readers = [operator for operator in graph.operators if tensor in map(int, operator.inputs)]
-    if tensor not in graph.outputs and all(_is_dense(graph, reader, tensor) for reader in readers):
-        yield from readers
+def _way(graph: Flatbuffer, tensor: int) -> _Way | None:
+    """Return the way of a bias from a tensor, through sums, to dense layers; None where anything else reads it."""
+    tensors, readers = {graph.name(tensor)}, []
+    for operator in graph.operators:
+        if tensor not in map(int, operator.inputs):
+            continue
+        if _is_dense(graph, operator, tensor):
+            readers.append(operator)
+        elif (further := _way_through_sum(graph, operator, tensor)) is not None:
+            tensors |= further.tensors
+            readers += further.readers
+        else:
+            return None
+    return _Way(tensors, tuple(readers)) if readers and tensor not in graph.outputs else None
+
+
+def _way_through_sum(graph: Flatbuffer, operator: Any, tensor: int) -> _Way | None:
+    output = int(operator.outputs[0])
+    is_sum = graph.kernel(operator) == "ADD" and graph.fused(operator) == "NONE"
+    once = [int(number) for number in operator.inputs].count(tensor) == 1
+    return _way(graph, output) if is_sum and once and graph.shape(output) == graph.shape(tensor) else None
 
 
 def _is_dense(graph: Flatbuffer, operator: Any, tensor: int) -> bool:

@@ -92,7 +92,7 @@ def trained_ranges(model: Any, plan: PrecisionPlan, data: Any) -> tuple[Any, Tra
             f"Expected representative data: training has not followed {len(missing)} of the activations, such as '{missing[0]}'. "
             "Received: none. Pass representative_dataset."
         )
-    source, changed = restore_biases(plain, source, trained)
+    source, changed = restore_biases(plain, source, trained.keys())
     measured = calibration.seen if calibration is not None else {}
     statistics = {name: values for name, values in measured.items() if name not in changed}
     samples = calibration.samples if calibration is not None else 0

@@ -172,17 +172,6 @@ class Flatbuffer:
             operator.inputs = operands
         return number
 
-    def add_bias(self, operator: Any, values: Array) -> None:
-        """Give an operator of two operands, its input and its weights, a bias."""
-        entry = self._schema.TensorT()
-        entry.name = self._graph.tensors[int(operator.outputs[0])].name + b"/bias"
-        entry.type, entry.shape = self._schema.TensorType.FLOAT32, list(values.shape)
-        entry.buffer = len(self._model.buffers)
-        self._model.buffers.append(self._schema.BufferT())
-        self._graph.tensors.append(entry)
-        operator.inputs = [*operator.inputs[:2], len(self._graph.tensors) - 1]
-        self.set_constant(len(self._graph.tensors) - 1, values)
-
     def _scales(self, tensor: int) -> Array | None:
         quantization = self._graph.tensors[tensor].quantization
         if quantization is None or quantization.scale is None or len(quantization.scale) == 0:

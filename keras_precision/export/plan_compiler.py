@@ -13,6 +13,7 @@ from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.system.optional import available
 from keras_precision.export.readback import read_back
+from keras_precision.quantization.attention_masks import ClampedMasks, clamp_masks
 from keras_precision.quantization.bias_correction import apply_bias_correction
 from keras_precision.quantization.bias_range import check_biases
 from keras_precision.quantization.calibration import Calibration
@@ -146,7 +147,7 @@ class PlanCompiler:
         except ExportError as error:
             second = self._quantized(job, "converter")
             note = f"quantized by TFLiteConverter's quantizer, since AI Edge Quantizer failed: {error}"
-            return replace(second, notes=(note,))
+            return replace(second, notes=(*second.notes, note))
         if first.float_operators <= sum(precision == "float32" for precision in job.formats):
             return first
         try:
@@ -166,7 +167,7 @@ class PlanCompiler:
                 "beyond all measure."
             ) from error
         foreign = len(foreign_ranges(content, job.ranges))
-        return replace(candidate, foreign_ranges=foreign, equalized_pairs=self.source.equalized_pairs)
+        return replace(candidate, notes=job.notes, foreign_ranges=foreign, equalized_pairs=self.source.equalized_pairs)
 
     def job(self, plan: PrecisionPlan) -> QuantizationJob:
         """Return what a quantizer is to do for a plan; raise where the plan gives one operator two formats."""
@@ -197,11 +198,22 @@ class PlanCompiler:
         content = self.float_content
         if self._calibration is None:
             return QuantizationJob(content, formats, {}, io)
-        ranges = assign_ranges(self.operators, formats, self._chosen, self._full)
+        masks = clamp_masks(content, formats, self._calibration.seen)
+        ranges = masks.clip(assign_ranges(self.operators, formats, self._chosen, self._full))
+        content = masks.content
         if corrected:
-            masked = [precision if precision in corrected else "float32" for precision in formats]
-            content = apply_bias_correction(content, masked, self._calibration)
-        return QuantizationJob(content, formats, ranges, io)
+            to_correct = [precision if precision in corrected else "float32" for precision in formats]
+            content = apply_bias_correction(content, to_correct, self._calibration)
+        return QuantizationJob(content, formats, ranges, io, self._mask_notes(masks))
+
+    def _mask_notes(self, masks: ClampedMasks) -> tuple[str, ...]:
+        owners = [(self.source.trace.path_of(name.split(";")[0]), name) for name in masks.clamped]
+        layers = ", ".join(dict.fromkeys(f"layer '{path}'" if path else f"'{name}'" for path, name in owners))
+        if not layers:
+            return ()
+        return (
+            f"the mask before the softmax of {layers} was clamped: such large numbers would take the steps of all others",
+        )
 
     def _is_corrected(self, precision: str) -> bool:
         """Whether biases of operators in a precision are corrected: not where that makes a file in it worse."""

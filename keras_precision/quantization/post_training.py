@@ -32,12 +32,14 @@ class QuantizationJob:
         formats: The deployment precision of every operator.
         ranges: Name of an activation to its range.
         io: Element type of inputs and outputs.
+        notes: What a reader of the file should know.
     """
 
     content: bytes
     formats: Sequence[str]
     ranges: Mapping[str, Range]
     io: str
+    notes: tuple[str, ...] = ()
 
 
 def quantize_by_aeq(job: QuantizationJob) -> bytes:

@@ -18,6 +18,7 @@ __all__ = ["TensorStatistics"]
 Array = npt.NDArray[Any]
 
 _BLOCK = 65536
+_LARGE = 1e30
 
 
 @dataclass
@@ -70,7 +71,9 @@ class TensorStatistics:
         self.values.update(block)
         low = block.min(axis=0).reshape(fold).min(axis=0)
         high = block.max(axis=0).reshape(fold).max(axis=0)
-        total = block.sum(axis=0).reshape(fold).sum(axis=0, dtype=np.float64)
+        # A mask may be the lowest float, of which the sum of two is none; sums in float64 take longer.
+        wide = np.float64 if max(-low.min(), high.max()) > _LARGE else None
+        total = block.sum(axis=0, dtype=wide).reshape(fold).sum(axis=0, dtype=np.float64)
         if self.low.size:
             low, high, total = np.minimum(self.low, low), np.maximum(self.high, high), self.total + total
         self.low, self.high, self.total = low, high, total

@@ -127,7 +127,10 @@ def recurrent(keras):
     """An unrolled recurrent layer, whose steps share weights and bias."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((10, 6), name="x")
-    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GRU(12, unroll=True)(inputs)))
+    steps = keras.layers.SimpleRNN(12, unroll=True, bias_initializer=keras.initializers.RandomNormal(stddev=0.5))(
+        inputs
+    )
+    return keras.Model(inputs, keras.layers.Dense(3)(steps))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import keras_precision as kp
 from keras_precision.core.errors import DataError, FileFormatError, ModelError, UnknownPrecisionError
 from keras_precision.quantization.histogram import Histogram
 from keras_precision.quantization.tensor_recorder import TensorRecorder
+from keras_precision.quantization.tensor_statistics import TensorStatistics
 from keras_precision.runtimes.tflite.file import input_details, interpreter
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
@@ -234,3 +235,10 @@ def test_progress_is_drawn_when_asked_for(measured, capsys):
     heard = capsys.readouterr()
     assert heard.out == ""
     assert "calibrating" in heard.err
+
+
+def test_means_of_the_lowest_floats_are_numbers():
+    """Masks are such floats: their sum is beyond float32, and no warning says so."""
+    statistics = TensorStatistics()
+    statistics.update(np.full((1000, 4), np.finfo(np.float32).min))
+    np.testing.assert_allclose(statistics.mean, np.finfo(np.float32).min)

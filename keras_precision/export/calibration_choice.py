@@ -23,12 +23,8 @@ def method_of(calibration: Calibration, method: str) -> str:
 
 
 def _least_divergent(calibration: Calibration) -> str:
-    divergences: dict[str, float] = {}
-    for method in TRIED:
-        divergence = PlanCompiler(calibration, method).divergence("int8", corrected=True)
-        if (
-            divergence is None
-        ):  # of ranges that were trained, an old calibration, or a model that is not quantized as a whole
-            return TRIED[0]
-        divergences[method] = divergence
-    return min(TRIED, key=divergences.__getitem__)
+    measured = {method: PlanCompiler(calibration, method).divergence("int8", corrected=True) for method in TRIED}
+    # Unknown of ranges that were trained, an old calibration, a model that is not quantized as a whole, and where the
+    # kernels of a method's file would end the process.
+    known = {method: divergence for method, divergence in measured.items() if divergence is not None}
+    return min(known, key=known.__getitem__) if known else TRIED[0]

@@ -11,6 +11,7 @@ from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.system.files import write_atomic
 from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.runtimes.model_info import EdgeModel
+from keras_precision.runtimes.tflite.abort_check import check_runs_here
 from keras_precision.runtimes.tflite.file import Operator, inspect
 from keras_precision.runtimes.tflite.kernel_support import unsupported_operators
 
@@ -20,6 +21,7 @@ __all__ = ["check_plan", "check_runs", "read_back", "realised_plan"]
 @functools.lru_cache(maxsize=8)  # the float file of a calibration is read for plan after plan
 def read_back(content: bytes) -> EdgeModel:
     """Load and run the content of a ``.tflite`` file before it is written; raise where it does not run."""
+    check_runs_here(content)
     with tempfile.TemporaryDirectory() as folder:
         return inspect(write_atomic(Path(folder) / "model.tflite", content))
 

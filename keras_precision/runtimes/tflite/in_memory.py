@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.runtimes.session import join_outputs
+from keras_precision.runtimes.tflite.abort_check import check_runs_here
 from keras_precision.runtimes.tflite.file import input_details, output_details, runtime, tensor_of
 
 __all__ = ["InMemoryInterpreter", "interleaved_latencies", "predict_in_memory"]
@@ -21,9 +22,10 @@ _FEW = 32  # samples for which a second interpreter is not worth opening
 
 
 class InMemoryInterpreter:
-    """An interpreter on a file, for one sample at a time, that this package has just quantized."""
+    """An interpreter on a file, for one sample at a time, that this package has just quantized; it raises ExportError."""
 
     def __init__(self, content: bytes) -> None:
+        check_runs_here(content)
         module, _ = runtime()
         self._opened = module.Interpreter(model_content=content, num_threads=1)
         self._opened.allocate_tensors()

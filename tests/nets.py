@@ -103,6 +103,16 @@ def two_inputs(keras: Any) -> Any:
     return keras.Model([image, table], outputs, name="two_inputs")
 
 
+def unlike_features(keras: Any, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
+    """A classifier of four features of unlike scale, of which an int8 input tensor loses three, and 160 samples."""
+    scales = np.array([900.0, 30.0, 0.5, 1.0], "float32")
+    layers = [keras.layers.Dense(8, "relu", name="dense"), keras.layers.Dense(2, "softmax", name="head")]
+    model = keras.Sequential([keras.layers.Input((4,), name="raw"), *layers], name="unlike")
+    kernel = rng.normal(size=(4, 8)).astype("float32") / scales[:, np.newaxis]
+    layers[0].set_weights([kernel, np.zeros(8, "float32")])
+    return model, (rng.normal(size=(160, 4)) * scales).astype("float32")
+
+
 def subclassed(keras: Any) -> Any:
     """A model whose call is written by hand."""
 

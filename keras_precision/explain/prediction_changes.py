@@ -1,7 +1,7 @@
 """Predictions of two models for the same samples: which changed, and the accuracy drop per class and slice."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,10 @@ class ReferencePredictions:
                 f"Expected a class per prediction {predicted.shape}. Received: labels of shape {labels.shape}."
             )
         return cls(reference, true_classes.astype(np.int64) if predicted.ndim == 1 else None, tolerance)
+
+    def without_labels(self, numbers: npt.NDArray[np.int64]) -> "ReferencePredictions":
+        """Return the same for some of the samples, without labels."""
+        return replace(self, reference=self.reference[numbers], truth=None)
 
     @property
     def classifies(self) -> bool:

@@ -42,7 +42,7 @@ def _few_samples(report: Result) -> Iterator[Finding]:
             severity="warning",
             subject=report.name,
             message=f"The ranges were chosen from {count} samples, too few to estimate the tails of the distribution.",
-            advice="kp.export_tflite(model, path, 'int8', representative_dataset=x_train[:500])  # a random sample",
+            advice=f"kp.export_tflite(model, path, {_default(report)!r}, representative_dataset=x_train[:500])  # a random sample",
         )
 
 
@@ -94,7 +94,7 @@ def _outliers(report: Result) -> Iterator[Finding]:
                     f"{row['outlier_channels']} of {row['channels']} channels of '{name}' have more than 8 times the range of "
                     f"the others, which share their scale: the signal-to-noise ratio of the output is {row['snr_db']:.0f} dB."
                 ),
-                advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{name}': 'int16x8'}})  # or 'float32', or export with cross_layer_equalization=True",
+                advice=f"kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'int16x8'}})  # or 'float32', or export with cross_layer_equalization=True",
             )
 
 
@@ -122,7 +122,7 @@ def _saturated(report: Result) -> Iterator[Finding]:
                     f"The inputs of the exponential of '{name}' have steps of {step:.2g}, a factor of {2.718281828**step:.2f} in a "
                     "probability: the inputs are so large that close predictions cannot be distinguished."
                 ),
-                advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{name}': 'float32'}})  # or train with label smoothing",
+                advice=f"kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'float32'}})  # or train with label smoothing",
             )
 
 
@@ -143,12 +143,14 @@ def _noise(report: Result) -> Iterator[Finding]:
                 f"The signal-to-noise ratio of '{name}' is {layers[name]['snr_db']:.0f} dB at its outputs and "
                 f"{layers[name]['snr_db'] + losses[name]:.0f} dB at its inputs."
             ),
-            advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{name}': 'int16x8'}})  # kp.explain_drop measures the gain",
+            advice=f"kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'int16x8'}})  # kp.explain_drop measures the gain",
         )
 
 
 def drop_findings(explained: Result) -> tuple[Finding, ...]:
-    """Return the findings of a result of ``kp.explain_drop``: significant accuracy drops of groups, and sensitive layers.
+    """Return the findings of a result of ``kp.explain_drop``: significant accuracy drops of groups, and their causes.
+
+    A calibration mismatch comes alone, since it explains every group's drop, and no layer is the cause.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -157,12 +159,45 @@ def drop_findings(explained: Result) -> tuple[Finding, ...]:
         >>> [finding.subject for finding in drop_findings(Result("drop", rows))]
         ['class 3']
     """
-    return apply_rules(explained, (_group_drops, _sensitive_layers))
+    if explained.select("changed_share", "calibration"):
+        return apply_rules(explained, (_calibration_mismatch,))
+    return apply_rules(explained, (_group_drops, _coarse_io, _sensitive_layers))
+
+
+def _calibration_mismatch(explained: Result) -> Iterator[Finding]:
+    """Ranges from other data: calibrated on the samples of the explanation, the same plan recovers the predictions."""
+    changed, count = explained.value("changed_samples", "all"), explained.value("samples", "all")
+    yield Finding(
+        code="calibration-mismatch",
+        severity="warning",
+        subject=explained.name,
+        message=(
+            f"{changed} of {count} predictions change; calibrated on these samples, the same plan changes "
+            f"{100 * explained.value('changed_share', 'calibration'):.2f} %: the calibration samples of the file were different."
+        ),
+        advice="kp.export_tflite(model, path, explained.plan, representative_dataset=x)  # samples as in production",
+    )
+
+
+def _coarse_io(explained: Result) -> Iterator[Finding]:
+    """Inputs and outputs whose integers change the predictions with every layer in float."""
+    if explained.select("changed_share", "keep 1: inputs and outputs"):
+        yield Finding(
+            code="io-coarse",
+            severity="warning",
+            subject="inputs and outputs",
+            message=(
+                f"Integers at inputs and outputs change too many predictions, even with every layer in float: with float32 there "
+                f"alone, {100 * explained.value('changed_share', 'keep 1: inputs and outputs'):.2f} % change instead of "
+                f"{100 * explained.value('changed_share', 'whole plan'):.2f} %. Features of unlike scale in one input are a cause."
+            ),
+            advice="kp.export_tflite(model, path, explained.plan, representative_dataset=...)  # its io is 'float32'",
+        )
 
 
 def _group_drops(explained: Result) -> Iterator[Finding]:
     """Groups whose accuracy drops significantly, with Bonferroni's correction for the number of groups."""
-    groups = [row.subject for row in explained.select("p_value") if row.subject != "plan"]
+    groups = [row.subject for row in explained.select("lost_samples") if row.subject != "plan"]
     for name in groups:
         lost, won, p_value = (explained.value(metric, name) for metric in ("lost_samples", "won_samples", "p_value"))
         if lost > won and p_value * len(groups) < _SIGNIFICANCE:
@@ -179,10 +214,20 @@ def _group_drops(explained: Result) -> Iterator[Finding]:
 
 
 def _sensitive_layers(explained: Result) -> Iterator[Finding]:
-    """Layers that recover at least half of the changed predictions when they alone stay in float."""
-    whole = explained.value("changed_share", "whole plan") if explained.select("changed_share", "whole plan") else 0.0
-    for row in explained.select("changed_kept_alone"):
-        if isinstance(row.value, int | float) and row.value <= whole / 2 and whole > 0:
+    """Layers that, alone in float, recover half of the changed predictions or more, beyond chance.
+
+    The p-value is Bonferroni's, for the number of layers; results of earlier versions have none.
+    """
+    first = next(
+        (row for row in explained.select("changed_share") if row.subject.endswith(": inputs and outputs")), None
+    )
+    subject = "whole plan" if first is None else first.subject
+    whole = explained.value("changed_share", subject) if explained.select("changed_share", subject) else 0.0
+    layers = explained.select("changed_kept_alone")
+    for row in layers:
+        has_test = bool(explained.select("p_value", row.subject))
+        is_shown = not has_test or explained.value("p_value", row.subject) * len(layers) < _SIGNIFICANCE
+        if isinstance(row.value, int | float) and row.value <= whole / 2 and whole > 0 and is_shown:
             yield Finding(
                 code="sensitive-layer",
                 severity="warning",
@@ -191,11 +236,16 @@ def _sensitive_layers(explained: Result) -> Iterator[Finding]:
                     f"With only '{row.subject}' in float, {100 * row.value:.2f} % of the predictions change instead of "
                     f"{100 * whole:.2f} %."
                 ),
-                advice=f"kp.PrecisionPlan.deployment('int8', layers={{'{row.subject}': 'float32'}})",
+                advice=f"kp.PrecisionPlan.deployment({_default(explained)!r}, layers={{{row.subject!r}: 'float32'}})",
             )
 
 
 _RULES: tuple[Rule, ...] = (_few_samples, _other_data, _noise, _outliers, _saturated, _dead)
+
+
+def _default(result: Result) -> str:
+    """Return the default precision of the file; int8 for results without a plan."""
+    return "int8" if result.plan is None else result.plan.default
 
 
 def _layers(report: Result) -> dict[str, dict[str, float]]:

@@ -15,6 +15,7 @@ from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import read_samples
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import FileFormatError
+from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.quantization.calibration import calibrate
@@ -55,7 +56,7 @@ def quantization_report(
         (``seen_low``, ``seen_high``) and the ``clipped_share`` between both; ``channels``, and of
         these ``dead_channels`` and ``outlier_channels``; ``exp_input_step`` of a softmax or
         sigmoid. Of the file: ``calibration_samples``, where its card has the number.
-        ``quantization_findings`` judges the result.
+        ``quantization_findings`` judges the result. The plan is that of the file's card, if it has one.
 
     Raises:
         FileFormatError: The file is damaged.
@@ -74,7 +75,7 @@ def quantization_report(
     inspect(path)
     inputs = adapter_of(model).inputs(model)
     data = read_samples(x, inputs)
-    recorded = _card_rows(path)
+    recorded, plan = _card_rows(path)
     calibration = calibrate(
         model,
         tuple(data[model_input.name] for model_input in inputs),
@@ -96,7 +97,7 @@ def quantization_report(
             "clipped_share": f"{count} samples",
         },
     )
-    return Result(f"layers of {Path(path).name}", (*file_rows, *rows), environment)
+    return Result(f"layers of {Path(path).name}", (*file_rows, *rows), environment, plan)
 
 
 @dataclass
@@ -134,13 +135,14 @@ def _layer_parts(graph: Flatbuffer, operator_layers: OperatorLayers) -> list[_La
     return list(parts.values())
 
 
-def _card_rows(path: str | os.PathLike[str]) -> dict[str, Measurement]:
-    """Return what the card of a file records of its calibration, by metric."""
+def _card_rows(path: str | os.PathLike[str]) -> tuple[dict[str, Measurement], PrecisionPlan | None]:
+    """Return what the card of a file records of its calibration, by metric, and its plan."""
     try:
         result = card(path)
     except FileFormatError:  # another program wrote the file
-        return {}
-    return {row.metric: row for row in result.measurements if row.metric in ("calibration_samples", "equalized_pairs")}
+        return {}, None
+    kinds = ("calibration_samples", "equalized_pairs")
+    return {row.metric: row for row in result.measurements if row.metric in kinds}, result.plan
 
 
 def _range(tensor: Tensor) -> tuple[float, float]:

@@ -38,13 +38,9 @@ class Task(NamedTuple):
 
 
 def unlike_features(keras: Any, rng: np.random.Generator) -> Task:
-    """A classifier of four features of unlike scale, of which an int8 input tensor loses three."""
-    scales = np.array([900.0, 30.0, 0.5, 1.0], "float32")
-    layers = [keras.layers.Dense(8, "relu", name="dense"), keras.layers.Dense(2, "softmax", name="head")]
-    model = keras.Sequential([keras.layers.Input((4,), name="raw"), *layers])
-    kernel = rng.normal(size=(4, 8)).astype("float32") / scales[:, np.newaxis]
-    layers[0].set_weights([kernel, np.zeros(8, "float32")])
-    return Task(model, {"raw": (rng.normal(size=(160, 4)) * scales).astype("float32")})
+    """A classifier that an int8 input ruins."""
+    model, x = nets.unlike_features(keras, rng)
+    return Task(model, {"raw": x})
 
 
 def two_inputs(keras: Any, rng: np.random.Generator) -> Task:

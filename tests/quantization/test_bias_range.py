@@ -89,10 +89,10 @@ def test_only_what_needs_it_is_raised(pruned, monkeypatch):
     """In int8 these are the channels without weights; every other channel stays as the quantizer has made it."""
     model, *_, calibration = pruned
     without_weights = not np.any(model.get_layer("dense").get_weights()[0][:, DEAD])
-    compile_plan, plan = PlanCompiler(calibration, "minmax"), kp.PrecisionPlan.deployment("int8")
-    raised = Flatbuffer(compile_plan(plan))
+    job = PlanCompiler(calibration, "minmax").job(kp.PrecisionPlan.deployment("int8"))
+    raised = Flatbuffer(post_training.quantize_by_aeq(job))
     monkeypatch.setattr(post_training, "raise_weight_scales", lambda *_: None)
-    plain = Flatbuffer(compile_plan(plan))
+    plain = Flatbuffer(post_training.quantize_by_aeq(job))
     others = np.arange(len(BIASES)) != DEAD
     for before, after in zip(plain.operators, raised.operators, strict=True):
         if plain.kernel(before) in ("CONV_2D", "TRANSPOSE_CONV"):

@@ -452,10 +452,11 @@ SLOW = {
     "compare_exports": (two_inputs,),
     "compare_paths": (two_inputs,),
     "compare_training": (two_inputs,),
-    "export_coreml": (sequential, two_inputs),
+    "export_coreml": (two_inputs,),
     "find_max_batch_size": (two_inputs,),
+    "PrecisionTuner": (two_inputs, nested),
 }
-"""Functions that start several processes are tried on some of the models."""
+"""Functions that start several processes, or convert again and again, are tried on some of the models."""
 
 
 @pytest.fixture(scope="module", params=MODELS, ids=lambda make: make.__name__)

@@ -45,10 +45,13 @@ def test_storm_without_bounds_ruins_the_model(stack, rng):
     assert findings[0].severity == "error"
 
 
-@pytest.mark.parametrize("grouped", [False, True], ids=["single", "grouped"])
-@pytest.mark.parametrize("trained_before", [False, True], ids=["fresh", "trained"])
-def test_guard_saves_the_model(stack, rng, grouped, trained_before):
+@pytest.mark.parametrize(
+    ("trained_before", "grouped"), [(False, False), (True, False), (True, True)], ids=["fresh", "trained", "grouped"]
+)
+def test_guard_saves_the_model(stack, rng, trained_before, grouped):
     """With the guard, clean batches after a storm train on, and every skipped step is counted."""
+    if grouped and stack.steps_per_execution == 1:
+        pytest.skip("has no groups of batches")
     model, profiler = compiled(stack, grouped=grouped), kp.PrecisionProfiler()
     if trained_before:
         storm(model, rng, bad=0, good=3)

@@ -38,6 +38,14 @@ def fitted(model, profiler, rng, *, count=90, spoiled=(), epochs=2, **options):
         return model.fit(x, y, epochs=epochs, **options)
 
 
+@pytest.fixture(scope="module")
+def trained(stack):
+    """A small net whose train function is traced already, for tests of what happens around the steps."""
+    model = compiled(stack)
+    fitted(model, kp.PrecisionProfiler(verbose=0), np.random.default_rng(0), epochs=1)
+    return model
+
+
 def test_result_holds_what_was_asked_for(stack, rng):
     """Times, throughput, counts and plan are in the result, with how they were measured."""
     profiler = kp.PrecisionProfiler()
@@ -96,6 +104,8 @@ def test_memory_by_kind_shows_what_mixed_precision_cannot_save(stack, rng):
 @pytest.mark.parametrize("spoiled", [(), (0,), (2, 3, 9)], ids=str)
 def test_skipped_steps_are_counted_exactly(stack, rng, spoiled, grouped):
     """As many steps are skipped as batches were spoiled, and the scale is halved as often."""
+    if grouped and stack.steps_per_execution == 1:
+        pytest.skip("has no groups of batches")
     model = compiled(stack, "mixed_float16", steps_per_execution=stack.steps_per_execution if grouped else 1)
     profiler = kp.PrecisionProfiler()
     fitted(model, profiler, rng, spoiled=spoiled, epochs=2)
@@ -168,9 +178,9 @@ def test_log_metrics_reach_history_and_csv(stack, rng, tmp_path):
     assert float(rows[-1]["skipped_steps"]) == profiler.result.value("skipped_steps") == 0
 
 
-def test_logs_are_left_alone_unless_asked(stack, rng):
+def test_logs_are_left_alone_unless_asked(trained, rng):
     """By default, the history holds the model's own metrics alone."""
-    history = fitted(compiled(stack), kp.PrecisionProfiler(), rng)
+    history = fitted(trained, kp.PrecisionProfiler(), rng)
     assert sorted(history.history) == ["accuracy", "loss"]
 
 
@@ -184,11 +194,11 @@ def test_profiler_is_used_again(stack, rng):
     assert (first.name, profiler.result.name) == ("float32", "mixed_bfloat16")
 
 
-def test_profiler_is_copied_before_and_after_use(stack, rng):
+def test_profiler_is_copied_before_and_after_use(trained, rng):
     """KerasTuner copies callbacks for every trial: a copy has the settings, and measures by itself."""
     profiler = kp.PrecisionProfiler("mine", log_metrics=True)
     twin = copy.deepcopy(profiler)
-    fitted(compiled(stack), twin, rng, count=16)
+    fitted(trained, twin, rng, count=16)
     assert twin.result.name == "mine"
     assert copy.deepcopy(twin).result == twin.result
     with pytest.raises(NotMeasuredError, match=r"Pass it to fit\(callbacks=\[profiler\]\) first"):
@@ -271,7 +281,7 @@ def test_interrupted_fit_leaves_no_old_result(stack, rng):
     """After an interruption, there is no result, and the profiler can be copied and used again."""
     profiler = kp.PrecisionProfiler()
     model = compiled(stack)
-    fitted(model, profiler, rng)
+    fitted(model, profiler, rng, epochs=1)
 
     class Interrupting(stack.keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -302,14 +312,14 @@ class Picky:
         pass
 
 
-def test_summary_never_ends_a_fit(stack, rng, monkeypatch):
+def test_summary_never_ends_a_fit(trained, rng, monkeypatch):
     """Where there is no standard output, or one of few characters, the fit ends as it should."""
     profiler = kp.PrecisionProfiler(verbose=1)
     monkeypatch.setattr("sys.stdout", None)
-    fitted(compiled(stack), profiler, rng, count=16)
+    fitted(trained, profiler, rng, count=16)
     picky = Picky()
     monkeypatch.setattr("sys.stdout", picky)
-    fitted(compiled(stack), profiler, rng, count=16)
+    fitted(trained, profiler, rng, count=16)
     assert "Samples/s" in picky.text
 
 
@@ -334,12 +344,12 @@ class Failing(kp.Probe):
 
 
 @pytest.mark.parametrize("hook", ["begin", "step_begin", "step_end", "epoch_end", "values", "rows", "sources", "end"])
-def test_failing_probe_is_switched_off_with_one_warning(stack, rng, hook):
+def test_failing_probe_is_switched_off_with_one_warning(trained, rng, hook):
     """Training and the other probes go on; the result says what is missing."""
     profiler = kp.PrecisionProfiler(probes=[Failing(hook), StepTimeProbe()], log_metrics=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PrecisionWarning)
-        fitted(compiled(stack), profiler, rng)
+        fitted(trained, profiler, rng)
     ours = [str(warning.message) for warning in caught if warning.category is PrecisionWarning]
     assert ours == ["PrecisionProfiler: the probe 'failing' failed and was switched off: RuntimeError: out of order"]
     assert profiler.result.value("step_time_ms") > 0
@@ -349,9 +359,9 @@ def test_failing_probe_is_switched_off_with_one_warning(stack, rng, hook):
 @pytest.mark.parametrize(
     ("verbose", "fit_verbose", "shown"), [("auto", 2, True), ("auto", 0, False), (1, 0, True), (0, 2, False)]
 )
-def test_summary_is_printed_once_when_wanted(stack, rng, capsys, verbose, fit_verbose, shown):
+def test_summary_is_printed_once_when_wanted(trained, rng, capsys, verbose, fit_verbose, shown):
     """The summary follows fit's own verbosity unless it has its own."""
-    fitted(compiled(stack), kp.PrecisionProfiler(verbose=verbose), rng, verbose=fit_verbose)
+    fitted(trained, kp.PrecisionProfiler(verbose=verbose), rng, verbose=fit_verbose)
     assert capsys.readouterr().out.count("Samples/s") == int(shown)
 
 

@@ -35,9 +35,8 @@ def test_a_package_has_the_types_of_its_plan(tmp_path: Path) -> None:
             keras.layers.Dense(3, name="head"),
         ]
     )
-    sizes = []
-    for plan in ("float32", "float16", "int8"):
-        path = tmp_path / f"{plan}.mlpackage"
+    path, sizes = tmp_path / "model.mlpackage", []
+    for plan in ("float32", "float16", "int8"):  # one in the place of the other
         result = kp.export_coreml(model, path, plan)
         sizes.append(sum(each.stat().st_size for each in path.rglob("*") if each.is_file()))
         assert result.value("size_bytes") == sizes[-1]
@@ -48,10 +47,8 @@ def test_a_package_has_the_types_of_its_plan(tmp_path: Path) -> None:
         assert any("was not run" in note for note in result.notes) == (sys.platform != "darwin")
     assert sizes[0] > 1.5 * sizes[1]
     assert sizes[1] > 1.2 * sizes[2]
-    kp.export_coreml(model, tmp_path / "int8.mlpackage", "float16")  # in the place of the other
-    assert CoremlToolchain().read_back(tmp_path / "int8.mlpackage").operator_counts["matmul float16"] == 2
     with pytest.raises(DestinationError, match=r"overwrite=True"):
-        kp.export_coreml(model, tmp_path / "int8.mlpackage", "float16", overwrite=False)
+        kp.export_coreml(model, path, "float16", overwrite=False)
 
 
 def held_weights(path: Path) -> list[np.ndarray]:

@@ -78,13 +78,7 @@ class RecoveryStep(NamedTuple):
 class PlanEvaluator:
     """Makes the file that an export of a plan writes, runs it on some samples, and compares it with the float model.
 
-    Args:
-        export: Makes the files.
-        plan: The plan of the file that is explained.
-        samples: Input name to an array of shape (n, ...).
-        reference: The float model's predictions for them.
-        threads: Interpreters that run at once.
-        precision: The higher precision, that of layers in float.
+    ``plan`` is that of the explained file, and ``precision`` the higher one, that of layers "in float".
     """
 
     def __init__(

@@ -67,7 +67,11 @@ def _other_data(report: Result) -> Iterator[Finding]:
             ),
             advice="Calibrate on data as in production, with the same preprocessing: kp.export_tflite(..., representative_dataset=...)",
         )
-    filled = {name: part for name, row in layers.items() if (part := _filled(row)) is not None and part < _MIN_FILLED}
+    filled = {
+        name: part
+        for name, row in layers.items()
+        if (part := _filled(row)) is not None and part < _MIN_FILLED and name not in _sharing_ranges(layers)
+    }
     if filled:
         worst = min(filled, key=lambda name: filled[name])
         yield Finding(
@@ -255,6 +259,13 @@ def _layers(report: Result) -> dict[str, dict[str, float]]:
         if row.metric != "calibration_samples" and isinstance(row.value, int | float):
             layers.setdefault(row.subject, {})[row.metric] = row.value
     return layers
+
+
+def _sharing_ranges(layers: dict[str, dict[str, float]]) -> set[str]:
+    """Return the layers with the range of an earlier one: pooling, for example, must share the scale of its input."""
+    first: dict[tuple[float, float], str] = {}
+    ranges = {name: (row["range_low"], row["range_high"]) for name, row in layers.items() if "range_high" in row}
+    return {name for name, span in ranges.items() if first.setdefault(span, name) != name}
 
 
 def _filled(row: dict[str, float]) -> float | None:

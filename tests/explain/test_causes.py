@@ -118,6 +118,18 @@ def test_a_layer_is_blamed_beyond_chance_alone() -> None:
     assert finding.advice == "kp.PrecisionPlan.deployment('int4', layers={'head': 'float32'})"
 
 
+@pytest.mark.parametrize(("conv_high", "codes"), [(9.0, []), (1.0, ["calibration-too-wide"])])
+def test_a_range_that_must_be_shared_is_no_finding(conv_high: float, codes: list[str]) -> None:
+    """An average pooling has the scale of its input, which its own values need not fill; the input's are judged alone."""
+    seen = {"conv": conv_high, "pool": 0.5}
+    spans = {"range_low": 0.0, "range_high": 10.0, "seen_low": 0.0}
+    rows = [Measurement(name, metric, value) for name in seen for metric, value in spans.items()]
+    rows += [Measurement(name, "seen_high", value) for name, value in seen.items()]
+    findings = quantization_findings(Result("layers", tuple(rows)))
+    assert [finding.code for finding in findings] == codes
+    assert all(finding.subject == "conv" for finding in findings)
+
+
 def test_advice_for_a_layer_starts_from_the_precision_of_the_file() -> None:
     """A file in int16x8 is not sent back to int8."""
     rows = (Measurement("head", "snr_db", 9.0), Measurement("head", "snr_loss_db", 20.0))

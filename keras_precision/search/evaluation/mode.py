@@ -22,15 +22,7 @@ _MAX_LENGTH = 16  # of a list, such as seeds, that is part of a search's identit
 
 
 class SearchInputs(NamedTuple):
-    """The data of a search, and the options of its training.
-
-    Attributes:
-        representative: Samples for the calibration, or a calibration.
-        validation: Data for the evaluation of plans: ``(samples, labels)``, or samples.
-        x: Samples for the training; None without a training.
-        y: Their labels; None if ``x`` includes them.
-        options: Options of the training.
-    """
+    """The data of a search as ``kp.PrecisionTuner`` takes them; ``x``, ``y`` and ``options`` are those of the training."""
 
     representative: Any = None
     validation: Any = None
@@ -82,14 +74,7 @@ class Rounds(Protocol):
 
 
 class Mode(ABC):
-    """One way to evaluate plans.
-
-    Attributes:
-        name: Its value of ``evaluation=``.
-        choices: The precisions to choose from.
-        space: The plans; available after ``prepare``.
-        reference_figures: The figures of the float model.
-    """
+    """One way to evaluate plans, named as in ``evaluation=``; ``space`` and ``reference_figures`` come with ``prepare``."""
 
     name: ClassVar[str]
     choices: tuple[str, ...]

@@ -16,8 +16,6 @@ class Goal:
     Attributes:
         figure: ``"size_bytes"``, ``"latency_ms"``, ``"bit_operations"``, ``"divergence"``, the name of the metric, or
             ``"front"`` for the Pareto front of cost and quality.
-        direction: ``"min"`` or ``"max"``.
-        budget: The limits.
         scale: The figure of the float model, which sets the penalty of a plan beyond the budget.
     """
 

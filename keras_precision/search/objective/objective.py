@@ -20,15 +20,7 @@ _TRAINING_FIGURES = ("step_time_ratio", "peak_memory_ratio")
 
 @dataclass(frozen=True)
 class SearchObjective:
-    """What a search optimizes.
-
-    Attributes:
-        figure: The figure to optimize, or ``"front"``.
-        direction: ``"min"`` or ``"max"``.
-        budget: The limits.
-        score: The metric of labels; None if none is needed.
-        latency: Whether files must be timed.
-    """
+    """What a search optimizes: a figure (or ``"front"``) within a budget; ``latency`` says whether files must be timed."""
 
     figure: str
     direction: str

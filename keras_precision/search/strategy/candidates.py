@@ -32,9 +32,6 @@ class Candidates:
     Attributes:
         costs: Name of a cost to what every column adds; those of the start are spread evenly over the units.
         columns: Unit and choice of every column.
-        program: The integer program over the columns.
-        run: Figures of the plans that were run.
-        failed: Plans that could not be run.
     """
 
     costs: Mapping[str, Sequence[float]]

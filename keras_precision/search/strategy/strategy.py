@@ -33,19 +33,8 @@ _METRIC_TOLERANCE = 0.1  # factor of the tolerance if the metric is optimized: t
 class Strategy:
     """Rounds of plans: first single changes of the baseline, then solutions of the integer program and neighbours.
 
-    The same results lead to the same rounds, with any number of workers.
-
-    Attributes:
-        space: The plans.
-        goal: The figure to optimize.
-        reference: Outputs of the float model.
-        labels: Labels; None without a metric.
-        score: The metric of the labels.
-        reference_score: The float model's metric.
-        tolerance: The gap at which the search ends: 0.02 is two percent.
-        round_size: Plans per round, after the first.
-        gap: How much better than the best a plan that was not run may be, as a share.
-        bound: The best cost that the model of errors allows.
+    The same results lead to the same rounds, with any number of workers. ``reference`` are the outputs of the float model,
+    ``bound`` is the best cost that the model of errors allows, and ``gap`` by what share that is below the best plan's.
     """
 
     space: Space

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from keras_precision.core.errors import InputError, PlanError
+from keras_precision.core.errors import ExportError, InputError, PlanError
 from keras_precision.core.plan import Kind, PrecisionPlan, check_precision
 from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.export.plan_space import Space, Unit
@@ -128,11 +128,19 @@ def _followers(compiler: PlanCompiler, unit_of: Mapping[int, int]) -> dict[int, 
 def _honoured(
     compiler: PlanCompiler, trace: Trace, space: Space, choice: str, runtime: str
 ) -> tuple[PrecisionPlan, PrecisionPlan, set[str]]:
-    """The plan with one precision everywhere, what its file computes, and the layers that the runtime cannot run."""
+    """The plan with one precision everywhere, what its file computes, and the layers that the runtime cannot run.
+
+    Where that file does not run, it is one of this precision throughout, layers without weights included: two branches in
+    int16x8, say, that an int8 concatenation joins. Plans whose own file does not run are failed trials.
+    """
     units = tuple(replace(unit, choices=(choice,), followers={choice: unit.followers["*"]}) for unit in space.units)
     whole = Space(units, space.baseline)
     plan = whole.plan(whole.everywhere(choice))
-    model: EdgeModel = read_back(compiler(plan))
+    try:
+        model: EdgeModel = read_back(compiler(plan))
+    except ExportError:
+        plan = PrecisionPlan.deployment(choice)
+        model = read_back(compiler(plan))
     layers = layers_of(model, trace)
     realised = realised_plan(model, plan, layers, list(trace.paths))
     lacking = {path for number, _ in unsupported_operators(model, runtime) for path in layers[number]}

@@ -81,6 +81,16 @@ def tuner(task: Task, calibration: Any, tmp_path_factory: pytest.TempPathFactory
     return found
 
 
+def test_a_plan_whose_file_does_not_run_ends_no_search(stack: Any, tmp_path: Path) -> None:
+    """Branches in int16x8 before an int8 concatenation have no file that runs; the search goes on without them."""
+    net = two_inputs(stack.keras, np.random.default_rng(3))
+    options = {"max_trials": 6, "directory": tmp_path, "verbose": False}
+    found = kp.PrecisionTuner(net.model, net.samples, net.samples, ("int8", "int16x8"), **options)
+    found.search()
+    assert all("int16x8" in unit.choices for unit in found.space.units)
+    assert found.results()[0].plan == kp.PrecisionPlan.deployment("int8")
+
+
 def divergence(task: Task, path: Path) -> float:
     """Return the divergence of a file, by NumPy, from the predictions of the model."""
     found = litert.predict(path, task.x)[0].astype("float64")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.quantization.float_model import float_file
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
@@ -33,7 +34,7 @@ def by_aeq(model: Any, samples: np.ndarray) -> bytes:
     """Return what AI Edge Quantizer makes with its own calibration and its static recipe."""
     quantizer = importlib.import_module("ai_edge_quantizer.quantizer")
     recipe = importlib.import_module("ai_edge_quantizer.recipe")
-    content = float_file(model).content
+    content = float_file(ModelView.of(model)).content
     name = next(iter(Flatbuffer(content).named_inputs()))
     with capture_output("AI Edge Quantizer"):
         made = quantizer.Quantizer(bytearray(content))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import keras_precision as kp
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import ExportError, InputError
 from keras_precision.core.system.child_process import CompletedChild, child_environment, exit_reason, run_python
 from keras_precision.experiments.worker import Worker, serialize
@@ -149,7 +150,7 @@ def test_the_child_that_converts_a_float_model_imports_from_the_parents_path_alo
     folders: Folders, model: Any
 ) -> None:
     """A layer of a module on the parent's path is converted, whatever lies in the current folder."""
-    converted = call_in_process(convert, model, "float32")
+    converted = call_in_process(convert, ModelView.of(model), "float32")
     assert converted.content[4:8] == b"TFL3"
     assert not folders.marker.exists()
 
@@ -267,7 +268,7 @@ def test_a_float_conversion_that_fails_is_told_and_its_pickle_was_private(
     before = os.umask(0)  # whatever the user lets others do
     try:
         with pytest.raises(ExportError, match=message):
-            call_in_process(convert, model, "float32")
+            call_in_process(convert, ModelView.of(model), "float32")
     finally:
         os.umask(before)
     assert modes == {"folder": 0o700, "call": 0o600}
@@ -276,10 +277,10 @@ def test_a_float_conversion_that_fails_is_told_and_its_pickle_was_private(
 def test_an_error_of_this_package_crosses_the_process_as_it_is(model: Any) -> None:
     """What the function raises in the other process has its own type and message here."""
     with pytest.raises(InputError, match=f"Expected a path. Received: '{model.name}'"):
-        call_in_process(refuse, model)
+        call_in_process(refuse, ModelView.of(model))
 
 
-def refuse(model: Any) -> None:
+def refuse(model: ModelView) -> None:
     """Raise an error of this package, in the child."""
     raise InputError(f"Expected a path. Received: '{model.name}'.")
 
@@ -298,7 +299,7 @@ def test_a_model_that_cannot_be_saved_cannot_be_converted_elsewhere() -> None:
 
     model = keras.Sequential([keras.Input((3,)), Scaled(object())], name="unsaved")
     with pytest.raises(ExportError, match=r"Received: 'unsaved', of which saving failed .*get_config"):
-        call_in_process(convert, model)
+        call_in_process(convert, ModelView.of(model))
 
 
 def test_only_one_place_starts_python() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from keras_precision._adapters.adapter import KerasAdapter
-from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.tracing.step_observer import Batch
 from keras_precision.core.errors import DataError
 from keras_precision.core.layer_facts import LayerFacts
@@ -15,10 +15,10 @@ _FORMS = "(x, y) as for fit, or x alone; arrays, or anything that yields such ba
 _MAX_SAMPLES = 256  # of arrays
 
 
-def facts_of(adapter: KerasAdapter, model: Any) -> tuple[LayerFacts, ...]:
+def facts_of(view: ModelView) -> tuple[LayerFacts, ...]:
     """Return the facts of all layers that have a path, in order."""
-    outputs = set(map(id, _outputs(adapter, model)))
-    return tuple(_facts(adapter, path, layer, id(layer) in outputs) for path, layer in layer_paths(model).items())
+    outputs = set(map(id, _outputs(view.adapter, view.model)))
+    return tuple(_facts(view.adapter, path, layer, id(layer) in outputs) for path, layer in view.layers.items())
 
 
 def _facts(adapter: KerasAdapter, path: str, layer: Any, is_output: bool) -> LayerFacts:

@@ -9,7 +9,7 @@ from keras_precision._adapters import KerasAdapter, adapter_of
 from keras_precision.core.errors import ModelError, PlanError
 from keras_precision.core.plan import TRAINING_PRECISIONS, PrecisionPlan
 
-__all__ = ["layer_paths", "plan_of"]
+__all__ = ["layer_paths", "paths_of", "plan_of"]
 
 
 def layer_paths(model: Any) -> dict[str, Any]:
@@ -39,7 +39,11 @@ def layer_paths(model: Any) -> dict[str, Any]:
         >>> list(layer_paths(model))
         ['dense', 'head']
     """
-    adapter = adapter_of(model)
+    return paths_of(adapter_of(model), model)
+
+
+def paths_of(adapter: KerasAdapter, model: Any) -> dict[str, Any]:
+    """Return what ``layer_paths`` returns, for a known adapter."""
     if not adapter.is_model(model):
         raise ModelError(f"Expected a Keras model. Received: a layer of type {type(model).__name__}.")
     seen: set[int] = set()
@@ -95,7 +99,7 @@ def plan_of(model: Any) -> PrecisionPlan:
         'mixed_bfloat16'
     """
     adapter = adapter_of(model)
-    layers = layer_paths(model).items()
+    layers = paths_of(adapter, model).items()
     policies = {path: adapter.policy_name(layer) for path, layer in layers if not adapter.is_lookup(layer)}
     for path, policy in policies.items():
         if policy not in TRAINING_PRECISIONS:

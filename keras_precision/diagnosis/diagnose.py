@@ -4,16 +4,17 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keras_precision._adapters import KerasAdapter, adapter_of
+from keras_precision._adapters import KerasAdapter
 from keras_precision._adapters.layer_facts import facts_of, first_batch, loss_types
 from keras_precision._adapters.layer_paths import plan_of
+from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.rebuild import in_float32
 from keras_precision._adapters.tracing.step_observer import Batch, StepObserver
 from keras_precision.core.errors import DataError, InputError, ModelError, PlanError
 from keras_precision.core.layer_facts import LayerFacts
 from keras_precision.core.observation import Observation, find_origin, origin_rows, statistics_rows
 from keras_precision.core.result import Measurement, Result
-from keras_precision.diagnosis.lint import lint
+from keras_precision.diagnosis.lint import lint_view
 from keras_precision.findings.finding import Finding, apply_rules, by_severity
 from keras_precision.findings.layer_rules import LAYER_RULES
 from keras_precision.findings.loss_scale_rules import training_findings
@@ -60,10 +61,8 @@ def diagnose(model_or_results: Any, data: Any = None) -> tuple[Finding, ...]:
     results = [model_or_results] if isinstance(model_or_results, Result) else model_or_results
     if isinstance(results, list | tuple):
         return _diagnose_results(results, data)
-    adapter = adapter_of(model_or_results)
-    if data is None:
-        return lint(model_or_results)
-    return _diagnose_model(adapter, model_or_results, first_batch(data))
+    view = ModelView.of(model_or_results)
+    return lint_view(view) if data is None else _diagnose_model(view, first_batch(data))
 
 
 def _diagnose_results(results: Sequence[Any], data: Any) -> tuple[Finding, ...]:
@@ -81,8 +80,8 @@ def _diagnose_results(results: Sequence[Any], data: Any) -> tuple[Finding, ...]:
     return by_severity((*findings, *run_findings(results)))
 
 
-def _diagnose_model(adapter: KerasAdapter, model: Any, batch: Batch) -> tuple[Finding, ...]:
-    layers = facts_of(adapter, model)
+def _diagnose_model(view: ModelView, batch: Batch) -> tuple[Finding, ...]:
+    adapter, model, layers = view.adapter, view.model, facts_of(view)
     observation = _observe(adapter, model, batch)
     result = _result_of(adapter, model, observation)
     findings = [
@@ -94,7 +93,7 @@ def _diagnose_model(adapter: KerasAdapter, model: Any, batch: Batch) -> tuple[Fi
     if any(layer.is_half for layer in layers) and find_origin(observation) is None:
         findings += _compare_with_float32(adapter, model, batch, observation, layers)
     if isinstance(model, adapter.functional_classes) and getattr(model, "inputs", None):
-        findings += lint(model)
+        findings += lint_view(view)
     else:
         findings += facts_findings(layers, on_accelerator=bool(adapter.compute.device))
     return by_severity(dict.fromkeys(findings))

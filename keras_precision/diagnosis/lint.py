@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from keras_precision._adapters import adapter_of
 from keras_precision._adapters.layer_facts import facts_of
+from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.tracing.operations import traced
 from keras_precision.findings.finding import Finding, by_severity
 from keras_precision.findings.graph_rules import graph_findings
 from keras_precision.findings.static_rules import facts_findings
 
-__all__ = ["lint"]
+__all__ = ["lint", "lint_view"]
 
 
 def lint(model: Any) -> tuple[Finding, ...]:
@@ -36,7 +36,11 @@ def lint(model: Any) -> tuple[Finding, ...]:
         >>> [(finding.code, finding.subject) for finding in lint(model)][0]
         ('plain-float16', 'head')
     """
-    adapter = adapter_of(model)
-    graph = traced(adapter, model)
-    facts = facts_findings(facts_of(adapter, model), on_accelerator=bool(adapter.compute.device))
+    return lint_view(ModelView.of(model))
+
+
+def lint_view(view: ModelView) -> tuple[Finding, ...]:
+    """Find what ``lint`` finds, in a model that was looked at before."""
+    graph = traced(view)
+    facts = facts_findings(facts_of(view), on_accelerator=bool(view.adapter.compute.device))
     return by_severity((*facts, *graph_findings(graph)))

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import ExportError, InputError, nearest
 from keras_precision.core.result import Result
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
-from keras_precision.export.model_view import ModelView
 from keras_precision.export.pipeline import export_file
 from keras_precision.export.request import ExportRequest
 from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
@@ -78,7 +78,7 @@ def export_coreml(
             f"Expected the plan int8 for palettized weights. Received: {request.plan.default}. "
             "Export with plan='int8', or with weights='linear'."
         )
-    return export_file(toolchain, ModelView.of(model), path, request, overwrite=overwrite)
+    return export_file(toolchain, ModelView.of_built(model), path, request, overwrite=overwrite)
 
 
 class CoremlToolchain(Toolchain):
@@ -106,12 +106,12 @@ class CoremlToolchain(Toolchain):
 
     def export(self, job: ExportJob, path: Path) -> ExportedFile:
         """Write the package; weights are quantized after the conversion to float16."""
-        plan, names = job.request.plan.default, input_names(job.model)
-        on_tensorflow(_write_package, job.model, names, plan, self._weights, os.fspath(path))
+        plan, names = job.request.plan.default, input_names(job.view)
+        on_tensorflow(_write_package, job.view, names, plan, self._weights, os.fspath(path))
         if not _on_mac():
             return ExportedFile(("Core ML runs on Apple's systems alone: the package was not run.",))
         if plan != "int8":
-            check_session(job.model, CoremlSession(path))
+            check_session(job.view, CoremlSession(path))
         return ExportedFile()
 
     def inscribe(self, path: Path, card: str) -> None:
@@ -140,10 +140,10 @@ class CoremlToolchain(Toolchain):
         return CoremlSession(path) if _on_mac() else None
 
 
-def _write_package(model: Any, names: Sequence[str], plan: str, weights: str, path: str) -> None:
+def _write_package(view: ModelView, names: Sequence[str], plan: str, weights: str, path: str) -> None:
     """Convert a model of the TensorFlow backend, whose functions coremltools reads, and save the package."""
     tools = coremltools()
-    serving, _alive = serving_function(model, names)
+    serving, _alive = serving_function(view, names)
     precision = tools.precision.FLOAT32 if plan == "float32" else tools.precision.FLOAT16
     with capture_output("coremltools"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of conversions inside
@@ -160,7 +160,7 @@ def _write_package(model: Any, names: Sequence[str], plan: str, weights: str, pa
             package.save(path)
         except Exception as error:  # coremltools raises errors of any kind, chained here
             raise ExportError(
-                f"Expected coremltools to convert '{model.name}'. Received: {type(error).__name__}: {error}. "
+                f"Expected coremltools to convert '{view.name}'. Received: {type(error).__name__}: {error}. "
                 "It reads no loops: build recurrent layers with unroll=True, or export to another format."
             ) from error
 

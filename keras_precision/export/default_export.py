@@ -3,11 +3,11 @@
 from functools import cache
 from typing import Any
 
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.export.calibration_choice import method_of
 from keras_precision.export.card import facts
-from keras_precision.export.model_view import ModelView
 from keras_precision.export.plan_compiler import Candidate, PlanCompiler, plain_candidate
 from keras_precision.export.readback import check_plan, check_runs, realised_plan
 from keras_precision.export.request import ExportRequest
@@ -32,7 +32,7 @@ class DefaultExport:
     def __init__(self, model: Any, calibration: Calibration, *, runtime: str = "litert") -> None:
         self.calibration = calibration
         self.compiler = PlanCompiler(calibration, method_of(calibration, AUTO))
-        self._view, self._runtime, self._toolchain = ModelView.of(model), runtime, TfliteToolchain()
+        self._view, self._runtime, self._toolchain = ModelView.of_built(model), runtime, TfliteToolchain()
         self._plain_candidate = cache(self._convert)  # of one or two precisions, by a conversion of the model
 
     def candidate(self, plan: PrecisionPlan) -> Candidate:

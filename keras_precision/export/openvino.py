@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import DataError, ExportError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
@@ -18,7 +19,6 @@ from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.optional import require
 from keras_precision.export.conversion_check import check_conversion
-from keras_precision.export.model_view import ModelView
 from keras_precision.export.onnx.graph import onnx_graph
 from keras_precision.export.onnx.quantizer import quantized_graph
 from keras_precision.export.pipeline import export_file
@@ -91,7 +91,7 @@ def export_openvino(
         target="onnxruntime",
         plan_given=plan is not None,
     )
-    view = ModelView.of(model)
+    view = ModelView.of_built(model)
     return export_file(
         toolchain, view, path, request, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )
@@ -123,7 +123,7 @@ class OpenvinoToolchain(Toolchain):
                     model = _quantized(model, graph, job)
                 _saved(model, path, halved=job.request.plan.default == "float16")
         if job.request.plan.default == "float16":
-            check_session(job.model, OpenvinoSession(path))
+            check_session(job.view, OpenvinoSession(path))
         return ExportedFile()
 
     def read_back(self, path: Path) -> EdgeModel:

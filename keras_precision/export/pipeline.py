@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_precision._adapters.data.labels import samples_and_labels
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import DestinationError, ExportError, InputError, ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
@@ -14,11 +15,10 @@ from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.files import check_destination, working_folder
 from keras_precision.export.calibration_choice import method_of
 from keras_precision.export.card import card_text
-from keras_precision.export.model_view import ModelView
 from keras_precision.export.readback import check_plan, check_runs, realised_plan
 from keras_precision.export.request import ExportRequest
 from keras_precision.export.toolchain import ExportJob, Toolchain
-from keras_precision.quantization.calibration import Calibration, calibrate
+from keras_precision.quantization.calibration import Calibration, calibrate_view
 from keras_precision.quantization.layer_trace import layers_of
 from keras_precision.quantization.qat.finite_weights import check_finite
 from keras_precision.quantization.range_estimators import AUTO
@@ -108,7 +108,7 @@ def _as_trained(
     plain, plan, ranges = trained_parts(view.model, request.plan if request.plan_given else None, data)
     # Its biases were trained with the rounded weights, which already accounts for the mean error of rounding.
     plan = replace(toolchain.decided(plan), io=request.plan.io)
-    return ModelView.of(plain), replace(request, plan=plan, bias_correction=False), ranges
+    return ModelView.of_built(plain), replace(request, plan=plan, bias_correction=False), ranges
 
 
 def _check_tfmot(toolchain: Toolchain, view: ModelView, request: ExportRequest) -> None:
@@ -144,7 +144,7 @@ def _calibration(toolchain: Toolchain, view: ModelView, request: ExportRequest, 
         return data.expect(view.model) if toolchain.equalizes else data.expect_own_weights(view.model)
     if not (toolchain.calibrates and request.needs_ranges):
         return None
-    return calibrate(view.model, data, cross_layer_equalization=request.cross_layer_equalization)
+    return calibrate_view(view, data, cross_layer_equalization=request.cross_layer_equalization)
 
 
 def _checked_file(toolchain: Toolchain, job: ExportJob, path: Path) -> tuple[EdgeModel, Result]:

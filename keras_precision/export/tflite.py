@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.export.card import tflite_rows
-from keras_precision.export.model_view import ModelView
 from keras_precision.export.pipeline import export_file
 from keras_precision.export.plan_compiler import PlanCompiler, plain_candidate
 from keras_precision.export.readback import read_back
@@ -89,7 +89,7 @@ def export_tflite(
         >>> result.value("operator_count", "FULLY_CONNECTED int8")
         2
     """
-    view, toolchain = ModelView.of(model), TfliteToolchain()
+    view, toolchain = ModelView.of_built(model), TfliteToolchain()
     decided = toolchain.decided("int8" if plan is None else plan)
     decided = decided if io is None else replace(decided, io=io)
     decided.resolve(view.layers)  # a layer that is not there is named before any other argument is checked
@@ -123,18 +123,17 @@ class TfliteToolchain(Toolchain):
 
     def float_source(self, view: ModelView, request: ExportRequest) -> FloatFile:
         """Return the converter's file: in float, or what TensorFlow Model Optimization trained."""
-        model = view.model
         if self.uses_calibration(view, request):
-            source = float_file(model, equalize=request.cross_layer_equalization)
+            source = float_file(view, equalize=request.cross_layer_equalization)
         elif request.plain:
-            converted = convert_to_float_tflite(model, "float16" if request.plan.default == "float16" else "float32")
-            source = FloatFile(converted.content, converted.trace, weights_digest(model))
+            converted = convert_to_float_tflite(view, "float16" if request.plan.default == "float16" else "float32")
+            source = FloatFile(converted.content, converted.trace, weights_digest(view.model))
         else:
             from keras_precision.quantization.qat.tfmot_engine import convert_trained
 
-            converted = convert_trained(model, float_io=request.plan.io_type != "int8")
-            return FloatFile(converted.content, converted.trace, weights_digest(model))
-        check_equivalence(model, source.content)
+            converted = convert_trained(view, float_io=request.plan.io_type != "int8")
+            return FloatFile(converted.content, converted.trace, weights_digest(view.model))
+        check_equivalence(view, source.content)
         return source
 
     def export(self, job: ExportJob, path: Path) -> ExportedFile:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters.data.samples import stream_samples
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import PlanError, UnknownPrecisionError
 from keras_precision.core.formats.deployment import FILE_FORMATS, supported_precisions
 from keras_precision.core.plan import PrecisionPlan
@@ -19,7 +20,6 @@ from keras_precision.core.result import Measurement
 from keras_precision.core.system.files import replace_folder, write_atomic
 from keras_precision.core.system.optional import available, require
 from keras_precision.export.card import calibration_rows, operator_rows, sides
-from keras_precision.export.model_view import ModelView
 from keras_precision.export.request import ExportRequest, deployment_plan
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.conversion import static_shape
@@ -204,7 +204,7 @@ class Toolchain(ABC):
 
     def float_source(self, view: ModelView, request: ExportRequest) -> FloatFile:
         """Return the float file of a model that is not calibrated."""
-        return float_file(view.model)
+        return float_file(view)
 
     def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
         """Return what is compared with the plan, where a runtime decides on some operators itself."""
@@ -226,11 +226,11 @@ class Toolchain(ABC):
         yield from operator_rows(model)
 
 
-def check_session(model: Any, session: RuntimeSession) -> None:
+def check_session(view: ModelView, session: RuntimeSession) -> None:
     """Raise where the predictions of an opened file without integers are not those of its model."""
 
     def predictions(samples: Mapping[str, Any]) -> list[Any]:
         outputs = session.predict({tensor.name: samples[tensor.name] for tensor in session.model.inputs})
         return outputs if isinstance(outputs, list) else [outputs]
 
-    check_outputs(model, predictions)
+    check_outputs(view, predictions)

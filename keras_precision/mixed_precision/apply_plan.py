@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters import KerasAdapter
+from keras_precision._adapters.layer_paths import paths_of
 from keras_precision._adapters.layer_state import copy_state
+from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.rebuild import compile_like, forget_compiled, is_compiled, rebuilt, rebuilt_with
 from keras_precision.core.errors import ModelError, PlanNotHonouredError
 from keras_precision.core.plan import PrecisionPlan
@@ -45,20 +46,21 @@ def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
         >>> plan_of(apply_plan(model, plan)) == plan
         True
     """
-    adapter, layers = adapter_of(model), layer_paths(model)
-    policies = plan.expect("training").resolve(layers)
-    _refuse_quantized(adapter, layers)
+    view = ModelView.of(model)
+    adapter = view.adapter
+    policies = plan.expect("training").resolve(view.layers)
+    _refuse_quantized(adapter, view.layers)
     if in_place:
-        _set_policies(adapter, model, plan, policies)
+        _set_policies(view, plan, policies)
         forget_compiled(model)
         _set_loss_scaling(adapter, model, enabled=_needs_loss_scaling(plan, policies))
-        _verify(adapter, layer_paths(model), policies, "does not accept it")
+        _verify(adapter, view.layers, policies, "does not accept it")
         return model
     draft = rebuilt(adapter, model)
-    _set_policies(adapter, draft, plan, policies)
+    _set_policies(ModelView(draft, adapter), plan, policies)
     # As saving and loading would: a policy that the configuration lacks is lost.
     planned = rebuilt_with(adapter, draft, lambda config: config)
-    _verify(adapter, layer_paths(planned), policies, "loses it when the model is saved and loaded")
+    _verify(adapter, paths_of(adapter, planned), policies, "loses it when the model is saved and loaded")
     copy_state(adapter, model, planned)
     if is_compiled(model):
         compile_like(adapter, planned, model, scale_loss=_needs_loss_scaling(plan, policies))
@@ -86,11 +88,12 @@ def _members(adapter: KerasAdapter, layer: Any) -> Iterator[Any]:
     return (inner for inner in adapter.walk(layer) if not adapter.is_lookup(inner))
 
 
-def _set_policies(adapter: KerasAdapter, model: Any, plan: PrecisionPlan, policies: Mapping[str, str]) -> None:
-    for inner in adapter.walk(model):
+def _set_policies(view: ModelView, plan: PrecisionPlan, policies: Mapping[str, str]) -> None:
+    adapter = view.adapter
+    for inner in adapter.walk(view.model):
         if adapter.is_model(inner):
             adapter.set_policy(inner, plan.default)  # Its layers get their own policies below.
-    for path, layer in layer_paths(model).items():
+    for path, layer in view.layers.items():
         for inner in _members(adapter, layer):
             adapter.set_policy(inner, policies[path])
 

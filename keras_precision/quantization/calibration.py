@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import stream_samples
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import DataError, FileFormatError, InputError, ModelError
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.saved_value import SavedValue
@@ -31,7 +31,7 @@ from keras_precision.quantization.tensor_recorder import TensorRecorder
 from keras_precision.quantization.tensor_statistics import TensorStatistics
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parse_flatbuffer
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Calibration", "calibrate", "calibrate_view"]
 
 Array = npt.NDArray[Any]
 
@@ -253,12 +253,23 @@ def calibrate(
         >>> bool(low == x_cal.min() and high == x_cal.max())
         True
     """
+    return calibrate_view(
+        ModelView.of(model),
+        representative_dataset,
+        cross_layer_equalization=cross_layer_equalization,
+        verbose=verbose,
+    )
+
+
+def calibrate_view(
+    view: ModelView, representative_dataset: Any, *, cross_layer_equalization: bool = False, verbose: bool | None = None
+) -> Calibration:
+    """Calibrate a model that was looked at before, as ``calibrate`` does."""
     check_equalization(cross_layer_equalization)
-    inputs = adapter_of(model).inputs(model)
-    batches = stream_samples(representative_dataset, inputs)
+    batches = stream_samples(representative_dataset, view.inputs)
     first = next(batches)  # data that do not fit are refused before the conversion
-    source = float_file(model, equalize=cross_layer_equalization)
-    check_equivalence(model, source.content, first)
+    source = float_file(view, equalize=cross_layer_equalization)
+    check_equivalence(view, source.content, first)
     return _measure(source, itertools.chain([first], batches), verbose)
 
 

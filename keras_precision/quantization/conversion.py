@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters.layer_paths import paths_of
+from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.rebuild import in_float32
 from keras_precision.core.errors import ExportError, ModelError, PrecisionError
 from keras_precision.core.model_inputs import Input
@@ -30,7 +30,7 @@ class ConvertedFile:
     trace: Trace
 
 
-def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str] | None = None) -> ConvertedFile:
+def convert(view: ModelView, precision: FloatFormat = "float32", names: Sequence[str] | None = None) -> ConvertedFile:
     """Convert a model of the TensorFlow backend, from its float32 weights, for one sample at a time.
 
     A free batch axis would cost shape arithmetic at run time. Of a model that TensorFlow Model Optimization
@@ -38,14 +38,13 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
     both ends. ``names`` replace the names of the inputs. Raises ModelError or ExportError.
     """
     tensorflow = require("tensorflow", extra="tensorflow")
-    adapter = adapter_of(model)
-    trace, inputs = Trace({}, ()), _named_inputs(adapter, model, names)
+    trace, inputs = Trace({}, ()), _named_inputs(view, names)
     with tempfile.TemporaryDirectory() as folder, capture_output("TFLiteConverter"):
         try:
-            exported = in_float32(adapter, model)
-            serving, trace = _traced(tensorflow, adapter, exported, inputs)
+            exported = in_float32(view.adapter, view.model)
+            serving, trace = _traced(tensorflow, view, exported, inputs)
             holder = tensorflow.Module()
-            holder.variables_of_model = adapter.tensorflow_variables(exported)
+            holder.variables_of_model = view.adapter.tensorflow_variables(exported)
             tensorflow.saved_model.save(holder, folder, signatures={"serving_default": serving})
             converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
             if precision == "float16":
@@ -63,7 +62,7 @@ def convert(model: Any, precision: FloatFormat = "float32", names: Sequence[str]
             raise
         except Exception as error:  # Keras and TensorFlow raise errors of any class; it stays as the cause
             raise ExportError(
-                f"Expected TFLiteConverter to convert '{model.name}' to {precision}. Received: {_reason(error, trace)}"
+                f"Expected TFLiteConverter to convert '{view.name}' to {precision}. Received: {_reason(error, trace)}"
             ) from error
 
 
@@ -96,29 +95,26 @@ def _frozen_garbage_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def serving_function(model: Any, names: Sequence[str] | None = None) -> tuple[Any, Any]:
+def serving_function(view: ModelView, names: Sequence[str] | None = None) -> tuple[Any, Any]:
     """Return a concrete function for one sample, and the float32 model with its variables, which must outlive it."""
     tensorflow = require("tensorflow", extra="tensorflow")
-    adapter = adapter_of(model)
-    exported = in_float32(adapter, model)
-    serving, _ = _traced(tensorflow, adapter, exported, _named_inputs(adapter, model, names))
+    exported = in_float32(view.adapter, view.model)
+    serving, _ = _traced(tensorflow, view, exported, _named_inputs(view, names))
     return serving, exported
 
 
-def input_names(model: Any) -> list[str]:
+def input_names(view: ModelView) -> list[str]:
     """Return the names of a model's inputs in exported files; ModelError where a size is free."""
-    inputs = adapter_of(model).inputs(model)
-    for model_input in inputs:
+    for model_input in view.inputs:
         static_shape(model_input)
-    return [model_input.name for model_input in inputs]
+    return [model_input.name for model_input in view.inputs]
 
 
-def _named_inputs(adapter: KerasAdapter, model: Any, names: Sequence[str] | None) -> tuple[Input, ...]:
+def _named_inputs(view: ModelView, names: Sequence[str] | None) -> tuple[Input, ...]:
     """Return the inputs of a model, renamed by position where the original model lives in another process."""
-    inputs = adapter.inputs(model)
     if names is None:
-        return inputs
-    return tuple(replace(model_input, name=name) for model_input, name in zip(inputs, names, strict=True))
+        return view.inputs
+    return tuple(replace(model_input, name=name) for model_input, name in zip(view.inputs, names, strict=True))
 
 
 def static_shape(model_input: Input) -> tuple[int, ...]:
@@ -131,9 +127,10 @@ def static_shape(model_input: Input) -> tuple[int, ...]:
     return tuple(size for size in model_input.shape if size is not None)
 
 
-def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence[Input]) -> tuple[Any, Trace]:
-    """Trace the model for one sample, and record the graph scope of every layer."""
-    paths = {id(layer): path for path, layer in layer_paths(model).items()}
+def _traced(tensorflow: Any, view: ModelView, exported: Any, inputs: Sequence[Input]) -> tuple[Any, Trace]:
+    """Trace a model, or its copy in float32, for one sample, and record the graph scope of every layer."""
+    layers = view.layers if exported is view.model else paths_of(view.adapter, exported)
+    paths = {id(layer): path for path, layer in layers.items()}
     scopes: dict[str, str] = {}
     output_layers: list[str | None] = []
 
@@ -153,7 +150,7 @@ def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence
         return outputs
 
     def serve(**tensors: Any) -> dict[str, Any]:
-        outputs = adapter.call(model, [tensors[model_input.name] for model_input in inputs])
+        outputs = view.adapter.call(exported, [tensors[model_input.name] for model_input in inputs])
         output_layers[:] = [scopes.get(output.op.name) for output in outputs]
         return {f"output_{index}": output for index, output in enumerate(outputs)}
 
@@ -163,7 +160,7 @@ def _traced(tensorflow: Any, adapter: KerasAdapter, model: Any, inputs: Sequence
         )
         for model_input in inputs
     }
-    with adapter.watching_calls(watch):
+    with view.adapter.watching_calls(watch):
         serving = tensorflow.function(serve).get_concrete_function(**signature)
     return serving, Trace(scopes, tuple(output_layers), tuple(paths.values()))
 

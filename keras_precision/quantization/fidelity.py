@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision._adapters import adapter_of
+from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.rebuild import in_float32
 from keras_precision.core.errors import ExportError
 from keras_precision.core.system.captured_output import capture_output
@@ -23,21 +23,22 @@ _SAMPLES = 4
 _TOLERANCE = 0.02  # of the largest output: for kernels that approximate, and float16 weights
 
 
-def check_equivalence(model: Any, content: bytes, samples: Mapping[str, Array] | None = None) -> None:
+def check_equivalence(view: ModelView, content: bytes, samples: Mapping[str, Array] | None = None) -> None:
     """Raise ExportError unless a float file computes the outputs of its model, as ``check_answers`` compares them."""
-    check_outputs(model, lambda inputs: _outputs(content, inputs), samples)
+    check_outputs(view, lambda inputs: _outputs(content, inputs), samples)
 
 
 def check_outputs(
-    model: Any, predict: Callable[[Mapping[str, Array]], Sequence[Array]], samples: Mapping[str, Array] | None = None
+    view: ModelView,
+    predict: Callable[[Mapping[str, Array]], Sequence[Array]],
+    samples: Mapping[str, Array] | None = None,
 ) -> None:
     """Raise ExportError unless an unquantized file computes the outputs of its model for most samples.
 
     ``predict`` maps samples by input name to one array per output. Of ``samples``, of shape (n, ...), the first few
     are used; None: random numbers, and zeros and ones for integer inputs.
     """
-    adapter = adapter_of(model)
-    inputs = adapter.inputs(model)
+    adapter, inputs = view.adapter, view.inputs
     if samples is None:
         random = np.random.default_rng(0)
         samples = {
@@ -48,7 +49,7 @@ def check_outputs(
         }
     data = {model_input.name: samples[model_input.name][:_SAMPLES].astype(model_input.dtype) for model_input in inputs}
     with capture_output("Keras"):
-        exact = in_float32(adapter, model)
+        exact = in_float32(adapter, view.model)
         by_sample = [  # one by one, as the file takes them: a shape inside the model may be that of one sample
             adapter.answers(exact, [data[model_input.name][number : number + 1] for model_input in inputs])
             for number in range(len(data[inputs[0].name]))
@@ -61,7 +62,7 @@ def check_outputs(
         limit = _TOLERANCE * np.abs(expected).max() + 1e-6
         if not np.median(error) <= limit and np.isfinite(expected).all():
             raise ExportError(
-                f"Expected the float file of '{model.name}' to compute the outputs of the model. Received: output {number} is "
+                f"Expected the float file of '{view.name}' to compute the outputs of the model. Received: output {number} is "
                 f"off by {np.median(error):.3g}, where the largest value is {np.abs(expected).max():.3g}. A layer computes "
                 "differently in a graph, or at random: check custom layers, and layers that are active only in training."
             )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import MissingExtraError
 from keras_precision.core.system.optional import available
 from keras_precision.quantization.conversion import ConvertedFile, FloatFormat, convert, input_names
@@ -33,24 +34,24 @@ class FloatFile:
     equalized_pairs: int | None = None
 
 
-def float_file(model: Any, *, equalize: bool = False) -> FloatFile:
+def float_file(view: ModelView, *, equalize: bool = False) -> FloatFile:
     """Return the float file of a model, with weights equalized across layers if asked; the model does not change."""
-    converted = convert_to_float_tflite(model)
+    converted = convert_to_float_tflite(view)
     content, pairs = equalize_layers(converted.content) if equalize else (converted.content, None)
-    return FloatFile(content, converted.trace, weights_digest(model), pairs)
+    return FloatFile(content, converted.trace, weights_digest(view.model), pairs)
 
 
-def convert_to_float_tflite(model: Any, precision: FloatFormat = "float32") -> ConvertedFile:
+def convert_to_float_tflite(view: ModelView, precision: FloatFormat = "float32") -> ConvertedFile:
     """Convert a model of any backend, in a child process where the backend is not TensorFlow.
 
     Raises ModelError, ExportError, or MissingExtraError without TensorFlow.
     """
-    names = input_names(model)
+    names = input_names(view)
     if not available("tensorflow"):
         raise MissingExtraError(
             "Expected the package 'tensorflow', whose converter writes .tflite files of any backend. Install it with: pip install \"keras-precision[tensorflow]\""
         )
-    return on_tensorflow(convert, model, precision, names)
+    return on_tensorflow(convert, view, precision, names)
 
 
 def weights_digest(model: Any) -> str:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import cloudpickle
 
-from keras_precision._adapters import KerasAdapter, adapter_for_file, adapter_of
+from keras_precision._adapters import adapter_for_file
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import ExportError, PrecisionError
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.child_process import run_python
@@ -23,40 +24,40 @@ _PROGRAM = "import sys; from keras_precision.quantization.tensorflow_process imp
 _TIMEOUT_S = 1800.0
 
 
-def on_tensorflow(function: Callable[..., Value], model: Any, *arguments: Any) -> Value:
-    """Return ``function(model, *arguments)``, computed by TensorFlow.
+def on_tensorflow(function: Callable[..., Value], view: ModelView, *arguments: Any) -> Value:
+    """Return ``function(view, *arguments)``, computed by TensorFlow.
 
     A model of JAX or PyTorch is saved as a ``.keras`` file for a child process, to which the function and its
     result are pickled. Default names of Keras differ between processes, so names must be passed as arguments.
     Raises the function's PrecisionError, or ExportError where the model cannot be saved or the process fails.
     """
-    if adapter_of(model).compute.name == "tensorflow":
-        return function(model, *arguments)
-    return call_in_process(function, model, *arguments)
+    if view.adapter.compute.name == "tensorflow":
+        return function(view, *arguments)
+    return call_in_process(function, view, *arguments)
 
 
-def call_in_process(function: Callable[..., Value], model: Any, *arguments: Any) -> Value:
+def call_in_process(function: Callable[..., Value], view: ModelView, *arguments: Any) -> Value:
     """Call a function of a model as ``on_tensorflow`` does, in a child process for every backend."""
     with tempfile.TemporaryDirectory() as name:  # readable by this user alone
         folder = Path(name)
-        _save(adapter_of(model), model, folder, (function, arguments))
-        _run(folder, model.name)
+        _save(view, folder, (function, arguments))
+        _run(folder, view.name)
         outcome: Value | PrecisionError = pickle.loads((folder / "outcome").read_bytes())  # noqa: S301 - of the child
     if isinstance(outcome, PrecisionError):
         raise outcome
     return outcome
 
 
-def _save(adapter: KerasAdapter, model: Any, folder: Path, call: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
-    classes = {type(layer).__name__: type(layer) for layer in adapter.walk(model)}
+def _save(view: ModelView, folder: Path, call: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
+    classes = {type(layer).__name__: type(layer) for layer in view.adapter.walk(view.model)}
     custom_objects = {name: kind for name, kind in classes.items() if not kind.__module__.startswith("keras.")}
     try:
         with capture_output("Keras"):
-            model.save(folder / "model.keras")
+            view.model.save(folder / "model.keras")
         packed = cloudpickle.dumps((custom_objects, *call))
     except Exception as error:  # custom layers raise errors of any class; it stays as the cause
         raise ExportError(
-            f"Expected a model that can be saved, since a child process converts it with TensorFlow. Received: '{model.name}', "
+            f"Expected a model that can be saved, since a child process converts it with TensorFlow. Received: '{view.name}', "
             f"of which saving failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Add a get_config() to "
             "custom layers that returns the arguments of their __init__."
         ) from error
@@ -89,7 +90,7 @@ def main(folder: str) -> None:
             directory / "model.keras", compile=False, safe_mode=False, custom_objects=custom_objects
         )
     try:
-        outcome = function(model, *arguments)
+        outcome = function(ModelView.of(model), *arguments)
     except PrecisionError as error:
         outcome = error
     write_private(directory / "outcome", pickle.dumps(outcome))

@@ -264,3 +264,11 @@ def test_bit_identical_copies_of_whole_models(stack, rng):
         x = rng.uniform(size=(4, *shape)).astype("float32")
         planned = kp.apply_plan(model, kp.PrecisionPlan.training("float32"))
         np.testing.assert_array_equal(outputs(planned, x), outputs(model, x))
+
+
+def test_bins_of_a_file_of_tf_keras(stack, tmp_path):
+    """A file has the data of the bins, from which tf_keras itself does not compute them again."""
+    build, data = MODELS["bins"]
+    model = build(stack.keras)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(kp.load_model(tmp_path / "model.keras"), data), outputs(model, data))

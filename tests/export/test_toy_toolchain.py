@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import DestinationError, ExportError, PlanError, UnknownPrecisionError
-from keras_precision.export.model_view import ModelView
 from keras_precision.export.pipeline import export_file
 from keras_precision.export.request import ExportRequest
 from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
@@ -86,7 +86,7 @@ class ToyToolchain(Toolchain):
         ]
         sides = [[job.view.inputs[0].name, len(layers[0]["kernel"])], ["output_0", len(layers[-1]["bias"])]]
         path.write_text(json.dumps({"layers": layers, "sides": sides}))
-        check_session(job.model, ToySession(path))
+        check_session(job.view, ToySession(path))
         return ExportedFile(notes=("made by a toy",))
 
     def read_back(self, path: Path) -> EdgeModel:
@@ -106,7 +106,7 @@ def export_toy(model: Any, path: Path, plan: str | kp.PrecisionPlan, **keywords:
     """Write a model as a ``.toy`` file."""
     toolchain = ToyToolchain()
     request = ExportRequest(toolchain.decided(plan))
-    return export_file(toolchain, ModelView.of(model), path, request, **keywords)
+    return export_file(toolchain, ModelView.of_built(model), path, request, **keywords)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

@@ -81,6 +81,21 @@ def test_a_model_of_tf_keras_takes_this_engine_by_itself(rng, tmp_path):
     assert np.abs(plain.get_weights()[0] - model.get_weights()[0]).max() > 0
 
 
+def test_an_adapted_layer_computes_as_before(rng):
+    """The constants of a Normalization reach the prepared model: its float layers compute the outputs of the original."""
+    import tf_keras
+
+    x = (rng.normal(size=(64, 3)) * 5 + [10, 400, 2]).astype("float32")
+    normalization = tf_keras.layers.Normalization(name="normalization")
+    normalization.adapt(x)
+    model = tf_keras.Sequential([tf_keras.Input((3,)), normalization, tf_keras.layers.Dense(2, name="head")])
+    plan = kp.PrecisionPlan.deployment("int8", layers={"normalization": "float32"})
+    aware = kp.quantize_aware(model, plan, engine="tfmot")
+    prepared = next(layer for layer in aware.submodules if layer.name == "normalization")
+    np.testing.assert_allclose(prepared(x), normalization(x), atol=1e-6)
+    np.testing.assert_array_equal(kp.from_quantize_aware(aware).predict(x, verbose=0), model.predict(x, verbose=0))
+
+
 def test_no_trace_is_left_in_the_process():
     """Neither the environment nor ``tf.keras`` is another one afterwards."""
     code = (

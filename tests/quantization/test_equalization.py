@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import InputError
 from keras_precision.quantization.equalization import equalize_layers, layer_pairs
 from keras_precision.quantization.float_model import float_file
@@ -65,7 +66,7 @@ def test_the_float_file_answers_as_before(uneven):
     """To the bit, since channels are scaled by powers of two; no weight of the model changes, and no byte is added."""
     model, x = uneven
     before = [weights.copy() for weights in model.get_weights()]
-    plain, made = float_file(model), float_file(model, equalize=True)
+    plain, made = float_file(ModelView.of(model)), float_file(ModelView.of(model), equalize=True)
     assert made.equalized_pairs == 4
     assert plain.equalized_pairs is None
     assert made.digest == plain.digest
@@ -79,7 +80,7 @@ def test_the_float_file_answers_as_before(uneven):
 
 def test_both_sides_of_a_channel_reach_alike(uneven):
     """Within the factor of two that rounding to powers of two leaves, where before they were 150 and more apart."""
-    content = float_file(uneven[0]).content
+    content = float_file(ModelView.of(uneven[0])).content
     before = [np.abs(np.log2(first / second)).max() for first, second in reaches(content)]
     after = [np.abs(np.log2(first / second)).max() for first, second in reaches(equalize_layers(content).content)]
     assert len(before) == len(after) == 4
@@ -114,7 +115,7 @@ def test_other_pairs_are_left_alone(keras):
     """A file without a channel that may be scaled is returned as it is."""
     seen = []
     for reason, model in left_alone(keras):
-        content = float_file(model).content
+        content = float_file(ModelView.of(model)).content
         assert equalize_layers(content) == (content, 0), reason
         seen.append(reason)
     assert len(seen) == 10
@@ -129,7 +130,7 @@ def test_dead_channels_are_left_alone(keras, rng):
     one[:, 0], other[1], one[:, 2] = 0, 0, 1e-30
     first.set_weights([one, np.array([1, 2, 3, 4], "float32")])
     second.set_weights([other, np.zeros(2, "float32")])
-    made = Flatbuffer(float_file(model, equalize=True).content)
+    made = Flatbuffer(float_file(ModelView.of(model), equalize=True).content)
     (pair,) = layer_pairs(made)
     bias = made.constant(pair.bias)
     np.testing.assert_array_equal(bias[:2], [1, 2])

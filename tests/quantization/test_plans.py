@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_precision as kp
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import DataError, DestinationError, ExportError, FileFormatError, PlanError
 from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.quantization.fidelity import check_equivalence
@@ -146,7 +147,7 @@ def test_the_file_tells_how_it_was_made(measured, tmp_path):
     assert told.value("calibration_maximum") == pytest.approx(x.max())
     assert told.value("agreement") == result.value("agreement") > 0.9
     assert told.environment.versions["keras"]
-    path.write_bytes(float_file(model).content)
+    path.write_bytes(float_file(ModelView.of(model)).content)
     with pytest.raises(FileFormatError, match="expected a file that this package exported, with a card inside"):
         card(path)
 
@@ -192,12 +193,12 @@ def test_an_integer_export_checks_its_float_file_first(measured, keras, rng, tmp
 def test_faithful_files_pass(measured):
     """The float file of a net answers as the net does; that of other weights does not."""
     model, x, calibration = measured
-    check_equivalence(model, calibration.float_file.content, {"image": x})
+    check_equivalence(ModelView.of(model), calibration.float_file.content, {"image": x})
     graph = Flatbuffer(calibration.float_file.content)
     operator = next(each for each in graph.operators if graph.kernel(each) == "FULLY_CONNECTED")
     graph.set_constant(int(operator.inputs[1]), -graph.constant(int(operator.inputs[1])))
     with pytest.raises(ExportError, match="output 0 is off by"):
-        check_equivalence(model, graph.content(), {"image": x})
+        check_equivalence(ModelView.of(model), graph.content(), {"image": x})
 
 
 def test_engines_agree_and_refuse(measured, tmp_path):

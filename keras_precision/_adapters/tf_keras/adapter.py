@@ -165,6 +165,13 @@ class LegacyAdapter(KerasAdapter):
         """Wrap it in the optimizer of tf_keras, which has a floor of 1."""
         return tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
 
+    def load(self, path: str, **options: Any) -> Any:
+        """Load a model, and let its layers compute what tf_keras saves no more than the data of: bins."""
+        model = super().load(path, **options)
+        for layer in self.walk(model):
+            layer.finalize_state()
+        return model
+
     def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
         """Report that the wait is unknown."""
         return nullcontext(UnknownDataWait("the compiled step pulls from the dataset by itself"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_precision._adapters.adapter import KerasAdapter
-from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.tracing.layer_scopes import Scopes
 from keras_precision.core.operation_graph import Kind, Operation, OperationGraph
 from keras_precision.core.system.optional import require
@@ -19,17 +19,16 @@ __all__ = ["traced"]
 _BATCH, _FREE = 2, 16  # sizes of the batch, and of every other free axis
 
 
-def traced(adapter: KerasAdapter, model: Any) -> OperationGraph:
+def traced(view: ModelView) -> OperationGraph:
     """Return the operations of the forward pass of a built functional or sequential model, as in training."""
     arrays = [
         np.zeros((_BATCH, *(size or _FREE for size in model_input.shape)), np.dtype(model_input.dtype))
-        for model_input in adapter.inputs(model)
+        for model_input in view.inputs
     ]
-    scopes = Scopes(adapter, layer_paths(model))
+    scopes = Scopes(view.adapter, view.layers)
     with np.errstate(all="ignore"):  # overflowing constants are what the rules look for
-        return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[adapter.compute.name](
-            adapter, model, arrays, scopes
-        )
+        trace = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[view.adapter.compute.name]
+        return trace(view.adapter, view.model, arrays, scopes)
 
 
 class _Recorder:

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import ExportError, InputError, nearest
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import write_atomic
 from keras_precision.export.checks.tensorrt import check_tensorrt
 from keras_precision.export.conversion_check import check_conversion
-from keras_precision.export.model_view import ModelView
 from keras_precision.export.onnx.graph import onnx_graph
 from keras_precision.export.onnx.quantizer import TARGETS, in_float16, quantized_graph
 from keras_precision.export.pipeline import export_file
@@ -97,7 +97,7 @@ def export_onnx(
         target=target,
         plan_given=plan is not None,
     )
-    view = ModelView.of(model)
+    view = ModelView.of_built(model)
     return export_file(
         toolchain, view, path, request, representative_dataset, validation_data=validation_data, overwrite=overwrite
     )
@@ -124,7 +124,7 @@ class OnnxToolchain(Toolchain):
                 )
         elif job.request.plan.default == "float16":
             write_atomic(path, in_float16(graph).SerializeToString())
-            check_session(job.model, OnnxSession(path))
+            check_session(job.view, OnnxSession(path))
         return ExportedFile(notes)
 
     def read_back(self, path: Path) -> EdgeModel:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.rebuild import compile_like, is_compiled
 from keras_precision.core.errors import ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.quantization.calibration import Calibration, calibrate
+from keras_precision.quantization.calibration import Calibration, calibrate_view
 from keras_precision.quantization.float_model import float_file
 from keras_precision.quantization.qat.layers.consumers import LayerGraph
 from keras_precision.quantization.qat.layers.model_surgery import wrap_layers, wrappers
@@ -27,13 +27,13 @@ def quantize_with_keras(model: Any, plan: PrecisionPlan, data: Any, settings: Se
     The data are samples or a calibration; None lets ranges start with the first batch. The copy is compiled where
     the model is. Raises ModelError for layers, and PlanError for plans, that cannot be trained for.
     """
-    adapter = adapter_of(model)
-    layers = layer_paths(model)
+    view = ModelView.of(model)
+    adapter, layers = view.adapter, view.layers
     _check(adapter, layers, plan)
     calibration = data.expect_own_weights(model) if isinstance(data, Calibration) else None
     if calibration is None and data is not None:
-        calibration = calibrate(model, data)
-    source = calibration.float_file if calibration is not None else float_file(model)
+        calibration = calibrate_view(view, data)
+    source = calibration.float_file if calibration is not None else float_file(view)
     layer_placements = placements(model, source, plan)
     if settings.freeze_norm_after is not None:
         for path, layer in layers.items():

@@ -2,15 +2,13 @@
 
 from typing import Any, Literal
 
-from keras_precision._adapters import adapter_of
-from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import InputError, ModelError
 from keras_precision.core.plan import PrecisionPlan, check_precision
 from keras_precision.core.system.optional import available, require
 from keras_precision.quantization.qat.schedule import Settings
-from keras_precision.quantization.qat.tfmot.registry import is_tfmot
 
-__all__ = ["from_quantize_aware", "is_prepared", "is_quantize_aware", "quantize_aware"]
+__all__ = ["from_quantize_aware", "quantize_aware"]
 
 Engine = Literal["auto", "keras", "tfmot"]
 
@@ -74,14 +72,13 @@ def quantize_aware(
     settings = Settings(ranges, calibration, start_after, freeze_after, freeze_norm_after)
     settings.check_data(representative_dataset)
     deployment_plan = _deployment_plan(plan)
-    adapter = adapter_of(model)
-    adapter.inputs(model)  # raises for models that cannot be rebuilt
-    if is_quantize_aware(model) or is_prepared(model):
+    view = ModelView.of_built(model)
+    if view.is_quantize_aware or view.is_tfmot:
         raise ModelError(
             f"Expected a model in float. Received: '{model.name}', which is quantization-aware already. "
             "Train it, or restore a plain model first: kp.from_quantize_aware(model)."
         )
-    if _engine(engine, adapter.keras.__name__) == "tfmot":
+    if _engine(engine, view.adapter.keras.__name__) == "tfmot":
         if settings != Settings():
             raise InputError(
                 "Expected no settings of ranges and schedules with engine='tfmot', whose ranges average by themselves. "
@@ -115,29 +112,19 @@ def from_quantize_aware(model: Any) -> Any:
         >>> [layer.name for layer in from_quantize_aware(aware).layers] == [layer.name for layer in model.layers]
         True
     """
-    adapter = adapter_of(model)
-    if is_prepared(model):
+    view = ModelView.of(model)
+    if view.is_tfmot:
         from keras_precision.quantization.qat.tfmot_engine import restore_from_tfmot
 
         return restore_from_tfmot(model)
-    if not is_quantize_aware(model):
+    if not view.is_quantize_aware:
         raise ModelError(
             f"Expected a quantization-aware model. Received: '{model.name}', none of whose layers is. "
             "Prepare it first: kp.quantize_aware(model)."
         )
     from keras_precision.quantization.qat.layers.model_surgery import unwrap_layers
 
-    return unwrap_layers(adapter, model)
-
-
-def is_quantize_aware(model: Any) -> bool:
-    """Return whether the engine of Keras 3 has prepared a model for quantization-aware training."""
-    return any(hasattr(layer, "stands_for") for layer in layer_paths(model).values())
-
-
-def is_prepared(model: Any) -> bool:
-    """Return whether TensorFlow Model Optimization has prepared a model for quantization-aware training."""
-    return any(is_tfmot(layer) for layer in layer_paths(model).values())
+    return unwrap_layers(view.adapter, model)
 
 
 def _engine(engine: str, keras: str) -> str:

@@ -10,13 +10,14 @@ import numpy as np
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import stream_samples
 from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters.model_view import ModelView, is_tfmot
 from keras_precision._adapters.rebuild import compile_argument, compile_like, is_compiled, rebuilt
 from keras_precision.core.errors import ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.quantization.bias_range import has_saturated_bias, raise_weight_scales
 from keras_precision.quantization.conversion import ConvertedFile, convert
 from keras_precision.quantization.qat.tfmot.bridge import Bridge
-from keras_precision.quantization.qat.tfmot.registry import is_tfmot, prepare
+from keras_precision.quantization.qat.tfmot.registry import prepare
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["convert_trained", "quantize_with_tfmot", "restore_from_tfmot"]
@@ -97,14 +98,14 @@ def restore_from_tfmot(model: Any) -> Any:
     return plain
 
 
-def convert_trained(model: Any, *, float_io: bool) -> ConvertedFile:
+def convert_trained(view: ModelView, *, float_io: bool) -> ConvertedFile:
     """Return the file with the integers that a prepared model was trained for.
 
     TFLiteConverter raises the weight scales of pruned channels where it quantizes, not where scales were trained.
     """
-    converted = convert(model, "trained_float_io" if float_io else "trained")
+    converted = convert(view, "trained_float_io" if float_io else "trained")
     graph = Flatbuffer(converted.content)
     if not has_saturated_bias(graph):
         return converted
-    raise_weight_scales(graph, Flatbuffer(convert(model).content))
+    raise_weight_scales(graph, Flatbuffer(convert(view).content))
     return replace(converted, content=graph.content())

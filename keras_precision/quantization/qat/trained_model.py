@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.layer_paths import layer_paths
+from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import DataError, PlanError
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.plan import PrecisionPlan
@@ -69,7 +70,7 @@ def trained_ranges(model: Any, plan: PrecisionPlan, data: Any) -> tuple[Any, Tra
     """Return the plain model with the trained weights, and the ranges of its file; arguments as for ``as_trained``."""
     plain = unwrap_layers(adapter_of(model), model)
     calibration = None if data is None else calibrate(plain, data)
-    source = calibration.float_file if calibration is not None else float_file(plain)
+    source = calibration.float_file if calibration is not None else float_file(ModelView.of(plain))
     layer_placements = placements(plain, source, plan)
     layers = wrappers(model)
     trained = {

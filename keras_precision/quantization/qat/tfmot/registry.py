@@ -4,11 +4,13 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
+from keras_precision._adapters import legacy_adapter
+from keras_precision._adapters.layer_state import copy_state, state_in_config
 from keras_precision.core.errors import InputError, ModelError
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 
-__all__ = ["TfmotConfig", "is_tfmot", "prepare", "register_tfmot_config"]
+__all__ = ["TfmotConfig", "prepare", "register_tfmot_config"]
 
 TfmotConfig = Literal["output", "float"] | tuple[str, ...]
 """``"output"``: quantize the output; ``"float"``: no range of its own; names: quantize weights and activation."""
@@ -50,11 +52,6 @@ def register_tfmot_config(layer_class: str, config: TfmotConfig) -> None:
     _CONFIGS[layer_class] = config
 
 
-def is_tfmot(layer: Any) -> bool:
-    """Return whether a layer is a quantizing wrapper of TensorFlow Model Optimization."""
-    return type(layer).__module__.startswith("tensorflow_model_optimization") and hasattr(layer, "quantize_config")
-
-
 def prepare(model: Any, is_quantized: Callable[[str], bool]) -> Any:
     """Return a copy of a tf_keras model that TensorFlow Model Optimization has prepared, with layers selected by name.
 
@@ -88,14 +85,28 @@ def prepare(model: Any, is_quantized: Callable[[str], bool]) -> Any:
     known |= {type(layer).__name__: type(layer) for layer in model.layers if not _is_of_keras(tf_keras, layer)}
     with capture_output("TensorFlow Model Optimization"), tools.quantize_scope(known):
         try:
-            annotated = tf_keras.models.clone_model(model, clone_function=annotate)
-            annotated.set_weights(model.get_weights())
-            return tools.quantize_apply(annotated)
+            prepared = tools.quantize_apply(_annotated(tf_keras, model, annotate))
         except (ValueError, RuntimeError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
             raise ModelError(
                 f"Expected a model that TensorFlow Model Optimization supports. Received: '{model.name}': {error} "
                 "Train it with engine='keras', or leave that layer in float by a plan."
             ) from error
+    for layer in prepared.submodules:
+        if isinstance(layer, tf_keras.layers.Normalization):
+            layer.finalize_state()  # quantize_apply copies weights, and not the constants that follow from them
+    return prepared
+
+
+def _annotated(tf_keras: Any, model: Any, annotate: Callable[[Any], Any]) -> Any:
+    """Return a copy of a model with annotated layers, and all of its state."""
+    adapter = legacy_adapter()
+    with state_in_config(adapter, model):
+        annotated = tf_keras.models.clone_model(model, clone_function=annotate)
+    for layer in annotated.layers:
+        is_annotated = type(layer).__module__.startswith("tensorflow_model_optimization")
+        copied = layer.layer if is_annotated else layer
+        copy_state(adapter, model.get_layer(copied.name), copied)
+    return annotated
 
 
 def _is_of_keras(tf_keras: Any, layer: Any) -> bool:

@@ -12,30 +12,32 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
+from keras_precision._adapters.data.samples import read_samples
 from keras_precision._adapters.rebuild import in_float32
 from keras_precision.comparison.comparison import Comparison
 from keras_precision.comparison.effect import pack_correct
 from keras_precision.core.errors import DestinationError, InputError, UnknownPrecisionError, nearest
 from keras_precision.core.formats.deployment import supported_precisions
-from keras_precision.core.plan import DEPLOYMENT_PRECISIONS, TRAINING_PRECISIONS
+from keras_precision.core.plan import TRAINING_PRECISIONS
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.progress import progress
 from keras_precision.core.system.timing import spread, time_calls
 from keras_precision.experiments.deployed_models import (
-    RUNTIME_EXPORTS,
-    DeployedFile,
-    DeployedKeras,
+    EXPORTS,
     DeployedModel,
-    DeployedTflite,
     TimedCaller,
+    deployed_file,
+    deployed_model,
+    single_output,
 )
 from keras_precision.experiments.fingerprints import data_hash
 from keras_precision.experiments.interleaving import InterleavedTimes, interleave
 from keras_precision.scoring.scores import accuracy, agreement, predicted_classes
+from keras_precision.verify.targets import open_target
 
 __all__ = ["compare_exports"]
 
-_TARGETS = ("tflite", *RUNTIME_EXPORTS, "keras")
+_TARGETS = (*EXPORTS, "keras")
 _SOURCE = (
     "median of all calls of one sample; all models were opened {count} times, and interleaved (ABBA); "
     "a speedup has one value per opening, from the fastest tenth of the calls in a block"
@@ -126,11 +128,9 @@ def compare_exports(
 
 def _deployed(target: str, precision: str, task: tuple[Any, Any, Any], folder: Path) -> DeployedModel:
     model, x, representative = task
-    if target in RUNTIME_EXPORTS:
-        return DeployedFile(target, model, precision, x, representative, folder)
     if target == "keras":
-        return DeployedKeras(model, precision, x)
-    return DeployedTflite(model, precision, x, representative, folder)
+        return deployed_model(model, precision, x)
+    return deployed_file(target, model, precision, x, representative, folder)
 
 
 def _timed(models: Sequence[DeployedModel], resolution: float, seconds: float) -> InterleavedTimes:
@@ -166,7 +166,7 @@ class _ScoredModel:
     def result(self, context: _ComparisonContext) -> Result:
         """Return scores and times of the model."""
         rows = [*self._scores(context.reference, context.order), *self._times(context.timings, context.session)]
-        empty = self.model.result()
+        empty = self.model.empty
         source = {"latency_ms": _SOURCE.format(count=len(context.timings))}
         return Result(empty.name, tuple(rows), empty.environment.with_sources(source), empty.plan, empty.notes)
 
@@ -200,7 +200,12 @@ class _ScoredModel:
 def _reference(model: Any, x: Any, scored: Sequence[_ScoredModel]) -> npt.NDArray[np.generic]:
     """Return the predictions of the original model in float32."""
     known = [entry.predictions for entry in scored if entry.model.name == "keras:float32"]
-    return known[0] if known else DeployedKeras(in_float32(adapter_of(model), model), "float32", x).predictions()
+    if known:
+        return known[0]
+    adapter = adapter_of(model)
+    original = open_target(in_float32(adapter, model))
+    samples = list(read_samples(x, adapter.inputs(model)).values())
+    return single_output(original.predict(samples, 32), original.name)
 
 
 def _requested_models(precisions: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:
@@ -213,15 +218,13 @@ def _requested_models(precisions: Sequence[str], targets: Sequence[str]) -> list
     policies = [name for name in names if name in TRAINING_PRECISIONS]
     mixed = any(policy != "float32" for policy in policies)
     by_target = {
-        "tflite": [name for name in names if name in DEPLOYMENT_PRECISIONS],
         "keras": policies if mixed else list(TRAINING_PRECISIONS),
-        **{target: [name for name in names if name in supported_precisions(target)] for target in RUNTIME_EXPORTS},
+        **{target: [name for name in names if name in supported_precisions(target)] for target in EXPORTS},
     }
     requested = [(target, name) for target in dict.fromkeys(places) for name in dict.fromkeys(by_target[target])]
     known = [
-        *(DEPLOYMENT_PRECISIONS if "tflite" in places else ()),
         *(TRAINING_PRECISIONS if "keras" in places else ()),
-        *(name for target in RUNTIME_EXPORTS if target in places for name in supported_precisions(target)),
+        *(name for target in EXPORTS if target in places for name in supported_precisions(target)),
     ]
     for precision in names:
         if precision not in known:

@@ -24,7 +24,7 @@ from keras_precision.runtimes.registry import RUNTIME_FILES, open_runtime
 from keras_precision.runtimes.session import RuntimeSession
 from keras_precision.runtimes.tflite.session import Session
 
-__all__ = ["Array", "Predictor", "Samples", "Target", "as_arrays", "has_suffix", "open_target"]
+__all__ = ["Array", "Predictor", "Samples", "Target", "as_arrays", "has_suffix", "open_target", "sliced"]
 
 Array = npt.NDArray[Any]
 Target = Any
@@ -100,7 +100,7 @@ class _Model(Predictor):
 
         def call(number: int) -> object:
             start = starts[number % len(starts)]
-            return self._model.predict_on_batch(self._packed(_sliced(samples, start, start + batch_size)))
+            return self._model.predict_on_batch(self._packed(sliced(samples, start, start + batch_size)))
 
         return call, min(batch_size, count)
 
@@ -183,7 +183,8 @@ def as_arrays(x: Any) -> Samples:
     return [np.asarray(array) for array in (x if isinstance(x, list | tuple) else [x])]
 
 
-def _sliced(samples: Samples, start: int, stop: int) -> Samples:
+def sliced(samples: Samples, start: int, stop: int) -> Samples:
+    """Return some samples of each input."""
     if isinstance(samples, Mapping):
         return {name: array[start:stop] for name, array in samples.items()}
     return [array[start:stop] for array in samples]

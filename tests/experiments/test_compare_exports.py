@@ -10,7 +10,7 @@ import pytest
 import keras_precision as kp
 from keras_precision.core.errors import DataError, DestinationError, InputError, UnknownPrecisionError
 from keras_precision.experiments.compare_exports import compare_exports
-from keras_precision.experiments.deployed_models import _single_output
+from keras_precision.experiments.deployed_models import single_output
 
 
 @pytest.fixture(scope="module")
@@ -109,4 +109,4 @@ def test_labels_that_do_not_fit_are_refused(trained: Any) -> None:
     with pytest.raises(DataError, match="class numbers or one-hot"):
         compare_exports(model, x, y + 0.5, ("float32",))
     with pytest.raises(DataError, match="Expected a model with one output. Received: 'two' with 2"):
-        _single_output([x, x], "two")
+        single_output([x, x], "two")

@@ -22,7 +22,7 @@ from keras_precision.core.environment import Environment
 from keras_precision.core.errors import DataError, FileFormatError, InputError, MissingExtraError
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.timing import time_calls
-from keras_precision.runtimes.model_info import EdgeModel, Tensor, zeros
+from keras_precision.runtimes.model_info import EdgeModel, Tensor
 from keras_precision.runtimes.tflite.file import Operator, inspect
 from keras_precision.runtimes.tflite.operator_times import OPERATOR_SOURCE, operator_times
 from keras_precision.runtimes.tflite.session import Inputs, Session
@@ -119,7 +119,8 @@ def benchmark(
 
     Args:
         path: The file.
-        inputs: Samples that the calls run one after the other, as for ``predict``; zeros if None.
+        inputs: Samples that the calls run one after the other, as for ``predict``; if None, zeros, or ones where the
+            file does not take zeros.
         threads: Threads that one call may use.
         warmup: Calls before timing begins.
         min_calls: The minimum number of timed calls.
@@ -136,7 +137,7 @@ def benchmark(
         DataError: The inputs do not fit it.
     """
     session = Session(path, threads=threads)
-    samples = list(session.samples(inputs)) if inputs is not None else [zeros(session.model)]
+    samples = list(session.samples(inputs)) if inputs is not None else [session.runnable_sample()]
     times = time_calls(
         lambda n: session.run(samples[n % len(samples)]), warmup=warmup, min_calls=min_calls, min_seconds=min_seconds
     )

@@ -176,6 +176,25 @@ def test_damaged_files_are_refused_and_never_crash(files, tmp_path):
         edge.inspect(tmp_path)
 
 
+def test_a_file_that_does_not_take_zeros_is_not_damaged(tmp_path):
+    """A mean over the tokens of a text divides by their number, in integers: only other samples run."""
+    import keras
+
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(1, 50, (64, 8)).astype("int32")
+    inputs = keras.Input((8,), dtype="int32")
+    embedded = keras.layers.Embedding(50, 16, mask_zero=True, embeddings_initializer="random_normal")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling1D()(embedded)))
+    path = tmp_path / "model.tflite"
+    kp.export_tflite(model, path, "int8", tokens)
+    assert edge.inspect(path).inputs[0].shape == (1, 8)
+    with pytest.raises(RuntimeError):
+        edge.Session(path).run([np.zeros((1, 8), "int32")])
+    for benchmark in (edge.benchmark, kp.benchmark):
+        assert benchmark(path, warmup=0, min_calls=1, min_seconds=0).value("latency_samples") == 1
+    assert kp.evaluate(path, tokens, reference=model).value("snr_db") > 20
+
+
 def test_bytes_that_were_changed_never_crash_this_process(files, tmp_path):
     """A file with random bytes in it either runs or is refused; this process lives on."""
     content = bytearray((files[0] / "int8.tflite").read_bytes())

@@ -95,6 +95,8 @@ def test_a_file_alone_gets_them_by_name(twins):
     assert kp.edge.evaluate(path, named, labels).value("accuracy") == 1.0
     spelled = {f"serving_default_{name.upper()}:0": array for name, array in named.items()}
     np.testing.assert_array_equal(kp.edge.predict(path, spelled), kp.edge.predict(path, named))
+    with pytest.raises(DataError, match=r"Expected as many samples for each input. Received: \[3, 24\]"):
+        kp.edge.predict(path, {"x1": x[0], "x2": x[1][:3]})
     for call in (kp.evaluate, kp.edge.evaluate):
         with pytest.raises(DataError, match="Expected a dict by name.*shapes do not tell them apart: 'x2', 'x1'"):
             call(path, x, labels)

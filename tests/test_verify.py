@@ -6,8 +6,6 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import DataError, FileFormatError, InputError, ModelError
-from keras_precision.runtimes.model_info import Tensor
-from keras_precision.runtimes.tflite.session import _arrays
 from keras_precision.verify.evaluate import _scored
 
 pytestmark = pytest.mark.every_stack
@@ -135,6 +133,21 @@ def test_several_outputs(stack, rng, tmp_path):
     assert read.value("snr_db", "size") > 80
     alone = kp.evaluate(path, x, (kinds, sizes), {"output_1": "mse"})
     assert alone.value("mean_squared_error", "output_1") == read.value("mean_squared_error", "size")
+
+
+@pytest.mark.parametrize("metrics", [None, [], {}, {"kind": [], "size": []}, [[], []]])
+def test_a_comparison_needs_no_labels(stack, rng, metrics):
+    """Without labels, what a reference tells of each output is told, in whatever form there are no metrics."""
+    model = nets.two_inputs(stack.keras)
+    x = (rng.uniform(size=(6, 12, 12, 1)), rng.normal(size=(6, 4)))
+    result = kp.evaluate(model, x, None, metrics, reference=model)
+    assert {(row.subject, row.metric) for row in result.select("snr_db")} == {("kind", "snr_db"), ("size", "snr_db")}
+    assert (
+        kp.evaluate(
+            stack.keras.Model(model.inputs, model.outputs[0]), x, reference=model.predict(x, verbose=0)[0]
+        ).value("agreement")
+        == 1.0
+    )
 
 
 def test_outputs_that_are_not_told_apart(stack, rng):
@@ -280,12 +293,9 @@ def test_targets_that_cannot_be_opened(tmp_path, rng):
 
 
 def test_samples_that_have_no_form_are_refused(rng):
-    """Inputs of a file need as many samples each; a subclassed model takes arrays, or datasets with labels in them."""
+    """A subclassed model takes arrays, or datasets with labels in them."""
     import keras
 
-    tensors = [Tensor("a", (1, 2), "float32"), Tensor("b", (1, 2), "float32")]
-    with pytest.raises(DataError, match=r"Expected as many samples for each input. Received: \[4, 3\]"):
-        _arrays([np.zeros((4, 2), "float32"), np.zeros((3, 2), "float32")], tensors)
     with pytest.raises(DataError, match="Expected as many labels as samples. Received: 3 labels for 4 samples"):
         list(_scored("head", [], np.zeros(3), np.zeros(4)))
     with pytest.raises(ModelError, match="Expected a Keras model"):

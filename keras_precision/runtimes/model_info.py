@@ -1,5 +1,8 @@
 """EdgeModel: inputs, outputs, operators and card of a file of any runtime."""
 
+import contextlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +12,7 @@ import numpy.typing as npt
 from keras_precision.core.model_inputs import Input
 from keras_precision.runtimes.tflite.operators import Operator
 
-__all__ = ["CARD", "EdgeModel", "Tensor", "zeros"]
+__all__ = ["CARD", "EdgeModel", "Tensor", "runnable_sample"]
 
 Array = npt.NDArray[Any]
 
@@ -128,6 +131,25 @@ class EdgeModel:
         return {name: names.count(name) for name in sorted(set(names), key=lambda name: (-names.count(name), name))}
 
 
-def zeros(model: EdgeModel) -> list[Array]:
-    """Return a sample of zeros: one array per input, with dynamic sizes taken as 1."""
-    return [np.zeros([max(1, size) for size in tensor.shape], tensor.dtype) for tensor in model.inputs]
+def runnable_sample(
+    model: EdgeModel, run: Callable[[list[Array]], object], errors: type[Exception] = RuntimeError
+) -> list[Array]:
+    """Return a sample that a file takes, one array per input with dynamic sizes as 1; raise what the last trial raised.
+
+    Zeros are tried first, but need not be valid: a mean over the tokens of a text divides by their number.
+    """
+    for fill in (np.zeros, np.ones):
+        sample = [fill(_sizes(tensor), tensor.dtype) for tensor in model.inputs]
+        with contextlib.suppress(errors):
+            run(sample)
+            return sample
+    sample = [
+        (np.arange(math.prod(_sizes(tensor))) % 2).reshape(_sizes(tensor)).astype(tensor.dtype)
+        for tensor in model.inputs
+    ]
+    run(sample)
+    return sample
+
+
+def _sizes(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(max(1, size) for size in tensor.shape)

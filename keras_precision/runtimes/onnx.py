@@ -11,7 +11,7 @@ import numpy.typing as npt
 from keras_precision.core.errors import FileFormatError, InputError
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
-from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, zeros
+from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, runnable_sample
 from keras_precision.runtimes.onnx_operators import onnx_operators, onnx_writers
 from keras_precision.runtimes.session import RuntimeSession
 
@@ -70,7 +70,7 @@ class OnnxSession(RuntimeSession):
         self._opened = open_onnx(model, path, threads=threads)
         super().__init__(_described(model, path))
         try:
-            self.run(zeros(self.model))
+            runnable_sample(self.model, self.run, Exception)
         except Exception as error:  # ONNX Runtime has a class of errors for every status code
             raise _cannot_run(path, error) from error
 

@@ -12,7 +12,7 @@ from keras_precision.core.errors import FileFormatError, InputError
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.files import check_exists
 from keras_precision.core.system.optional import require
-from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, zeros
+from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, runnable_sample
 from keras_precision.runtimes.session import RuntimeSession
 from keras_precision.runtimes.tflite.operators import Operator
 
@@ -74,7 +74,7 @@ class OpenvinoSession(RuntimeSession):
                 self._compiled = core.compile_model(read, "CPU", settings)
                 self._request = self._compiled.create_infer_request()
             super().__init__(self._described(path, openvino.__version__.partition("-")[0]))
-            self.run(zeros(self.model))
+            runnable_sample(self.model, self.run)
         except RuntimeError as error:  # OpenVINO raises no other
             last = str(error).strip().splitlines()[-1]
             raise FileFormatError(

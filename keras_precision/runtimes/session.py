@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from keras_precision.core.errors import DataError
 from keras_precision.core.model_inputs import fits_shape, in_order
-from keras_precision.runtimes.model_info import EdgeModel, Tensor
+from keras_precision.runtimes.model_info import EdgeModel, Tensor, runnable_sample
 
 __all__ = ["Inputs", "RuntimeSession", "join_outputs"]
 
@@ -26,6 +26,10 @@ class RuntimeSession(ABC):
     @abstractmethod
     def run(self, sample: Sequence[Array]) -> list[Array]:
         """Run the model once: one array per input, of exactly the input's shape, to one per output."""
+
+    def runnable_sample(self) -> list[Array]:
+        """Return a batch that the file takes, where the caller has none."""
+        return runnable_sample(self.model, self.run)
 
     def samples(self, inputs: Inputs) -> Iterator[list[Array]]:
         """Split inputs into batches of the size that the file takes.

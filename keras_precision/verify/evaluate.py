@@ -46,8 +46,8 @@ def evaluate(
             a dict by name. None: they come with ``x``; sample weights in it are not used.
         metrics: Names of metrics (``"accuracy"`` chooses the kind of accuracy by the shapes),
             functions, or metric objects of Keras, as a list; for several outputs, a dict by name.
-            None: accuracy; of several outputs, only the comparison with a ``reference``. An empty
-            list needs no labels.
+            None: accuracy; of several outputs, and without labels, only the comparison with a
+            ``reference``. An empty list or dict needs no labels.
         batch_size: Samples per call of a Keras model; a ``.tflite`` file has its own.
         reference: A target, or its predictions, to compare with: adds ``agreement`` and ``snr_db``.
         threads: Interpreters of a ``.tflite`` file that run at once; None for one per core.
@@ -73,8 +73,10 @@ def evaluate(
     opened = open_target(target, workers=workers, unsafe=unsafe)
     other = _reference(reference, workers, unsafe)
     _check_counts(x, y)
+    if scorers is None and reference is not None and y is None and is_in_memory(x):
+        scorers = {}  # nothing but the comparison can be told
     parties = _Parties.of([opened] if other is None else [opened, other])
-    labelled = y is None and scorers != []
+    labelled = y is None and (scorers is None or _needs_labels(scorers))
     labels, (predictions, *others) = parties.predict(x, batch_size, labelled=labelled)
     labels, expected = labels if labelled else y, others[0] if others else []
     if reference is not None and other is None:
@@ -109,6 +111,13 @@ def _scorers(metrics: Any) -> Any:
     if isinstance(metrics, list | tuple):
         return [_scorers(metric) for metric in metrics]
     return make_scorer(metrics)
+
+
+def _needs_labels(scorers: Any) -> bool:
+    """Whether there is a scorer for any output."""
+    if isinstance(scorers, Mapping | list | tuple):
+        return any(map(_needs_labels, scorers.values() if isinstance(scorers, Mapping) else scorers))
+    return True
 
 
 def _reference(reference: Any, workers: int, unsafe: bool) -> Predictor | None:

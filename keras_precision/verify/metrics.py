@@ -36,6 +36,8 @@ def metrics_per_output(metrics: Any, outputs: Sequence[str]) -> list[list[Any]]:
         return [_listed(metrics.get(name, ())) for name in outputs]
     if len(outputs) == 1:
         return [_listed(metrics)]
+    if isinstance(metrics, list | tuple) and not metrics:
+        return [[] for _ in outputs]
     nested = isinstance(metrics, list | tuple) and all(isinstance(metric, list | tuple) for metric in metrics)
     if nested and len(metrics) == len(outputs):
         return [list(metric) for metric in metrics]

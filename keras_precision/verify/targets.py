@@ -143,8 +143,11 @@ class _File(Predictor):
         return _flat(self._session.predict(samples))
 
     def caller(self, inputs: Any, batch_size: int) -> tuple[Callable[[int], object], int]:
-        arrays = zeros_for(self.inputs(), 1) if inputs is None else read_samples(inputs, self.inputs())
-        samples = list(self._session.samples(arrays))
+        if inputs is None:
+            zeros_for(self.inputs(), 1)  # raises where a size is free
+            samples = [self._session.runnable_sample()]
+        else:
+            samples = list(self._session.samples(read_samples(inputs, self.inputs())))
         return lambda number: self._session.run(samples[number % len(samples)]), self._session.model.batch_size
 
     def static_rows(self) -> Iterator[Measurement]:

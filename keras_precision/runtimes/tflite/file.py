@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from keras_precision.core.errors import FileFormatError, MissingExtraError
 from keras_precision.core.system.optional import available
-from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, zeros
+from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, runnable_sample
 from keras_precision.runtimes.tflite.metadata import metadata
 from keras_precision.runtimes.tflite.operators import Operator, operators, writers
 from keras_precision.runtimes.tflite.sandbox import Child, ChildError
@@ -31,7 +32,7 @@ _RUNTIMES = (
 def inspect(path: str | os.PathLike[str]) -> EdgeModel:
     """Read the inputs, outputs and operators of a ``.tflite`` file, and check that it loads and runs.
 
-    The file is loaded, and run once on zeros, in a process of its own: the interpreter does not
+    The file is loaded, and run once, in a process of its own: the interpreter does not
     verify files, and a damaged one can end the process.
 
     Args:
@@ -123,9 +124,14 @@ def describe(path: str) -> dict[str, Any]:
         card=metadata(content).get(CARD, b"").decode(),
     )
     running = interpreter(path)
-    for (_, detail), values in zip(input_details(running), zeros(model), strict=True):
-        running.set_tensor(detail["index"], values)
-    running.invoke()
+    indices = [detail["index"] for _, detail in input_details(running)]
+
+    def run(sample: Sequence[npt.NDArray[Any]]) -> None:
+        for index, values in zip(indices, sample, strict=True):
+            running.set_tensor(index, values)
+        running.invoke()
+
+    runnable_sample(model, run)
     return asdict(model)
 
 

@@ -125,7 +125,7 @@ class PlanNotHonouredError(ExportError):
 
 
 class PrecisionWarning(UserWarning):
-    """Something that the package could not do, and continued without."""
+    """Something that the package could not do, and continued without, or that its user should know of a result."""
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:

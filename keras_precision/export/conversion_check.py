@@ -13,7 +13,7 @@ from keras_precision.export.toolchain import ExportJob
 from keras_precision.runtimes.session import RuntimeSession
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 
-__all__ = ["check_conversion"]
+__all__ = ["check_conversion", "model_outputs"]
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +32,7 @@ def check_conversion(job: ExportJob, session: RuntimeSession, converters: str) -
         ExportError: An output is off by more.
     """
     samples = job.few_samples(_SAMPLES)
-    expected = list(_model_outputs(job, samples))
+    expected = list(model_outputs(job, samples))
     from_file = predict_in_memory(job.source.content, samples)
     received = session.predict({tensor.name: samples[tensor.name] for tensor in session.model.inputs})
     from_graph = received if isinstance(received, list) else [received]
@@ -48,8 +48,8 @@ def check_conversion(job: ExportJob, session: RuntimeSession, converters: str) -
             )
 
 
-def _model_outputs(job: ExportJob, samples: Mapping[str, Array]) -> Iterator[Array]:
-    """The model's outputs, sample by sample: a shape inside the model may be that of one sample."""
+def model_outputs(job: ExportJob, samples: Mapping[str, Array]) -> Iterator[Array]:
+    """Yield the model's outputs, computed sample by sample: a shape inside the model may be that of one sample."""
     adapter = job.view.adapter
     with capture_output("Keras"):
         exact = in_float32(adapter, job.model)

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,22 @@ from typing import Any
 from keras_precision._adapters.data.labels import samples_and_labels
 from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.environment import Environment
-from keras_precision.core.errors import DestinationError, ExportError, InputError, ModelError, PlanError
+from keras_precision.core.errors import (
+    DestinationError,
+    ExportError,
+    InputError,
+    ModelError,
+    PlanError,
+    PrecisionWarning,
+)
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.files import check_destination, working_folder
+from keras_precision.export.agreement_check import disagreement
 from keras_precision.export.calibration_choice import method_of
 from keras_precision.export.card import card_text
 from keras_precision.export.readback import check_plan, check_runs, realised_plan
-from keras_precision.export.request import ExportRequest
+from keras_precision.export.request import ExportRequest, needs_ranges
 from keras_precision.export.toolchain import ExportJob, Toolchain
 from keras_precision.quantization.calibration import Calibration, calibrate_view
 from keras_precision.quantization.layer_trace import layers_of
@@ -54,10 +63,15 @@ def export_file(
     with working_folder(destination) as folder:
         written = folder / destination.name
         model, result = _checked_file(toolchain, job, written)
+        warning = disagreement(toolchain, job, written)
+        if warning is not None:
+            result = replace(result, notes=(*result.notes, warning))
         if labelled is not None:
             result = result.with_measurements(evaluate(written, *labelled, reference=view.model))
         size = _with_card(toolchain, written, result, model)
         toolchain.place(folder, destination)
+    if warning is not None:
+        warnings.warn(warning, PrecisionWarning, stacklevel=3)
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
     size_row = Measurement(destination.name, "size_bytes", size)
     return result.with_measurements([took, size_row, *toolchain.describe(model)])
@@ -142,7 +156,7 @@ def _calibration(toolchain: Toolchain, view: ModelView, request: ExportRequest, 
         return None
     if isinstance(data, Calibration):
         return data.expect(view.model) if toolchain.equalizes else data.expect_own_weights(view.model)
-    if not (toolchain.calibrates and request.needs_ranges):
+    if not (toolchain.calibrates and needs_ranges(request.plan)):
         return None
     return calibrate_view(view, data, cross_layer_equalization=request.cross_layer_equalization)
 

@@ -15,7 +15,7 @@ from keras_precision.runtimes.tflite.abort_check import check_runs_here
 from keras_precision.runtimes.tflite.file import Operator, inspect
 from keras_precision.runtimes.tflite.kernel_support import unsupported_operators
 
-__all__ = ["check_plan", "check_runs", "read_back", "realised_plan"]
+__all__ = ["WEIGHTED", "check_plan", "check_runs", "read_back", "realised_plan"]
 
 
 @functools.lru_cache(maxsize=8)  # the float file of a calibration is read for plan after plan
@@ -104,7 +104,7 @@ _WITH_WEIGHTS = """
 CONV_2D CONV_3D CONV_3D_TRANSPOSE DEPTHWISE_CONV_2D FULLY_CONNECTED TRANSPOSE_CONV EMBEDDING_LOOKUP GATHER
 BATCH_MATMUL UNIDIRECTIONAL_SEQUENCE_LSTM UNIDIRECTIONAL_SEQUENCE_RNN SVDF
 """
-_WEIGHTED = frozenset(_WITH_WEIGHTS.split())
+WEIGHTED = frozenset(_WITH_WEIGHTS.split())
 """Kernels with weights; the constant of an addition is none."""
 
 
@@ -113,7 +113,7 @@ def _computes(operator: Operator, expected: str) -> bool:
     precision = _precision(operator)
     if precision in ("cast", "index", "opaque"):
         return False
-    weighted = operator.kernel in _WEIGHTED and bool(operator.weights)
+    weighted = operator.kernel in WEIGHTED and bool(operator.weights)
     return weighted or expected == activation_precision(expected) or precision != activation_precision(expected)
 
 

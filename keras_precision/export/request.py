@@ -9,7 +9,7 @@ from keras_precision.quantization.equalization import check_equalization
 from keras_precision.quantization.range_estimators import check_method
 from keras_precision.runtimes.tflite.kernel_support import check_runtime
 
-__all__ = ["ENGINES", "ExportRequest", "deployment_plan"]
+__all__ = ["ENGINES", "ExportRequest", "deployment_plan", "needs_ranges"]
 
 ENGINES = ("auto", "aeq", "converter")
 
@@ -66,10 +66,10 @@ class ExportRequest:
         """Whether the converter's float file is the requested one."""
         return self.precisions in ({"float32"}, {"float16"})
 
-    @property
-    def needs_ranges(self) -> bool:
-        """Whether activations become integers before the model runs."""
-        return any(DEPLOYMENT_PRECISIONS[name].needs_ranges for name in self.precisions)
+
+def needs_ranges(plan: PrecisionPlan) -> bool:
+    """Whether a plan has activations that become integers before the model runs."""
+    return any(DEPLOYMENT_PRECISIONS[name].needs_ranges for name in (plan.default, *plan.layers.values()))
 
 
 def deployment_plan(plan: str | PrecisionPlan) -> PrecisionPlan:

@@ -1,11 +1,15 @@
 """export_tflite: a Keras model as a TensorFlow Lite file that was read back and run."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy.typing as npt
+
 from keras_precision._adapters.model_view import ModelView
+from keras_precision.core.environment import usable_cores
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.export.card import tflite_rows
@@ -21,9 +25,12 @@ from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.tflite.file import runtime as installed_runtime
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
+from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 from keras_precision.runtimes.tflite.session import Session
 
 __all__ = ["TfliteToolchain", "export_tflite"]
+
+Array = npt.NDArray[Any]
 
 
 def export_tflite(
@@ -108,6 +115,7 @@ class TfliteToolchain(Toolchain):
     name, suffix = "tflite", ".tflite"
     equalizes = True
     exports_tfmot = True
+    integer_io = True
 
     def mixes(self, precisions: set[str]) -> bool:
         """Every precision may stand beside every other."""
@@ -151,7 +159,10 @@ class TfliteToolchain(Toolchain):
             engine = "tfmot" if job.view.is_tfmot else "converter"
             candidate = plain_candidate(ConvertedFile(source.content, source.trace), engine)
         path.write_bytes(candidate.content)
-        return ExportedFile(candidate.notes, candidate.engine, candidate.foreign_ranges)
+        notes, size, in_float = candidate.notes, len(candidate.content), len(source.content)
+        if not request.plain and size > in_float:
+            notes = (*notes, f"the {request.plan.default} file has {size} bytes, and one in float32 has {in_float}")
+        return ExportedFile(notes, candidate.engine, candidate.foreign_ranges)
 
     def read_back(self, path: Path) -> EdgeModel:
         """Load the file, and run it once."""
@@ -166,6 +177,10 @@ class TfliteToolchain(Toolchain):
     def run(self, path: str | os.PathLike[str], *, threads: int = 1) -> Session:
         """Open the file with the interpreter that is installed."""
         return Session(path, threads=threads)
+
+    def predict(self, path: Path, samples: Mapping[str, Array]) -> list[Array]:
+        """Return the outputs of a file that was loaded before, in this process."""
+        return predict_in_memory(path.read_bytes(), samples, usable_cores())
 
     def rows(
         self, subject: str, job: ExportJob, file: ExportedFile, model: EdgeModel, layers: OperatorLayers

@@ -124,6 +124,7 @@ class Toolchain(ABC):
         equalizes: Whether it takes calibrations of equalized weights.
         exports_tfmot: Whether it takes quantization-aware models of TensorFlow Model Optimization.
         writes_folders: Whether its files are folders.
+        integer_io: Whether inputs and outputs of its files may be integers.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Toolchain(ABC):
     equalizes: bool = False
     exports_tfmot: bool = False
     writes_folders: bool = False
+    integer_io: bool = False
 
     @abstractmethod
     def export(self, job: ExportJob, path: Path) -> ExportedFile:
@@ -187,6 +189,22 @@ class Toolchain(ABC):
                 f"Expected {allowed} in a file of {self.name}. Received: {', '.join(sorted(mix))}. Export to .tflite for other mixes."
             )
         return plan
+
+    def has(self, plan: PrecisionPlan) -> bool:
+        """Whether a file of this format can hold a plan."""
+        try:
+            self.decided(plan)
+        except PlanError:
+            return False
+        return True
+
+    def predict(self, path: Path, samples: Mapping[str, Array]) -> list[Array] | None:
+        """Return a file's outputs for samples by input; None where this machine cannot run it."""
+        session = self.run(path)
+        if session is None:
+            return None
+        outputs = session.predict({tensor.name: samples[tensor.name] for tensor in session.model.inputs})
+        return outputs if isinstance(outputs, list) else [outputs]
 
     def mixes(self, precisions: set[str]) -> bool:
         """Whether several precisions may be in one file."""

@@ -77,7 +77,8 @@ def test_file_does_what_its_plan_says(trained, tmp_path, precision, kernel):
     result = kp.export_tflite(model, path, precision, representative_dataset=x[:50])
     assert result.plan == kp.PrecisionPlan.deployment(precision)
     assert result.value("operator_count", kernel) == 2
-    assert result.notes == ()
+    larger = ("the int8 file has",) if precision == "int8" else ()  # of so small a net
+    assert tuple(note[:17] for note in result.notes) == larger
     assert result.value("size_bytes") == path.stat().st_size
     expected = model.predict(x, verbose=0)
     scored = kp.evaluate(path, x, y, reference=expected)
@@ -163,9 +164,8 @@ def test_recurrent_layers(exporting, rng, tmp_path):
     np.testing.assert_allclose(kp.edge.predict(tmp_path / "model.tflite", x), looped.predict(x, verbose=0), atol=0.05)
     if exporting.__name__ == "keras":  # tf_keras has a fused kernel for it
         assert dict(result.plan.layers) == {"memory": "float32"}
-        assert result.notes == (
-            "operator WHILE of layer 'memory' stayed in float32: unroll=True makes integers of a loop",
-        )
+        looped_note = "operator WHILE of layer 'memory' stayed in float32: unroll=True makes integers of a loop"
+        assert result.notes[0] == looped_note
         named = kp.PrecisionPlan.deployment("int8", layers={"memory": "int8"})
         with pytest.raises(PlanNotHonouredError, match="Expected the layer 'memory' in int8.*Received: float32"):
             kp.export_tflite(looped, tmp_path / "model.tflite", named, x)

@@ -53,8 +53,10 @@ class Task:
 
 def check_build(build: Any) -> Any:
     """Return a build that a child can use, a path as an absolute one; raise for anything else."""
-    named = isinstance(build, str) and ":" in build and not Path(build).exists()
-    if named or (callable(build) and not hasattr(build, "fit")):
+    if isinstance(build, str) and ":" in build and not Path(build).exists():
+        _split(build)
+        return build
+    if callable(build) and not hasattr(build, "fit"):
         return build
     if isinstance(build, str | os.PathLike):
         path = Path(build)
@@ -75,6 +77,8 @@ def check_data(data: Any, what: str) -> Any:
     """Return data; raise for none, and for x and y of different lengths. ``what`` names them in messages."""
     if data is None or (isinstance(data, str) and ":" not in data):
         raise DataError(f"Expected {what}: {_DATA}. Received: {data!r}.")
+    if isinstance(data, str):
+        _split(data)
     if is_arrays(data):
         lengths = {len(array) for array in _leaves(data)}
         if len(lengths) != 1 or 0 in lengths:
@@ -86,7 +90,7 @@ def check_data(data: Any, what: str) -> Any:
 
 def import_function(name: str) -> Any:
     """Return the function that ``"module:function"`` names."""
-    module, _, function = name.partition(":")
+    module, function = _split(name)
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
@@ -94,6 +98,17 @@ def import_function(name: str) -> Any:
             f"Expected 'module:function', to import in another process. Received: '{name}' ({error}). "
             "Run from the folder of the module, or put it on PYTHONPATH."
         ) from error
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return module and function of ``"module:function"``; raise for other text."""
+    module, _, function = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise InputError(
+            f"Expected 'module:function', such as 'package.module:build'. Received: '{name}'. Name a module that Python "
+            "can import, a colon, and a function in it."
+        )
+    return module, function
 
 
 def load_data(data: Any) -> Any:

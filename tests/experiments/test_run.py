@@ -228,6 +228,16 @@ def test_wrong_builds_and_data_are_refused(stack: Any, tmp_path: Path) -> None:
             import_function(name)
 
 
+@pytest.mark.parametrize(
+    "name", [":build", "module:", "..module:build", "a module:build", "module:build:more", "a:b.c", "\0:f"]
+)
+def test_names_that_python_cannot_import_are_refused(name):
+    """They are refused before a process is started, wherever a function is named."""
+    for take in (check_build, import_function, lambda name: check_data(name, "data")):
+        with pytest.raises(InputError, match="Expected 'module:function', such as 'package.module:build'. Received: '"):
+            take(name)
+
+
 def test_data_that_train_no_step_end_the_blocks(stack: Any, data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An iterator that is exhausted would be asked for steps for ever."""
     run = run_of(stack, data, channel=ScriptedChannel())

@@ -117,8 +117,8 @@ def test_an_interval_that_touches_a_bound_is_on_neither_side_of_it() -> None:
 
 
 def test_the_inverse_of_a_ratio_has_inverse_ends() -> None:
-    """A ratio of times between 1 and 4 is a ratio of rates between 1/4 and 1."""
-    assert Interval(2.0, 1.0, 4.0, 0.95, 3).inverse() == Interval(0.5, 0.25, 1.0, 0.95, 3)
+    """A ratio of times between 1/2 and 4 is a ratio of rates between 1/4 and 2."""
+    assert Interval(2.0, 0.5, 4.0, 0.95, 3).inverse() == Interval(0.5, 0.25, 2.0, 0.95, 3)
 
 
 @pytest.mark.parametrize("count", [2, 3, 12])

@@ -24,6 +24,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> CommandOutput:
     import keras_precision as kp
+    from keras_precision.findings.quantization_rules import quantization_findings
+    from keras_precision.report.tables.channels import channel_tables
     from keras_precision.report.tables.figures import figures_table
     from keras_precision.report.text import draw
 
@@ -38,7 +40,8 @@ def _run(options: argparse.Namespace) -> CommandOutput:
         threads=options.threads,
         unsafe=options.unsafe,
     )
-    return CommandOutput.of(result, draw(figures_table(result)))
+    shown = "\n\n".join(map(draw, [figures_table(result), *channel_tables([result])]))
+    return CommandOutput.of(result, shown, quantization_findings(result))
 
 
 COMMAND = Command(

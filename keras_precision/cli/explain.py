@@ -28,7 +28,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> CommandOutput:
     import keras_precision as kp
     from keras_precision.core.system.files import check_destination
-    from keras_precision.findings.quantization_rules import drop_findings
+    from keras_precision.findings.quantization_rules import drop_findings, quantization_findings
 
     if options.output:
         check_destination(options.output)
@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> CommandOutput:
     )
     if options.output and result.plan is not None:
         result.plan.save(options.output)
-    return CommandOutput.of(result, kp.render(result), drop_findings(result))
+    return CommandOutput.of(result, kp.render(result), (*quantization_findings(result), *drop_findings(result)))
 
 
 COMMAND = Command(

@@ -39,8 +39,8 @@ def diagnose(model_or_results: Any, data: Any = None) -> tuple[Finding, ...]:
     eager as in training; the model is not changed. A model that computes in 16 bits is compared with a float32 copy.
 
     Args:
-        model_or_results: A Keras model; or a result of ``PrecisionProfiler``, ``kp.quantization_report`` or
-            ``kp.explain_drop``; or several results, of which the first is the baseline in float32.
+        model_or_results: A Keras model; or a result of ``PrecisionProfiler``, ``kp.quantization_report``,
+            ``kp.explain_drop``, or ``kp.evaluate`` with a reference; or several results, of which the first is the baseline in float32.
         data: For a model: ``(x, y)`` or ``x``, as arrays (the first 256 samples are used) or an iterable of batches.
             None examines the graph alone, as ``kp.lint`` does.
 

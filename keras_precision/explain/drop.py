@@ -17,6 +17,7 @@ from keras_precision.core.environment import Environment, usable_cores
 from keras_precision.core.errors import DataError, ExportError, FileFormatError, InputError, PlanError
 from keras_precision.core.plan import PrecisionPlan, check_precision
 from keras_precision.core.result import Measurement, Result
+from keras_precision.explain.channel_recovery import ChannelRecovery
 from keras_precision.explain.layer_sensitivity import PlanEvaluator, evenly_spaced
 from keras_precision.explain.prediction_changes import ReferencePredictions
 from keras_precision.explain.recovery import DropStudy, Recovery
@@ -54,7 +55,7 @@ def explain_drop(
     alone recovers the predictions, and then integer inputs and outputs that change them with every layer in float. Every
     layer is evaluated in two files: one in float with only this layer quantized, and one of the same plan with only this
     layer in float. Last, layers are put in float one after the other, the most sensitive first, until enough predictions
-    are recovered. All files are those that ``kp.export_tflite`` writes for their plans with this calibration.
+    are recovered, or the last layers alone, for channels that are lost in the scale of others. All files are as exported.
 
     Args:
         model: The exported model, with the weights of the export; it has one output.
@@ -65,7 +66,7 @@ def explain_drop(
         slices: Name to a boolean mask of samples, of shape (n,).
         win_back: The share of the changed predictions that the plan must recover.
         keep: The precision of recovered layers: ``"float32"``, or ``"int16x8"`` where all must be integers.
-        tolerance: Of a regression: a prediction off by more standard deviations of the float model's counts as changed.
+        tolerance: Of a regression: a prediction off by more standard deviations of its channel counts as changed.
         samples: The most samples for the evaluation of layers, evenly spaced; groups are evaluated on all.
         verbose: Whether to draw a progress bar; None: where it takes long, on a terminal.
 
@@ -76,8 +77,9 @@ def explain_drop(
         ``divergence_lowered_alone``, ``divergence_only_layer_in_float``, ``size_kept_alone`` and the ``p_value`` of the
         difference that the layer makes. For the ``whole plan``, made again, for ``calibration``, if that is the cause, and for
         every recovery step (``keep 1: head``): ``changed_share``, ``size_bytes``. For ``plan``: the figures of ``all`` and
-        ``latency_ratio`` to the file, measured on the exported file. For every changed sample, ``changed_answer``. The
-        result's plan is the one that recovers the requested share, or the best of the steps, as the notes then say.
+        ``latency_ratio`` to the file, measured on the exported file. For every changed sample, ``changed_answer``. For every
+        channel of numbers: ``channel_snr_db``, ``channel_spread``; if one is lost, ``channel_snr_with_plan_db``. The plan
+        is the one that recovers the requested share, or the best of the steps, as the notes then say.
 
     Raises:
         FileFormatError: The file is damaged, or has no card.
@@ -101,9 +103,8 @@ def explain_drop(
     x, y = _arrays(model, path, x, y)
     masks = _masks(slices or {}, len(next(iter(x.values()))))
     equalized = bool(metadata.select("equalized_pairs"))
-    source = _calibration_of(
-        model, x if representative_dataset is None else representative_dataset, equalized=equalized
-    )
+    data = x if representative_dataset is None else representative_dataset
+    source = _calibration_of(model, data, equalized=equalized)
     export, threads = DefaultExport(model, source), usable_cores()
     reference = ReferencePredictions.of(predict_in_memory(source.float_file.content, x, threads)[0], y, tolerance)
     other = predict_in_memory(Path(path).read_bytes(), _with_file_names(x, path), threads)[0]
@@ -112,8 +113,8 @@ def explain_drop(
     study = DropStudy(model, evaluator, reference.changed(other)[numbers], keep, win_back)
     fresh = None if representative_dataset is None else partial(_calibration_of, model, few, equalized=equalized)
     outcome = study.recover(fresh, verbose)
-    rows = [*reference.rows(other, masks), *reference.single_samples(other), *outcome.rows()]
-    return _result(study, outcome, rows, Path(path), x, few, reference)
+    channels = ChannelRecovery(outcome.evaluator, x, reference.reference, keep, threads)
+    return _result(study, outcome, [*reference.rows(other, masks)], Path(path), few, reference, channels, other)
 
 
 def _result(
@@ -121,13 +122,17 @@ def _result(
     outcome: Recovery,
     rows: list[Measurement],
     path: Path,
-    x: Mapping[str, Array],
     few: Mapping[str, Array],
     reference: ReferencePredictions,
+    channels: ChannelRecovery,
+    explained: Array,
 ) -> Result:
     """Export the plan of a recovery, and return its figures with those of groups and layers."""
+    outcome = channels.extended(outcome, explained, study.limit(outcome.base))
     chosen, file = _exported(study.model, outcome)
-    rows += _plan_rows(file, path.read_bytes(), x, _with_file_names(few, path), reference)
+    predictions = predict_in_memory(file, channels.samples, usable_cores())[0]
+    rows += [*reference.single_samples(explained), *outcome.rows(), *channels.rows(explained, predictions)]
+    rows += _plan_rows(file, predictions, path.read_bytes(), _with_file_names(few, path), reference)
     samples = outcome.evaluator.export.calibration.samples
     sources = {
         "changed_kept_alone": f"files of one calibration of {samples} samples, run on {len(study.changes)} samples",
@@ -217,13 +222,12 @@ def _exported(model: Any, outcome: Recovery) -> tuple[PrecisionPlan, bytes]:
 
 def _plan_rows(
     file: bytes,
+    predictions: Array,
     explained: bytes,
-    x: Mapping[str, Array],
     few: Mapping[str, Array],
     reference: ReferencePredictions,
 ) -> Iterator[Measurement]:
     """Yield the quality of the recovery plan's exported file on all samples, and its size and latency against the file."""
-    predictions = predict_in_memory(file, x, usable_cores())[0]
     yield from reference.group("plan", np.ones(len(predictions), bool), predictions)
     yield Measurement("plan", "size_bytes", len(file))
     own, usual = interleaved_latencies([file, explained], few)

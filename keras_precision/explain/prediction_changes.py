@@ -24,7 +24,7 @@ class ReferencePredictions:
     Attributes:
         reference: Shape (n, ...).
         truth: Class numbers of shape (n,), or numbers of the reference's shape for a regression; None where not known.
-        tolerance: Of a regression: how far off a prediction may be, in standard deviations of the reference.
+        tolerance: Of a regression: how far off a prediction may be, in standard deviations of the channel in the reference.
         numbers: Whether predictions are numbers, and name no classes.
     """
 
@@ -73,8 +73,16 @@ class ReferencePredictions:
         if not self.numbers:
             differs = predicted_classes(self.reference) != predicted_classes(other)
         else:
-            differs = np.abs(self.reference - other) > self.tolerance * max(float(self.reference.std()), 1e-12)
+            differs = np.abs(self.reference - other) > self.tolerance * self._spread()
         return np.asarray(differs.reshape(len(differs), -1).any(axis=1))
+
+    def _spread(self) -> Array:
+        """Return the standard deviation of each channel, as channels have units of their own; of a constant one, of all."""
+        values = self.reference.astype(np.float64)
+        whole = max(float(values.std()), 1e-12)
+        channels = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values.reshape(-1, 1)
+        spread = channels.std(axis=0)
+        return np.where(spread > 1e-6 * np.abs(channels).max(axis=0), spread, whole)
 
     def correct(self, other: Array) -> npt.NDArray[np.bool_] | None:
         """Return which predictions are correct; None where the truth is not known, or is no class."""

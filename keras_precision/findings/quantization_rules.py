@@ -1,7 +1,8 @@
-"""Rules for quantized files: over the results of ``kp.quantization_report`` and ``kp.explain_drop``."""
+"""Rules for quantized files: over the results of ``kp.quantization_report``, ``kp.explain_drop`` and ``kp.evaluate``."""
 
 from collections.abc import Iterator
 
+from keras_precision.core.channel_errors import ChannelErrors
 from keras_precision.core.result import Result
 from keras_precision.findings.finding import Finding, Rule, apply_rules
 
@@ -20,10 +21,13 @@ _MIN_SNR_DB, _MAX_LOSS_DB = 20.0, 6.0
 # A step of 0.25 in a softmax input is a factor of 1.28 in a probability.
 _MAX_EXP_STEP = 0.25
 _SIGNIFICANCE = 0.05
+_MAX_NAMED = 6  # channels in one message
 
 
 def quantization_findings(report: Result) -> tuple[Finding, ...]:
-    """Return the findings of a result of ``kp.quantization_report`` by severity, layers with the largest loss first.
+    """Return the findings of a comparison with the float model by severity, layers with the largest loss first.
+
+    It is a result of ``kp.quantization_report``; those of ``kp.evaluate`` and ``kp.explain_drop`` have channels, too.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -151,6 +155,53 @@ def _noise(report: Result) -> Iterator[Finding]:
         )
 
 
+def _drowned_channels(compared: Result) -> Iterator[Finding]:
+    """Channels that are lost in the steps of a scale that they share with one of a much larger spread."""
+    planned = {errors.output: errors for errors in ChannelErrors.from_result(compared, "channel_snr_with_plan_db")}
+    for errors in ChannelErrors.from_result(compared):
+        lost, widest = errors.drowned(), errors.widest
+        if not lost:
+            continue
+        best = max(lost, key=lambda channel: errors.snr_db[channel] or 0.0)
+        yield Finding(
+            code="drowned-channels",
+            severity="warning",
+            subject=errors.output,
+            message=(
+                f"{_channel_list(lost)} of '{errors.output}' {'is' if len(lost) == 1 else 'are'} lost: the signal-to-noise ratio "
+                f"is {errors.snr_db[best]:.0f} dB{' at most' if len(lost) > 1 else ''} by the channel's own spread "
+                f"({errors.spreads[best]:.2g}). Channel {widest}, with a spread of {errors.spreads[widest]:.2g}, shares their scale."
+            ),
+            advice=_channel_advice(lost, planned.get(errors.output)),
+        )
+
+
+def _channel_advice(lost: list[int], planned: ChannelErrors | None) -> str:
+    ratios = [] if planned is None else [planned.snr_db[channel] for channel in lost]
+    known = [ratio for ratio in ratios if ratio is not None]
+    if not known:
+        return (
+            "kp.explain_drop(model, path, x, y).plan  # for a model of one output: layers in float32 that recover them, "
+            "verified; or give them an output of their own, or divide each channel by its spread"
+        )
+    if planned is not None and not set(lost) & set(planned.drowned()):
+        return (
+            "kp.export_tflite(model, path, explained.plan, representative_dataset=...)"
+            f"  # its file has {min(known):.0f} dB there, or more; or give them an output of their own"
+        )
+    return (
+        "Give these channels an output of their own, or divide each by its spread: no plan that was tried recovers them"
+    )
+
+
+def _channel_list(channels: list[int]) -> str:
+    if len(channels) == 1:
+        return f"Channel {channels[0]}"
+    rest = len(channels) - _MAX_NAMED
+    *first, last = [*map(str, channels[:_MAX_NAMED]), *([f"{rest} more"] if rest > 0 else [])]
+    return f"Channels {', '.join(first)} and {last}"
+
+
 def drop_findings(explained: Result) -> tuple[Finding, ...]:
     """Return the findings of a result of ``kp.explain_drop``: significant accuracy drops of groups, and their causes.
 
@@ -244,7 +295,7 @@ def _sensitive_layers(explained: Result) -> Iterator[Finding]:
             )
 
 
-_RULES: tuple[Rule, ...] = (_few_samples, _other_data, _noise, _outliers, _saturated, _dead)
+_RULES: tuple[Rule, ...] = (_few_samples, _other_data, _drowned_channels, _noise, _outliers, _saturated, _dead)
 
 
 def _default(result: Result) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import read_samples
+from keras_precision.core.channel_errors import ChannelErrors
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import FileFormatError
 from keras_precision.core.plan import PrecisionPlan
@@ -55,7 +56,8 @@ def quantization_report(
         the range that the file represents (``range_low``, ``range_high``), the range of the data
         (``seen_low``, ``seen_high``) and the ``clipped_share`` between both; ``channels``, and of
         these ``dead_channels`` and ``outlier_channels``; ``exp_input_step`` of a softmax or
-        sigmoid. Of the file: ``calibration_samples``, where its card has the number.
+        sigmoid. Of each channel of an output, as ``"layer[channel]"``: ``channel_snr_db`` and
+        ``channel_spread``. Of the file: ``calibration_samples``, where its card has the number.
         ``quantization_findings`` judges the result. The plan is that of the file's card, if it has one.
 
     Raises:
@@ -89,6 +91,7 @@ def quantization_report(
         errors = _tensor_errors(source.content, content, {name: array[indices] for name, array in data.items()})
     parts = _layer_parts(Flatbuffer(source.content), layers_of(_inspected(source.content), source.trace))
     rows = [row for part in parts if part.output in errors for row in _layer_rows(part, errors, calibration.seen)]
+    rows += [row for name in errors for row in _output_rows(name, errors[name], parts)]
     file_rows = [row for row in recorded.values() if row.metric == "calibration_samples"]
     environment = Environment.here(
         backend=inspect(path).runtime,
@@ -168,6 +171,7 @@ class _TensorErrors:
         quantized: The sum of q^2.
         product: The sum of r q.
         noise: The sum of (r - q)^2.
+        values: Of an output, both in full; None of other tensors.
     """
 
     tensor: Tensor
@@ -175,9 +179,13 @@ class _TensorErrors:
     quantized: float = 0.0
     product: float = 0.0
     noise: float = 0.0
+    values: tuple[list[Array], list[Array]] | None = None
 
     def update(self, reference: Array, quantized: Array) -> None:
         """Add the values of one sample in both runs."""
+        if self.values is not None:
+            self.values[0].append(reference)
+            self.values[1].append(quantized)
         r, q = reference.astype(np.float64).ravel(), quantized.astype(np.float64).ravel()
         self.reference += float(r @ r)
         self.quantized += float(q @ q)
@@ -211,7 +219,11 @@ def _tensor_errors(plain: bytes, quantized: bytes, samples: Mapping[str, Array])
         for name, detail in float_tensors.items()
         if name in tensors and _comparable(detail, tensors[name])
     ]
-    errors = {name: _TensorErrors(tensor_of(name, other)) for name, _, other in pairs}
+    outputs = {str(detail["name"]) for detail in first.get_output_details()}
+    errors = {
+        name: _TensorErrors(tensor_of(name, other), values=([], []) if name in outputs else None)
+        for name, _, other in pairs
+    }
     for number in range(len(next(iter(samples.values())))):
         for runner in (first, second):
             for name, detail in input_details(runner):
@@ -270,6 +282,13 @@ def _layer_rows(
             yield Measurement(subject, "clipped_share", data.values.outside(low - half, high + half))
     if part.before_exp in errors and errors[part.before_exp].tensor.scale:
         yield Measurement(subject, "exp_input_step", errors[part.before_exp].tensor.scale)
+
+
+def _output_rows(name: str, errors: _TensorErrors, parts: list[_LayerPart]) -> Iterator[Measurement]:
+    """Yield the error of each channel of an output, under the name of the layer that writes it."""
+    if errors.values is not None:
+        layer = next((part.name for part in parts if name in part.written), name)
+        yield from ChannelErrors.of(layer, *map(np.concatenate, errors.values)).rows()
 
 
 def _channel_rows(subject: str, data: TensorStatistics) -> Iterator[Measurement]:

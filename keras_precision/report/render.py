@@ -9,6 +9,7 @@ from keras_precision.core.table import Table
 from keras_precision.report import markdown, text
 from keras_precision.report.by_machine import Host, by_host
 from keras_precision.report.loading import Source, collect_results
+from keras_precision.report.tables.channels import channel_tables
 from keras_precision.report.tables.drop import drop_tables, is_drop
 from keras_precision.report.tables.hardware import hardware_table
 from keras_precision.report.tables.runs import export_table, run_table
@@ -69,6 +70,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
         *map(sensitivity_table, sensitivities),
         *(table for result in drops for table in drop_tables(result)),
         *map(subject_table, others),
+        *channel_tables(results),
     ]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_precision._adapters.data.labels import Labels, joined, stream_labelled
 from keras_precision._adapters.data.samples import is_in_memory, stream_samples
+from keras_precision.core.channel_errors import ChannelErrors
 from keras_precision.core.environment import usable_cores
 from keras_precision.core.errors import DataError
 from keras_precision.core.model_inputs import Input, input_order, with_names_of
@@ -49,7 +50,9 @@ def evaluate(
             None: accuracy; of several outputs, and without labels, only the comparison with a
             ``reference``. An empty list or dict needs no labels.
         batch_size: Samples per call of a Keras model; a ``.tflite`` file has its own.
-        reference: A target, or its predictions, to compare with: adds ``agreement`` and ``snr_db``.
+        reference: A target, or its predictions, to compare with: adds ``agreement`` and ``snr_db``, and of outputs that
+            are no probabilities ``channel_snr_db`` and ``channel_spread``, whose subjects are ``"output[channel]"``;
+            ``kp.diagnose`` names channels that are lost in the scale of others.
         threads: Interpreters of a ``.tflite`` file that run at once; None for one per core.
         unsafe: Whether Python code in a saved model (a Lambda) may run.
 
@@ -102,6 +105,7 @@ def _rows(
             yield from _scored(subject, requested, _labels_of(labels, names, number), predictions[number])
         if expected:
             yield from _compared(subject, expected[number], predictions[number])
+            yield from ChannelErrors.of(name, expected[number], predictions[number]).rows()
 
 
 def _scorers(metrics: Any) -> Any:

@@ -1,6 +1,7 @@
 """The table of all metrics of one result."""
 
 from keras_precision.core.result import Result
+from keras_precision.report.tables.channels import without_channels
 from keras_precision.report.tables.runs import Table, format_value
 
 __all__ = ["figures_table"]
@@ -14,7 +15,7 @@ def figures_table(result: Result) -> Table:
         >>> figures_table(Result("m", (Measurement("m", "accuracy", 0.5),))).rows
         (('accuracy', '50.00 %'),)
     """
-    summaries = [row for row in result if row.step is None]
+    summaries = [row for row in without_channels(result) if row.step is None]
     several = len({row.subject for row in summaries}) > 1
     rows = tuple(
         (*((row.subject,) if several else ()), row.metric, format_value(row.metric, row.value)) for row in summaries

@@ -1,6 +1,7 @@
 """The table of a result with many subjects of one kind: layers, plans, operators."""
 
 from keras_precision.core.result import Result
+from keras_precision.report.tables.channels import without_channels
 from keras_precision.report.tables.figures import figures_table
 from keras_precision.report.tables.runs import Table, format_value
 
@@ -18,7 +19,7 @@ def subject_table(result: Result) -> Table:
         >>> subject_table(Result("sensitivity", rows)).rows
         (('stem', '0.5'), ('head', '0.25'))
     """
-    cells = {(row.subject, row.metric): row.value for row in result if row.step is None}
+    cells = {(row.subject, row.metric): row.value for row in without_channels(result) if row.step is None}
     subjects = list(dict.fromkeys(subject for subject, _ in cells))
     metrics = list(dict.fromkeys(metric for _, metric in cells))
     if len(subjects) < 2:

@@ -169,13 +169,13 @@ def snr(reference: Array, values: Array) -> float:
 
 
 def divergence(reference: Array, values: Array) -> float:
-    """Return the Kullback-Leibler divergence of probabilities, or the mean squared error in variances of the reference."""
+    """Return the Kullback-Leibler divergence of rows of probabilities, or of single ones; else the error in variances."""
     p, q = reference.astype("float64"), values.astype("float64").reshape(reference.shape)
     inside = bool(((p >= 0) & (p <= 1)).all())
-    rows = inside and p.ndim > 1 and p.shape[-1] > 1 and np.allclose(p.sum(axis=-1), 1, atol=1e-3)
-    if not inside:
+    several = p.ndim > 1 and p.shape[-1] > 1
+    if not inside or (several and not np.allclose(p.sum(axis=-1), 1, atol=0.02)):
         return float(np.mean(np.square(q - p)) / (np.var(p) or 1.0))
-    if not rows:
+    if not several:
         p, q = np.stack([1 - p, p], axis=-1), np.stack([1 - q, q], axis=-1)
     p, q = np.maximum(p, 1 / 512), np.maximum(q, 1 / 512)
     p, q = p / p.sum(axis=-1, keepdims=True), q / q.sum(axis=-1, keepdims=True)

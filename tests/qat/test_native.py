@@ -310,15 +310,16 @@ def test_masks_are_passed_on_and_back(keras, rng):
     assert np.abs(aware.predict(tokens, verbose=0) - model.predict(tokens, verbose=0)).max() < 0.05
 
 
-@pytest.mark.parametrize("residual", [False])
-def test_a_bias_stays_in_the_operator_of_its_layer(keras, rng, tmp_path, residual):
-    """A dense layer without an activation, before another: the file is in the range that training has followed."""
+@pytest.mark.parametrize("joined", ["", "Add", "Concatenate"])
+def test_a_dense_layer_computes_in_the_range_that_was_trained(keras, rng, tmp_path, joined):
+    """A large bias before another dense layer, alone or beside an input of the model, which has a range of its own."""
     from ai_edge_litert.interpreter import Interpreter
 
     layers = keras.layers
     values = layers.Input((5,))
     hidden = layers.Dense(5, name="linear")(values)
-    model = keras.Model(values, layers.Dense(4, name="head")(layers.Add()([values, hidden]) if residual else hidden))
+    both = getattr(layers, joined)()([values, hidden]) if joined else hidden
+    model = keras.Model(values, layers.Dense(4, name="head")(both))
     model.get_layer("linear").bias.assign([6.0, -5.0, 7.0, 4.0, -8.0])
     model.get_layer("head").bias.assign([1.0, 2.0, -1.0, 0.5])
     x = rng.normal(size=(64, 5)).astype("float32")
@@ -333,8 +334,11 @@ def test_a_bias_stays_in_the_operator_of_its_layer(keras, rng, tmp_path, residua
             interpreter.set_tensor(interpreter.get_input_details()[0]["index"], sample[np.newaxis])
             interpreter.invoke()
             received.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
-        step = np.ptp(expected) / 255
-        assert np.mean(np.abs(np.array(received) - expected) <= 1.01 * step) > 0.995
+        steps = np.abs(np.array(received) - expected) / (np.ptp(expected) / 255)
+        assert (
+            np.mean(steps <= 1.01) > 0.9
+        )  # a sum that is rounded the other way before the layer is more than a step behind it
+        assert steps.max() < 4
 
 
 def _flat(answers):

@@ -74,8 +74,8 @@ def range_tensors(model: Any, layer_placements: Mapping[str, Placement]) -> dict
 
 def _tensors(sites: list[str], placement: Placement, uses: int) -> dict[str, list[str]]:
     tensors: dict[str, list[str]] = {}
-    if "input" in sites and placement.input is not None:
-        tensors["input"] = [placement.input]
+    if "input" in sites and placement.inputs:
+        tensors["input"] = placement.inputs
     names = [name for name in sites if name != "input"]
     if names and len(placement.tensors) == uses * len(names):
         tensors |= {name: placement.tensors[number :: len(names)] for number, name in enumerate(names)}
@@ -113,7 +113,7 @@ def _check_wrapped(model: Any, options: Mapping[str, Any]) -> None:
 def _options(layer: Any, placement: Placement, uses: int) -> dict[str, Any]:
     return {
         "precision": placement.precision,
-        "quantize_input": placement.input is not None and uses == 1,  # else the layer has other inputs than the model's
+        "quantize_input": bool(placement.inputs) and uses == 1,  # else the layer has other inputs than the model's
         "quantize_output": placement.output,
         "folded": placement.folded and (placement.precision == "float32" or not rule_of(layer).weights),
     }
@@ -129,7 +129,7 @@ def _needs_wrapper(layer: Any, placement: Placement, settings: Settings) -> bool
     fixed = placement.output and rule.output_of(layer) in ("unit", "signed_unit")
     # A layer with weights and no wrapper would count as one that the plan leaves in float.
     folded = placement.folded and layer.weights and not rule.folds
-    return bool(rule.weights or placement.tensors or placement.rounds or placement.input or fixed or folded)
+    return bool(rule.weights or placement.tensors or placement.rounds or placement.inputs or fixed or folded)
 
 
 def _is_norm(layer: Any) -> bool:

@@ -1,7 +1,7 @@
 """The places where a model is quantized, read from its float file, whose operators become the integer kernels."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Placement:
         output: Whether its output is an activation of the file.
         folded: Whether the kernel of the previous layer computes it.
         rounds: Whether it computes new values in the scale of its input.
-        input: The input tensor of the model that it reads; None if it reads none.
+        inputs: The input tensors of the model that it reads.
         tensors: The activations of the file with their own range that it computes, in order.
     """
 
@@ -52,7 +52,7 @@ class Placement:
     output: bool = False
     folded: bool = False
     rounds: bool = False
-    input: str | None = None
+    inputs: list[str] = field(default_factory=list)
     tensors: list[str] = field(default_factory=list)
 
 
@@ -82,7 +82,7 @@ def placements(model: Any, source: FloatFile, plan: PrecisionPlan) -> dict[str, 
         first_path = operator_paths[number][0]
         if formats[number] in _INTEGER:
             first = placement(first_path)
-            first.input = first.input or _model_input(operator, graph)
+            first.inputs += [name for name in _model_inputs(operator, graph) if name not in first.inputs]
             for path in operator_paths[number]:
                 placement(path).precision = formats[number]
                 placement(path).folded = placement(path).folded or path != first_path
@@ -103,9 +103,9 @@ def _add_operator(placement: Placement, operator: Any, graph: Flatbuffer, *, is_
         placement.tensors += [graph.name(int(number)) for number in operator.outputs if int(number) >= 0]
 
 
-def _model_input(operator: Any, graph: Flatbuffer) -> str | None:
-    """Return the input of the model that an operator reads, if any."""
-    return next((graph.name(int(number)) for number in operator.inputs if int(number) in graph.inputs), None)
+def _model_inputs(operator: Any, graph: Flatbuffer) -> Iterator[str]:
+    """Yield the inputs of the model that an operator reads."""
+    yield from (graph.name(int(number)) for number in operator.inputs if int(number) in graph.inputs)
 
 
 def _is_quantized(number: int, plain: EdgeModel, formats: Sequence[str]) -> bool:

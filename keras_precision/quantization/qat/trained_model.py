@@ -81,12 +81,7 @@ def trained_ranges(model: Any, plan: PrecisionPlan, data: Any) -> tuple[Any, Tra
         if (ends := _ends(layers[path].sites[name])) is not None
     }
     trained |= dict(_implied_ranges(source.content, trained))
-    required = [
-        name
-        for placement in layer_placements.values()
-        for name in (*placement.tensors, placement.input)
-        if name is not None
-    ]
+    required = [name for placement in layer_placements.values() for name in (*placement.tensors, *placement.inputs)]
     missing = [name for name in required if name not in trained]
     if missing and calibration is None:
         raise DataError(

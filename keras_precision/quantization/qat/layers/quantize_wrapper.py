@@ -10,7 +10,7 @@ from keras_precision.core.errors import InputError, ModelError, UnknownPrecision
 from keras_precision.quantization.qat.layers.activation_range import ActivationRange
 from keras_precision.quantization.qat.layers.fake_quant import SIGNED_UNIT, UNIT, fake_quantize
 from keras_precision.quantization.qat.layers.quantize_rule import QuantizeRule
-from keras_precision.quantization.qat.layers.rule_lookup import rule_of
+from keras_precision.quantization.qat.layers.rule_lookup import known_rule_of, rule_of
 
 __all__ = ["PRECISIONS", "QuantizeWrapper"]
 
@@ -110,7 +110,10 @@ class QuantizeWrapper(keras.layers.Wrapper):
         self.built = True
 
     def __call__(self, inputs: Any, *others: Any, **kwargs: Any) -> Any:
-        """Store the range of the input during the construction of the model."""
+        """Store the range of the input, and which inputs are those of the model, during the construction of the model."""
+        tensors = keras.tree.flatten([inputs, *others])
+        if self.options["quantize_input"] and all(isinstance(tensor, keras.KerasTensor) for tensor in tensors):
+            self.__dict__["_from_model"] = [_is_model_input(tensor) for tensor in tensors]
         if self.output_kind == "source" and isinstance(inputs, keras.KerasTensor):
             self.__dict__["_source"] = (self.sites.get("input") or _range_of(inputs),)  # Keras does not track the tuple
         return super().__call__(inputs, *others, **kwargs)
@@ -144,11 +147,20 @@ class QuantizeWrapper(keras.layers.Wrapper):
             site = self.sites.get(name)
             return values if site is None else active(values, site(values, watching=watching))
 
-        inputs = keras.tree.map_structure(lambda tensor: quantize("input", tensor), inputs)
-        outputs = self._computed(quantize, active, inputs, *others, **kwargs)
+        outputs = self._computed(quantize, active, *self._quantized_inputs(quantize, [inputs, *others]), **kwargs)
         if self.output_kind == "kept":
             return outputs
         return keras.tree.map_structure(lambda tensor: self._quantized_output(quantize, active, tensor), outputs)
+
+    def _quantized_inputs(self, quantize: Any, arguments: list[Any]) -> list[Any]:
+        """Quantize the inputs of the model; what other layers compute is in their ranges already."""
+        tensors = keras.tree.flatten(arguments)
+        from_model = vars(self).get("_from_model", ())
+        if not any(from_model) or len(from_model) != len(tensors):  # unknown: the first argument is the model's input
+            return [keras.tree.map_structure(lambda tensor: quantize("input", tensor), arguments[0]), *arguments[1:]]
+        pairs = zip(tensors, from_model, strict=True)
+        quantized = [quantize("input", tensor) if is_input else tensor for tensor, is_input in pairs]
+        return list(keras.tree.pack_sequence_as(arguments, quantized))
 
     def _schedule(self, training: bool) -> tuple[Any, Callable[[Any, Any], Any]]:
         """Return whether this batch updates ranges (None: no), and the function that selects exact or quantized values."""
@@ -228,6 +240,22 @@ def _check(layer: Any, precision: str, momentum: float, steps: tuple[int | None,
         raise InputError(f"Expected a momentum from 0 to below 1. Received: {momentum}.")
     if any(number is not None and number < 0 for number in steps):
         raise InputError(f"Expected numbers of training steps of at least 0. Received: {steps}.")
+
+
+def _is_model_input(tensor: Any) -> bool:
+    """Return whether a symbolic tensor is an input of the model, moved or not, that no layer has quantized."""
+    history = tensor._keras_history
+    layer = history.operation
+    if isinstance(layer, keras.layers.InputLayer):
+        return True
+    if isinstance(layer, QuantizeWrapper):
+        if layer.output_kind != "kept" or layer.sites.get("input") is not None:
+            return False
+        layer = layer.layer
+    parents = history.operation._inbound_nodes[history.node_index].input_tensors
+    if len(parents) != 1 or not isinstance(layer, keras.layers.Layer) or known_rule_of(layer) is None:
+        return False
+    return rule_of(layer).output_of(layer) == "kept" and _is_model_input(parents[0])
 
 
 def _range_of(tensor: Any) -> Any:

@@ -3,7 +3,8 @@
 Each model is built from a description that Hypothesis draws from the grammar in ``tests/generated/grammar.py``, and every
 invariant of ``tests/generated/invariants`` is checked in a child process. A row per model is appended to a file, so that a
 run that was stopped goes on where it was. The first failures of every invariant are shrunk to a minimal model, which is
-kept under ``open/`` beside that file; ``--keep`` copies those that hold by now into the fixed cases of the test suite.
+kept under ``open/`` beside that file. ``--keep`` moves those that hold by now into the fixed cases of the test suite, and adds
+models that break nothing, until every stack has its number of them.
 Prints a table by invariant, and one of the open failures.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # before this folder, whose module has the package's name
 
-from generated.description import CASES, Description, identity, load, save
+from generated.description import CASES, Description, identity, load, save, stored
 from generated.grammar import first_descriptions
 from generated.invariants import INVARIANTS, checks_on
 from generated.shrink import shrunk
@@ -26,7 +27,10 @@ from generated.worker import PROCESS, Worker
 STACKS = ("tensorflow", "tensorflow", "tensorflow", "tf_keras", "jax", "torch")
 """The stack of a model, by its number."""
 
-PER_STRETCH = 40
+PER_STRETCH = 20
+FIXED = {"tensorflow": 30, "tf_keras": 10, "jax": 10, "torch": 10}
+"""The number of fixed cases of each stack."""
+
 SHRUNK_PER_INVARIANT = 3
 
 
@@ -38,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=Path("results/generated"))
     parser.add_argument("--again", action="store_true", help="check again what failed before")
     parser.add_argument("--no-shrink", dest="shrink", action="store_false")
-    parser.add_argument("--keep", action="store_true", help="make fixed cases of failures that hold by now")
+    parser.add_argument("--keep", action="store_true", help="make fixed cases of what holds")
     parsed = parser.parse_args(arguments)
     parsed.results.mkdir(parents=True, exist_ok=True)
     path = parsed.results / f"models-{parsed.seed}.jsonl"
@@ -47,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _shrink(rows, parsed.results / "open")
     if parsed.keep:
         _keep(parsed.results / "open")
+        _complete(rows)
     print(_table(rows))
     print(_open_failures(parsed.results / "open"))
 
@@ -140,9 +145,20 @@ def _keep(folder: Path) -> None:
         with Worker(case["stack"]) as worker:
             answer = worker.check(case["description"], checks_on(case["stack"]))
         if "verdicts" in answer and not _broken(answer):
-            name = f"{case['stack']}_{identity(case['description'])}"
-            save(CASES / f"{name}.json", {"stack": case["stack"], "description": case["description"]})
+            _save(case["stack"], case["description"])
             path.unlink()
+
+
+def _complete(rows: Sequence[dict[str, Any]]) -> None:
+    """Add models of which nothing is refused and nothing broken to the fixed cases, up to the number of their stack."""
+    for row in rows:
+        verdicts = [verdict["verdict"] for verdict in row.get("verdicts", {}).values()]
+        if verdicts and not {"violated", "refused"} & {*verdicts} and len(stored(row["stack"])) < FIXED[row["stack"]]:
+            _save(row["stack"], row["description"])
+
+
+def _save(stack: str, description: Description) -> None:
+    save(CASES / f"{stack}_{identity(description)}.json", {"stack": stack, "description": description})
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

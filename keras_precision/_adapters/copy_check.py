@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters.adapter import KerasAdapter
-from keras_precision._adapters.layer_paths import layer_paths
-from keras_precision.core.errors import ModelError
+from keras_precision._adapters.layer_paths import paths_of
+from keras_precision._adapters.layer_state import lossy_copy
 
 __all__ = ["check_copy", "has_foreign_layers"]
 
@@ -38,11 +38,9 @@ def check_copy(adapter: KerasAdapter, model: Any, copy: Any) -> None:
         return
     path = _first_difference(adapter, model, copy, samples)
     cause = received if isinstance(received, Exception) else None
-    raise ModelError(
-        f"Expected layers that can be copied with all their state. Received: '{path}', whose copy computes other values"
-        f"{f' ({type(cause).__name__})' if cause else ''}: it has state that is neither in its configuration nor in its "
-        "weights. Implement get_config, save_own_variables and load_own_variables in its class, as for saving, or pass "
-        "in_place=True."
+    failure = f" ({type(cause).__name__})" if cause else ""
+    raise lossy_copy(
+        path, f"its copy computes other values{failure}, since it has state outside its configuration and weights."
     ) from cause
 
 
@@ -103,7 +101,7 @@ def _first_difference(adapter: KerasAdapter, model: Any, copy: Any, samples: Arr
 
 def _outputs_by_layer(adapter: KerasAdapter, model: Any, samples: Sequence[Any]) -> dict[str, Arrays]:
     """Return the outputs of each layer's first call."""
-    paths = {id(layer): path for path, layer in layer_paths(model).items()}
+    paths = {id(layer): path for path, layer in paths_of(adapter, model).items()}
     found: dict[str, Arrays] = {}
 
     def watch(layer: Any, proceed: Any) -> Any:

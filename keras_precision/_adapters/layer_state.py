@@ -12,7 +12,7 @@ import numpy as np
 from keras_precision._adapters.adapter import KerasAdapter
 from keras_precision.core.errors import ModelError
 
-__all__ = ["copy_state", "state_in_config"]
+__all__ = ["copy_state", "lossy_copy", "state_in_config"]
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def copy_state(adapter: KerasAdapter, source: Any, target: Any) -> None:
     """Copy weights and other state to a layer or model, and to the layers inside it, as saving and loading would."""
     for inner, copied in zip_longest(adapter.walk(source), adapter.walk(target)):
         if inner is None or copied is None or type(inner) is not type(copied):
-            raise _lossy((inner or copied).name, "it has other layers inside after it is rebuilt")
+            raise lossy_copy((inner or copied).name, "it has other layers inside after it is rebuilt")
         if adapter.is_lookup(inner):
             continue  # Its configuration contains all its state.
         try:
@@ -46,7 +46,7 @@ def copy_state(adapter: KerasAdapter, source: Any, target: Any) -> None:
             for state, variable in zip(adapter.recurrent_states(inner), adapter.recurrent_states(copied), strict=True):
                 variable.assign(np.asarray(state))
         except (ValueError, TypeError, KeyError, AttributeError, OSError, NotImplementedError) as error:
-            raise _lossy(inner.name, " ".join(str(error).split())) from error
+            raise lossy_copy(inner.name, " ".join(str(error).split())) from error
 
 
 def _copy_layer_state(source: Any, target: Any) -> None:
@@ -63,7 +63,8 @@ def _copy_layer_state(source: Any, target: Any) -> None:
         target.finalize_state()  # such as constants that a layer computes from its weights
 
 
-def _lossy(name: str, reason: str) -> ModelError:
+def lossy_copy(name: str, reason: str) -> ModelError:
+    """Return the error that names a layer whose copy has lost state."""
     return ModelError(
         f"Expected layers that can be copied with all their state. Received: '{name}': {reason} Implement get_config, "
         "save_own_variables and load_own_variables in its class, as for saving, or pass in_place=True."

@@ -9,8 +9,8 @@ from keras_precision._adapters.layer_paths import layer_paths, plan_of
 from keras_precision._adapters.tracing.step_observer import StepObserver
 from keras_precision._adapters.training.callback import Callback, Logs
 from keras_precision._adapters.training.open_state import training_state_of
-from keras_precision._adapters.training.retracing import rebuild_train_function
 from keras_precision._adapters.training.step_replay import Capture, capture_of
+from keras_precision._adapters.training.train_function import rebuild_train_function
 from keras_precision.callbacks.first_failure import FailedStep, first_failure
 from keras_precision.core.errors import InputError, ModelError, NotMeasuredError
 from keras_precision.core.observation import origin_rows

@@ -1,4 +1,4 @@
-"""inside_of: the training state of a model, as its Keras version keeps it."""
+"""training_state_of: the training state of a model, as its Keras version keeps it."""
 
 from typing import Any
 

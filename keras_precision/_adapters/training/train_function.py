@@ -1,8 +1,10 @@
-"""TrainFunctionWrapper: a function around a model's train function, and the function that it wraps."""
+"""A model's train function: wrapped by another one, or made again during a fit."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["TrainFunctionWrapper", "unwrap", "wrap"]
+__all__ = ["TrainFunctionWrapper", "rebuild_train_function", "unwrap", "wrap"]
 
 
 class TrainFunctionWrapper:
@@ -49,3 +51,14 @@ def _chain(model: Any) -> list[TrainFunctionWrapper]:
         chain.append(function)
         function = function.inner
     return chain
+
+
+@contextmanager
+def rebuild_train_function(model: Any) -> Iterator[None]:
+    """Bring the training state into the variables for a change of the model, then rebuild its train function."""
+    # JAX keeps the state of a running epoch outside the model, in _jax_state:
+    # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/jax/trainer.py
+    if getattr(model, "_jax_state", None):
+        model.jax_state_sync()
+    yield
+    model.make_train_function(force=True)

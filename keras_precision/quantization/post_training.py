@@ -70,6 +70,7 @@ def quantize_by_aeq(job: QuantizationJob) -> bytes:
                 f"Expected AI Edge Quantizer to quantize the file. Received: {type(error).__name__}: {error}"
             ) from error
     raise_weight_scales(quantized, graph)
+    quantized.restore_float_outputs()
     quantized.lower_unread_outputs()
     quantized.set_scales_of_copies(job.ranges)
     return quantized.content()

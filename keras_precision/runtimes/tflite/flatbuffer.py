@@ -229,6 +229,18 @@ class Flatbuffer:
                 if quantized and number not in read and tensors[number].type == self._schema.TensorType.FLOAT32:
                     tensors[number].type, tensors[number].quantization = quantized[0].type, quantized[0].quantization
 
+    def restore_float_outputs(self) -> None:
+        """Make outputs what the signature has, where a quantized copy for other readers has taken the place of one.
+
+        AI Edge Quantizer does that where the output of a float operator is both an output of the file and an input of integers.
+        """
+        outputs = {self.name(number): position for position, number in enumerate(self.outputs)}
+        for number in self.named_outputs().values():
+            position = outputs.get(f"{self.name(number)}_quantized")
+            if number not in self.outputs and position is not None:
+                self._graph.outputs = [*self._graph.outputs]
+                self._graph.outputs[position] = number
+
     def set_scales_of_copies(self, ranges: Mapping[str, Range]) -> None:
         """Give int8 copies of int16 tensors the ranges of those, by name, with a zero point.
 

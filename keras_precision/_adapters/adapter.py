@@ -152,8 +152,9 @@ class KerasAdapter(ABC):
         """Return the attributes of a lookup from which its configuration would contain what it was adapted to."""
         if not isinstance(layer, (self.keras.layers.StringLookup, self.keras.layers.IntegerLookup)):
             return {}
-        given = layer.input_vocabulary  # In tf_keras also the path of a file, which may be gone.
-        if (given is not None and not isinstance(given, str)) or not layer.get_vocabulary(include_special_tokens=False):
+        # In tf_keras, input_vocabulary may also be the path of a file, which may be gone.
+        is_in_config = layer.input_vocabulary is not None and not isinstance(layer.input_vocabulary, str)
+        if is_in_config or not layer.get_vocabulary(include_special_tokens=False):
             return {}
         vocabulary = layer.get_vocabulary()
         arguments: dict[str, Any] = {"input_vocabulary": vocabulary}

@@ -102,15 +102,15 @@ def _first_difference(adapter: KerasAdapter, model: Any, copy: Any, samples: Arr
 def _outputs_by_layer(adapter: KerasAdapter, model: Any, samples: Sequence[Any]) -> dict[str, Arrays]:
     """Return the outputs of each layer's first call."""
     paths = {id(layer): path for path, layer in paths_of(adapter, model).items()}
-    found: dict[str, Arrays] = {}
+    by_path: dict[str, Arrays] = {}
 
     def watch(layer: Any, proceed: Any) -> Any:
         result = proceed()
         path = paths.get(id(layer))
         if path is not None:
-            found.setdefault(path, adapter.flat_arrays(result))
+            by_path.setdefault(path, adapter.flat_arrays(result))
         return result
 
     with adapter.watching_calls(watch):
         _outputs(adapter, model, list(samples))
-    return found
+    return by_path

@@ -5,7 +5,7 @@ import pytest
 
 from keras_precision.core.errors import InputError
 from keras_precision.quantization.histogram import Histogram
-from keras_precision.quantization.range_estimators import METHODS, check_method, estimate_range
+from keras_precision.quantization.range_estimators import FIXED_RANGES, METHODS, check_method, estimate_range
 
 KINDS = {
     "both sides": lambda rng: rng.normal(size=20_000) * [1.0],
@@ -70,6 +70,51 @@ def test_entropy_gives_up_an_outlier_and_keeps_a_bell(rng):
     assert np.mean((bell >= low) & (bell <= high)) > 0.99
     _, high = estimate_range(seen_of(np.append(bell, np.float32(200))), "entropy")
     assert high < 20
+
+
+def divergence_of(counts, stop, levels):
+    """Return the divergence of the first bins, with all beyond them in the last, from the same in a few levels."""
+    exact = [*counts[: stop - 1], sum(counts[stop - 1 :])]
+    merged = {}
+    for number, count in enumerate(counts[:stop]):
+        if count:
+            merged.setdefault(number * levels // stop, []).append(count)
+    coarse = [
+        sum(merged[number * levels // stop]) / len(merged[number * levels // stop]) if count else 0
+        for number, count in enumerate(counts[:stop])
+    ]
+    total, count_of_all = sum(coarse), sum(exact)
+    if not total:  # nothing below the cut-off but the values beyond it
+        return float("inf")
+    coarse = [value or 1e-9 * total * bool(count) for value, count in zip(coarse, exact, strict=True)]
+    total = sum(coarse)
+    return sum(
+        p / count_of_all * np.log(p / count_of_all / (q / total)) for p, q in zip(exact, coarse, strict=True) if p
+    )
+
+
+@pytest.mark.parametrize("kind", ["both sides", "above", "below"])
+def test_entropy_takes_the_least_divergence(rng, kind):
+    """Of 128 cut-offs, with 128 levels for their bins, or 256 where all values are on one side of zero."""
+    values = rng.standard_t(4, size=600).astype("float32")
+    values = {"both sides": values, "above": np.abs(values), "below": -np.abs(values)}[kind]
+    seen, levels = seen_of(values), 128 if kind == "both sides" else 256
+    bins = (np.abs(values[values != 0]) / seen.width).astype(int)
+    counts = np.bincount(bins).tolist()
+    cutoffs = np.linspace(min(levels, len(counts)), len(counts), 128).astype(int)
+    best = min(cutoffs, key=lambda stop: divergence_of(counts, stop, levels)) * seen.width
+    expected = max(min(values.min(), 0), -best), min(max(values.max(), 0), best)
+    assert estimate_range(seen, "entropy") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "scale", "zero_point"), [("SOFTMAX", 1 / 256, -128), ("LOGISTIC", 1 / 256, -128), ("TANH", 1 / 128, 0)]
+)
+def test_fixed_ranges_are_those_of_the_kernels(kernel, scale, zero_point):
+    """Scale and zero point in 8 bits are what TensorFlow Lite's specification fixes."""
+    low, high = FIXED_RANGES[kernel]
+    assert (high - low) / 255 == scale
+    assert -128 - low / scale == zero_point
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,7 +1,7 @@
-"""``python tests/run.py``: the checks, then every test on every stack, each stack in processes of its own.
+"""``python tests/run.py``: the checks, then every test on every stack with coverage, each stack in processes of its own.
 
-``python tests/run.py check`` runs the checks alone; ``python tests/run.py jax`` one stack alone; arguments
-that begin with a dash go to pytest. Two processes run side by side; each shows what it printed when it ends.
+``python tests/run.py check`` runs the checks alone; ``python tests/run.py jax`` one stack alone, without coverage;
+arguments that begin with a dash go to pytest. Two processes run side by side; each shows what it printed when it ends.
 """
 
 import os
@@ -11,19 +11,26 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
-STACKS = ("tensorflow", "jax", "torch", "tf_keras")
+ROOT = Path(__file__).resolve().parents[1]
 CHECKS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("vulture",))
 SIDE_BY_SIDE = 2
 
+# The first stack runs every test, the others those that concern a stack. It has three processes, so that no processor
+# waits for the last one: the slow tests, those of files, and all others.
+FIRST, *OTHERS = STACKS = ("tensorflow", "jax", "torch", "tf_keras")
+FILES = tuple(f"tests/{name}" for name in ("export", "quantization", "qat", "search"))
+
 
 class Job(NamedTuple):
-    """``python -m arguments``, with environment variables of its own."""
+    """``python -m arguments``, with environment variables of its own; whether coverage is measured in it."""
 
     title: str
     arguments: Sequence[str]
     variables: dict[str, str]
+    is_measured: bool = False
 
 
 def run(job: Job) -> bool:
@@ -41,22 +48,55 @@ def run(job: Job) -> bool:
     return done.returncode == 0
 
 
-def jobs(chosen: Sequence[str], options: Sequence[str], cache: str) -> Iterator[Job]:
-    """Yield the jobs of the stacks that are chosen, the longest first; what JAX compiles for one test serves the others."""
-    compiled = {
-        "JAX_COMPILATION_CACHE_DIR": cache,
+def jobs(chosen: Sequence[str], options: Sequence[str]) -> Iterator[Job]:
+    """Yield the jobs of the stacks that are chosen, the longest first.
+
+    The slow tests are not measured: tracing would make them slower still, and what they alone reach needs a quicker test.
+    """
+    variables = {"KERAS_PRECISION_STACK": FIRST}
+    if FIRST in chosen:
+        rest = [f"--ignore={folder}" for folder in FILES]
+        yield Job(f"slow tests on {FIRST}", ("pytest", "-m", "slow", *options), variables)
+        yield Job(f"other tests on {FIRST}", ("pytest", "-m", "not slow", *rest, *options), variables, True)
+        yield Job(f"tests of files on {FIRST}", ("pytest", "-m", "not slow", *FILES, *options), variables, True)
+    for stack in OTHERS:
+        if stack in chosen:
+            arguments = ("pytest", "-m", "every_stack", "tests", *options)
+            yield Job(f"tests on {stack}", arguments, {"KERAS_PRECISION_STACK": stack}, True)
+
+
+# What is asked of the coverage of all processes, one after the other.
+GATES = (
+    ("coverage of all processes", ("coverage", "combine", "--quiet")),
+    ("no less coverage than in setup.cfg", ("coverage", "report", "--skip-covered")),
+    ("every raised message has a test", ("tests.untested_errors",)),
+)
+
+
+def test(chosen: Sequence[str], options: Sequence[str], scratch: Path) -> bool:
+    """Run the tests of the stacks that are chosen; of all of them with coverage, which must suffice."""
+    folders = {name: scratch / name for name in ("compiled", "coverage")}
+    for folder in folders.values():
+        folder.mkdir()
+    shared = {  # what JAX compiles for one test serves the others
+        "JAX_COMPILATION_CACHE_DIR": str(folders["compiled"]),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    for stack in STACKS:
-        if stack not in chosen:
-            continue
-        variables = {"KERAS_PRECISION_STACK": stack, **compiled}
-        if stack == STACKS[0]:  # runs every test; the others those that concern a stack
-            for mark in ("not slow", "slow"):
-                yield Job(f"tests on {stack}, {mark}", ("pytest", "-m", mark, *options), variables)
-        else:
-            yield Job(f"tests on {stack}", ("pytest", "-m", "every_stack", "tests", *options), variables)
+    coverage = {"COVERAGE_RCFILE": str(ROOT / "setup.cfg"), "COVERAGE_FILE": str(folders["coverage"] / "data")}
+    is_gated = set(chosen) >= set(STACKS)
+
+    def prepared(job: Job) -> Job:
+        if not (is_gated and job.is_measured):
+            return job._replace(variables=shared | job.variables)
+        arguments = ("coverage", "run", "-m", *job.arguments)
+        return job._replace(arguments=arguments, variables=shared | job.variables | coverage)
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        passed = list(pool.map(lambda job: run(prepared(job)), jobs(chosen, options)))
+    if is_gated:
+        passed += [run(Job(title, arguments, coverage)) for title, arguments in GATES]
+    return all(passed)
 
 
 def main(arguments: list[str]) -> int:
@@ -64,9 +104,8 @@ def main(arguments: list[str]) -> int:
     options = [argument for argument in arguments if argument.startswith("-")]
     chosen = [argument for argument in arguments if not argument.startswith("-")] or ["check", *STACKS]
     checked = [run(Job(" ".join(check), check, {})) for check in CHECKS] if "check" in chosen else []
-    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        tested = list(pool.map(run, jobs(chosen, options, cache)))
-    return 0 if all(checked + tested) else 1
+    with tempfile.TemporaryDirectory() as scratch:
+        return 0 if test(chosen, options, Path(scratch)) and all(checked) else 1
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ _SAMPLES = 100
 _MIN_AGREEMENT, _MIN_SNR_DB = 0.95, 15.0
 _TIE_SNR_DB = 30.0  # where probabilities differ by less, classes change between near ties alone
 _BELOW_FLOAT_DB = 10.0
+_LEAST_SPREAD = 1 / 64  # of the largest value: what varies by less, as a constant does, is not told apart in 8 bits
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def _poorest(outputs: list[Array] | None, reference: list[Array]) -> _Fidelity |
 
 def _fidelity(number: int, reference: Array, output: Array) -> _Fidelity:
     kind, output = output_kind(reference), output.reshape(reference.shape)
-    noise = OutputKind("values", float(reference.std()) or 1.0).divergence(reference, output)
+    spread = max(float(reference.std()), float(np.abs(reference).max()) * _LEAST_SPREAD)
+    noise = OutputKind("values", spread or 1.0).divergence(reference, output)
     snr = math.inf if noise == 0 else -10 * math.log10(noise)
     if np.issubdtype(reference.dtype, np.integer):  # classes already
         return _Fidelity(number, float(np.mean(reference == output)), snr)

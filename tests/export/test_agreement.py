@@ -134,3 +134,14 @@ def test_a_quantized_file_that_is_larger_says_so(tmp_path: Path, rng: np.random.
     result = kp.export_tflite(model, tmp_path / "int8.tflite", "int8", x)
     assert result.value("size_bytes") > float_size
     assert any(re.fullmatch(r"the int8 file has \d+ bytes, and one in float32 has \d+", note) for note in result.notes)
+
+
+def test_an_output_that_does_not_vary_gives_no_warning(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Half a step of its own integers is no loss of a constant."""
+    import keras
+
+    head = keras.layers.Dense(2, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(3.3))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "relu"), head])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kp.export_tflite(model, tmp_path / "model.tflite", "int8", rng.normal(size=(64, 3)).astype("float32"))

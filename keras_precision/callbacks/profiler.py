@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 import os
 import threading
 import warnings
@@ -11,6 +12,7 @@ from typing import Any, Literal, Self
 from keras_precision._adapters import adapter_of
 from keras_precision._adapters.training.callback import Callback, Logs
 from keras_precision.callbacks.fit_frame import FitFrame
+from keras_precision.callbacks.probes.health import HealthProbe
 from keras_precision.callbacks.probes.loss_scale import LossScaleProbe
 from keras_precision.callbacks.probes.memory import MemoryProbe
 from keras_precision.callbacks.probes.numerics import NumericsProbe
@@ -61,6 +63,9 @@ class PrecisionProfiler(Callback):
         log_metrics: Whether to add the keys above to the epoch's logs.
         layer_stats_every: Adds ``kp.NumericsProbe(layer_stats_every)``, which finds the layer where the first non-finite
             value arises, and measures every layer at this interval of steps. None adds no such probe.
+        examination_limit_s: The time, in seconds, in which the steps after the first sign of trouble (a loss that is not
+            finite, an epoch without an update) are replayed to find the layer where it began, once a fit; 0 for none.
+            ``layer_stats_every`` replays the failed steps themselves, since it keeps them.
         path: JSON file for the result, written when the run ends. Until then, rows are appended to ``PATH.partial``, which
             ``Result.load(PATH)`` reads where there is no finished result: a killed run loses at most 64 rows or one second.
         verbose: 1 prints one summary at the end, 0 prints nothing, ``"auto"`` follows ``verbose`` of ``fit``.
@@ -86,6 +91,7 @@ class PrecisionProfiler(Callback):
         *,
         log_metrics: bool = False,
         layer_stats_every: int | None = None,
+        examination_limit_s: float = 5.0,
         path: str | os.PathLike[str] | None = None,
         verbose: Literal["auto", 0, 1] = "auto",
     ) -> None:
@@ -99,8 +105,9 @@ class PrecisionProfiler(Callback):
         self.verbose = verbose
         self.path = None if path is None else check_destination(path)
         self.layer_stats_every = layer_stats_every
+        self.examination_limit_s = _checked_limit(examination_limit_s)
         numerics = () if layer_stats_every is None else (NumericsProbe(layer_stats_every),)
-        self.probes = (*_checked(probes), *numerics)
+        self.probes = _with_health((*_checked(probes), *numerics), examination_limit_s)
         self._result: Result | None = None
         self._recording: Recording | None = None
         self._unrecorded: list[FitFrame] = []  # fits that began while another was recorded
@@ -135,6 +142,7 @@ class PrecisionProfiler(Callback):
             probe.end()  # It may belong to a fit that is running, or was interrupted.
         duplicate = type(self)(self.name, probes, log_metrics=self.log_metrics, path=self.path, verbose=self.verbose)
         duplicate.layer_stats_every = self.layer_stats_every  # Its probe is already in the list.
+        duplicate.examination_limit_s = self.examination_limit_s
         duplicate._result = self._result
         return duplicate
 
@@ -316,3 +324,19 @@ def _checked(probes: Probe | Sequence[Probe] | None) -> tuple[Probe, ...]:
         if not isinstance(probe, Probe):
             raise InputError(f"Expected probes to be instances of kp.Probe. Received: {probe!r}.")
     return probes
+
+
+def _checked_limit(seconds: float) -> float:
+    if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise InputError(
+            f"Expected examination_limit_s to be a time in seconds, or 0 for no examination. Received: {seconds!r}."
+        )
+    return seconds
+
+
+def _with_health(probes: tuple[Probe, ...], limit_s: float) -> tuple[Probe, ...]:
+    """Add the probe of the run's health; it leaves the examination to ``NumericsProbe``, which keeps the steps themselves."""
+    if any(isinstance(probe, HealthProbe) for probe in probes):
+        return probes
+    keeps_steps = any(isinstance(probe, NumericsProbe) for probe in probes)
+    return (*probes, HealthProbe(0.0 if keeps_steps else limit_s))

@@ -361,6 +361,16 @@ _ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = 
     ),
     ("first_non_finite_to", "", None, "The largest value of the same."),
     ("first_non_finite_loss", "", None, "Whether the loss of that step was finite."),
+    ("non_finite_loss", "", None, "The mean of the losses of the epoch, when it ceased to be finite."),
+    ("non_finite_weights", "", None, "Some weight was NaN or infinite after the step of the row: 1."),
+    (
+        "no_updates",
+        "",
+        None,
+        "Steps up to the end of the epoch of the row, at least 16, each of which loss scaling skipped.",
+    ),
+    ("breaks_in_float32", "", None, "The step of the row, repeated in float32, was not finite: 1."),
+    ("cured_in", "", None, "The precision of the layer of the row in which that step was finite."),
     (
         "activation_int8_error",
         "",

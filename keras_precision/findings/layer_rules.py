@@ -37,13 +37,13 @@ def _origin(result: Result) -> Iterator[Finding]:
             "The step was skipped, and its loss was finite: this is how dynamic loss scaling adjusts its scale."
             if harmless
             else _WHY.get(phase.partition(",")[0], "")
-        )
+        ) + _tried(result, row.step)
         yield Finding(
             code="non-finite" if not harmless else "non-finite-harmless",
             severity=severity,
             subject=row.subject,
             message=f"The first non-finite value arose {where} {_place(phase, row.subject, layer)}.{input_range} {why}".rstrip(),
-            advice=_remedy(phase, row.subject),
+            advice=_cure(result, row.step) or _remedy(phase, row.subject),
         )
 
 
@@ -69,6 +69,25 @@ def _place(phase: str, subject: str, layer: object) -> str:
     return f"in the {pass_} pass of '{subject}'" + (f" ({layer})" if layer else "")
 
 
+def _tried(result: Result, step: int | None) -> str:
+    """What repeating the step in other precisions has shown."""
+    if any(row.step == step for row in result.select("breaks_in_float32")):
+        return " The same step breaks in float32, too: precision is not the cause."
+    if layers := _cured_layers(result, step):
+        return f" With {', '.join(map(repr, layers))} in float32, the same step is finite."
+    return ""
+
+
+def _cure(result: Result, step: int | None) -> str:
+    """The code that lifts the layers with which the step was finite; empty where none are known."""
+    layers = dict.fromkeys(_cured_layers(result, step), "float32")
+    return f"model = kp.apply_plan(model, kp.plan_of(model).with_layers({layers}))" if layers else ""
+
+
+def _cured_layers(result: Result, step: int | None) -> list[str]:
+    return [row.subject for row in result.select("cured_in") if row.step == step]
+
+
 def _remedy(phase: str, subject: str) -> str:
     if phase == "data":
         return "assert np.isfinite(x).all() and np.isfinite(y).all()  # before fit"
@@ -76,7 +95,7 @@ def _remedy(phase: str, subject: str) -> str:
         return "keras.callbacks.BackupAndRestore, or kp.PrecisionScheduler({}, on_instability='raise_precision')"
     if subject == "loss" or phase == "loss":
         return "Use float32 in the last layer, and compute the loss from logits: Dense(n, dtype='float32'), from_logits=True"
-    return f"plan = kp.PrecisionPlan.training('mixed_float16', layers={{'{subject}': 'float32'}}); kp.apply_plan(model, plan)"
+    return f"model = kp.apply_plan(model, kp.plan_of(model).with_layers({{'{subject}': 'float32'}}))"
 
 
 def _has_loss_scaling(result: Result) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.findings.finding import Finding, Rule, apply_rules
+from keras_precision.findings.health_rules import HEALTH_RULES
 
 __all__ = ["loss_scale_findings", "training_findings"]
 
@@ -32,7 +33,7 @@ def loss_scale_findings(result: Result) -> tuple[Finding, ...]:
 
 
 def training_findings(result: Result) -> tuple[Finding, ...]:
-    """Return the findings on loss scaling and data loading of a result of ``PrecisionProfiler``, by severity.
+    """Return the findings on health, loss scaling and data loading of a result of ``PrecisionProfiler``, by severity.
 
     Example:
         >>> from keras_precision.core.result import Measurement
@@ -41,7 +42,7 @@ def training_findings(result: Result) -> tuple[Finding, ...]:
         >>> [finding.code for finding in training_findings(run)]
         ['input-bound']
     """
-    return apply_rules(result, (*_LOSS_SCALE_RULES, _input_bound))
+    return apply_rules(result, (*HEALTH_RULES, *_LOSS_SCALE_RULES, _input_bound))
 
 
 def _collapsed(result: Result) -> Iterator[Finding]:

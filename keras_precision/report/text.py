@@ -32,14 +32,15 @@ def draw(table: Table, *, width: int = _WIDTH) -> str:
 
 
 def summary(result: Result, findings: Sequence[Finding] = ()) -> str:
-    """Return the summary of a training run by ``PrecisionProfiler``, with its findings."""
-    lines = [draw(run_table([result]))]
+    """Return the summary of a training run by ``PrecisionProfiler``: what is wrong and its remedy, or that it is healthy, first."""
+    lines = [] if findings else ["Healthy: nothing was found that harms this run."]
+    for finding in findings:
+        lines += [f"{finding.severity.capitalize()}: {finding.message}", f"    {finding.advice}"]
+    lines.append(draw(run_table([result])))
     overhead = result.get("profiler_us_per_step")
     if overhead is not None:
         lines.append(f"Profiler: {format_value('profiler_us_per_step', overhead)} per step.")
     lines += [f"Note: {note}" for note in result.notes]
-    for finding in findings:
-        lines += [f"{finding.severity.capitalize()}: {finding.message}", f"    {finding.advice}"]
     return "\n".join(lines)
 
 

@@ -1,9 +1,10 @@
 """Observer: one training step of a model, run outside the training, with taps on every layer."""
 
 import random
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from keras_precision._adapters.training.open_state import training_state_of
 from keras_precision._adapters.training.training_state import TrainingState
 from keras_precision.core.observation import LayerCall, Observation, Statistics
 
-__all__ = ["Batch", "StepObserver"]
+__all__ = ["Batch", "StepObserver", "random_state_preserved"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class StepObserver:
 
     def observe(self, batch: Batch, values: Sequence[Any] | None = None, scale: float = 1.0) -> Observation:
         """Run one step, on ``values`` of the state's variables, or their current ones, with the loss times ``scale``."""
-        with _random_state_preserved():
+        with random_state_preserved():
             results = self._backend.run(batch, self.state.values() if values is None else values, scale)
         forward, backward, weights, weight_gradients, data, loss = results
         calls = [
@@ -119,11 +120,13 @@ class _Backend(ABC):
 
 
 @contextmanager
-def _random_state_preserved() -> Iterator[None]:
-    """Restore the random state of Python and NumPy, which layers of the user may draw from."""
-    before, arrays = random.getstate(), np.random.get_state()
+def random_state_preserved() -> Iterator[None]:
+    """Restore the global random states of Python, NumPy and PyTorch, from which layers and shuffling may draw."""
+    before, arrays, torch = random.getstate(), np.random.get_state(), sys.modules.get("torch")
+    devices = [torch.cuda.current_device()] if torch is not None and torch.cuda.is_initialized() else []
     try:
-        yield
+        with nullcontext() if torch is None else torch.random.fork_rng(devices):
+            yield
     finally:
         random.setstate(before)
         np.random.set_state(arrays)
@@ -253,8 +256,7 @@ class _Torch(_Backend):
         batch, places = Batch(*tensors), self.state.trainable_indices()
         full = [value.detach() for value in values]
         trained = [full[place].requires_grad_() for place in places]
-        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-        with torch.random.fork_rng(devices), torch.enable_grad(), self.taps.listening(None, self._probe):
+        with torch.enable_grad(), self.taps.listening(None, self._probe):
             scaled, loss = self.objective(batch, full, scale)
         backward = gradients = None
         if scaled is not None and scaled.requires_grad:

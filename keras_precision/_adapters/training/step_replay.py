@@ -182,22 +182,35 @@ class _TensorFlowCapture(_InPlace):
 
 
 class _LegacyCapture(_InPlace):
-    """tf_keras traces the pull from the iterator together with the step; here the step is traced alone."""
+    """tf_keras traces the pull from the iterator together with the step; here the step is traced alone.
+
+    Single steps in the midst of a fit (a window of 1) are trained by its own function, which has the random state so far.
+    """
 
     def __init__(self, inside: TrainingState, window: int) -> None:
         super().__init__(inside, window)
+        self._element_spec: Any = None
         self._traced_for: Any = None
         self._train: Any = None
         self._retrain: Any = None
 
     def _next_batch(self, iterator: Any) -> Any:
+        self._element_spec = getattr(iterator, "element_spec", None)
         return next(iterator)
 
     def _step(self, data: Any) -> Any:
+        if self._window == 1 and not self._replaying and self._element_spec is not None:
+            return self.inner(self._iterator_over(data))
         if self._traced_for is not self.inner:  # the train function was rebuilt, as after a change of policies
             # Random operations of TensorFlow store their state in the traced function, so a replay needs its own one.
             self._train, self._retrain, self._traced_for = self._traced(), self._traced(), self.inner
         return self._retrain(data) if self._replaying else self._train(data)
+
+    def _iterator_over(self, data: Any) -> Any:
+        """An iterator of the kind for which the train function of the fit is traced."""
+        import tensorflow as tf
+
+        return iter(tf.data.Dataset.from_generator(lambda: [data], output_signature=self._element_spec))
 
     def _traced(self) -> Any:
         import tensorflow as tf

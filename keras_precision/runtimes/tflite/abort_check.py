@@ -15,8 +15,8 @@ from keras_precision.runtimes.tflite.file import inspect
 
 __all__ = ["check_runs_here", "doubtful_operators"]
 
-# The kernels of LiteRT that compute a multiplier from scales and end the process where it is out of range. Of 47 kernels,
-# run with scales from 1e-12 to 1e12, no other did: QuantizeMultiplierSmallerThanOneExp in
+# The kernels of LiteRT that compute a multiplier from scales and end the process where it is out of range. Of 47 functions,
+# converted and run with scales from 1e-12 to 1e12, no other did: QuantizeMultiplierSmallerThanOneExp in
 # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/kernels/internal/quantization_util.cc.
 _SUMS = MappingProxyType({"ADD": (1, 20), "SUB": (1, 20), "SQUARED_DIFFERENCE": (2, 14)})
 """The power of the scale of the inputs, and the bits by which the kernel shifts their sum."""

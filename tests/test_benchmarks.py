@@ -159,6 +159,15 @@ def test_load_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_load_model_against_another_checkout(tmp_path: Path) -> None:
+    """The same loads by two checkouts, here the same one twice."""
+    options = ("--nets", "mlp", "--rounds", "1", "--against", str(Path(__file__).parents[1]))
+    rows = tables(output_of("load_model.py", *options, folder=tmp_path))["Loading against another checkout"]
+    assert [row[0] for row in rows] == ["mlp.keras", "mlp.h5"]
+    assert all(float(row[2].removesuffix("x")) > 0 for row in rows)
+
+
+@pytest.mark.slow
 def test_compare_trust(tmp_path: Path) -> None:
     """At its smallest, verdicts in earnest, drawn and plain stand side by side, and each aim gets a verdict."""
     sizes = ("--comparisons", "1", "--processes", "2", "--draws", "20", "--seconds", "1", "--what", "verdicts")

@@ -19,6 +19,7 @@ from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.findings.finding import Finding, apply_rules
 from keras_precision.findings.layer_rules import LAYER_RULES
+from keras_precision.findings.quantization_rules import quantization_findings
 from keras_precision.findings.run_rules import run_findings
 from keras_precision.findings.static_rules import facts_findings, input_findings, variance_findings
 
@@ -238,3 +239,28 @@ def test_plans_from_findings():
         kp.suggest_plan(["a"])
     with pytest.raises(PlanKindError):
         kp.suggest_plan([], PrecisionPlan.deployment("int8"))
+
+
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), 0.0, 5e-324, 1e-320, 3e38, 1e308])
+def test_figures_of_any_size_make_a_message(size):
+    """Statistics of a run that broke have no bounds, and the arithmetic of a message must not end it."""
+    broken = figures(
+        gradient_float16_underflow=0.5,
+        gradient_maximum=size,
+        gradient_scaled_underflow=0.5,
+        activation_float16_overflow=0.5,
+        activation_maximum=size,
+        activation_minimum=-size,
+    )
+    assert {finding.code for finding in apply_rules(broken, LAYER_RULES)} >= {"gradient-underflow"}
+    apply_rules(gradients((1.0, 0.0), (0.0, size)), LAYER_RULES)
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"), [(0.5, "1.65 in"), (709.0, "to the power of 709"), (1e300, "1e+300"), (float("inf"), "inf")]
+)
+def test_a_step_of_any_size_makes_a_message(step, factor):
+    """The exponential of a step is written as a number only where that is one a reader can use."""
+    report = Result("file", (Measurement("softmax", "exp_input_step", step),))
+    (finding,) = (finding for finding in quantization_findings(report) if finding.code == "softmax-input-coarse")
+    assert factor in finding.message

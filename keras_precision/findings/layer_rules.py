@@ -150,7 +150,7 @@ def _underflow(result: Result) -> Iterator[Finding]:
         if share < _MIN_UNDERFLOW:
             continue
         size = max(_size(result, path, "gradient"), _size(result, path, "weight_gradient"))
-        scale = 2.0 ** min(24, math.floor(math.log2(_FLOAT16_MAX / 4 / size))) if size > 0 else 2.0**24
+        scale = _fitting_scale(size)
         remaining = max(
             (
                 float(row.value or 0)
@@ -177,6 +177,12 @@ def _underflow(result: Result) -> Iterator[Finding]:
         )
 
 
+def _fitting_scale(size: float) -> float:
+    """The largest power of two, up to 2**24, that keeps gradients of a size well within the range of float16."""
+    room = _FLOAT16_MAX / 4 / size if size > 0 else math.inf
+    return 2.0 ** (24 if not 0 < room < 2.0**24 else math.floor(math.log2(room)))
+
+
 def _vanished(result: Result) -> Iterator[Finding]:
     """The last float16 layer whose gradients are all 0, followed by a layer with gradients too small for float16."""
     next_path, loss_scale = "", float(result.get("loss_scale") or 1.0)
@@ -185,7 +191,7 @@ def _vanished(result: Result) -> Iterator[Finding]:
         if float(row.value or 0) < 1:
             next_path = path
         elif next_path and 0 < size * loss_scale < _FLOAT16_MIN_NORMAL and _in_float16(result.plan, path):
-            scale = 2.0 ** min(24, math.floor(math.log2(_FLOAT16_MAX / 4 / size)))
+            scale = _fitting_scale(size)
             is_sufficient = size * scale >= _FLOAT16_MIN_NORMAL
             yield Finding(
                 code="gradient-vanished",

@@ -1,5 +1,6 @@
 """Rules for quantized files: over the results of ``kp.quantization_report``, ``kp.explain_drop`` and ``kp.evaluate``."""
 
+import math
 from collections.abc import Iterator
 
 from keras_precision.core.channel_errors import ChannelErrors
@@ -19,7 +20,7 @@ _MIN_DEAD = 0.1
 # Noise of a tenth of the signal (20 dB) changes close predictions; a layer that adds half of it is an outlier.
 _MIN_SNR_DB, _MAX_LOSS_DB = 20.0, 6.0
 # A step of 0.25 in a softmax input is a factor of 1.28 in a probability.
-_MAX_EXP_STEP = 0.25
+_MAX_EXP_STEP, _LARGE_STEP = 0.25, 20.0
 _SIGNIFICANCE = 0.05
 _MAX_NAMED = 6  # channels in one message
 
@@ -127,11 +128,16 @@ def _saturated(report: Result) -> Iterator[Finding]:
                 severity="warning",
                 subject=name,
                 message=(
-                    f"The inputs of the exponential of '{name}' have steps of {step:.2g}, a factor of {2.718281828**step:.2f} in a "
+                    f"The inputs of the exponential of '{name}' have steps of {step:.2g}, a factor of {_factor(step)} in a "
                     "probability: the inputs are so large that close predictions cannot be distinguished."
                 ),
                 advice=f"kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'float32'}})  # or train with label smoothing",
             )
+
+
+def _factor(step: float) -> str:
+    """What one step of its input is to an exponential; a float has no number for that of a large step."""
+    return f"{math.exp(step):.2f}" if step < _LARGE_STEP else f"e to the power of {step:.3g}"
 
 
 def _noise(report: Result) -> Iterator[Finding]:

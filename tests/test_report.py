@@ -10,6 +10,7 @@ import pytest
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import InputError
 from keras_precision.core.result import Measurement, Result, Value
+from keras_precision.findings.finding import Finding
 from keras_precision.report import markdown, text
 from keras_precision.report.render import render
 from keras_precision.report.tables.runs import Table, export_table, format_value, run_table
@@ -238,6 +239,15 @@ def test_what_cannot_be_rendered_is_refused(results: list[Result], form: str, me
     ],
 )
 def test_the_summary_of_a_run(values: dict[str, Value], notes: tuple[str, ...], expected: list[str]) -> None:
-    """A summary is the table of the run, the overhead of the profiler, and the notes."""
+    """A summary is the verdict, the table of the run, the overhead of the profiler, and the notes."""
     one = RUNS[0].with_measurements((Measurement("fit", *item) for item in values.items()), notes)
-    assert text.summary(one).splitlines() == [*text.draw(run_table([one])).splitlines(), *expected]
+    table = text.draw(run_table([one])).splitlines()
+    assert text.summary(one).splitlines() == ["Healthy: nothing was found that harms this run.", *table, *expected]
+
+
+def test_the_summary_begins_with_what_is_wrong() -> None:
+    """The most severe finding and its remedy are what is read first."""
+    finding = Finding("non-finite", "error", "stem", "It broke.", "model = cured")
+    lines = text.summary(RUNS[0], [finding]).splitlines()
+    assert lines[:2] == ["Error: It broke.", "    model = cured"]
+    assert not any(line.startswith("Healthy") for line in lines)

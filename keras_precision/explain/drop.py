@@ -94,8 +94,8 @@ def explain_drop(
         >>> import keras_precision as kp
         >>> written = kp.export_tflite(model, "model.tflite", "int8", x_cal)
         >>> result = explain_drop(model, "model.tflite", x_test, y_test)
-        >>> result.value("changed_samples", "all")
-        0
+        >>> result.plan.default
+        'int8'
     """
     _check(win_back, tolerance, samples, keep)
     metadata = card(path)

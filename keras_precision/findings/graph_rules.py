@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from keras_precision.core.operation_graph import Operation, OperationGraph
+from keras_precision.findings.advice import in_float32
 from keras_precision.findings.finding import Finding, Severity, by_severity
 
 __all__ = ["graph_findings"]
@@ -48,7 +49,7 @@ def _unshifted_exp(graph: OperationGraph, operation: Operation) -> Iterator[Find
         "unshifted-exp", "warning" if half else "info", operation,
         f"takes exp in {operation.dtype} of values from which no maximum is subtracted: "
         f"float16 overflows above 11.1, bfloat16 and float32 above 88.7",
-        "keras.ops.softmax(x), or x - keras.ops.max(x, axis=-1, keepdims=True) before exp",
+        "# keras.ops.softmax(x), or x - keras.ops.max(x, axis=-1, keepdims=True) before exp",
     )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def _log_of_softmax(graph: OperationGraph, operation: Operation) -> Iterator[Fin
         yield _finding(
             "log-of-softmax", "warning" if operation.is_half else "info", operation,
             f"takes the logarithm of a softmax in {operation.dtype}: a probability below its range becomes 0, whose logarithm is -inf",
-            "keras.ops.log_softmax(x), or a loss with from_logits=True",
+            "# keras.ops.log_softmax(x), or a loss with from_logits=True",
         )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def _half_variance(graph: OperationGraph, operation: Operation) -> Iterator[Find
         yield _finding(
             "half-variance" if operation.is_half else "variance-by-squares", "warning" if operation.is_half else "info", operation,
             f"computes a variance in {operation.dtype} as mean(x**2) - mean(x)**2: cancellation loses digits, and the difference may be negative",
-            "keras.ops.var(keras.ops.cast(x, 'float32')), or mean((x - mean(x))**2)",
+            "# keras.ops.var(keras.ops.cast(x, 'float32')), or mean((x - mean(x))**2)",
         )  # fmt: skip
 
 
@@ -148,7 +149,7 @@ def _zero_epsilon(graph: OperationGraph, operation: Operation) -> Iterator[Findi
                 "zero-epsilon", "error" if half else "info", operation,
                 f"{'adds' if operation.kind == 'add' else 'takes the maximum with'} {epsilon} in {operation.dtype}; in float16, "
                 "whose smallest positive number is 6e-8, it is 0, and does not prevent a division by 0",
-                "epsilon = 1e-3, or compute this layer in float32",
+                f"{in_float32(operation.path)}  # or epsilon = 1e-3" if operation.path else "epsilon = 1e-3  # in place of this constant",
             )  # fmt: skip
 
 
@@ -170,7 +171,7 @@ def _infinite_constant(graph: OperationGraph, operation: Operation) -> Iterator[
                 "infinite-constant", "warning" if half else "info", operation,
                 f"uses the constant {value:.3g} in {operation.dtype}, beyond float16's largest number, 65504: it becomes infinite, and "
                 "0 * x and x - x become NaN",
-                "Mask with -3e4 instead of -1e9: it fits float16",
+                "# Mask with -3e4 instead of -1e9: it fits float16",
             )  # fmt: skip
 
 
@@ -181,7 +182,7 @@ def _half_reduction(graph: OperationGraph, operation: Operation) -> Iterator[Fin
         yield _finding(
             "half-reduction", "warning", operation,
             f"adds up {operation.terms} numbers in {operation.dtype}: the sum overflows, or its last terms are rounded away",
-            "keras.ops.sum(keras.ops.cast(x, 'float32'), axis), or compute this layer in float32",
+            f"{in_float32(operation.path)}  # or keras.ops.sum(keras.ops.cast(x, 'float32'), axis)" if operation.path else "# keras.ops.sum(keras.ops.cast(x, 'float32'), axis)",
         )  # fmt: skip
 
 
@@ -197,7 +198,7 @@ def _redundant_casts(graph: OperationGraph, operation: Operation) -> Iterator[Fi
         yield _finding(
             "casts-back-and-forth", "info", operation,
             f"casts float32 to {middle.dtype} and immediately back: digits are lost, and nothing is gained",
-            "Use the same policy for adjacent layers",
+            "# Use the same policy for adjacent layers",
         )  # fmt: skip
 
 

@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterator, Sequence
 
 from keras_precision.core.result import Result
+from keras_precision.findings.advice import WATCH_AGAIN
 from keras_precision.findings.finding import Finding, Rule
 
 __all__ = ["HEALTH_RULES"]
 
 _EXPLODED = 100.0  # times the loss of the first epoch
 _STUCK_EPOCHS, _STUCK = 3, 1e-7  # epochs, and the range of their losses as a share of their size: what float32 resolves
-
-_WATCH_AGAIN = "profiler = kp.PrecisionProfiler(layer_stats_every=100)  # fit again from the start: it names the layer"
 
 
 def _not_finite(result: Result) -> Iterator[Finding]:
@@ -26,7 +25,7 @@ def _not_finite(result: Result) -> Iterator[Finding]:
         severity="error",
         subject=result.name,
         message=f"{what[0].upper()}{what[1:]}. {why}{_suspects(result) if weights else 'What arose where is not known.'}",
-        advice=_WATCH_AGAIN,
+        advice=WATCH_AGAIN,
     )
 
 
@@ -66,7 +65,7 @@ def _no_updates(result: Result) -> Iterator[Finding]:
             severity="error",
             subject=result.name,
             message=f"Loss scaling skipped all of the {last.value} steps up to the end of epoch {int(last.step or 0) + 1}: nothing was learned in them.",
-            advice=_WATCH_AGAIN,
+            advice=WATCH_AGAIN,
         )
 
 
@@ -94,7 +93,7 @@ def _stuck(result: Result) -> Iterator[Finding]:
                 f"The loss is {losses[-1]:.6g} in each of {len(losses)} epochs: no update reaches it. Weights may be frozen, "
                 "updates smaller than the format resolves, or the outputs constant."
             ),
-            advice=_WATCH_AGAIN,
+            advice=WATCH_AGAIN,
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
+from keras_precision.findings.advice import in_float32, in_policy, with_loss_scaling
 from keras_precision.findings.finding import Finding, Rule, Severity
 
 __all__ = ["LAYER_RULES"]
@@ -80,8 +81,8 @@ def _tried(result: Result, step: int | None) -> str:
 
 def _cure(result: Result, step: int | None) -> str:
     """The code that lifts the layers with which the step was finite; empty where none are known."""
-    layers = dict.fromkeys(_cured_layers(result, step), "float32")
-    return f"model = kp.apply_plan(model, kp.plan_of(model).with_layers({layers}))" if layers else ""
+    layers = _cured_layers(result, step)
+    return in_float32(*layers) if layers else ""
 
 
 def _cured_layers(result: Result, step: int | None) -> list[str]:
@@ -92,10 +93,16 @@ def _remedy(phase: str, subject: str) -> str:
     if phase == "data":
         return "assert np.isfinite(x).all() and np.isfinite(y).all()  # before fit"
     if phase == "weights":
-        return "keras.callbacks.BackupAndRestore, or kp.PrecisionScheduler({}, on_instability='raise_precision')"
+        return "model = keras.models.clone_model(model)  # with new weights: those of this one are lost; a lower learning rate"
     if subject == "loss" or phase == "loss":
-        return "Use float32 in the last layer, and compute the loss from logits: Dense(n, dtype='float32'), from_logits=True"
-    return f"model = kp.apply_plan(model, kp.plan_of(model).with_layers({{'{subject}': 'float32'}}))"
+        return _HEAD
+    return in_float32(subject)
+
+
+_HEAD = (
+    "plan = kp.plan_of(model).with_layers({list(kp.layer_paths(model))[-1]: 'float32'})\n"
+    "model = kp.apply_plan(model, plan)  # and compute the loss from logits: from_logits=True"
+)
 
 
 def _has_loss_scaling(result: Result) -> bool:
@@ -121,7 +128,7 @@ def _overflow(result: Result) -> Iterator[Finding]:
                     f"The outputs of '{path}' are values up to {_number(size)}; {_share(row.value)} of them exceed the largest number "
                     f"of float16, {_FLOAT16_MAX:.0f}, and {'are' if in_half else 'would be'} infinite in float16."
                 ),
-                advice=f"kp.PrecisionPlan.training('mixed_float16', layers={{'{path}': 'float32'}}), or 'mixed_bfloat16' for all",
+                advice=f"{in_float32(path)}  # or kp.PrecisionPlan.training('mixed_bfloat16') for all",
             )
         elif in_half and path == first_non_finite:
             yield Finding(
@@ -129,7 +136,7 @@ def _overflow(result: Result) -> Iterator[Finding]:
                 severity="error",
                 subject=path,
                 message=f"'{path}' computes in float16, and {_share(_non_finite_share(result, path))} of its outputs are NaN or infinite.",
-                advice=f"kp.PrecisionPlan.training('mixed_float16', layers={{'{path}': 'float32'}})",
+                advice=in_float32(path),
             )
 
 
@@ -170,9 +177,9 @@ def _underflow(result: Result) -> Iterator[Finding]:
                 f"{_number(scale)} makes use of float16's range."
             ),
             advice=(
-                f"model.compile(kp.LossScaleOptimizer(optimizer, initial_scale={_number(scale)}), ...)"
+                with_loss_scaling(initial_scale=_number(scale))
                 if is_fixed or scale > 2.0**15
-                else f"kp.PrecisionPlan.training('mixed_bfloat16'), or layers={{'{path}': 'float32'}}"
+                else f"{in_policy('mixed_bfloat16')}  # or '{path}' in float32"
             ),
         )
 
@@ -202,9 +209,9 @@ def _vanished(result: Result) -> Iterator[Finding]:
                     f"{_number(size)}, and the smallest positive number of float16 is 6e-8. Its weights do not learn."
                 ),
                 advice=(
-                    f"model.compile(kp.LossScaleOptimizer(optimizer, initial_scale={_number(scale)}), ...)"
+                    with_loss_scaling(initial_scale=_number(scale))
                     if is_sufficient
-                    else "kp.PrecisionPlan.training('mixed_bfloat16'), or a loss function with larger values"
+                    else f"{in_policy('mixed_bfloat16')}  # or a loss function with larger values"
                 ),
             )
             return
@@ -222,7 +229,7 @@ def _dead(result: Result) -> Iterator[Finding]:
                 severity="warning",
                 subject=path,
                 message=f"{_share(share)} of the outputs of '{path}' are 0: almost no signal passes, forward or backward.",
-                advice="A lower learning rate, another initializer, or keras.layers.LeakyReLU",
+                advice="# A lower learning rate, another initializer, or keras.layers.LeakyReLU",
             )
 
 

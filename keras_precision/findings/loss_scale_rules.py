@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
+from keras_precision.findings.advice import with_loss_scaling
 from keras_precision.findings.finding import Finding, Rule, apply_rules
 from keras_precision.findings.health_rules import HEALTH_RULES
 
@@ -60,10 +61,7 @@ def _collapsed(result: Result) -> Iterator[Finding]:
         severity="error" if is_unusable else "warning",
         subject=result.name,
         message=f"The loss scale fell to {scale:.3g}: steps overflowed repeatedly, and Keras 3 has no lower bound. {effect}",
-        advice=(
-            "optimizer = kp.LossScaleOptimizer(inner_optimizer, min_scale=1.0)  # and find the cause of the overflow: "
-            "inputs, learning rate, a layer that needs float32"
-        ),
+        advice=f"{with_loss_scaling(min_scale='1.0')}; find the cause of the overflow: inputs, learning rate, a layer that needs float32",
     )
 
 
@@ -75,7 +73,7 @@ def _infinite(result: Result) -> Iterator[Finding]:
             severity="error",
             subject=result.name,
             message="The loss scale is infinite: every step is skipped from now on, while the loss still looks normal.",
-            advice="optimizer = kp.LossScaleOptimizer(inner_optimizer, max_scale=2.0**24)",
+            advice=with_loss_scaling(max_scale="2.0**24"),
         )
 
 
@@ -93,7 +91,7 @@ def _stuck(result: Result) -> Iterator[Finding]:
             severity="error",
             subject=result.name,
             message=f"The loss scale is at its lower bound of 1, and {newly_skipped} of the last {steps} steps were skipped: no scale helps.",
-            advice="The forward pass overflows, or the data contain NaN: check the inputs, then run the layer that overflows in float32.",
+            advice="findings = kp.diagnose(model, (x, y))  # names the layer that overflows, or the inputs that are not finite",
         )
 
 
@@ -111,7 +109,7 @@ def _missing(result: Result) -> Iterator[Finding]:
             "scaling only if the model's own policy is mixed_float16 when it is compiled: not for policies of single "
             "layers, not for a DTypePolicyMap, not for a model that was loaded under another global policy."
         ),
-        advice="model.compile(kp.LossScaleOptimizer(optimizer), ...)",
+        advice=with_loss_scaling(),
     )
 
 
@@ -126,7 +124,7 @@ def _idle(result: Result) -> Iterator[Finding]:
             severity="warning",
             subject=result.name,
             message=f"The optimizer scales the loss, but {why}: the scale has no benefit here, and grows until it is infinite.",
-            advice="model.compile(optimizer.inner_optimizer, auto_scale_loss=False, ...)",
+            advice="model.compile(model.optimizer.inner_optimizer, loss=model.loss, auto_scale_loss=False)  # and your metrics",
         )
 
 

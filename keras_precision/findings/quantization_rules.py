@@ -70,7 +70,7 @@ def _other_data(report: Result) -> Iterator[Finding]:
                 f"{100 * clipped[worst]:.1f} % of the values of '{worst}' lie outside the range in the file "
                 f"({_span(layers[worst])}){_others(clipped, worst)}: the calibration samples were different."
             ),
-            advice="Calibrate on data as in production, with the same preprocessing: kp.export_tflite(..., representative_dataset=...)",
+            advice="# Calibrate on data as in production, with the same preprocessing: representative_dataset= of the export",
         )
     filled = {
         name: part
@@ -88,7 +88,7 @@ def _other_data(report: Result) -> Iterator[Finding]:
                 f"their range is {layers[worst]['seen_low']:.3g} to {layers[worst]['seen_high']:.3g}){_others(filled, worst)}: "
                 "the other integers are not used."
             ),
-            advice="Check the calibration data for different scaling and single extreme values, or use calibration='mse'",
+            advice="# Check the calibration data for different scaling and single extreme values, or use calibration='mse'",
         )
 
 
@@ -103,7 +103,7 @@ def _outliers(report: Result) -> Iterator[Finding]:
                     f"{row['outlier_channels']} of {row['channels']} channels of '{name}' have more than 8 times the range of "
                     f"the others, which share their scale: the signal-to-noise ratio of the output is {row['snr_db']:.0f} dB."
                 ),
-                advice=f"kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'int16x8'}})  # or 'float32', or export with cross_layer_equalization=True",
+                advice=f"plan = kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'int16x8'}})  # or 'float32', or export with cross_layer_equalization=True",
             )
 
 
@@ -115,7 +115,7 @@ def _dead(report: Result) -> Iterator[Finding]:
                 severity="info",
                 subject=name,
                 message=f"{row['dead_channels']} of {row['channels']} channels of '{name}' are 0 on all samples.",
-                advice="They cost time and size without effect: train with fewer, or check whether the samples lack a kind of input",
+                advice="# They cost time and size without effect: train with fewer, or check whether the samples lack a kind of input",
             )
 
 
@@ -131,7 +131,7 @@ def _saturated(report: Result) -> Iterator[Finding]:
                     f"The inputs of the exponential of '{name}' have steps of {step:.2g}, a factor of {_factor(step)} in a "
                     "probability: the inputs are so large that close predictions cannot be distinguished."
                 ),
-                advice=f"kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'float32'}})  # or train with label smoothing",
+                advice=f"plan = kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'float32'}})  # or train with label smoothing",
             )
 
 
@@ -157,7 +157,7 @@ def _noise(report: Result) -> Iterator[Finding]:
                 f"The signal-to-noise ratio of '{name}' is {layers[name]['snr_db']:.0f} dB at its outputs and "
                 f"{layers[name]['snr_db'] + losses[name]:.0f} dB at its inputs."
             ),
-            advice=f"kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'int16x8'}})  # kp.explain_drop measures the gain",
+            advice=f"plan = kp.PrecisionPlan.deployment({_default(report)!r}, layers={{{name!r}: 'int16x8'}})  # kp.explain_drop measures the gain",
         )
 
 
@@ -187,17 +187,15 @@ def _channel_advice(lost: list[int], planned: ChannelErrors | None) -> str:
     known = [ratio for ratio in ratios if ratio is not None]
     if not known:
         return (
-            "kp.explain_drop(model, path, x, y).plan  # for a model of one output: layers in float32 that recover them, "
+            "plan = kp.explain_drop(model, path, x, y).plan  # for a model of one output: layers in float32 that recover them, "
             "verified; or give them an output of their own, or divide each channel by its spread"
         )
     if planned is not None and not set(lost) & set(planned.drowned()):
         return (
-            "kp.export_tflite(model, path, explained.plan, representative_dataset=...)"
+            "kp.export_tflite(model, path, explained.plan, representative_dataset=x)"
             f"  # its file has {min(known):.0f} dB there, or more; or give them an output of their own"
         )
-    return (
-        "Give these channels an output of their own, or divide each by its spread: no plan that was tried recovers them"
-    )
+    return "# Give these channels an output of their own, or divide each by its spread: no plan that was tried recovers them"
 
 
 def _channel_list(channels: list[int]) -> str:
@@ -252,7 +250,7 @@ def _coarse_io(explained: Result) -> Iterator[Finding]:
                 f"alone, {100 * explained.value('changed_share', 'keep 1: inputs and outputs'):.2f} % change instead of "
                 f"{100 * explained.value('changed_share', 'whole plan'):.2f} %. Features of unlike scale in one input are a cause."
             ),
-            advice="kp.export_tflite(model, path, explained.plan, representative_dataset=...)  # its io is 'float32'",
+            advice="kp.export_tflite(model, path, explained.plan, representative_dataset=x)  # its io is 'float32'",
         )
 
 
@@ -270,7 +268,7 @@ def _group_drops(explained: Result) -> Iterator[Finding]:
                     f"Of {explained.value('samples', name)} samples of '{name}', {lost} correct predictions became wrong, and {won} "
                     f"wrong ones became correct (p = {p_value:.2g}, one of {len(groups)} groups)."
                 ),
-                advice="kp.export_tflite(model, path, explained.plan, representative_dataset=...)",
+                advice="kp.export_tflite(model, path, explained.plan, representative_dataset=x)",
             )
 
 
@@ -297,7 +295,7 @@ def _sensitive_layers(explained: Result) -> Iterator[Finding]:
                     f"With only '{row.subject}' in float, {100 * row.value:.2f} % of the predictions change instead of "
                     f"{100 * whole:.2f} %."
                 ),
-                advice=f"kp.PrecisionPlan.deployment({_default(explained)!r}, layers={{{row.subject!r}: 'float32'}})",
+                advice=f"plan = kp.PrecisionPlan.deployment({_default(explained)!r}, layers={{{row.subject!r}: 'float32'}})",
             )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from keras_precision.core.formats.processor_flags import PROCESSOR_FLAGS, native_flags
 from keras_precision.core.result import Result
+from keras_precision.findings.advice import WATCH_AGAIN
 from keras_precision.findings.finding import Finding, by_severity
 
 __all__ = ["run_findings"]
@@ -41,7 +42,7 @@ def _no_speedup(baseline: Result, other: Result) -> Iterator[Finding]:
             f"'{other.name}' takes {after:.3g} ms a step, '{baseline.name}' {before:.3g}: {ratio:.2f} times as fast. "
             + (" ".join(reasons) or "The results do not show why.")
         ),
-        advice="kp.hardware(measure=True) measures the formats that this machine accelerates with this backend",
+        advice="figures = kp.hardware(measure=True)  # the formats that this machine accelerates with this backend",
     )
 
 
@@ -77,6 +78,6 @@ def _diverges_from_baseline(baseline: Result, other: Result) -> Iterator[Finding
                     f"The loss of '{other.name}' diverges from that of '{baseline.name}' in epoch {int(row.step or 0) + 1}: "
                     f"{loss:.4g} against {target:.4g}."
                 ),
-                advice="kp.PrecisionProfiler(layer_stats_every=100), or kp.find_unstable_layers(build, data)",
+                advice=f"{WATCH_AGAIN}; or kp.find_unstable_layers(build, data)",
             )
             return

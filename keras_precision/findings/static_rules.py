@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from keras_precision.core.layer_facts import HALF_TYPES, LayerFacts
 from keras_precision.core.observation import Observation
+from keras_precision.findings.advice import in_float32, in_policy
 from keras_precision.findings.finding import Finding, by_severity
 
 __all__ = ["facts_findings", "input_findings", "loss_findings", "saturation_findings", "variance_findings"]
@@ -30,7 +31,7 @@ def facts_findings(layers: Sequence[LayerFacts], *, on_accelerator: bool = False
             Finding(
                 "odd-width", "info", odd[0].path,
                 f"The widths of {len(odd)} layers are not multiples of 8, which tensor cores require in 16 bits: {names}.",
-                "Dense(1024) instead of Dense(1000): round units and filters up to the next multiple of 8",
+                "# Dense(1024) instead of Dense(1000): round units and filters up to the next multiple of 8",
             )
         )  # fmt: skip
     return by_severity(findings)
@@ -45,7 +46,7 @@ def _plain_half(layer: LayerFacts) -> Iterator[Finding]:
             "plain-float16", "error", layer.path,
             f"'{layer.path}' has the policy '{layer.policy}', which stores the weights in {layer.policy}, too: updates smaller than "
             "about a thousandth of a weight are rounded away, and training stalls.",
-            f"keras.layers.{layer.kind}(..., dtype='mixed_{layer.policy}')  # or kp.apply_plan",
+            in_policy(f"mixed_{layer.policy}"),
         )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def _half_softmax(layer: LayerFacts) -> Iterator[Finding]:
             "half-softmax", "warning", layer.path,
             f"'{layer.path}' is the model's output, and computes its softmax in {layer.compute}: probabilities below 6e-8 become 0 "
             "in float16, those in bfloat16 have 3 digits, and the loss takes their logarithm.",
-            f"layers={{'{layer.path}': 'float32'}} in the plan, or Dense(n) with from_logits=True in float32",
+            f"{in_float32(layer.path)}  # or Dense(n) with from_logits=True in float32",
         )  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def _half_output(layer: LayerFacts) -> Iterator[Finding]:
         yield Finding(
             "half-output", "warning", layer.path,
             f"'{layer.path}' is the model's output, in {layer.compute}: the loss is computed from values with 11 significant bits (8 in bfloat16).",
-            f"kp.PrecisionPlan.training('mixed_{layer.compute}', layers={{'{layer.path}': 'float32'}})",
+            in_float32(layer.path),
         )  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def _tiny_epsilon(layer: LayerFacts) -> Iterator[Finding]:
         yield Finding(
             "tiny-epsilon", "error", layer.path,
             f"'{layer.path}' adds {epsilon:.3g} before it divides or takes a logarithm; in float16, its compute dtype, that is 0.",
-            f"epsilon=1e-3, or layers={{'{layer.path}': 'float32'}} in the plan",
+            f"{in_float32(layer.path)}  # or epsilon=1e-3",
         )  # fmt: skip
 
 
@@ -93,9 +94,16 @@ def input_findings(observation: Observation, layers: Sequence[LayerFacts]) -> tu
             f"The inputs are up to {largest:.4g}, and are computed with in {half.compute}: "
             + ("they look like pixels of 0 to 255; " if pixels else "")
             + "a sum of their products easily overflows float16, whose largest numbers are 32 apart.",
-            "keras.layers.Rescaling(1 / 255)" if pixels else "keras.layers.Normalization(), adapted to the training data",
+            _PIXELS if pixels else _NORMALIZED,
         ),
     )  # fmt: skip
+
+
+_PIXELS = "model = keras.Sequential([keras.layers.Rescaling(1 / 255, dtype='float32'), model])"
+_NORMALIZED = (
+    "normalization = keras.layers.Normalization(dtype='float32')\nnormalization.adapt(x)\n"
+    "model = keras.Sequential([normalization, model])"
+)
 
 
 def loss_findings(types: Sequence[str]) -> tuple[Finding, ...]:
@@ -113,7 +121,7 @@ def loss_findings(types: Sequence[str]) -> tuple[Finding, ...]:
             "half-loss", "error", "loss",
             f"The loss is computed in {half}, its mean over the batch included: a sum beyond {half}'s range or digits is lost "
             "before the gradients are computed, and no loss scale recovers it.",
-            "keras.config.set_floatx('float32') before the model is built, and losses without dtype=",
+            "keras.config.set_floatx('float32')  # before the model is built, and losses without dtype=",
         ),
     )  # fmt: skip
 
@@ -137,7 +145,7 @@ def saturation_findings(observation: Observation, layers: Sequence[LayerFacts]) 
                     "saturated-units", "warning", layer.path,
                     f"{min(shares):.0%} of the outputs of '{layer.path}' are within 2**-11 of a bound of its {layer.activation}: "
                     f"the gradient there is almost 0, and is 0 in 16 bits.",
-                    "A smaller initializer or normalized inputs; keras.layers.LayerNormalization() before it",
+                    "# A smaller initializer or normalized inputs; keras.layers.LayerNormalization() before it",
                 )
             )  # fmt: skip
     return tuple(dict.fromkeys(findings))
@@ -162,7 +170,7 @@ def variance_findings(
                 Finding(
                     f"variance-{word}", "warning", path,
                     f"The variance of the outputs of '{path}' {word}: the deviation is {deviation:.4g}, and {reference:.4g} in float32.",
-                    f"layers={{'{path}': 'float32'}} in the plan",
+                    in_float32(path),
                 ),
             )  # fmt: skip
     return ()

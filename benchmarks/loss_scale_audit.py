@@ -312,10 +312,14 @@ def audit_table(answers: dict[str, dict[str, Any]]) -> str:
     return markdown("Audit of loss scaling", header, rows, *notes, *(f"False alarm: {alarm}." for alarm in alarms))
 
 
+CAUSES = ("non-finite", "non-finite-loss", "non-finite-weights", "no-updates")
+"""What the profiler says, beside the scale, of the batches of infinite inputs with which failures are planted."""
+
+
 def audit_rows(stack: str, given: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield the lines of one stack."""
     for each in given["planted"]:
-        extra = [code for code in each["found"] if code != each["code"]]
+        extra = [code for code in each["found"] if code not in (each["code"], *CAUSES)]
         if not each["happened"]:
             word = "does not occur" if not each["found"] else "FALSE ALARM"
         elif each["code"] not in each["found"]:

@@ -183,6 +183,7 @@ class KerasAdapter(ABC):
                 "Give it an Input first, or call model.build((None, ...)) with the shape of its input."
             )
         aliases = [tuple(map(str, names)) for names in self.input_names(model)]
+        _refuse_strings(model, aliases)
         names = _unique(re.sub(r"\W", "_", names[-1], flags=re.ASCII) for names in aliases)
         return tuple(
             Input(name, tuple(tensor.shape)[1:], _element_type(tensor), alias)
@@ -301,6 +302,16 @@ def _size(variable: Any) -> int:
     name = str(getattr(variable.dtype, "name", variable.dtype))
     width = 2 if name == "bfloat16" else np.dtype(name).itemsize
     return math.prod(int(size) for size in variable.shape) * width
+
+
+def _refuse_strings(model: Any, aliases: Sequence[tuple[str, ...]]) -> None:
+    for tensor, names in zip(model.inputs, aliases, strict=True):
+        if str(getattr(tensor.dtype, "name", tensor.dtype)) == "string":
+            raise ModelError(
+                f"Expected inputs of numbers. Received: '{model.name}', whose input '{names[-1]}' takes strings, which no number "
+                "format holds. Look them up before the model: keras.Model(lookup.output, model.outputs), with the layer that does "
+                "so (StringLookup, TextVectorization, Hashing), is the model without strings."
+            )
 
 
 def _element_type(tensor: Any) -> str:

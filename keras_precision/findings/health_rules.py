@@ -16,7 +16,7 @@ _STUCK_EPOCHS, _STUCK = 3, 1e-7  # epochs, and the range of their losses as a sh
 def _not_finite(result: Result) -> Iterator[Finding]:
     """The loss or the weights are not finite, and no rule on layers says where that began."""
     loss, weights = _non_finite_loss(result), bool(result.select("non_finite_weights"))
-    if not (loss or weights) or _has_origin(result):
+    if not (loss or weights) or _has_origin(result) or (not weights and _skipped_a_few(result)):
         return
     what = " and ".join([loss] * bool(loss) + ["weights are not finite"] * weights)
     why = "An update made the weights infinite or NaN: " if weights else ""
@@ -37,6 +37,12 @@ def _non_finite_loss(result: Result) -> str:
         if row.value is not None and not math.isfinite(float(row.value)):
             return f"the loss is {_shown(row.value)} in epoch {int(row.step or 0) + 1}"
     return ""
+
+
+def _skipped_a_few(result: Result) -> bool:
+    """Whether loss scaling skipped steps, and most were applied: the mean of the losses is lost, and the training is not."""
+    skipped, batches = result.get("skipped_steps"), result.get("batches")
+    return bool(skipped and batches) and float(skipped) <= float(batches) / 2
 
 
 def _shown(value: object) -> str:

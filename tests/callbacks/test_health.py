@@ -119,6 +119,21 @@ def test_a_healthy_fit_has_no_findings(stack, rng):
     assert not profiler.result.select("first_non_finite")
 
 
+def test_a_few_skipped_steps_are_no_lost_loss():
+    """Loss scaling is there to survive a batch whose loss is not finite, which its mean is from then on."""
+
+    def run(skipped, *more):
+        figures = {"skipped_steps": skipped, "batches": 60}
+        rows = [Measurement("fit", name, value) for name, value in figures.items()]
+        return Result("run", (*rows, Measurement("fit", "non_finite_loss", "nan", 7), *more))
+
+    assert codes(training_findings(run(4))) == []
+    assert codes(training_findings(run(31))) == ["non-finite-loss"]
+    assert codes(training_findings(run(0))) == ["non-finite-loss"]
+    assert codes(training_findings(run(None))) == ["non-finite-loss"]
+    assert codes(training_findings(run(4, Measurement("fit", "non_finite_weights", 1, 60)))) == ["non-finite-loss"]
+
+
 def of_losses(*losses):
     """A result with these losses of epochs."""
     return Result("run", tuple(Measurement("epoch", "loss", loss, epoch) for epoch, loss in enumerate(losses)))

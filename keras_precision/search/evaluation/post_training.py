@@ -2,12 +2,13 @@
 
 import math
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from keras_precision._adapters import adapter_for_file, adapter_of
-from keras_precision.core.errors import DataError, SearchError
+from keras_precision.core.errors import DataError, PrecisionWarning, SearchError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.core.system.files import write_atomic
@@ -122,7 +123,7 @@ class PostTraining(Mode):
         with tempfile.TemporaryDirectory() as temporary:
             draft = Path(temporary) / path.name
             export_options = {**self._export_options, **options}
-            exported = export_tflite(self.model, draft, plan, self.evaluator.calibration, **export_options)
+            exported = self._export(draft, plan, export_options)
             if limit is not None and exported.value("size_bytes") > limit:
                 raise SearchError(
                     f"Expected a file of at most {limit:,.0f} bytes. Received: {exported.value('size_bytes'):,}, with the options "
@@ -137,8 +138,14 @@ class PostTraining(Mode):
         """Export the plan, and compare the file with the one that was evaluated."""
         with tempfile.TemporaryDirectory() as temporary:
             draft = Path(temporary) / "model.tflite"
-            export_tflite(self.model, draft, plan, self.evaluator.calibration, **self._export_options)
+            self._export(draft, plan, self._export_options)
             self._check_judged(outcome, draft)
+
+    def _export(self, path: Path, plan: PrecisionPlan, options: Mapping[str, Any]) -> Result:
+        """Export a plan whose predictions the search has evaluated: that they differ from the model's is no news."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*predicts otherwise than the model", PrecisionWarning)
+            return export_tflite(self.model, path, plan, self.evaluator.calibration, **options)
 
     def _check_judged(self, outcome: TrialOutcome, file: Path) -> None:
         """Raise unless a file is, apart from its card, the one that was evaluated."""

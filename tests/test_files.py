@@ -50,6 +50,13 @@ def test_a_good_destination_is_returned(tmp_path: Path, suffix: str | None) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("path", [5, None, b"plan.json"])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    """A number, nothing, or bytes."""
+    with pytest.raises(DestinationError, match=r"Expected the path of a file\. Received: "):
+        check_destination(path)
+
+
 def test_a_bare_name_goes_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path without a folder is one in the working folder."""
     monkeypatch.chdir(tmp_path)

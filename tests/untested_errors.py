@@ -1,4 +1,4 @@
-"""``python tests/untested_errors.py``: each ``raise`` of the package that no test has run, from coverage's data.
+"""``python tests/untested_errors.py``: each error that the package raises and no test has run, from coverage's data.
 
 A statement that cannot be reached in a test has ``# pragma: no cover`` beside it, with the reason.
 """
@@ -17,7 +17,7 @@ def not_run(measured: coverage.Coverage, path: Path) -> Iterator[int]:
     """Yield the lines of the ``raise`` statements of a file that no process has run."""
     missing = set(measured.analysis2(str(path))[3])
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Raise) and node.lineno in missing:
+        if isinstance(node, ast.Raise) and node.exc is not None and node.lineno in missing:
             yield node.lineno
 
 

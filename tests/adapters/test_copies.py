@@ -6,6 +6,7 @@ import pytest
 
 import keras_precision as kp
 from keras_precision._adapters import adapter_of
+from keras_precision._adapters.layer_state import copy_state
 from keras_precision._adapters.rebuild import in_float32
 from keras_precision.core.errors import ModelError
 
@@ -274,3 +275,12 @@ def test_bins_of_a_file_of_tf_keras(stack, tmp_path):
     model = build(stack.keras)
     model.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(outputs(kp.load_model(tmp_path / "model.keras"), data), outputs(model, data))
+
+
+def test_state_goes_to_the_same_layers_alone(stack):
+    """A model whose configuration builds other layers than it has would get the state of another layer."""
+    layers = stack.keras.layers
+    source = chain(stack.keras, layers.Dense(2))
+    for target in (chain(stack.keras, layers.Dropout(0.1)), chain(stack.keras, layers.Dense(2), layers.Dense(2))):
+        with pytest.raises(ModelError, match="other layers inside after it is rebuilt"):
+            copy_state(adapter_of(source), source, target)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision._adapters import adapter_of
 from keras_precision.core.errors import InputError, LossScaleCollapse
 
 pytestmark = pytest.mark.every_stack
@@ -278,6 +279,9 @@ def test_floor_of_tf_keras_is_its_own(stack, rng):
         pytest.skip("Keras 3 takes any floor")
     with pytest.raises(InputError, match="Expected min_scale=1 for a tf_keras model"):
         storm(compiled(stack), rng, kp.LossScaleGuard(min_scale=2.0), bad=0, good=1)
+    model = compiled(stack)
+    with pytest.raises(InputError, match="Omit min_scale, or use Keras 3"):
+        adapter_of(model).bound_loss_scale(model, 2.0, 4.0)
 
 
 def test_fixed_scaling_is_no_finding(stack, rng):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import nets
@@ -22,9 +23,11 @@ from keras_precision.core.errors import (
     PlanNotHonouredError,
     UnknownPrecisionError,
 )
+from keras_precision.core.result import Measurement
+from keras_precision.export.onnx import export as onnx_export
 from keras_precision.export.onnx import graph as onnx_graph
 from keras_precision.runtimes.card import card
-from keras_precision.runtimes.onnx import OnnxSession, read_onnx
+from keras_precision.runtimes.onnx import OnnxSession, open_onnx, read_onnx
 from keras_precision.runtimes.registry import open_runtime
 
 onnx = pytest.importorskip("onnx", reason='pip install "keras-precision[onnx]"')
@@ -660,3 +663,29 @@ def test_what_onnx_runtime_cannot_run_is_refused(tmp_path: Path, monkeypatch: py
             monkeypatch.setattr(OnnxSession, "run", lambda session, sample: {}["broken"])
         with pytest.raises(FileFormatError, match="broken" if operator == "Relu" else "Foreign"):
             OnnxSession(path)
+
+
+def test_a_file_that_breaks_a_rule_of_tensorrt_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The operator and its rule are named."""
+    rows = (Measurement("head", "rule", "broken: no scale"), Measurement("stem", "rule", "kept"))
+    monkeypatch.setattr(onnx_export, "check_tensorrt", lambda path: kp.Result("file", rows))
+    with pytest.raises(ExportError, match=r"obeys TensorRT's rules\. Received: head: broken: no scale\. "):
+        onnx_export._check_rules(tmp_path / "model.onnx")
+
+
+def test_what_tf2onnx_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It raises errors of any class, which stay as the cause."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise KeyError("FANCY")
+
+    monkeypatch.setattr(onnx_graph, "_tf2onnx", lambda: SimpleNamespace(from_tflite=refuse))
+    monkeypatch.setattr(onnx_graph, "_readable", lambda content: content)
+    with pytest.raises(ExportError, match="Expected tf2onnx to convert 'net' to ONNX. Received: KeyError: 'FANCY'"):
+        onnx_graph.onnx_graph(SimpleNamespace(content=b""), "net")
+
+
+def test_what_onnx_runtime_refuses_is_no_file_for_it(tmp_path: Path) -> None:
+    """The path and the first line of its message are named."""
+    with pytest.raises(FileFormatError, match=r"model\.onnx"):
+        open_onnx(SimpleNamespace(SerializeToString=lambda: b"garbage"), tmp_path / "model.onnx")

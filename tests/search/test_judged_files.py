@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import litert
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision.core.errors import SearchError
 from keras_precision.export.card import with_card
 from keras_precision.runtimes.card import card
+from keras_precision.search.evaluation import post_training
 
 pytestmark = [
     pytest.mark.every_stack,
@@ -142,3 +145,14 @@ def test_one_layer_at_a_time_is_judged_by_files_of_exports(task: Task, calibrati
         kp.export_tflite(task.model, tmp_path / "model.tflite", plan, representative_dataset=calibration)
         expected = divergence(task, tmp_path / "model.tflite")
         assert found.value("divergence", subject) == pytest.approx(expected, rel=1e-3, abs=1e-7)
+
+
+def test_a_file_that_is_not_the_one_that_was_evaluated_is_refused(monkeypatch, tmp_path):
+    """As after a package was updated between the search and the export."""
+    monkeypatch.setattr(post_training, "card", lambda file: "card")
+    monkeypatch.setattr(post_training, "with_card", lambda content, text: content)
+    (tmp_path / "model.tflite").write_bytes(b"another")
+    mode = SimpleNamespace(evaluator=SimpleNamespace(content=lambda assignment: b"evaluated"))
+    outcome = SimpleNamespace(trial="trial 2", assignment=())
+    with pytest.raises(SearchError, match="Expected the export of trial 2 to write the file that was evaluated"):
+        post_training.PostTraining._check_judged(mode, outcome, tmp_path / "model.tflite")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 
 from keras_precision._adapters.tracing.step_observer import StepObserver, random_state_preserved
-from keras_precision._adapters.training.open_state import training_state_of
 from keras_precision._adapters.training.step_replay import Capture, capture_of
 from keras_precision.callbacks.cure import cure_rows
 from keras_precision.callbacks.first_failure import FailedStep, first_failure
@@ -24,24 +23,19 @@ class Examination:
 
     Attributes:
         how: How the step was replayed, or why there was none.
-        is_over: Whether no further step is recorded.
     """
 
     def __init__(self, fit: FitState, limit_s: float) -> None:
         self.how = "unknown: no step failed after the first sign of trouble"
         self._fit, self._limit_s, self._spent_s, self._steps = fit, limit_s, 0.0, 0
         self._failed: FailedStep | None = None
-        capture = capture_of(training_state_of(fit.adapter, fit.model), 1)
+        self._observer = StepObserver(fit.adapter, fit.model)
+        capture = capture_of(self._observer.state, 1)
         self._capture: Capture | None = None if isinstance(capture, str) else capture
         if isinstance(capture, str):
             self.how = f"unknown: {capture}"
         else:
             fit.resources.callback(capture.remove)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no further step is recorded."""
-        return self._capture is None
 
     def step_begin(self) -> None:
         """Record the step that begins."""
@@ -55,14 +49,14 @@ class Examination:
             return
         self._steps += 1
         with self._timed():
-            failed = first_failure(capture, StepObserver(self._fit.adapter, self._fit.model), trained=self._fit.batches)
+            failed = first_failure(capture, self._observer, trained=self._fit.batches)
         if failed is not None and failed.origin is not None:
             self._failed, self._steps = failed, _MAX_STEPS
             self.how = f"the step was replayed outside of the training, {failed.observation.how}"
             finite = failed.step.loss is None or math.isfinite(failed.step.loss)
             yield from origin_rows(failed.origin, failed.number, loss_is_finite=finite)
         if self._steps == _MAX_STEPS or self._spent_s > self._limit_s:
-            self.end()
+            self._end()
 
     def epoch_end(self) -> Iterator[Measurement]:
         """Yield what cures the step that failed; within an epoch, the model's variables have no values on JAX."""
@@ -80,7 +74,7 @@ class Examination:
         finally:
             self._spent_s += time.monotonic() - began
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """Stop recording."""
         if self._capture is not None:
             self._capture.remove()

@@ -137,8 +137,8 @@ def _plans(toolchain: Toolchain, job: ExportJob) -> Iterator[PrecisionPlan]:
 
 def _outer_layers(job: ExportJob) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The layers in front of the first weights, the same with those, and from the last weights to the outputs."""
-    operators = read_back(job.source.content).operators
-    owners = layers_of(read_back(job.source.content), job.source.trace)
+    model = read_back(job.source.content)
+    operators, owners = model.operators, layers_of(model, job.source.trace)
     open_operators: set[int] = set()
     front: list[str] = []
     first: list[str] = []

@@ -60,7 +60,7 @@ class HealthProbe(Probe):
         fit = self._fit
         if fit is None:
             return
-        if self._examination is not None and not self._examination.is_over:
+        if self._examination is not None:
             self._rows += self._examination.step_end()
         if self._loss_was_finite and fit.loss is not None and not math.isfinite(fit.loss):
             self._loss_was_finite = False
@@ -97,10 +97,8 @@ class HealthProbe(Probe):
             self._examination = Examination(fit, self.limit_s)
 
     def end(self) -> None:
-        """Release the model."""
-        if self._examination is not None:
-            self._examination.end()
-        self._fit = self._state = self._scaling = None
+        """Release the model; what records its steps is removed with the other resources of the fit."""
+        self._fit = self._state = self._scaling = self._examination = None
 
     def rows(self, since: int = 0) -> Iterator[Measurement]:
         """Yield what was noticed, by the number of the training step or epoch."""

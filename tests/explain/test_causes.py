@@ -115,7 +115,7 @@ def test_a_layer_is_blamed_beyond_chance_alone() -> None:
     assert drop_findings(layer_rows(0.0025, 0.005, 0.5)) == ()
     (finding,) = drop_findings(layer_rows(0.0, 0.05, 1e-6))
     assert finding.code == "sensitive-layer"
-    assert finding.advice == "kp.PrecisionPlan.deployment('int4', layers={'head': 'float32'})"
+    assert finding.advice == "plan = kp.PrecisionPlan.deployment('int4', layers={'head': 'float32'})"
 
 
 @pytest.mark.parametrize(("conv_high", "codes"), [(9.0, []), (1.0, ["calibration-too-wide"])])

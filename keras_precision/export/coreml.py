@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import ExportError, InputError, nearest
+from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
@@ -71,14 +72,7 @@ def export_coreml(
         >>> export_coreml(model, "model.mlpackage", "float16").value("operator_count", "matmul float16")
         2
     """
-    toolchain = CoremlToolchain(weights)
-    request = ExportRequest(toolchain.decided(plan), strict=strict)
-    if weights == "palettized" and request.plan.default != "int8":
-        raise InputError(
-            f"Expected the plan int8 for palettized weights. Received: {request.plan.default}. "
-            "Export with plan='int8', or with weights='linear'."
-        )
-    return export_file(toolchain, ModelView.of_built(model), path, request, overwrite=overwrite)
+    return export_file(CoremlToolchain(weights), model, path, plan, strict=strict, overwrite=overwrite)
 
 
 class CoremlToolchain(Toolchain):
@@ -103,6 +97,16 @@ class CoremlToolchain(Toolchain):
                 f"Expected weights to be one of {', '.join(_WEIGHTS)}. Received: {weights!r}. {nearest(str(weights), _WEIGHTS)}".rstrip()
             )
         self._weights = weights
+
+    def decided(self, plan: str | PrecisionPlan) -> PrecisionPlan:
+        """Return a plan that a package can hold: palettized weights are those of int8."""
+        plan = super().decided(plan)
+        if self._weights == "palettized" and plan.default != "int8":
+            raise InputError(
+                f"Expected the plan int8 for palettized weights. Received: {plan.default}. "
+                "Export with plan='int8', or with weights='linear'."
+            )
+        return plan
 
     def export(self, job: ExportJob, path: Path) -> ExportedFile:
         """Write the package; weights are quantized after the conversion to float16."""

@@ -9,7 +9,7 @@ from keras_precision.core.result import Result
 from keras_precision.export.calibration_choice import method_of
 from keras_precision.export.card import facts
 from keras_precision.export.plan_compiler import Candidate, PlanCompiler, plain_candidate
-from keras_precision.export.readback import check_plan, check_runs, realised_plan
+from keras_precision.export.readback import check_file
 from keras_precision.export.request import ExportRequest
 from keras_precision.export.tflite import TfliteToolchain
 from keras_precision.quantization.calibration import Calibration
@@ -52,12 +52,10 @@ class DefaultExport:
             PlanNotHonouredError: A layer that the plan names is in another precision.
             PlanError: The runtime cannot run the file.
         """
-        model, layers = candidate.model, candidate.layers
-        realised = realised_plan(model, plan, layers, list(candidate.trace.paths))
-        notes = (*check_plan(model, plan, realised, layers, strict=False), *candidate.notes)
-        check_runs(model, layers, self._runtime)
-        request = self._request(plan)
-        return facts(name, request, candidate, None if request.plain else self.calibration, realised, notes)
+        model, request = candidate.model, self._request(plan)
+        realised, notes = check_file(model, model, request, candidate.layers, candidate.trace.paths)
+        calibration = None if request.plain else self.calibration
+        return facts(name, request, candidate, calibration, realised, (*notes, *candidate.notes))
 
     def _request(self, plan: PrecisionPlan) -> ExportRequest:
         return ExportRequest(plan, calibration=self.compiler.method, runtime=self._runtime)

@@ -11,7 +11,6 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import DataError, ExportError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
@@ -22,7 +21,6 @@ from keras_precision.export.conversion_check import check_conversion
 from keras_precision.export.onnx.graph import onnx_graph
 from keras_precision.export.onnx.quantizer import quantized_graph
 from keras_precision.export.pipeline import export_file
-from keras_precision.export.request import ExportRequest
 from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
 from keras_precision.runtimes.model_info import CARD, EdgeModel
 from keras_precision.runtimes.openvino import OpenvinoSession, inspect_openvino
@@ -81,29 +79,26 @@ def export_openvino(
         >>> export_openvino(model, "model.xml", "float16").value("input_type")
         'float32'
     """
-    toolchain = OpenvinoToolchain()
-    request = ExportRequest(
-        toolchain.decided(plan or "int8"),
-        calibration=calibration,
-        percentile=percentile,
-        strict=strict,
-        reduce_range=reduce_range,
-        target="onnxruntime",
-        plan_given=plan is not None,
-    )
-    view = ModelView.of_built(model)
     return export_file(
-        toolchain, view, path, request, representative_dataset, validation_data=validation_data, overwrite=overwrite
-    )
+        OpenvinoToolchain(reduce_range=reduce_range), model, path, plan, representative_dataset, calibration=calibration, percentile=percentile, strict=strict,
+        validation_data=validation_data, overwrite=overwrite,
+    )  # fmt: skip
 
 
 class OpenvinoToolchain(Toolchain):
-    """``.xml`` files on OpenVINO."""
+    """``.xml`` files on OpenVINO.
+
+    Args:
+        reduce_range: Whether int8 weights have 7 bits.
+    """
 
     name, suffix, extra = "openvino", ".xml", "openvino"
     packages = ("openvino", "nncf", "onnx", "onnxruntime", "tf2onnx")
     companions = (".bin",)
     calibrates = False
+
+    def __init__(self, *, reduce_range: bool = True) -> None:
+        self._reduce_range = reduce_range
 
     def export(self, job: ExportJob, path: Path) -> ExportedFile:
         """Write the two files, from the model's ONNX graph; that in float32 is checked before anything is quantized."""
@@ -120,11 +115,17 @@ class OpenvinoToolchain(Toolchain):
             check_conversion(job, OpenvinoSession(checked), converters)
             with capture_output("OpenVINO"):
                 if integers:
-                    model = _quantized(model, graph, job)
+                    model = self._quantized(model, graph, job)
                 _saved(model, path, halved=job.request.plan.default == "float16")
         if job.request.plan.default == "float16":
             check_session(job.view, OpenvinoSession(path))
         return ExportedFile()
+
+    def _quantized(self, model: Any, graph: Any, job: ExportJob) -> Any:
+        """The model in integers: with the ranges of a calibration, whose Q/DQ pairs OpenVINO reads, or with NNCF's own."""
+        if job.calibration is None:
+            return _quantized_by_nncf(model, job, reduce_range=self._reduce_range)
+        return _from_onnx(quantized_graph(graph, job, reduce_range=self._reduce_range), job)
 
     def read_back(self, path: Path) -> EdgeModel:
         """Read the files, and run them once."""
@@ -188,13 +189,6 @@ def _float_model(graph: Any, job: ExportJob) -> tuple[Any, str]:
         if len(job.request.precisions) > 1 or not any(node.op_type == "Loop" for node in graph.graph.node):
             raise
     return _from_float_file(job), "OpenVINO"
-
-
-def _quantized(model: Any, graph: Any, job: ExportJob) -> Any:
-    """The model in integers: with the ranges of a calibration, whose Q/DQ pairs OpenVINO reads, or with NNCF's own."""
-    if job.calibration is None:
-        return _quantized_by_nncf(model, job)
-    return _from_onnx(quantized_graph(graph, job), job)
 
 
 def _saved(model: Any, path: Path, *, halved: bool = False) -> Path:
@@ -264,7 +258,7 @@ def _without_telemetry() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _quantized_by_nncf(model: Any, job: ExportJob) -> Any:
+def _quantized_by_nncf(model: Any, job: ExportJob, *, reduce_range: bool) -> Any:
     """The model quantized by NNCF, with the layers that the plan leaves in float left out."""
     with _without_telemetry():
         nncf = require("nncf", extra="openvino")
@@ -272,7 +266,7 @@ def _quantized_by_nncf(model: Any, job: ExportJob) -> Any:
             {name: values[number : number + 1] for name, values in job.samples.items()}
             for number in range(len(next(iter(job.samples.values()))))
         ]
-        fix = nncf.OverflowFix.ENABLE if job.request.reduce_range else nncf.OverflowFix.DISABLE
+        fix = nncf.OverflowFix.ENABLE if reduce_range else nncf.OverflowFix.DISABLE
         left = [
             node.get_friendly_name()
             for node in model.get_ordered_ops()

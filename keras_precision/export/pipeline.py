@@ -24,7 +24,7 @@ from keras_precision.core.system.files import check_destination, working_folder
 from keras_precision.export.agreement_check import disagreement
 from keras_precision.export.calibration_choice import method_of
 from keras_precision.export.card import card_text
-from keras_precision.export.readback import check_plan, check_runs, realised_plan
+from keras_precision.export.readback import check_file
 from keras_precision.export.request import ExportRequest, needs_ranges
 from keras_precision.export.toolchain import ExportJob, Toolchain
 from keras_precision.quantization.calibration import Calibration, calibrate_view
@@ -39,21 +39,27 @@ __all__ = ["export_file"]
 
 def export_file(
     toolchain: Toolchain,
-    view: ModelView,
+    model: Any,
     path: str | os.PathLike[str],
-    request: ExportRequest,
+    plan: str | PrecisionPlan | None,
     data: Any = None,
     *,
+    io: str | None = None,
     validation_data: Any = None,
     overwrite: bool = True,
+    **arguments: Any,
 ) -> Result:
     """Write a model as a file of a toolchain, read it back, and run it where this machine can.
 
-    ``data`` are samples or a calibration; nothing is written unless all checks pass. Errors are those that the
-    public functions document.
+    ``data`` are samples or a calibration, and ``arguments`` the other fields of an ``ExportRequest``; nothing is
+    written unless all checks pass. Errors are those that the public functions document.
     """
     began = time.perf_counter()
-    request.plan.resolve(view.layers)
+    view = ModelView.of_built(model)
+    chosen = toolchain.decided("int8" if plan is None else plan)
+    chosen = chosen if io is None else replace(chosen, io=io)
+    chosen.resolve(view.layers)  # a layer that is not there is named before any other argument is checked
+    request = ExportRequest(chosen, plan_given=plan is not None, **arguments)
     labelled = None if validation_data is None else samples_and_labels(validation_data)
     _check_equalizable(view, request, data)
     destination = _destination(path, toolchain, overwrite=overwrite)
@@ -62,19 +68,19 @@ def export_file(
     job = _job(toolchain, plain, request, data)
     with working_folder(destination) as folder:
         written = folder / destination.name
-        model, result = _checked_file(toolchain, job, written)
+        file, result = _checked_file(toolchain, job, written)
         warning = disagreement(toolchain, job, written)
         if warning is not None:
             result = replace(result, notes=(*result.notes, warning))
         if labelled is not None:
             result = result.with_measurements(evaluate(written, *labelled, reference=view.model))
-        size = _with_card(toolchain, written, result, model)
+        size = _with_card(toolchain, written, result, file)
         toolchain.place(folder, destination)
     if warning is not None:
         warnings.warn(warning, PrecisionWarning, stacklevel=3)
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
     size_row = Measurement(destination.name, "size_bytes", size)
-    return result.with_measurements([took, size_row, *toolchain.describe(model)])
+    return result.with_measurements([took, size_row, *toolchain.describe(file)])
 
 
 def _check_equalizable(view: ModelView, request: ExportRequest, data: Any) -> None:
@@ -166,10 +172,8 @@ def _checked_file(toolchain: Toolchain, job: ExportJob, path: Path) -> tuple[Edg
     request, trace = job.request, job.source.trace
     file = toolchain.export(job, path)
     model = toolchain.read_back(path)
-    layers, judged = layers_of(model, trace), toolchain.judged(model, request)
-    realised = realised_plan(judged, request.plan, layers, list(trace.paths))
-    notes = check_plan(judged, request.plan, realised, layers, strict=request.strict)
-    check_runs(model, layers, request.runtime)
+    layers = layers_of(model, trace)
+    realised, notes = check_file(model, toolchain.judged(model, request), request, layers, trace.paths)
     rows = {(row.metric, row.subject): row for row in toolchain.rows(path.name, job, file, model, layers)}
     name, environment = f"{toolchain.name}:{request.plan.default}", Environment.here(backend=model.runtime)
     return model, Result(name, tuple(rows.values()), environment, realised, (*notes, *file.notes))

@@ -2,20 +2,21 @@
 
 import functools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from keras_precision.core.errors import PlanError, PlanNotHonouredError
 from keras_precision.core.formats.deployment import activation_precision
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.system.files import write_atomic
+from keras_precision.export.request import ExportRequest
 from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.abort_check import check_runs_here
 from keras_precision.runtimes.tflite.file import Operator, inspect
 from keras_precision.runtimes.tflite.kernel_support import unsupported_operators
 
-__all__ = ["WEIGHTED", "check_plan", "check_runs", "read_back", "realised_plan"]
+__all__ = ["WEIGHTED", "check_file", "read_back", "realised_plan"]
 
 
 @functools.lru_cache(maxsize=8)  # the float file of a calibration is read for plan after plan
@@ -45,14 +46,25 @@ def realised_plan(model: EdgeModel, plan: PrecisionPlan, layers: OperatorLayers,
     )
 
 
-def check_plan(
-    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, layers: OperatorLayers, *, strict: bool
-) -> tuple[str, ...]:
-    """Return notes on operators that stayed in another precision than the plan's default.
+def check_file(
+    model: EdgeModel, judged: EdgeModel, request: ExportRequest, layers: OperatorLayers, paths: Iterable[str]
+) -> tuple[PrecisionPlan, tuple[str, ...]]:
+    """Return the plan that a file realises, by the operators that are judged, and notes on what differs from the request.
 
     Raises:
         PlanNotHonouredError: A layer that the plan names is in another precision, or, if ``strict``, any operator is.
+        PlanError: The runtime of the request cannot run the file.
     """
+    realised = realised_plan(judged, request.plan, layers, list(paths))
+    notes = _check_plan(judged, request.plan, realised, layers, strict=request.strict)
+    _check_runs(model, layers, request.runtime)
+    return realised, notes
+
+
+def _check_plan(
+    model: EdgeModel, plan: PrecisionPlan, realised: PrecisionPlan, layers: OperatorLayers, *, strict: bool
+) -> tuple[str, ...]:
+    """Return notes on operators that stayed in another precision than the plan's default."""
     looped = {
         path
         for operator, owners in zip(model.operators, layers, strict=True)
@@ -84,7 +96,7 @@ def check_plan(
     return tuple(relaxed)
 
 
-def check_runs(model: EdgeModel, layers: OperatorLayers, runtime: str) -> None:
+def _check_runs(model: EdgeModel, layers: OperatorLayers, runtime: str) -> None:
     """Raise ``PlanError`` where a runtime cannot run a file, or computes it wrongly."""
     reasons: dict[str, str] = {}
     for number, text in unsupported_operators(model, runtime):

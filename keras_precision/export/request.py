@@ -27,8 +27,6 @@ class ExportRequest:
         engine: One of ``ENGINES``.
         runtime: The TensorFlow Lite runtime that is to run the file.
         strict: Whether operators under the plan's default must be honoured, too.
-        reduce_range: Whether int8 weights have 7 bits.
-        target: What is to run the file, for a toolchain that knows several.
         plan_given: Whether the caller chose the plan; else a quantization-aware model is exported as it was trained.
     """
 
@@ -40,8 +38,6 @@ class ExportRequest:
     engine: str = "auto"
     runtime: str = "litert"
     strict: bool = False
-    reduce_range: bool = False
-    target: str = ""
     plan_given: bool = True
 
     def __post_init__(self) -> None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,17 +95,11 @@ def export_tflite(
         >>> result.value("operator_count", "FULLY_CONNECTED int8")
         2
     """
-    view, toolchain = ModelView.of_built(model), TfliteToolchain()
-    decided = toolchain.decided("int8" if plan is None else plan)
-    decided = decided if io is None else replace(decided, io=io)
-    decided.resolve(view.layers)  # a layer that is not there is named before any other argument is checked
-    request = ExportRequest(
-        decided, calibration, percentile, bias_correction, cross_layer_equalization, engine, runtime, strict,
-        plan_given=plan is not None,
-    )  # fmt: skip
     return export_file(
-        toolchain, view, path, request, representative_dataset, validation_data=validation_data, overwrite=overwrite
-    )
+        TfliteToolchain(), model, path, plan, representative_dataset, io=io, calibration=calibration, percentile=percentile,
+        bias_correction=bias_correction, cross_layer_equalization=cross_layer_equalization, engine=engine, runtime=runtime,
+        strict=strict, validation_data=validation_data, overwrite=overwrite,
+    )  # fmt: skip
 
 
 class TfliteToolchain(Toolchain):

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import DestinationError, ExportError, PlanError, UnknownPrecisionError
 from keras_precision.export.pipeline import export_file
-from keras_precision.export.request import ExportRequest
 from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
 from keras_precision.runtimes.model_info import EdgeModel, Tensor
 from keras_precision.runtimes.session import RuntimeSession
@@ -104,9 +102,7 @@ class ToyToolchain(Toolchain):
 
 def export_toy(model: Any, path: Path, plan: str | kp.PrecisionPlan, **keywords: Any) -> kp.Result:
     """Write a model as a ``.toy`` file."""
-    toolchain = ToyToolchain()
-    request = ExportRequest(toolchain.decided(plan))
-    return export_file(toolchain, ModelView.of_built(model), path, request, **keywords)
+    return export_file(ToyToolchain(), model, path, plan, **keywords)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import ExportError, InputError, nearest
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
@@ -83,31 +82,32 @@ def export_onnx(
         >>> result.value("operator_count", "MatMul int8")
         2
     """
-    if target not in TARGETS:
-        raise InputError(
-            f"Expected target to be one of {', '.join(TARGETS)}. Received: {target!r}. {nearest(str(target), TARGETS)}".rstrip()
-        )
-    toolchain = OnnxToolchain()
-    request = ExportRequest(
-        toolchain.decided(plan or "int8"),
-        calibration=calibration,
-        percentile=percentile,
-        strict=strict,
-        reduce_range=reduce_range and target == "onnxruntime",
-        target=target,
-        plan_given=plan is not None,
-    )
-    view = ModelView.of_built(model)
     return export_file(
-        toolchain, view, path, request, representative_dataset, validation_data=validation_data, overwrite=overwrite
-    )
+        OnnxToolchain(target, reduce_range=reduce_range), model, path, plan, representative_dataset, calibration=calibration, percentile=percentile, strict=strict,
+        validation_data=validation_data, overwrite=overwrite,
+    )  # fmt: skip
 
 
 class OnnxToolchain(Toolchain):
-    """``.onnx`` files on ONNX Runtime."""
+    """``.onnx`` files on ONNX Runtime.
+
+    Args:
+        target: What is to run the file: one of ``TARGETS``.
+        reduce_range: Whether int8 weights for ONNX Runtime have 7 bits.
+
+    Raises:
+        InputError: The target is unknown.
+    """
 
     name, suffix, extra = "onnx", ".onnx", "onnx"
     packages = ("onnx", "onnxruntime", "tf2onnx")
+
+    def __init__(self, target: str = "onnxruntime", *, reduce_range: bool = True) -> None:
+        if target not in TARGETS:
+            raise InputError(
+                f"Expected target to be one of {', '.join(TARGETS)}. Received: {target!r}. {nearest(str(target), TARGETS)}".rstrip()
+            )
+        self._target, self._reduce_range = target, reduce_range and target == "onnxruntime"
 
     def export(self, job: ExportJob, path: Path) -> ExportedFile:
         """Write the file; the float graph's predictions are checked before anything is quantized."""
@@ -116,8 +116,9 @@ class OnnxToolchain(Toolchain):
         check_conversion(job, OnnxSession(path), "tf2onnx")
         notes: tuple[str, ...] = ()
         if job.calibration is not None and "int8" in job.request.precisions:
-            write_atomic(path, quantized_graph(graph, job).SerializeToString())
-            if job.request.target == "tensorrt":
+            quantized = quantized_graph(graph, job, self._target, reduce_range=self._reduce_range)
+            write_atomic(path, quantized.SerializeToString())
+            if self._target == "tensorrt":
                 _check_rules(path)
                 notes = (
                     "TensorRT itself was not run: the file was run on ONNX Runtime, and checked against TensorRT's rules.",
@@ -139,7 +140,7 @@ class OnnxToolchain(Toolchain):
 
     def judged(self, model: EdgeModel, request: ExportRequest) -> EdgeModel:
         """TensorRT fuses what stands between products as it likes: the plan is compared with products alone."""
-        if request.target != "tensorrt":
+        if self._target != "tensorrt":
             return model
         free = [
             operator if operator.kernel in PRODUCTS else replace(operator, precision="index")

@@ -22,7 +22,7 @@ from keras_precision.runtimes.onnx_operators import INTEGER_KERNELS, PRODUCTS
 __all__ = ["TARGETS", "in_float16", "in_integers", "integer_nodes", "quantized_graph"]
 
 
-def quantized_graph(graph: Any, job: ExportJob) -> Any:
+def quantized_graph(graph: Any, job: ExportJob, target: str = "onnxruntime", *, reduce_range: bool) -> Any:
     """Return the float graph of a calibrated export in the number formats of its plan."""
     assert job.calibration is not None
     with tempfile.TemporaryDirectory() as folder:
@@ -31,8 +31,8 @@ def quantized_graph(graph: Any, job: ExportJob) -> Any:
     formats = assign_formats(plain.operators, layers, job.request.plan)
     chosen = job.calibration.ranges(job.request.calibration, percentile=job.request.percentile)
     ranges = onnx_ranges(graph, job.calibration, chosen)
-    nodes = integer_nodes(graph, ranges, formats, layers, job.request.target)
-    return in_integers(graph, ranges, nodes, job.request.target, reduce_range=job.request.reduce_range)
+    nodes = integer_nodes(graph, ranges, formats, layers, target)
+    return in_integers(graph, ranges, nodes, target, reduce_range=reduce_range)
 
 
 TARGETS = ("onnxruntime", "tensorrt")

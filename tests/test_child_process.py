@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import select
 import signal
 import stat
 import subprocess
@@ -14,7 +15,14 @@ import pytest
 import keras_precision as kp
 from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import ExportError, InputError
-from keras_precision.core.system.child_process import CompletedChild, child_environment, exit_reason, run_python
+from keras_precision.core.system import parent_watch
+from keras_precision.core.system.child_process import (
+    CompletedChild,
+    child_environment,
+    exit_reason,
+    python_command,
+    run_python,
+)
 from keras_precision.experiments.worker import Worker, serialize
 from keras_precision.quantization import tensorflow_process
 from keras_precision.quantization.conversion import convert
@@ -104,10 +112,10 @@ def test_the_child_that_reads_tflite_files_imports_from_the_parents_path_alone(f
         "import importlib; from keras_precision.runtimes.tflite.sandbox import serve\n"
         "serve(lambda name: importlib.import_module(name).__file__)"
     )
-    child = Child(program, 60)
+    child = Child(program)
     try:
-        assert child.ask("on_the_path") == str(folders.path / "on_the_path.py")
-        assert Path(child.ask("select")).parent != folders.current
+        assert child.ask("on_the_path", 60) == str(folders.path / "on_the_path.py")
+        assert Path(child.ask("select", 60)).parent != folders.current
     finally:
         child.close()
     assert not folders.marker.exists()
@@ -308,4 +316,54 @@ def test_only_one_place_starts_python() -> None:
     users = {
         str(path.relative_to(package)) for path in package.rglob("*.py") if "sys.executable" in path.read_text("utf-8")
     }
-    assert users == {"core/system/child_process.py", "search/workers.py"}
+    assert users == {"core/system/child_process.py", "core/system/parent_watch.py", "search/workers.py"}
+
+
+_WAITING = (
+    "import os, signal, sys; fifo = open(sys.argv[1], 'w'); print(os.getpid(), file=fifo, flush=True); signal.pause()"
+)
+"""A child that writes its number, and then waits without reading its input."""
+
+_PARENTS = {
+    "run_python": "from keras_precision.core.system.child_process import run_python; run_python(['-c', child, fifo])",
+    "ChildProcess": (
+        "from keras_precision.core.system.child_process import ChildProcess; import signal; "
+        "process = ChildProcess(f'import sys; sys.argv = [0, {fifo!r}]; ' + child); signal.pause()"
+    ),
+    "run_workers": (
+        "from keras_precision.search.workers import run_workers; run_workers([sys.executable, '-c', child, fifo], 1)"
+    ),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("name", _PARENTS)
+def test_children_end_with_their_parent(name: str, number: signal.Signals, tmp_path: Path) -> None:
+    """However a parent ends, none of its children goes on, even one that does not look at its input."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program = f"import sys; child, fifo = {_WAITING!r}, {str(fifo)!r}; {_PARENTS[name]}"
+    with subprocess.Popen(python_command("-c", program), env=child_environment()) as parent, fifo.open() as opened:
+        numbers = [int(opened.readline()) for _ in range(2 if name == "run_workers" else 1)]
+        parent.send_signal(number)
+        ended = bool(select.select([opened], [], [], 60)[0])  # the end of the file: no child has it open any more
+    for child in () if ended else numbers:
+        os.kill(child, signal.SIGKILL)
+    assert ended
+    assert parent.returncode == -number
+
+
+def test_children_are_watched_over_by_a_new_watcher_after_the_first_was_killed() -> None:
+    """A watcher is not needed to run a child, and its end is no end of the watch."""
+    watch = parent_watch._Watch()
+    with subprocess.Popen(python_command("-c", "import signal; signal.pause()")) as first:
+        watch.add(first.pid)
+        assert watch._watcher is not None
+        broken = watch._watcher
+        broken._process.kill()
+        broken._process.wait()
+        with subprocess.Popen(python_command("-c", "import signal; signal.pause()")) as second:
+            watch.add(second.pid)
+            assert watch._watcher is not broken
+            watch.close()  # as at the end of this process
+            assert [first.wait(60), second.wait(60)] == [-signal.SIGKILL] * 2

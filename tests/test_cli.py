@@ -1,8 +1,12 @@
 """The command line, and the demo that it runs."""
 
+import argparse
+import importlib
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nets
 import numpy as np
@@ -67,6 +71,53 @@ def test_misuse_ends_with_2_and_one_line(tmp_path, capsys):
     assert capsys.readouterr().err == "keras-precision: Expected epochs >= 1. Received: 0. Pass a positive number.\n"
     assert main(["demo", "--output", str(tmp_path / "file")]) == 2
     assert "Expected a folder that can be created" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_ends_with_2():
+    """A full disk is not done, and neither a finding nor a traceback."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "keras_precision.cli", "completion", "bash"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "keras-precision: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_command_with_its_exit_code(number, code, monkeypatch):
+    """Files and processes of the command are cleaned up, and the handler is gone afterwards."""
+    cleaned = []
+
+    def run(options):
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(number)
+
+    options = argparse.Namespace(run=run, parse_args=lambda arguments: options)
+    monkeypatch.setattr(importlib.import_module("keras_precision.cli.main"), "build_parser", lambda: options)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        received = main([])
+    except SystemExit as ended:
+        received = ended.code
+    assert (received, cleaned) == (code, [number])
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_only_the_command_line_handles_signals():
+    """A library leaves them to the program that uses it."""
+    package = Path(kp.__file__).parent
+    users = {
+        str(path.relative_to(package)) for path in package.rglob("*.py") if "signal.signal(" in path.read_text("utf-8")
+    }
+    assert users == {"cli/main.py"}
+
+
+def test_errors_show_control_characters_escaped(tmp_path, capsys):
+    """A name that would steer the terminal is shown."""
+    (tmp_path / "red\x1b[31m").write_text("{")
+    assert main(["report", str(tmp_path / "red\x1b[31m")]) == 2
+    assert "red\\x1b[31m: expected a JSON file" in capsys.readouterr().err
 
 
 def test_unknown_command_lists_the_known(capsys):

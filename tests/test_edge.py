@@ -13,7 +13,7 @@ import pytest
 import keras_precision as kp
 from keras_precision import edge
 from keras_precision.core.errors import DataError, FileFormatError, InputError, MissingExtraError
-from keras_precision.runtimes.tflite.sandbox import Child
+from keras_precision.runtimes.tflite.sandbox import Child, ChildTimeout
 
 
 @pytest.fixture(scope="module")
@@ -215,12 +215,46 @@ def test_bytes_that_were_changed_never_crash_this_process(files, tmp_path):
 
 def test_file_that_ends_the_process_is_named(files, tmp_path, monkeypatch):
     """A file that kills the interpreter kills a child, and the message names the signal."""
-    fatal = Child("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", timeout_s=60)
+    fatal = Child("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     monkeypatch.setattr("keras_precision.runtimes.tflite.file._CHILD", fatal)
     path = tmp_path / "fatal.tflite"
     path.write_bytes((files[0] / "int8.tflite").read_bytes())
     with pytest.raises(FileFormatError, match="it ended the process with signal SIGSEGV"):
         edge.inspect(path)
+
+
+def test_a_file_that_reached_the_limit_is_refused_at_once(files, tmp_path, monkeypatch):
+    """It costs its limit once in a process, not once per function, until the limit is longer or the file changes."""
+    endless = Child("import threading; threading.Event().wait()")
+    monkeypatch.setattr("keras_precision.runtimes.tflite.file._CHILD", endless)
+    path = tmp_path / "endless.tflite"
+    path.write_bytes((files[0] / "int8.tflite").read_bytes())
+    with pytest.raises(FileFormatError, match="no answer within 0.1 s"):
+        edge.inspect(path, limit_s=0.1)
+    monkeypatch.setattr(endless, "ask", pytest.fail)  # from here on, no process is asked
+    for limit_s in (0.1, 0.05):
+        with pytest.raises(FileFormatError, match="no answer within 0.1 s"):
+            edge.inspect(path, limit_s=limit_s)
+    monkeypatch.undo()
+    assert edge.inspect(path).operators  # with a longer limit
+    assert edge.inspect(path, limit_s=0.05).operators  # which is known by now
+    with pytest.raises(InputError, match=r"Expected limit_s above 0, in seconds. Received: 0."):
+        edge.inspect(path, limit_s=0)
+
+
+def test_a_file_that_reaches_the_limit_is_not_tried_twice(monkeypatch):
+    """A child that has crashed is asked again, one that was too slow is not."""
+    program = (
+        "from keras_precision.runtimes.tflite.sandbox import serve; import threading; "
+        "serve(lambda request: request if request == 'quick' else threading.Event().wait())"
+    )
+    child, asked = Child(program), []
+    assert child.ask("quick", 60) == "quick"
+    monkeypatch.setattr(child, "_ask", lambda *request, ask=child._ask: asked.append(request) or ask(*request))
+    with pytest.raises(ChildTimeout, match="no answer within 0.1 s"):
+        child.ask("slow", 0.1)
+    child.close()
+    assert len(asked) == 1
 
 
 def test_a_file_that_was_replaced_is_read_again(files, tmp_path):

@@ -251,3 +251,19 @@ def test_the_summary_begins_with_what_is_wrong() -> None:
     lines = text.summary(RUNS[0], [finding]).splitlines()
     assert lines[:2] == ["Error: It broke.", "    model = cured"]
     assert not any(line.startswith("Healthy") for line in lines)
+
+
+HOSTILE = "\x1b[2J\x9b\u202e<img src=x>[here](http://a.example) `code` www.a.example a|b"
+
+
+def test_names_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters, HTML, code and links of a name are text in a terminal and in a pull request."""
+    hostile = run(HOSTILE, 9, step_time_ms=1.0)
+    shown = text.draw(run_table([hostile]), width=400)
+    assert HOSTILE.replace("\x1b", "\\x1b").replace("\x9b", "\\x9b").replace("\u202e", "\\u202e") in shown
+    text.show(HOSTILE)
+    assert capsys.readouterr().out.startswith("\\x1b[2J\\x9b\\u202e<img")
+    noted = Table("T", ("a",), ((HOSTILE,),), (HOSTILE,))
+    for line in (line for line in markdown.draw(noted).splitlines() if "img" in line):
+        assert "&lt;img src=x&gt;\\[here\\](http:\\//a.example) \\`code\\` www\\.a.example" in line
+        assert not {*line} & {*"\x1b\x9b\u202e<>"}

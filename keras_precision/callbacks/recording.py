@@ -18,6 +18,7 @@ from keras_precision.callbacks.probes.probe_set import ProbeSet
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import PlanError, PrecisionWarning
 from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.printable import one_line
 from keras_precision.core.result import Measurement, Result, Value, log_path
 
 __all__ = ["Recording", "Subject"]
@@ -246,6 +247,7 @@ class Recording:
             self._note(f"{failure}: {type(error).__name__}: {error}")
 
     def _note(self, text: str) -> None:
+        text = one_line(text)
         self._notes.append(text)
         warnings.warn(f"PrecisionProfiler: {text}", PrecisionWarning, stacklevel=2)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keras_precision.core.metrics import metric_of
+from keras_precision.core.printable import printable
 from keras_precision.core.result import Value
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        drawn = RichTable(title=Text(self.title), title_justify="left")
+        def text(value: str) -> Text:
+            return Text(printable(value))
+
+        drawn = RichTable(title=text(self.title), title_justify="left")
         for index, title in enumerate(self.header):
-            drawn.add_column(Text(title), justify="left" if index == 0 else "right", overflow="fold")
+            drawn.add_column(text(title), justify="left" if index == 0 else "right", overflow="fold")
         for row in self.rows:
-            drawn.add_row(*map(Text, row))
-        return Group(drawn, *map(Text, self.notes))
+            drawn.add_row(*map(text, row))
+        return Group(drawn, *map(text, self.notes))
 
     def _repr_html_(self) -> str:
         """Return the table as HTML for notebooks and ``kp.render(..., "html")``: no styles, no scripts, names escaped."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from keras_precision.core.printable import printable
 from keras_precision.core.result import Result
 from keras_precision.core.table import Table
 from keras_precision.findings.finding import Finding
@@ -45,8 +46,8 @@ def summary(result: Result, findings: Sequence[Finding] = ()) -> str:
 
 
 def show(text: str) -> None:
-    """Print to standard output if there is one, with "?" for characters that its encoding lacks."""
+    """Print to standard output if there is one, with "?" for characters that its encoding lacks, and control characters escaped."""
     stream = sys.stdout
     if stream is not None:  # it is None under pythonw, and in some services
         encoding = getattr(stream, "encoding", None) or "utf-8"
-        stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+        stream.write(printable(text).encode(encoding, "replace").decode(encoding) + "\n")

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from keras_precision.core.errors import InputError, SearchError
+from keras_precision.core.system import parent_watch
 from keras_precision.search.distributed.role import RESTARTED, VERDICT
 
 __all__ = ["main", "run_workers"]
@@ -37,7 +38,8 @@ def run_workers(
     """Run a command as KerasTuner's chief and as several workers until all have ended; return the number of restarts.
 
     A worker that dies is restarted under the same name and continues its trial; a chief continues from its files.
-    ``restarts`` limits the restarts of all processes together, and a port of None is a free one.
+    ``restarts`` limits the restarts of all processes together, and a port of None is a free one. The processes end with
+    this one, even if it is killed.
     """
     if workers < 1:
         raise InputError(f"Expected workers >= 1. Received: {workers}.")
@@ -63,6 +65,8 @@ def _supervise(command: Sequence[str], names: Sequence[str], shared: Mapping[str
             time.sleep(_POLL_S)
             for name, process in list(running.items()):
                 code = process.poll()
+                if code is not None:
+                    parent_watch.release(process.pid)
                 if code == 0:
                     del running[name]
                 elif name == "chief" and verdict.exists():
@@ -79,6 +83,7 @@ def _supervise(command: Sequence[str], names: Sequence[str], shared: Mapping[str
         for process in running.values():
             process.kill()
             process.wait()
+            parent_watch.release(process.pid)
     return restarts
 
 
@@ -99,12 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, SearchError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
 def _start(command: Sequence[str], shared: Mapping[str, str], name: str) -> "subprocess.Popen[bytes]":
     # The user's own script: it imports from its own folder first, as every Python script does.
-    return subprocess.Popen(list(command), env={**shared, "KERASTUNER_TUNER_ID": name})
+    process = subprocess.Popen(list(command), env={**shared, "KERASTUNER_TUNER_ID": name})
+    parent_watch.watch(process.pid)
+    return process
 
 
 def _free_port() -> int:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from keras_precision.core.system import parent_watch
+
 __all__ = ["ChildProcess", "CompletedChild", "child_environment", "exit_reason", "python_command", "run_python"]
 
 
@@ -38,6 +40,8 @@ class CompletedChild:
 class ChildProcess:
     """A Python process that reads requests from its standard input, and writes replies to its standard output.
 
+    It ends with this process, however that ends.
+
     ``environment`` is ``child_environment()`` by default; with ``own_session``, Ctrl-C at the terminal does not reach it.
     """
 
@@ -58,6 +62,7 @@ class ChildProcess:
             stderr=errors,
             start_new_session=own_session,
         )
+        parent_watch.watch(self._process.pid)
 
     @property
     def is_running(self) -> bool:
@@ -99,6 +104,7 @@ class ChildProcess:
                 process.stdin.close()
         process.kill()
         process.wait()
+        parent_watch.release(process.pid)
         self.replies.close()
 
 
@@ -145,24 +151,32 @@ def run_python(
 ) -> CompletedChild:
     """Run this Python to its end, with the modules that this process can import, and more environment variables.
 
+    It ends with this process, and once its time is over.
+
     Example:
         >>> run_python(["-c", "import os; os.abort()"]).ended_by
         'ended with signal SIGABRT'
     """
-    try:
-        ended = subprocess.run(  # noqa: S603 - this Python, with arguments of this package
-            python_command(*arguments),
-            cwd=folder,
-            env={**child_environment(), **(variables or {})},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return CompletedChild(None, "", "")
-    return CompletedChild(ended.returncode, ended.stdout, ended.stderr)
+    process = subprocess.Popen(  # noqa: S603 - this Python, with arguments of this package
+        python_command(*arguments),
+        cwd=folder,
+        env={**child_environment(), **(variables or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    with process:
+        parent_watch.watch(process.pid)
+        try:
+            output, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            return CompletedChild(None, "", "")
+        finally:
+            process.kill()  # does nothing to a process that has ended
+            process.wait()
+            parent_watch.release(process.pid)
+    return CompletedChild(process.returncode, output, errors)
 
 
 def _module_path() -> list[str]:

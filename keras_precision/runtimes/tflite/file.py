@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from keras_precision.core.errors import FileFormatError, MissingExtraError
+from keras_precision.core.errors import FileFormatError, InputError, MissingExtraError
 from keras_precision.core.system.optional import available
 from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, runnable_sample
 from keras_precision.runtimes.tflite.metadata import metadata
 from keras_precision.runtimes.tflite.operators import Operator, operators, writers
-from keras_precision.runtimes.tflite.sandbox import Child, ChildError
+from keras_precision.runtimes.tflite.sandbox import Child, ChildError, ChildTimeout
 
 __all__ = ["Operator", "input_details", "inspect", "interpreter", "output_details", "runtime", "tensor_of"]
 
@@ -29,7 +29,7 @@ _RUNTIMES = (
 )
 
 
-def inspect(path: str | os.PathLike[str]) -> EdgeModel:
+def inspect(path: str | os.PathLike[str], *, limit_s: float = 120.0) -> EdgeModel:
     """Read the inputs, outputs and operators of a ``.tflite`` file, and check that it loads and runs.
 
     The file is loaded, and run once, in a process of its own: the interpreter does not
@@ -37,13 +37,16 @@ def inspect(path: str | os.PathLike[str]) -> EdgeModel:
 
     Args:
         path: The file.
+        limit_s: Seconds for one file. A file that has reached this limit is refused at once from then on, in every
+            function, until it changes or a longer limit is passed here.
 
     Returns:
         Its inputs, outputs and operators.
 
     Raises:
         FileNotFoundError: There is no such file.
-        FileFormatError: The file is empty, truncated, foreign, or does not run.
+        FileFormatError: The file is empty, truncated, foreign, or does not run, or not within the limit.
+        InputError: The limit is not above 0.
         MissingExtraError: No interpreter is installed.
 
     Example:
@@ -52,6 +55,8 @@ def inspect(path: str | os.PathLike[str]) -> EdgeModel:
         >>> inspect("model.tflite").operator_counts
         {'FULLY_CONNECTED float32': 2, 'SOFTMAX float32': 1}
     """
+    if not limit_s > 0:
+        raise InputError(f"Expected limit_s above 0, in seconds. Received: {limit_s!r}.")
     file = Path(path)
     if file.is_dir():
         raise FileFormatError(f"{file}: expected a TensorFlow Lite file. Received: a folder.")
@@ -64,7 +69,8 @@ def inspect(path: str | os.PathLike[str]) -> EdgeModel:
         )
     runtime()
     stamp = file.stat()
-    return replace(_inspect_in_child(file.resolve(), stamp.st_mtime_ns, stamp.st_size), path=str(path))
+    reading = _reading(file.resolve(), stamp.st_mtime_ns, stamp.st_size)
+    return replace(reading.model(limit_s), path=str(path))
 
 
 def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bool = True, keep: bool = False) -> Any:
@@ -146,17 +152,39 @@ def _packed(content: bytes) -> dict[int, str]:
 
 
 _PROGRAM = "from keras_precision.runtimes.tflite.sandbox import serve; from keras_precision.runtimes.tflite.file import describe; serve(describe)"
-_CHILD = Child(_PROGRAM, timeout_s=120)
+_CHILD = Child(_PROGRAM)
+
+
+class _Reading:
+    """What is known of a file as it is now: its contents, or the longest limit in seconds that it has reached."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._model: EdgeModel | None = None
+        self._reached_s = 0.0
+
+    def model(self, limit_s: float) -> EdgeModel:
+        """Return what the file contains; it is read once, and again only if a limit is longer than the one reached."""
+        if self._model is None:
+            if limit_s <= self._reached_s:
+                raise _refusal(self._path, f"no answer within {self._reached_s:g} s")
+            try:
+                self._model = _from_json(_CHILD.ask(str(self._path), limit_s))
+            except ChildError as error:
+                self._reached_s = limit_s if isinstance(error, ChildTimeout) else 0.0
+                raise _refusal(self._path, str(error)) from error
+        return self._model
 
 
 @functools.lru_cache(maxsize=32)
-def _inspect_in_child(path: Path, changed_ns: int, size: int) -> EdgeModel:  # noqa: ARG001 - keys of the cache
-    try:
-        return _from_json(_CHILD.ask(str(path)))
-    except ChildError as error:
-        raise FileFormatError(
-            f"{path}: expected a TensorFlow Lite file that loads and runs. Received: a damaged file, or one that {_runtime_name()} cannot run ({error})."
-        ) from error
+def _reading(path: Path, changed_ns: int, size: int) -> _Reading:  # noqa: ARG001 - keys of the cache
+    return _Reading(path)
+
+
+def _refusal(path: Path, reason: str) -> FileFormatError:
+    return FileFormatError(
+        f"{path}: expected a TensorFlow Lite file that loads and runs. Received: a damaged file, or one that {_runtime_name()} cannot run ({reason})."
+    )
 
 
 def _from_json(values: dict[str, Any]) -> EdgeModel:

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_precision.core.system.child_process import ChildProcess, exit_reason
 
-__all__ = ["Child", "ChildError", "serve"]
+__all__ = ["Child", "ChildError", "ChildTimeout", "serve"]
 
 _EXIT_S = 10.0
 """Seconds in which a process that has closed its output must end by itself; it is killed after that."""
@@ -20,6 +20,10 @@ class ChildError(Exception):
     """The child refused a request, crashed, or did not reply in time."""
 
 
+class ChildTimeout(ChildError):  # noqa: N818 - it names what happened
+    """The child did not reply in time, and was ended."""
+
+
 class Child:
     """A Python process that replies to one request after the other; its program ends in a call of ``serve``.
 
@@ -27,32 +31,37 @@ class Child:
     takes a second; a request takes milliseconds.
     """
 
-    def __init__(self, program: str, timeout_s: float) -> None:
-        self._program, self._timeout_s = program, timeout_s
+    def __init__(self, program: str) -> None:
+        self._program = program
         self._process: ChildProcess | None = None
         self._replies = 0
         self._failure = ""
         self._lock = threading.Lock()
         atexit.register(self.close)
 
-    def ask(self, request: str) -> Any:
-        """Return what the program's function returns for a line of text, by way of JSON; raise ``ChildError`` if it fails."""
+    def ask(self, request: str, timeout_s: float) -> Any:
+        """Return what the program's function returns for a line of text, by way of JSON.
+
+        Raises:
+            ChildTimeout: There was no reply in time.
+            ChildError: It refused the request or crashed.
+        """
         with self._lock:
             used = self._replies > 0
-            reply = self._ask(request)
+            reply = self._ask(request, timeout_s)
             if reply is None and used:  # an earlier request may have corrupted its memory
-                reply = self._ask(request)
+                reply = self._ask(request, timeout_s)
         if reply is None:
             raise ChildError(self._failure)
         if "error" in reply:
             raise ChildError(reply["error"])
         return reply["value"]
 
-    def _ask(self, request: str) -> dict[str, Any] | None:
-        """The child's reply; None if it crashed, or did not reply in time."""
+    def _ask(self, request: str, timeout_s: float) -> dict[str, Any] | None:
+        """The child's reply; None if it crashed."""
         process = self._running()
         process.send(json.dumps(request).encode() + b"\n")
-        in_time = process.wait_for_reply(self._timeout_s)
+        in_time = process.wait_for_reply(timeout_s)
         line = process.replies.readline() if in_time else b""
         if line:
             self._replies += 1
@@ -60,9 +69,9 @@ class Child:
             return reply
         if in_time:
             self._failure = f"it ended the process with {exit_reason(process.exit_code(_EXIT_S))}"
-        else:
-            self._failure = f"no answer within {self._timeout_s:g} s"
         self.close()
+        if not in_time:
+            raise ChildTimeout(f"no answer within {timeout_s:g} s")
         return None
 
     def close(self) -> None:

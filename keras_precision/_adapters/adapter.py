@@ -244,6 +244,14 @@ class KerasAdapter(ABC):
         finally:
             base.__call__ = original
 
+    def convertible_operations(self) -> AbstractContextManager[None]:
+        """Trace operations for TFLiteConverter inside a ``with`` block, where Keras's own have no kernel there."""
+        return nullcontext()
+
+    def operation_name(self, graph_operation: Any) -> str | None:
+        """Return the function of Keras that added an operation to a TensorFlow graph; None if none did."""
+        return None
+
     def answers(self, model: Any, inputs: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Return one array per output for one batch, with one array per input, without compiling anything."""
         return self.flat_arrays(self.call(model, inputs))

@@ -38,7 +38,7 @@ def convert(view: ModelView, precision: FloatFormat = "float32", names: Sequence
     both ends. ``names`` replace the names of the inputs. Raises ModelError or ExportError.
     """
     tensorflow = require("tensorflow", extra="tensorflow")
-    trace, inputs = Trace({}, ()), _named_inputs(view, names)
+    serving, trace, inputs = None, Trace({}, ()), _named_inputs(view, names)
     with tempfile.TemporaryDirectory() as folder, capture_output("TFLiteConverter"):
         try:
             exported = in_float32(view.adapter, view.model)
@@ -62,7 +62,7 @@ def convert(view: ModelView, precision: FloatFormat = "float32", names: Sequence
             raise
         except Exception as error:  # Keras and TensorFlow raise errors of any class; it stays as the cause
             raise ExportError(
-                f"Expected TFLiteConverter to convert '{view.name}' to {precision}. Received: {_reason(error, trace)}"
+                f"Expected TFLiteConverter to convert '{view.name}' to {precision}. Received: {_reason(error, view, trace, serving)}"
             ) from error
 
 
@@ -160,7 +160,7 @@ def _traced(tensorflow: Any, view: ModelView, exported: Any, inputs: Sequence[In
         )
         for model_input in inputs
     }
-    with view.adapter.watching_calls(watch):
+    with view.adapter.watching_calls(watch), view.adapter.convertible_operations():
         serving = tensorflow.function(serve).get_concrete_function(**signature)
     return serving, Trace(scopes, tuple(output_layers), tuple(paths.values()))
 
@@ -182,12 +182,22 @@ def _inlined(tensorflow: Any, layer: Any) -> Iterator[None]:
         tensorflow.config.run_functions_eagerly(before)
 
 
-def _reason(error: Exception, trace: Trace) -> str:
-    """Return the converter's message without its dump of the graph, and with layer paths."""
+def _reason(error: Exception, view: ModelView, trace: Trace, serving: Any) -> str:
+    """Return the converter's message without its dump of the graph, and with functions of Keras and layer paths."""
     text = str(error)
-    missing = {name: trace.path_of(operation) for name, operation in re.findall(r'fused\["(\w+):", "([^"@]+)', text)}
-    missing = {name: path for name, path in missing.items() if path and f"tf.{name}" in text}
+    graph = {} if serving is None else {operation.name: operation for operation in serving.graph.get_operations()}
+    missing = [
+        _origin(view, trace, graph[name], kernel)
+        for kernel, name in re.findall(r'fused\["(\w+):", "([^"@]+)', text)
+        if f"'tf.{kernel}' op is neither" in text and name in graph
+    ]
     if not missing:
         return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
-    kernels = ", ".join(f"{name} of layer '{path}'" for name, path in missing.items())
-    return f"no kernel in TensorFlow Lite for {kernels}. Replace it with operations that have one."
+    return f"no kernel in TensorFlow Lite for {', '.join(dict.fromkeys(missing))}. Replace it with operations that have one."
+
+
+def _origin(view: ModelView, trace: Trace, operation: Any, kernel: str) -> str:
+    """Return an operation of a graph with the function of Keras and the layer that it comes from."""
+    function, path = view.adapter.operation_name(operation), trace.path_of(operation.name)
+    layer = f"of layer '{path}'" if path else "outside the layers"
+    return f"{kernel} {layer}" if function is None else f"{kernel} of keras.ops.{function} {layer}"

@@ -9,6 +9,7 @@ import keras
 
 from keras_precision._adapters.adapter import KerasAdapter, is_numbered, recompute_constants, snake_case
 from keras_precision._adapters.backend import Compute, get_compute
+from keras_precision._adapters.keras3.convertible_operations import convertible_operations, operation_name
 from keras_precision._adapters.training.batch_loss import BatchLoss, listen_to_tracker
 from keras_precision._adapters.training.data_wait import (
     DataWait,
@@ -82,6 +83,14 @@ class Keras3Adapter(KerasAdapter):
     def tensorflow_variables(self, model: Any) -> list[Any]:
         """Return the variables inside those of Keras."""
         return [variable.value for variable in model.variables]
+
+    def convertible_operations(self) -> AbstractContextManager[None]:
+        """Compute operations of ``keras.ops`` by operators with kernels, for this thread."""
+        return convertible_operations()
+
+    def operation_name(self, graph_operation: Any) -> str | None:
+        """Return the function of ``keras.ops`` that added an operation."""
+        return operation_name(graph_operation)
 
     def policy_name(self, layer: Any) -> str:
         """Return the name of a layer's policy, also where it comes from a DTypePolicyMap."""

@@ -2,6 +2,7 @@
 
 import warnings
 
+import litert
 import nets
 import numpy as np
 import pytest
@@ -339,6 +340,40 @@ def test_a_dense_layer_computes_in_the_range_that_was_trained(keras, rng, tmp_pa
             np.mean(steps <= 1.01) > 0.9
         )  # a sum that is rounded the other way before the layer is more than a step behind it
         assert steps.max() < 4
+
+
+def _scaled(keras, kind):
+    """Return a layer of preprocessing, and the layers after it."""
+    layers = keras.layers
+    if kind == "Normalization":
+        return [layers.Normalization(mean=[3.0, 0.5, -40.0], variance=[4.0, 0.01, 9.0])]
+    if kind == "inverted":
+        return [layers.Normalization(mean=[3.0, 0.5, 120.0], variance=[4.0, 0.01, 9.0], invert=True)]
+    first = {
+        "Rescaling": lambda: layers.Rescaling(1 / 9, -1.0),
+        "Dropout": lambda: layers.Rescaling(1 / 9),
+        "scalar": lambda: layers.Normalization(axis=None, mean=3.0, variance=81.0),
+        "operation": lambda: lambda values: values / 255,
+    }[kind]()
+    return [layers.Dropout(0.1), first, layers.Dense(4)] if kind == "Dropout" else [first, layers.Dense(4)]
+
+
+@pytest.mark.parametrize("kind", ["Normalization", "inverted", "Rescaling", "Dropout", "scalar", "operation"])
+def test_what_scales_an_input_is_followed(keras, rng, tmp_path, kind):
+    """Kernels of its own have ranges of their own; where the next kernel scales, the input's range is that before."""
+    inputs = values = keras.layers.Input((3,), name="values")
+    for layer in _scaled(keras, kind):
+        values = layer(values)
+    model = keras.Model(inputs, values)
+    x = (rng.normal(size=(64, 3)) * [2.0, 0.1, 3.0] + [3.0, 0.5, -40.0]).astype("float32")
+    aware = kp.quantize_aware(model, "int8", representative_dataset=x)
+    kp.export_tflite(aware, tmp_path / "model.tflite", representative_dataset=x, io="float32")
+    (received,) = litert.predict(tmp_path / "model.tflite", {"values": x})
+    expected = aware.predict(x, verbose=0)
+    if kind == "operation":  # training sees the input exactly, as no layer can round it
+        assert np.abs(expected - model.predict(x, verbose=0)).max() < np.ptp(expected) / 30
+    else:
+        assert np.mean(np.abs(received - expected) <= 1.01 * np.ptp(expected) / 255) == 1
 
 
 def _flat(answers):

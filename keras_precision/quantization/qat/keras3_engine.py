@@ -113,7 +113,8 @@ def _check_wrapped(model: Any, options: Mapping[str, Any]) -> None:
 def _options(layer: Any, placement: Placement, uses: int) -> dict[str, Any]:
     return {
         "precision": placement.precision,
-        "quantize_input": bool(placement.inputs) and uses == 1,  # else the layer has other inputs than the model's
+        # With several uses, the layer has other inputs than the model's.
+        "quantize_input": bool(placement.inputs) and uses == 1 and not placement.scaled,
         "quantize_output": placement.output,
         "folded": placement.folded and (placement.precision == "float32" or not rule_of(layer).weights),
     }

@@ -45,6 +45,7 @@ class Placement:
         folded: Whether the kernel of the previous layer computes it.
         rounds: Whether it computes new values in the scale of its input.
         inputs: The input tensors of the model that it reads.
+        scaled: Whether an operation that is no layer changes these inputs first.
         tensors: The activations of the file with their own range that it computes, in order.
     """
 
@@ -53,6 +54,7 @@ class Placement:
     folded: bool = False
     rounds: bool = False
     inputs: list[str] = field(default_factory=list)
+    scaled: bool = False
     tensors: list[str] = field(default_factory=list)
 
 
@@ -69,6 +71,7 @@ def placements(model: Any, source: FloatFile, plan: PrecisionPlan) -> dict[str, 
     last_paths = [paths[-1] if paths else None for paths in operator_paths]
     last_operators = {path: number for number, path in enumerate(last_paths)}
     layers = layer_paths(model)
+    paths = {id(layer): path for path, layer in layers.items()}
     keras_graph = LayerGraph(adapter_of(model), model)
     traced = {path for paths in operator_paths for path in paths}
     result: dict[str, Placement] = {}
@@ -81,8 +84,11 @@ def placements(model: Any, source: FloatFile, plan: PrecisionPlan) -> dict[str, 
             continue
         first_path = operator_paths[number][0]
         if formats[number] in _INTEGER:
-            first = placement(first_path)
-            first.inputs += [name for name in _model_inputs(operator, graph) if name not in first.inputs]
+            if inputs := list(_model_inputs(operator, graph)):
+                reader_path = paths.get(id(keras_graph.input_reader(layers[first_path])))
+                reader = placement(reader_path or first_path)
+                reader.inputs += [name for name in inputs if name not in reader.inputs]
+                reader.scaled = reader.scaled or reader_path is None
             for path in operator_paths[number]:
                 placement(path).precision = formats[number]
                 placement(path).folded = placement(path).folded or path != first_path

@@ -37,9 +37,29 @@ class BatchNormalizationRule(QuantizeRule):
 
 
 class NormalizationRule(QuantizeRule):
-    """The rule of ``Normalization``; the converter removes constants without effect from the file."""
+    """The rule of ``Normalization``: a SUB and a MUL with constants, or a MUL and an ADD where it inverts.
+
+    The converter removes constants without effect from the file.
+    """
 
     folds = True
+
+    def inner(self, layer: Any) -> tuple[str, ...]:
+        """Return what the first of the two operators computes."""
+        return ("scaled",) if layer.invert else ("shifted",)
+
+    def call(self, layer: Any, quantize: Quantize, *inputs: Any, **kwargs: Any) -> Any:
+        """Normalize with the kernels' constants, which are quantized like activations."""
+        mean, scale = (
+            ops.cast(ops.convert_to_tensor(values), "float32")
+            for values in (layer.mean, ops.maximum(ops.sqrt(layer.variance), keras.config.epsilon()))
+        )
+        mean, wide = fake_quantize_constant(mean), ops.cast(inputs[0], "float32")
+        if layer.invert:
+            normalized = quantize("scaled", wide * fake_quantize_constant(scale)) + mean
+        else:
+            normalized = quantize("shifted", wide - mean) * fake_quantize_constant(1.0 / scale)
+        return ops.cast(normalized, layer.compute_dtype)
 
 
 def _constants(layer: Any, rank: int) -> tuple[Any, Any]:

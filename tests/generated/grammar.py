@@ -1,5 +1,6 @@
 """The grammar of descriptions, as Hypothesis strategies."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -432,23 +433,31 @@ def _head(draw: Draw, draft: Draft, value: int) -> int:
     return draft.add("Dense", [value], (*shape[:-1], options["units"]), options=options)
 
 
+class _Enough(Exception):  # noqa: N818 - it names what happened
+    """As many descriptions as were asked for are there."""
+
+
 def first_descriptions(count: int, start: int = 0) -> list[Description]:
-    """Return descriptions, no two of the same structure: the same for the same numbers and version of Hypothesis."""
+    """Return descriptions, no two of the same structure: the first of a sequence that a number and a version of Hypothesis fix."""
     found: dict[str, Description] = {}
 
     @seed(start)
     @settings(
-        max_examples=4 * count + 50,
+        max_examples=1_000_000,  # the same for every count, as the sequence depends on it
         database=None,
         phases=[Phase.generate],
         deadline=None,
+        report_multiple_bugs=False,  # stop at the first exception, which is the one below
         suppress_health_check=list(HealthCheck),
     )
     @given(descriptions())
     def collect(description: Description) -> None:
         found.setdefault(_structure(description), description)
+        if len(found) >= count:
+            raise _Enough
 
-    collect()
+    with contextlib.suppress(_Enough):
+        collect()
     return list(found.values())[:count]
 
 

@@ -161,7 +161,7 @@ _saved_classes.add_modules(
     "keras_precision.quantization.qat.layers.activation_range",
 )
 _saved_classes.add_modules("tf_keras", "keras_precision._adapters.tf_keras.wrapper")
-_display.set_html_renderer(lambda result: str(__getattr__("render")(result, "html")))
+_display.set_renderer(lambda result, form: str(__getattr__("render")(result, form)))
 
 
 def __dir__() -> list[str]:

@@ -325,6 +325,7 @@ def test_the_table_shows_the_intervals() -> None:
         "bf16", processes(5.0, 5.05, 4.95), seeds={"val_accuracy": [0.9, 0.91, 0.92], "peak_memory_mb": [80] * 3}
     )
     drawn = render(against(other), "markdown")
+    assert str(against(other)) == render(against(other))
     assert "| Run | Step time | Speedup vs FP32 | Peak memory | Val accuracy |" in drawn
     assert "| bf16 | 5.75 ms | 2.00x (2.00-2.00) | 80 MB | 91.00 % |" in drawn
     assert "bf16 against float32: step_time_ms better, peak_memory_mb better, val_accuracy inconclusive." in drawn

@@ -96,11 +96,11 @@ def test_every_row_has_a_cell_per_column(make: Callable[[Sequence[Result]], Tabl
 def test_scores_of_the_users_own_have_columns() -> None:
     """A regression's error stands where an accuracy would, and beside it where there is one."""
     error = model("int8", size_bytes=1000, mean_absolute_error=41.25, my_score=2)
-    assert export_table([error]).header[-3:] == ("Mean absolute error", "My score", "Agreement")
+    assert export_table([error]).header == ("Precision", "Size", "Mean absolute error", "My score")
     assert "Accuracy" not in export_table([error]).header
-    assert export_table([error]).rows[0][-3] == format_value("mean_absolute_error", 41.25)
+    assert export_table([error]).rows[0][2] == format_value("mean_absolute_error", 41.25)
     assert export_table([MODELS[0], error]).header[5:7] == ("Accuracy", "Mean absolute error")
-    assert export_table([MODELS[0]]).header[-2:] == ("Accuracy", "Agreement")
+    assert export_table(MODELS[:2]).header[-2:] == ("Accuracy", "Agreement")
 
 
 def test_markdown_lines_have_as_many_cells() -> None:
@@ -267,3 +267,18 @@ def test_names_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> N
     for line in (line for line in markdown.draw(noted).splitlines() if "img" in line):
         assert "&lt;img src=x&gt;\\[here\\](http:\\//a.example) \\`code\\` www\\.a.example" in line
         assert not {*line} & {*"\x1b\x9b\u202e<>"}
+
+
+def test_print_shows_a_result_as_one_block() -> None:
+    """The tables of ``render`` and the notes, also of a result without any measurement."""
+    noted = Result("float32", RUNS[0].measurements, RUNS[0].environment, notes=("red \x1b[31m",))
+    assert str(noted) == f"{render(noted)}\nNote: red \\x1b[31m"
+    assert "12.3 ms" in str(noted)
+    assert "nothing" in str(Result("nothing"))
+
+
+def test_one_run_has_known_figures_alone() -> None:
+    """Without another run there is no speedup, and what is unknown has no column."""
+    assert run_table([run("a", 9, step_time_ms=1.0, skipped_steps=0)]).header == ("Run", "Step time", "Skipped")
+    assert export_table([model("b", size_bytes=9, accuracy=math.nan)]).header == ("Precision", "Size", "Accuracy")
+    assert "Speedup" in run_table([run("a", 9), run("b", 9)]).header

@@ -12,6 +12,7 @@ from keras_precision.comparison.effect import effect, is_ratio, mcnemar_test
 from keras_precision.comparison.intervals import Interval
 from keras_precision.comparison.recommendation import recommend
 from keras_precision.comparison.table import comparison_table
+from keras_precision.core.display import text_of
 from keras_precision.core.errors import (
     FileFormatError,
     InputError,
@@ -250,6 +251,10 @@ class Comparison(JsonValue):
             One row per run, with verdicts and the recommendation as notes.
         """
         return comparison_table(self)
+
+    def __str__(self) -> str:
+        """Return the table of ``kp.render(comparison)``, for ``print``."""
+        return text_of(self)
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from keras_precision.core.display import html_of
+from keras_precision.core.display import html_of, text_of
 from keras_precision.core.environment import Environment
 from keras_precision.core.errors import FileFormatError, NotMeasuredError, nearest
 from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.printable import printable
 from keras_precision.core.saved_value import JsonValue
 from keras_precision.core.system.files import check_exists
 from keras_precision.core.system.json_documents import Fields, decode_number, encode_number, parse_document
@@ -103,6 +104,10 @@ class Result(JsonValue):
     def __iter__(self) -> Iterator[Measurement]:
         """Iterate over the measurements."""
         return iter(self.measurements)
+
+    def __str__(self) -> str:
+        """Return the tables of ``kp.render(result)`` and the notes, for ``print``."""
+        return "\n".join([text_of(self), *(f"Note: {printable(note)}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         """Return the tables of ``kp.render(result, "html")``, for notebooks."""

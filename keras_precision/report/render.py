@@ -43,7 +43,7 @@ def render(results: Source | Sequence[Source], format: str = "text") -> str:  # 
     Example:
         >>> from keras_precision.core.result import Measurement
         >>> print(render(Result("int8", (Measurement("m.tflite", "size_bytes", 52000),)), format="markdown").splitlines()[4])
-        | int8 | 52.0 kB | - | - | - | - | - |
+        | int8 | 52.0 kB |
     """
     if format not in _DRAW:
         raise InputError(f"Expected format to be one of {', '.join(_DRAW)}. Received: {format!r}. Use one of them.")

@@ -23,7 +23,7 @@ class Column:
 
 
 def run_table(results: Sequence[Result]) -> Table:
-    """Return the table of training runs by ``PrecisionProfiler``; the first is the baseline."""
+    """Return the table of training runs by ``PrecisionProfiler``; the first is the baseline. One run has known figures alone."""
     metrics = sorted(
         {row.metric for result in results for row in result if row.metric.startswith("val_")} - {"val_loss"}
     )
@@ -78,6 +78,12 @@ def _ratio(baseline: Result, result: Result, metric: str) -> str:
 
 
 def _table(title: str, columns: Sequence[Column], results: Sequence[Result], notes: Sequence[str]) -> Table:
+    if len(results) == 1:  # which has nothing to be compared with
+        first, *others = columns
+        columns = [
+            first,
+            *(column for column in others if column.title != "Speedup" and column.cell(results[0]) != UNKNOWN),
+        ]
     rows = tuple(tuple(column.cell(result) for column in columns) for result in results)
     return Table(title, tuple(column.title for column in columns), rows, tuple(notes))
 

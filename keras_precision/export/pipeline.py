@@ -128,7 +128,7 @@ def _as_trained(
     plain, plan, ranges = trained_parts(view.model, request.plan if request.plan_given else None, data)
     # Its biases were trained with the rounded weights, which already accounts for the mean error of rounding.
     plan = replace(toolchain.decided(plan), io=request.plan.io)
-    return ModelView.of_built(plain), replace(request, plan=plan, bias_correction=False), ranges
+    return ModelView.of_built(plain), replace(request, plan=plan, bias_correction=False, rounding="nearest"), ranges
 
 
 def _check_tfmot(toolchain: Toolchain, view: ModelView, request: ExportRequest) -> None:

@@ -1,10 +1,11 @@
 """PlanCompiler: the quantized ``.tflite`` file of any plan of a model, in memory, as an export writes it."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.environment import usable_cores
@@ -23,6 +24,7 @@ from keras_precision.quantization.foreign_ranges import foreign_ranges
 from keras_precision.quantization.format_assignment import assign_formats, assign_ranges
 from keras_precision.quantization.layer_trace import OperatorLayers, Trace, layers_of
 from keras_precision.quantization.post_training import Engine, QuantizationJob, quantize_by_aeq, quantize_by_converter
+from keras_precision.quantization.weight_rounding import RoundedWeights, Rounding, WeightRounding, round_all_weights
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 from keras_precision.scoring.divergence import mean_divergence, output_kind
@@ -31,7 +33,14 @@ __all__ = ["Candidate", "PlanCompiler", "plain_candidate"]
 
 Array = npt.NDArray[Any]
 
+_LEAST_SAMPLES = 16
+"""Fewer tell nothing of how the inputs of a layer go together, and leave too few samples to judge by."""
+_JUDGED = 4
+"""Of so many samples weights are rounded on all but one, which judges."""
 _SLOW_STRIDE = 8  # of the samples for files in int16x8, whose kernels take ten times as long as those in int8
+
+_FEW_BITS = 4
+"""Of weights that are rounded by the second order unless that is worse: with 8 bits there is little to gain."""
 
 _ENGINES = MappingProxyType({"aeq": quantize_by_aeq, "converter": quantize_by_converter})
 
@@ -74,6 +83,13 @@ def plain_candidate(converted: ConvertedFile, engine: str = "converter") -> Cand
     return Candidate(converted.content, model, converted.trace, layers, engine)
 
 
+class _Treatment(NamedTuple):
+    """How the weights and biases of a precision are prepared for the quantizer."""
+
+    corrected: bool
+    rounded: bool
+
+
 class PlanCompiler:
     """Compiles plans to files: formats assigned, ranges chosen, biases corrected, operators quantized.
 
@@ -86,6 +102,7 @@ class PlanCompiler:
         percentile: For the method of that name.
         bias_correction: Whether the mean error of quantized weights is subtracted from biases, where there is a calibration
             on whose samples that does not make the file worse.
+        rounding: How weights are rounded: one of ``ROUNDINGS``.
 
     Attributes:
         source: The float file.
@@ -102,6 +119,7 @@ class PlanCompiler:
         *,
         percentile: float = 99.99,
         bias_correction: bool = True,
+        rounding: Rounding = "auto",
     ) -> None:
         self._calibration = measured if isinstance(measured, Calibration) else None
         self.source = measured.float_file if isinstance(measured, Calibration) else measured
@@ -112,6 +130,7 @@ class PlanCompiler:
         self.method = method
         self._percentile = percentile
         self._bias_correction = bias_correction
+        self._rounding = rounding
         if self._calibration is not None:
             self._chosen = self._calibration.ranges(method, percentile=percentile)
             self._full = self._calibration.ranges("minmax")
@@ -172,21 +191,23 @@ class PlanCompiler:
     def job(self, plan: PrecisionPlan) -> QuantizationJob:
         """Return what a quantizer is to do for a plan; raise where the plan gives one operator two formats."""
         formats = assign_formats(self.operators, self.layers, plan)
-        corrected = {precision for precision in {*formats} if self._is_corrected(precision)}
-        return self._job(formats, corrected, plan.io_type)
+        return self._job(formats, {precision: self._treatment(precision) for precision in {*formats}}, plan.io_type)
 
-    def divergence(self, precision: str, *, corrected: bool) -> float | None:
+    def divergence(self, precision: str, *, corrected: bool, rounded: bool = False) -> float | None:
         """Return how far a file in one precision, with or without bias correction, diverges from the float file.
 
-        It is the mean over the samples in the calibration, and measured once for them; None without samples, and where
-        there is no such file: the export of a plan says why.
+        It is the mean over the samples in the calibration, and measured once for them; where weights may be rounded on
+        them, over those on which they are not. None without samples, and where there is no such file: the export of a
+        plan says why.
         """
         calibration = self._calibration
         if calibration is None or not calibration.held:
             return None
-        key = (precision, self.method, self._percentile, corrected)
+        samples = self._split_samples()[1] if self._may_round(precision) else calibration.held
+        key = (precision, self.method, self._percentile, _count(samples), corrected, rounded)
         if key not in calibration.divergences:
-            calibration.divergences[key] = self._measured_divergence(precision, calibration.held, corrected=corrected)
+            treatment = _Treatment(corrected, rounded)
+            calibration.divergences[key] = self._measured_divergence(precision, samples, treatment)
         return calibration.divergences[key]
 
     @staticmethod
@@ -194,17 +215,35 @@ class PlanCompiler:
         """Return the quantized file of a job."""
         return _ENGINES[engine](job)
 
-    def _job(self, formats: Sequence[str], corrected: Container[str], io: str) -> QuantizationJob:
+    def _job(self, formats: Sequence[str], treatments: Mapping[str, _Treatment], io: str) -> QuantizationJob:
         content = self.float_content
         if self._calibration is None:
             return QuantizationJob(content, formats, {}, io)
+        weights: dict[int, RoundedWeights] = {}
+        for precision, treatment in treatments.items():
+            if treatment.rounded:
+                weights |= self._rounded(precision).of([name == precision for name in formats])
         masks = clamp_masks(content, formats, self._calibration.seen)
         ranges = masks.clip(assign_ranges(self.operators, formats, self._chosen, self._full))
         content = masks.content
-        if corrected:
-            to_correct = [precision if precision in corrected else "float32" for precision in formats]
-            content = apply_bias_correction(content, to_correct, self._calibration)
-        return QuantizationJob(content, formats, ranges, io, self._mask_notes(masks))
+        if any(treatment.corrected for treatment in treatments.values()):
+            to_correct = [precision if treatments[precision].corrected else "float32" for precision in formats]
+            content = apply_bias_correction(content, to_correct, self._calibration, weights)
+        notes = (*self._mask_notes(masks), *self._rounding_notes(treatments))
+        return QuantizationJob(content, formats, ranges, io, notes, weights)
+
+    def _rounding_notes(self, treatments: Mapping[str, _Treatment]) -> Iterator[str]:
+        """Say how weights are rounded, and why not otherwise, where that was to be considered."""
+        for precision in sorted(treatments):
+            if not self._considers_rounding(precision):
+                continue
+            if not self._may_round(precision):
+                yield (
+                    f"weights in {precision} are rounded to the nearest: second-order rounding needs {_LEAST_SAMPLES} samples, "
+                    f"and the calibration stores {_count(self._calibration.held) if self._calibration else 0}"
+                )
+            elif treatments[precision].rounded:
+                yield f"weights in {precision} are rounded by the second order (GPTQ)"
 
     def _mask_notes(self, masks: ClampedMasks) -> tuple[str, ...]:
         owners = [(self.source.trace.path_of(name.split(";")[0]), name) for name in masks.clamped]
@@ -215,17 +254,61 @@ class PlanCompiler:
             f"the mask before the softmax of {layers} was clamped: such large numbers would take the steps of all others",
         )
 
-    def _is_corrected(self, precision: str) -> bool:
-        """Whether biases of operators in a precision are corrected: not where that makes a file in it worse."""
-        if not self._bias_correction or self._calibration is None or not DEPLOYMENT_PRECISIONS[precision].needs_ranges:
-            return False
-        without, corrected = (self.divergence(precision, corrected=value) for value in (False, True))
-        return without is None or corrected is None or corrected <= without
+    def _treatment(self, precision: str) -> _Treatment:
+        """How weights and biases of operators in a precision are treated: never so that a file in it is worse for it."""
+        rounded = self._may_round(precision) and (
+            self._rounding == "gptq"
+            or self._is_no_worse(
+                self.divergence(precision, corrected=self._bias_correction, rounded=True),
+                self.divergence(precision, corrected=self._bias_correction),
+            )
+        )
+        corrects = self._bias_correction and self._calibration is not None
+        corrected = (corrects and DEPLOYMENT_PRECISIONS[precision].needs_ranges) and self._is_no_worse(
+            self.divergence(precision, corrected=True, rounded=rounded),
+            self.divergence(precision, corrected=False, rounded=rounded),
+        )
+        return _Treatment(corrected, rounded)
 
-    def _measured_divergence(self, precision: str, held: Mapping[str, Array], *, corrected: bool) -> float | None:
+    @staticmethod
+    def _is_no_worse(divergence: float | None, other: float | None) -> bool:
+        return divergence is None or other is None or divergence <= other
+
+    def _considers_rounding(self, precision: str) -> bool:
+        """Whether weights in a precision are to be rounded by the second order if that is possible, and better."""
+        deployed = DEPLOYMENT_PRECISIONS[precision]
+        if self._rounding == "nearest" or self._calibration is None or not deployed.needs_ranges:
+            return False
+        return self._rounding == "gptq" or deployed.weight_bits <= _FEW_BITS
+
+    def _may_round(self, precision: str) -> bool:
+        """Whether there are samples enough, too."""
+        calibration = self._calibration
+        return (
+            self._considers_rounding(precision)
+            and calibration is not None
+            and _count(calibration.held) >= _LEAST_SAMPLES
+        )
+
+    def _split_samples(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return the samples on which weights are rounded, and those that judge."""
+        assert self._calibration is not None  # by _may_round
+        held = self._calibration.held
+        judging = np.arange(_count(held)) % _JUDGED == _JUDGED - 1
+        return tuple({name: values[chosen] for name, values in held.items()} for chosen in (~judging, judging))  # type: ignore[return-value]
+
+    def _rounded(self, precision: str) -> WeightRounding:
+        """Return the weights of all operators in a precision, rounded once for a calibration."""
+        assert self._calibration is not None  # by _may_round
+        rounded = self._calibration.rounded
+        if precision not in rounded:
+            rounded[precision] = round_all_weights(self.float_content, self._split_samples()[0], precision)
+        return rounded[precision]
+
+    def _measured_divergence(self, precision: str, held: Mapping[str, Array], treatment: _Treatment) -> float | None:
         stride = _SLOW_STRIDE if precision == "int16x8" else 1
         samples = {name: values[::stride] for name, values in held.items()}
-        job = self._job([precision] * len(self.operators), {precision} if corrected else (), "float32")
+        job = self._job([precision] * len(self.operators), {precision: treatment}, "float32")
         try:
             content = self.quantize(job, "aeq" if available("ai_edge_quantizer") else "converter")
             reference, outputs = (
@@ -234,3 +317,7 @@ class PlanCompiler:
         except (ExportError, FileFormatError, RuntimeError, ValueError):  # the last two are the interpreter's own
             return None
         return mean_divergence([output_kind(output) for output in reference], reference, outputs)
+
+
+def _count(samples: Mapping[str, Array]) -> int:
+    return len(next(iter(samples.values()), ()))

@@ -7,6 +7,7 @@ from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.core.plan import PrecisionPlan, check_precision
 from keras_precision.quantization.equalization import check_equalization
 from keras_precision.quantization.range_estimators import check_method
+from keras_precision.quantization.weight_rounding import Rounding, check_rounding
 from keras_precision.runtimes.tflite.kernel_support import check_runtime
 
 __all__ = ["ENGINES", "ExportRequest", "deployment_plan", "needs_ranges"]
@@ -23,6 +24,7 @@ class ExportRequest:
         calibration: Method that chooses ranges.
         percentile: For the method of that name.
         bias_correction: Whether the mean error of quantized weights is subtracted from biases.
+        rounding: One of ``ROUNDINGS``.
         cross_layer_equalization: Whether weight ranges are equalized across layers.
         engine: One of ``ENGINES``.
         runtime: The TensorFlow Lite runtime that is to run the file.
@@ -39,11 +41,13 @@ class ExportRequest:
     runtime: str = "litert"
     strict: bool = False
     plan_given: bool = True
+    rounding: Rounding = "auto"
 
     def __post_init__(self) -> None:
         """Check what types cannot say."""
         check_method(self.calibration, self.percentile, auto=True)
         check_runtime(self.runtime)
+        check_rounding(self.rounding)
         if self.engine not in ENGINES:
             raise InputError(f"Expected engine to be one of {', '.join(ENGINES)}. Received: {self.engine!r}.")
         check_equalization(self.cross_layer_equalization)

@@ -41,6 +41,7 @@ def export_tflite(
     calibration: str = "auto",
     percentile: float = 99.99,
     bias_correction: bool = True,
+    rounding: Literal["auto", "nearest", "gptq"] = "auto",
     cross_layer_equalization: bool = False,
     engine: Literal["auto", "aeq", "converter"] = "auto",
     runtime: Literal["litert", "tflite-runtime", "tflm"] = "litert",
@@ -72,6 +73,10 @@ def export_tflite(
         percentile: For that method: the share of values, in percent, on the inner side of either end of the range.
         bias_correction: Take the mean error of quantized weights out of biases, unless the file then diverges more
             from the model on the samples in the calibration.
+        rounding: How weights become integers: ``"nearest"``, each to the nearest; ``"gptq"``, so that later weights
+            of a layer make up for the error of earlier ones on the samples in the calibration (GPTQ, E. Frantar and
+            others, 2022); or ``"auto"``: the better of the two for weights of 4 bits, judged on every fourth sample, on
+            which no weight is rounded, and ``"nearest"`` for those of 8.
         cross_layer_equalization: Scale channels between layers so that their weights reach alike on both
             sides. A calibration must have it, and brings it along.
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
@@ -97,8 +102,8 @@ def export_tflite(
     """
     return export_file(
         TfliteToolchain(), model, path, plan, representative_dataset, io=io, calibration=calibration, percentile=percentile,
-        bias_correction=bias_correction, cross_layer_equalization=cross_layer_equalization, engine=engine, runtime=runtime,
-        strict=strict, validation_data=validation_data, overwrite=overwrite,
+        bias_correction=bias_correction, rounding=rounding, cross_layer_equalization=cross_layer_equalization,
+        engine=engine, runtime=runtime, strict=strict, validation_data=validation_data, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -146,6 +151,7 @@ class TfliteToolchain(Toolchain):
                 request.calibration,
                 percentile=request.percentile,
                 bias_correction=request.bias_correction,
+                rounding=request.rounding,
             )
             candidate = compiler.candidate(request.plan, request.engine)
         else:

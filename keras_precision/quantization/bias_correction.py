@@ -1,6 +1,6 @@
 """Bias correction: the mean error that quantized weights add to a channel is subtracted from its bias."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.quantization.calibration import Calibration
+from keras_precision.quantization.format_assignment import weight_precision
+from keras_precision.quantization.weight_rounding import RoundedWeights
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["apply_bias_correction"]
@@ -30,7 +32,9 @@ class _Layer(NamedTuple):
     kernel: str
 
 
-def apply_bias_correction(content: bytes, formats: Sequence[str], calibration: Calibration) -> bytes:
+def apply_bias_correction(
+    content: bytes, formats: Sequence[str], calibration: Calibration, weights: Mapping[int, RoundedWeights]
+) -> bytes:
     """Return a float file whose biases compensate the rounding of its weights, for the formats of its operators.
 
     Rounded weights W' change the mean of a channel by (W' - W) E[x], which is subtracted from its bias
@@ -38,15 +42,17 @@ def apply_bias_correction(content: bytes, formats: Sequence[str], calibration: C
     2019, section 4.2). The mean of the input comes from the calibration data, so that no
     distribution is assumed; the zeros around an image are not counted. Layers often share one constant, such as a bias
     of zeros, so each gets a bias of its own; the calls of one layer keep theirs, corrected by the mean of their inputs.
+    Weights that are not in ``weights`` are rounded to the nearest; of those in it the shift is known.
     """
     graph = Flatbuffer(content)
+    numbers = {id(operator): number for number, operator in enumerate(graph.operators)}
     for layer, operators in _layers(graph, formats).items():
         bias = graph.constant(layer.bias)
         # A bias for every step of an unrolled recurrent layer would cost more bytes than it is worth.
         if bias is None and (layer.bias >= 0 or len(operators) > 1):
             continue
-        means = [mean for operator in operators if (mean := _input_mean(graph, operator, calibration)) is not None]
-        shift = _mean_shift(graph, layer, np.mean(means, axis=0)) if len(means) == len(operators) else None
+        rounded = weights.get(numbers[id(operators[0])])
+        shift = _mean_shift(graph, layer, operators, calibration) if rounded is None else rounded.shift
         if shift is None:
             continue
         corrected = (0 if bias is None else bias) - shift.astype(np.float32)
@@ -73,18 +79,17 @@ def _input_mean(graph: Flatbuffer, operator: Any, calibration: Calibration) -> A
     return statistics.mean if statistics is not None and statistics.mean.size else None
 
 
-def _mean_shift(graph: Flatbuffer, layer: _Layer, mean: Array) -> Array | None:
+def _mean_shift(graph: Flatbuffer, layer: _Layer, operators: Sequence[Any], calibration: Calibration) -> Array | None:
     """Return what rounding the weights adds to the mean of every channel; None where the input has other channels."""
     weights = graph.constant(layer.weights)
-    if weights is None:
+    means = [mean for operator in operators if (mean := _input_mean(graph, operator, calibration)) is not None]
+    if weights is None or len(means) < len(operators):
         return None
+    mean = np.mean(means, axis=0)
     output_axis, input_axis = (axis % weights.ndim for axis in _WEIGHT_AXES[layer.kernel])
-    depthwise = layer.kernel == "DEPTHWISE_CONV_2D"  # which has no kernel for weights of 4 bits
-    levels = DEPLOYMENT_PRECISIONS[
-        "int8" if depthwise and layer.precision == "int4" else layer.precision
-    ].largest_weight
-    error = _fake_quantized(weights, output_axis, levels) - weights
-    if depthwise:
+    levels = DEPLOYMENT_PRECISIONS[weight_precision(layer.kernel, layer.precision)].largest_weight
+    error = _nearest(weights, output_axis, levels) - weights
+    if layer.kernel == "DEPTHWISE_CONV_2D":
         mean = np.repeat(mean, weights.shape[-1] // mean.size)
     if error.shape[input_axis] != mean.size:  # a dense layer after a flattened image has no channels to average
         return None
@@ -94,7 +99,7 @@ def _mean_shift(graph: Flatbuffer, layer: _Layer, mean: Array) -> Array | None:
     return np.asarray((error * mean.reshape(shape)).sum(axis=others))
 
 
-def _fake_quantized(weights: Array, axis: int, levels: int) -> Array:
+def _nearest(weights: Array, axis: int, levels: int) -> Array:
     """Return the real numbers that symmetric integers with one scale per channel represent."""
     reduced = tuple(other for other in range(weights.ndim) if other != axis)
     scale = np.abs(weights).max(axis=reduced, keepdims=True) / levels

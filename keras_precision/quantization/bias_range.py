@@ -1,6 +1,6 @@
 """Quantized biases in 32 bits: the scale of weights is raised for a channel whose bias would not fit otherwise."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from keras_precision.core.errors import ExportError
 from keras_precision.quantization.layer_trace import OperatorLayers
+from keras_precision.quantization.weight_rounding import RoundedWeights
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, QuantizedConstant, parse_flatbuffer
 
-__all__ = ["BIASED_KERNELS", "check_biases", "has_saturated_bias", "raise_weight_scales"]
+__all__ = ["BIASED_KERNELS", "check_biases", "has_saturated_bias", "raise_weight_scales", "set_weights"]
 
 Array = npt.NDArray[Any]
 
@@ -61,6 +62,22 @@ def raise_weight_scales(quantized: Flatbuffer, exact: Flatbuffer) -> None:
             _set_bias(quantized, biased, values)
 
 
+def set_weights(quantized: Flatbuffer, exact: Flatbuffer, weights: Mapping[int, RoundedWeights]) -> None:
+    """Write the integers and scales of weights, by the number of their operator in the float file, and biases to match.
+
+    Weights with one scale for all outputs stay as the quantizer has rounded them.
+    """
+    numbers = {id(operator): number for number, operator in enumerate(exact.operators)}
+    for biased, original in _matched(quantized, exact):
+        rounded, present = weights.get(numbers[id(original.operator)]), quantized.quantized_constant(biased.weights)
+        if rounded is None or present is None or present.scales.size != rounded.constant.scales.size:
+            continue
+        quantized.set_quantized_constant(biased.weights, rounded.constant)
+        values = exact.constant(original.bias)
+        if values is not None and quantized.quantized_constant(biased.bias) is not None:
+            _set_bias(quantized, biased, values.astype(np.float64))
+
+
 def has_saturated_bias(graph: Flatbuffer) -> bool:
     """Whether a file has a bias at a limit of 32 bits, or beyond, which stands for any larger number."""
     return any(_saturated(graph, biased) for biased in _biased(graph))
@@ -87,16 +104,21 @@ def _biased(graph: Flatbuffer) -> Iterator[_Biased]:
             yield _Biased(operator, *(numbers[min(position, len(numbers) - 1)] for position in positions))
 
 
-def _pairs(quantized: Flatbuffer, exact: Flatbuffer) -> Iterator[tuple[_Biased, Array]]:
-    """Yield the operators of a quantized file that have integer biases, with the values of these in the float file.
+def _matched(quantized: Flatbuffer, exact: Flatbuffer) -> list[tuple[_Biased, _Biased]]:
+    """Return the operators with weights of a quantized file, with those of the float file.
 
     A quantizer inserts operators that convert values, and keeps the order of those that compute. Files of different
-    operators yield none: ``check_biases`` refuses the quantized one if it needs to.
+    operators have none: ``check_biases`` refuses the quantized one if it needs to.
     """
     operators, originals = list(_biased(quantized)), list(_biased(exact))
     if _weight_shapes(quantized, operators) != _weight_shapes(exact, originals):
-        return
-    for biased, original in zip(operators, originals, strict=True):
+        return []
+    return list(zip(operators, originals, strict=True))
+
+
+def _pairs(quantized: Flatbuffer, exact: Flatbuffer) -> Iterator[tuple[_Biased, Array]]:
+    """Yield the operators of a quantized file that have integer biases, with the values of these in the float file."""
+    for biased, original in _matched(quantized, exact):
         values = exact.constant(original.bias)
         integers = quantized.quantized_constant(biased.bias), quantized.quantized_constant(biased.weights)
         if values is not None and None not in integers:

@@ -29,6 +29,7 @@ from keras_precision.quantization.range_estimators import check_method
 from keras_precision.quantization.row_sample import RowSample
 from keras_precision.quantization.tensor_recorder import TensorRecorder
 from keras_precision.quantization.tensor_statistics import TensorStatistics
+from keras_precision.quantization.weight_rounding import WeightRounding
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parse_flatbuffer
 
 __all__ = ["Calibration", "calibrate", "calibrate_view"]
@@ -49,8 +50,9 @@ class Calibration(SavedValue):
         seen: Name of a tensor of the float file to the statistics of its values.
         held: A subset of the samples, by the name of the input: at most 256, evenly spaced.
         decided: Choices from running files on these samples, cached for the next plan.
-        divergences: Precision, method, percentile and whether biases are corrected, to the divergence of such a file on
-            these samples.
+        divergences: Precision, method, percentile, the number of samples, and whether biases are corrected and weights
+            rounded by the second order, to the divergence of such a file on these samples.
+        rounded: Precision to the weights that were rounded for it on some of these samples.
 
     Example:
         >>> import keras_precision as kp
@@ -72,9 +74,10 @@ class Calibration(SavedValue):
     seen: Mapping[str, TensorStatistics] = field(repr=False)
     held: Mapping[str, Array] = field(default_factory=dict, repr=False)
     decided: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
-    divergences: dict[tuple[str, str, float, bool], float | None] = field(
+    divergences: dict[tuple[str, str, float, int, bool, bool], float | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    rounded: dict[str, WeightRounding] = field(default_factory=dict, init=False, repr=False, compare=False)
     _estimated: dict[tuple[str, float], dict[str, Range]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

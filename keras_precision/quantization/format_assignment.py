@@ -9,7 +9,10 @@ from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.quantization.range_estimators import FIXED_RANGES
 from keras_precision.runtimes.tflite.file import Operator
 
-__all__ = ["assign_formats", "assign_ranges"]
+__all__ = ["assign_formats", "assign_ranges", "weight_precision"]
+
+_INT4_KERNELS = ("CONV_2D", "FULLY_CONNECTED")
+"""The kernels of TensorFlow Lite that take weights of 4 bits."""
 
 
 def assign_formats(operators: Sequence[Operator], layers: OperatorLayers, plan: PrecisionPlan) -> list[str]:
@@ -46,3 +49,8 @@ def assign_ranges(
     pairs = zip(operators, formats, strict=True)
     wide = {name for operator, precision in pairs if precision == "int16x8" for name in operator.tensors}
     return {name: full[name] if name in wide else bounds for name, bounds in chosen.items()} | fixed
+
+
+def weight_precision(kernel: str, precision: str) -> str:
+    """Return the precision in which a kernel has its weights, by the precision of its operator in a plan."""
+    return "int8" if precision == "int4" and kernel not in _INT4_KERNELS else precision

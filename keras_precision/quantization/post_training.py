@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +13,14 @@ from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
-from keras_precision.quantization.bias_range import raise_weight_scales
+from keras_precision.quantization.bias_range import raise_weight_scales, set_weights
+from keras_precision.quantization.format_assignment import weight_precision
+from keras_precision.quantization.weight_rounding import RoundedWeights
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parse_flatbuffer
 
 __all__ = ["Engine", "QuantizationJob", "quantize_by_aeq", "quantize_by_converter"]
 
 Engine = Literal["aeq", "converter"]
-
-_WEIGHTS_ONLY_IN_INT4 = ("CONV_2D", "FULLY_CONNECTED")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class QuantizationJob:
         formats: The deployment precision of every operator.
         ranges: Name of an activation to its range.
         io: Element type of inputs and outputs.
+        weights: Operators whose weights are rounded, to their integers; those of others are rounded to the nearest.
         notes: What a reader of the file should know.
     """
 
@@ -40,6 +41,7 @@ class QuantizationJob:
     ranges: Mapping[str, Range]
     io: str
     notes: tuple[str, ...] = ()
+    weights: Mapping[int, RoundedWeights] = field(default_factory=dict)
 
 
 def quantize_by_aeq(job: QuantizationJob) -> bytes:
@@ -69,6 +71,7 @@ def quantize_by_aeq(job: QuantizationJob) -> bytes:
             raise ExportError(
                 f"Expected AI Edge Quantizer to quantize the file. Received: {type(error).__name__}: {error}"
             ) from error
+    set_weights(quantized, graph, job.weights)
     raise_weight_scales(quantized, graph)
     quantized.restore_float_outputs()
     quantized.lower_unread_outputs()
@@ -117,9 +120,10 @@ def _add_rules(quantizer: Any, types: Any, graph: Flatbuffer, job: QuantizationJ
     """Add one rule per number format to the quantizer; an operator without a matching rule stays in float."""
     scopes: dict[str, list[str]] = {}
     for operator, precision in zip(graph.operators, job.formats, strict=True):
-        narrow = precision == "int4" and graph.kernel(operator) not in _WEIGHTS_ONLY_IN_INT4
         outputs = [graph.name(int(number)) for number in operator.outputs if number >= 0]
-        scopes.setdefault("int8" if narrow else precision, []).append("".join(f"{name};" for name in outputs))
+        scopes.setdefault(weight_precision(graph.kernel(operator), precision), []).append(
+            "".join(f"{name};" for name in outputs)
+        )
     everything = types.TFLOperationName.ALL_SUPPORTED
     for precision, names in scopes.items():
         regex = f"^(?:{'|'.join(re.escape(name) for name in names)})$"

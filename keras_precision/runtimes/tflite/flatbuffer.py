@@ -28,6 +28,12 @@ class QuantizedConstant(NamedTuple):
     scales: Array
     axis: int
 
+    def reals(self) -> Array:
+        """Return the numbers that the integers stand for."""
+        shape = [1] * self.values.ndim
+        shape[self.axis if self.scales.size > 1 else 0] = self.scales.size
+        return np.asarray(self.values * self.scales.reshape(shape), np.float32)
+
 
 class Flatbuffer:
     """The main graph of a file: its tensors by index, its operators in order."""
@@ -297,6 +303,17 @@ class Flatbuffer:
             codes.append(code)
             used.append(number)
         return used.index(number)
+
+    def before(self, number: int, tensor: int) -> "Flatbuffer":
+        """Return a file of the operators before one, whose output is a tensor; it shares its constants with this one."""
+        part = copy.copy(self)
+        part._model, part._graph = copy.copy(self._model), copy.copy(self._graph)
+        part._graph.operators, part._graph.outputs = self._graph.operators[:number], [tensor]
+        part._model.subgraphs = [part._graph, *self._model.subgraphs[1:]]
+        signature, output = copy.copy(self._model.signatureDefs[0]), copy.copy(self._model.signatureDefs[0].outputs[0])
+        output.tensorIndex, signature.outputs = tensor, [output]
+        part._model.signatureDefs = [signature]
+        return part
 
     def metadata(self) -> Iterator[tuple[str, bytes]]:
         """Yield name and content of the metadata entries."""

@@ -30,6 +30,7 @@ from side_by_side import machine, markdown
 from trained_nets import MAKERS, Net, nets
 
 import keras_precision as kp
+from keras_precision.quantization.weight_rounding import ROUNDINGS
 
 OURS = {
     "ours": {},
@@ -50,7 +51,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of data sets")
     parser.add_argument("--models", type=Path, required=True, help="folder of models")
     parser.add_argument("--kept", type=Path, default=Path("results/nets"), help="where nets trained here are kept")
-    parser.add_argument("--what", choices=("all", "accuracy", "equalization", "time", "memory"), default="all")
+    parser.add_argument(
+        "--what", choices=("all", "accuracy", "rounding", "equalization", "time", "memory"), default="all"
+    )
     parser.add_argument("--nets", nargs="*", help=f"some of: {', '.join(MAKERS)}")
     parser.add_argument("--samples", type=int, default=256, help="samples to calibrate with")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the times")
@@ -64,6 +67,8 @@ def main() -> None:
         return
     if options.what in ("all", "accuracy"):
         accuracy(options)
+    if options.what in ("all", "rounding"):
+        rounding(options)
     if options.what in ("all", "equalization"):
         equalization(options)
     if options.what in ("all", "time"):
@@ -111,6 +116,32 @@ def measured(net: Net, samples: int) -> Iterator[tuple[str, tuple[float, float, 
         for peer, make in PEERS.items():
             path.write_bytes(make(net.model, given))
             yield peer, figures(kp.edge.predict(path, net.x), wanted, net.y)
+
+
+def rounding(options: argparse.Namespace) -> None:
+    """Print divergence and agreement of files whose weights are rounded to the nearest and by the second order."""
+    for precision in ("int4", "int8"):
+        rows, ratios = [], []
+        for net in at_hand(options):
+            exact = net.model.predict(net.x, verbose=0, batch_size=256)
+            row, divergences = [], []
+            for way in ROUNDINGS:
+                calibration = kp.calibrate(net.model, net.calibration[: options.samples])
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder) / "model.tflite"
+                    began = time.process_time()
+                    kp.export_tflite(net.model, path, precision, calibration, io="float32", rounding=way)
+                    took = time.process_time() - began
+                    divergence, agreement, _ = figures(kp.edge.predict(path, net.x), exact, net.y)
+                divergences.append(divergence)
+                row += [f"{1e6 * divergence:.0f}", f"{agreement:.2f}", f"{took:.1f}"]
+            ratios.append(divergences[ROUNDINGS.index("gptq")] / divergences[ROUNDINGS.index("nearest")])
+            rows.append((net.name, *row, f"{ratios[-1]:.2f}"))
+        columns = ("divergence, 1e-6", "agreement, %", "processor s")
+        header = ("net", *(f"{way}: {column}" for way in ROUNDINGS for column in columns), "gptq : nearest")
+        print(markdown(f"Rounding of weights in {precision}", header, rows), flush=True)
+        mean = math.exp(statistics.fmean(map(math.log, ratios)))
+        print(f"{precision}, gptq : nearest = {mean:.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
 
 
 def equalization(options: argparse.Namespace) -> None:

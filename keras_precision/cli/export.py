@@ -8,10 +8,11 @@ from keras_precision.cli.command import Command, CommandOutput
 from keras_precision.cli.data import add_data, first_samples, read_data
 from keras_precision.core.errors import InputError
 from keras_precision.core.result import Result
+from keras_precision.quantization.weight_rounding import ROUNDINGS
 
 __all__ = ["COMMAND"]
 
-_TFLITE_OPTIONS = ("bias_correction", "cross_layer_equalization")
+_TFLITE_OPTIONS = ("bias_correction", "rounding", "cross_layer_equalization")
 _FORMATS = {".onnx": "onnx", ".xml": "openvino", ".mlpackage": "coreml"}
 
 
@@ -34,6 +35,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     switch: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
     text = "correct the biases of a .tflite file for the mean error of rounded weights (yes)"
     parser.add_argument("--bias-correction", help=text, **switch)
+    parser.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        help="how weights of a .tflite file are rounded (auto: gptq where it is better, for weights of 4 bits)",
+    )
     text = "equalize the ranges of channels between the layers of a .tflite file (no)"
     parser.add_argument("--cross-layer-equalization", help=text, **switch)
     parser.add_argument("--weights", metavar="WAY", help="int8 weights in Core ML: linear or palettized (linear)")

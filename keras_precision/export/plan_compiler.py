@@ -222,7 +222,7 @@ class PlanCompiler:
         weights: dict[int, RoundedWeights] = {}
         for precision, treatment in treatments.items():
             if treatment.rounded:
-                weights |= self._rounded(precision).of([name == precision for name in formats])
+                weights |= self.rounding(precision).of([name == precision for name in formats])
         masks = clamp_masks(content, formats, self._calibration.seen)
         ranges = masks.clip(assign_ranges(self.operators, formats, self._chosen, self._full))
         content = masks.content
@@ -297,7 +297,7 @@ class PlanCompiler:
         judging = np.arange(_count(held)) % _JUDGED == _JUDGED - 1
         return tuple({name: values[chosen] for name, values in held.items()} for chosen in (~judging, judging))  # type: ignore[return-value]
 
-    def _rounded(self, precision: str) -> WeightRounding:
+    def rounding(self, precision: str) -> WeightRounding:
         """Return the weights of all operators in a precision, rounded once for a calibration."""
         assert self._calibration is not None  # by _may_round
         rounded = self._calibration.rounded

@@ -1,6 +1,7 @@
 """Bias correction: the mean error that quantized weights add to a channel is subtracted from its bias."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,10 @@ class _Layer(NamedTuple):
 
 
 def apply_bias_correction(
-    content: bytes, formats: Sequence[str], calibration: Calibration, weights: Mapping[int, RoundedWeights]
+    content: bytes,
+    formats: Sequence[str],
+    calibration: Calibration,
+    weights: Mapping[int, RoundedWeights] = MappingProxyType({}),
 ) -> bytes:
     """Return a float file whose biases compensate the rounding of its weights, for the formats of its operators.
 

@@ -113,7 +113,15 @@ def quantize_by_converter(job: QuantizationJob) -> bytes:
             raise ExportError(
                 f"Expected TFLiteConverter's quantizer to quantize the file. Received: {type(error).__name__}: {first}"
             ) from error
-    return bytes(quantized)
+    return _with_weights(bytes(quantized), graph, job) if job.weights else bytes(quantized)
+
+
+def _with_weights(content: bytes, graph: Flatbuffer, job: QuantizationJob) -> bytes:
+    """Return the converter's file with the rounded weights of a job."""
+    quantized = Flatbuffer(content)
+    set_weights(quantized, graph, job.weights)
+    raise_weight_scales(quantized, graph)
+    return quantized.content()
 
 
 def _add_rules(quantizer: Any, types: Any, graph: Flatbuffer, job: QuantizationJob) -> None:

@@ -20,11 +20,12 @@ from keras_precision.quantization.layer_inputs import (
 from keras_precision.quantization.second_order_rounding import clipped_scales, compensating_weights, round_weights
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, QuantizedConstant, parse_flatbuffer
 
-__all__ = ["RoundedWeights", "Rounding", "WeightRounding", "check_rounding", "round_all_weights"]
+__all__ = ["ROUNDINGS", "RoundedWeights", "Rounding", "WeightRounding", "check_rounding", "round_all_weights"]
 
 Array = npt.NDArray[Any]
 
 Rounding = Literal["auto", "nearest", "gptq"]
+ROUNDINGS: tuple[str, ...] = get_args(Rounding)
 
 _BIAS = 2
 """The position of the bias among the operands of these kernels."""
@@ -70,9 +71,8 @@ class WeightRounding(NamedTuple):
 
 def check_rounding(rounding: str) -> None:
     """Raise InputError unless the value of ``rounding`` is known."""
-    known = get_args(Rounding)
-    if rounding not in known:
-        raise InputError(f"Expected rounding to be one of {', '.join(known)}. Received: {rounding!r}.")
+    if rounding not in ROUNDINGS:
+        raise InputError(f"Expected rounding to be one of {', '.join(ROUNDINGS)}. Received: {rounding!r}.")
 
 
 def round_all_weights(content: bytes, samples: Mapping[str, Array], precision: str) -> WeightRounding:

@@ -87,10 +87,12 @@ def divergence_of(counts, stop, levels):
     if not total:  # nothing below the cut-off but the values beyond it
         return float("inf")
     coarse = [value or 1e-9 * total * bool(count) for value, count in zip(coarse, exact, strict=True)]
+    lost = np.log(count_of_all / sum(coarse)) if sum(coarse) < count_of_all else 0.0  # by the coarse, of all values
     total = sum(coarse)
-    return sum(
+    divergence = sum(
         p / count_of_all * np.log(p / count_of_all / (q / total)) for p, q in zip(exact, coarse, strict=True) if p
     )
+    return divergence + lost - 1 + total / count_of_all
 
 
 @pytest.mark.parametrize("kind", ["both sides", "above", "below"])
@@ -105,6 +107,18 @@ def test_entropy_takes_the_least_divergence(rng, kind):
     best = min(cutoffs, key=lambda stop: divergence_of(counts, stop, levels)) * seen.width
     expected = max(min(values.min(), 0), -best), min(max(values.max(), 0), best)
     assert estimate_range(seen, "entropy") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("inside", [[], [0.5]], ids=["one bin", "two bins"])
+@pytest.mark.parametrize("sides", [(1,), (-1,), (1, -1)], ids=["above", "below", "both sides"])
+def test_entropy_clips_no_bulk_of_values(rng, sides, inside):
+    """A cut-off whose last bin has nearly all values below it does not hide that most lie beyond."""
+    first_cutoff = 16 / len(sides)  # 256 bins of 1/16, or 128 on each side
+    outward = np.concatenate([inside, np.full(500, first_cutoff - 0.03), rng.uniform(20, 100, 5000)])
+    seen = seen_of(np.concatenate([side * outward for side in sides]).astype("float32"))
+    assert seen.width == 1 / 16
+    low, high = estimate_range(seen, "entropy")
+    assert max(-low, high) > 90
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import rel_entr
+from scipy.special import kl_div
 
 from keras_precision.core.errors import InputError, nearest
 from keras_precision.core.formats.affine_integers import Range
@@ -120,7 +120,12 @@ def _entropy(histogram: Histogram, low: float, high: float, percentile: float) -
 
 
 def _divergence(counts: Array, stop: int, levels: int) -> float:
-    """Return the Kullback-Leibler divergence of the first ``stop`` bins from the same bins in ``levels`` steps."""
+    """Return the divergence of the first ``stop`` bins, with all values beyond, from the same bins in ``levels`` steps.
+
+    Both are shares of all values. The coarse ones add up to less than 1 where values lie beyond the cut-off, which the
+    generalized divergence, the sum of p log(p / q) - p + q, counts: of shares that add up to 1, a last bin with most of
+    the values inside would hide any number of values beyond.
+    """
     exact = counts[:stop].copy()
     level = (np.arange(stop) * levels) // stop
     filled = exact > 0
@@ -130,7 +135,7 @@ def _divergence(counts: Array, stop: int, levels: int) -> float:
     if coarse.sum() == 0:
         return float("inf")
     coarse = np.where((exact > 0) & (coarse == 0), 1e-9 * coarse.sum(), coarse)
-    return float(rel_entr(exact / exact.sum(), coarse / coarse.sum()).sum())
+    return float(kl_div(exact / exact.sum(), coarse / exact.sum()).sum())
 
 
 METHODS: MappingProxyType[str, Callable[[Histogram, float, float, float], Range]] = MappingProxyType(

@@ -237,6 +237,13 @@ def test_steps_of_several_batches_share_a_mean(batches: int, now: SimpleNamespac
     broken = _Fit(LossScaleProbe(), *range(1, batches + 1), losses=(5.0,))
     broken.step(float("nan"), batches)
     assert broken.counts() == (batches, None, None, batches - 1)
+    earlier = _Fit(LossScaleProbe(), *range(1, 2 * batches + 1), train_step=True)
+    earlier.step(1.0, batches)  # what is unknown of an earlier step adds up with that of the broken one
+    earlier.step(float("nan"), batches)
+    assert earlier.counts() == (2 * batches, None, None, 2 * batches - 1)
+    silent = _Fit(LossScaleProbe(), *range(1, batches + 1))
+    silent.step(None, batches)
+    assert silent.counts() == (batches, None, None, batches)
 
 
 def test_a_loop_of_the_users_own_has_no_losses_of_batches(now: SimpleNamespace) -> None:

@@ -103,6 +103,17 @@ def test_operators_in_float_keep_their_biases(branches):
         np.testing.assert_array_equal(before, after)
 
 
+def test_layers_without_statistics_or_room_keep_their_biases(keras, branches, rng):
+    """No mean of the input, no correction; a layer without bias that is called twice gets none, for its bytes."""
+    dense = keras.layers.Dense(4, use_bias=False)
+    inputs = keras.Input((4,), name="x")
+    twice = kp.calibrate(keras.Model(inputs, dense(dense(inputs))), rng.normal(size=(8, 4)).astype("float32") + 1)
+    for calibration in (replace(branches[0], seen={}), twice):
+        content = calibration.float_file.content
+        formats = ["int8"] * len(Flatbuffer(content).operators)
+        assert apply_bias_correction(content, formats, calibration) == Flatbuffer(content).content()
+
+
 def stacked(keras):
     """Convolutions of equal width without bias, over sequences: a regression."""
     keras.utils.set_random_seed(4)

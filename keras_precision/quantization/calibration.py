@@ -187,18 +187,7 @@ class Calibration(SavedValue):
 
     @classmethod
     def from_bytes(cls, content: bytes, path: str | os.PathLike[str]) -> Self:
-        """Return the calibration with the content of a file; messages name its path.
-
-        Args:
-            content: What ``to_bytes`` returned.
-            path: The file that it was read from.
-
-        Returns:
-            The calibration.
-
-        Raises:
-            FileFormatError: It is not a calibration, or damaged.
-        """
+        """Return the calibration with the content of a file, as ``SavedValue`` says."""
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 header, model = archive.read("header.json"), archive.read("model.tflite")

@@ -76,7 +76,7 @@ def test_misuse_ends_with_2_and_one_line(tmp_path, capsys):
 def test_output_that_cannot_be_written_ends_with_2():
     """A full disk is not done, and neither a finding nor a traceback."""
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "keras_precision.cli", "completion", "bash"]
+        command = [sys.executable, "-m", "keras_precision.cli", "formats"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "keras-precision: [Errno 28] No space left on device\n"

@@ -67,6 +67,36 @@ def test_what_micro_refuses_is_a_finding(files: MappingProxyType[str, Path], pla
     assert f"cannot run '{plan}.tflite': FULLY_CONNECTED of layer 'hidden'; " in result.notes[0]
 
 
+def test_a_file_that_only_micro_runs_is_checked(files: MappingProxyType[str, Path], tmp_path: Path) -> None:
+    """LiteRT refuses a bias with a quantized dimension that it does not have; the arena is that of the sound file."""
+    graph = Flatbuffer(files["int8"].read_bytes())
+    for tensor in graph._graph.tensors:
+        if tensor.type == graph._schema.TensorType.INT32 and tensor.quantization is not None and len(tensor.shape) == 1:
+            tensor.quantization.quantizedDimension = 3
+    path = tmp_path / "bias.tflite"
+    path.write_bytes(graph.content())
+    with pytest.raises(FileFormatError):
+        kp.edge.inspect(path)
+    result = kp.check_micro(path)
+    assert result.value("runs") == 1
+    assert result.value("arena_bytes") == kp.check_micro(files["int8"]).value("arena_bytes")
+    assert result.value("max_difference") is None
+    assert result.notes[0].startswith("LiteRT does not run 'bias.tflite'")
+
+
+@pytest.mark.parametrize(("largest", "runs"), [(2**28, 1), (1024, 0)])
+def test_the_arena_grows_up_to_a_limit(
+    files: MappingProxyType[str, Path], monkeypatch: pytest.MonkeyPatch, largest: int, runs: int
+) -> None:
+    """A file that does not fit at first runs in a larger arena, and is refused where none is allowed."""
+    expected = kp.check_micro(files["int8"])
+    monkeypatch.setattr("keras_precision.export.checks.tflm._FIRST_ARENA", 1024)
+    monkeypatch.setattr("keras_precision.export.checks.tflm._LARGEST_ARENA", largest)
+    result = kp.check_micro(files["int8"])
+    assert result.value("runs") == runs
+    assert result.value("arena_bytes") == (expected.value("arena_bytes") if runs else None)
+
+
 @pytest.mark.parametrize("accelerator", ["ethos-u55-128", "ethos-u85-256"])
 def test_an_int8_file_runs_on_the_accelerator(files: MappingProxyType[str, Path], accelerator: str) -> None:
     """Every operator is on the accelerator, and the figures are those of its kind."""

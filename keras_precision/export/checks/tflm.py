@@ -4,6 +4,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.environment import Environment
-from keras_precision.core.errors import MissingExtraError
+from keras_precision.core.errors import FileFormatError, MissingExtraError
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.child_process import CompletedChild, run_python
 from keras_precision.core.system.optional import available, require
 from keras_precision.export.operator_layers import layers_on_card, origin
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import inspect, interpreter
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["check_micro"]
 
 Array = npt.NDArray[Any]
 
-_CHILD = "import sys; from keras_precision.export.checks.tflm import main; main(sys.argv[1])"
+_CHILD = "import sys; from keras_precision.export.checks.tflm import main; main(*sys.argv[1:])"
 _SAMPLES = 4
+_FIRST_ARENA, _LARGEST_ARENA, _ARENA_GROWTH = 2**20, 2**28, 4  # bytes, bytes, factor; no microcontroller has 256 MiB
 _ARENA = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 _HOST = (
     "TensorFlow Lite Micro's recording allocator on this 64-bit host; a 32-bit device needs somewhat less, since "
@@ -36,7 +39,8 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
     """Run a ``.tflite`` file on the TensorFlow Lite Micro interpreter, and measure the memory that it needs.
 
     The interpreter runs in a process of its own, so that a file that crashes it is a finding. The
-    file is run on random samples, and its outputs are compared with LiteRT's reference kernels.
+    file is run on random samples, and its outputs are compared with LiteRT's reference kernels, where LiteRT runs the
+    file. The arena grows until the file fits, up to 256 MiB.
 
     Args:
         path: A ``.tflite`` file.
@@ -50,7 +54,7 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
 
     Raises:
         FileNotFoundError: There is no such file.
-        FileFormatError: The file is damaged.
+        FileFormatError: The file is damaged: neither interpreter runs it.
         MissingExtraError: ``tflite-micro`` is not installed.
 
     Example:
@@ -64,23 +68,45 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
             "Expected the package 'tflite-micro', which has the interpreter of microcontrollers. "
             'Install it with: pip install "keras-precision[micro]"'
         )
-    model = inspect(path)
-    with tempfile.TemporaryDirectory() as folder:
-        ended = run_python(["-c", _CHILD, os.fspath(Path(path).resolve())], folder=folder)
-    subject = Path(path).name
+    subject, refusal, model = Path(path).name, None, None
+    try:
+        model = inspect(path)
+    except FileFormatError as error:  # LiteRT checks what TensorFlow Lite Micro does not
+        refusal = error
+    ended = _run(Path(path).resolve(), compare=model is not None)
+    if refusal is not None and ended.code != 0:
+        raise refusal
     sizes = {kind: int(size) for kind, size in _ARENA.findall(ended.errors)} if ended.code == 0 else {}
-    difference = float(json.loads(ended.output.splitlines()[-1])) if ended.code == 0 else None
+    difference = json.loads(ended.output.splitlines()[-1]) if ended.code == 0 else None
     rows = (
         Measurement(subject, "runs", int(ended.code == 0)),
         Measurement(subject, "arena_bytes", sizes.get("total")),
         Measurement(subject, "arena_head_bytes", sizes.get("head")),
         Measurement(subject, "arena_tail_bytes", sizes.get("tail")),
         Measurement(subject, "max_difference", difference),
-        Measurement(subject, "size_bytes", model.size_bytes),
+        Measurement(subject, "size_bytes", Path(path).stat().st_size),
     )
-    notes = () if ended.code == 0 else (f"TensorFlow Lite Micro cannot run '{subject}': {_reason(ended, model)}",)
     environment = Environment.here(backend="tflite-micro", sources={"arena_bytes": _HOST})
-    return Result(f"micro:{subject}", rows, environment, notes=notes)
+    return Result(f"micro:{subject}", rows, environment, notes=tuple(_notes(subject, ended, model)))
+
+
+def _run(path: Path, *, compare: bool) -> CompletedChild:
+    """Run a file in a child process, again with a larger arena where it did not fit into that."""
+    arena = _FIRST_ARENA
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            ended = run_python(["-c", _CHILD, os.fspath(path), str(arena), str(int(compare))], folder=folder)
+        # An arena that is too small can end the process by a signal, after this message.
+        if ended.code == 0 or arena >= _LARGEST_ARENA or not re.search(r"missing: \d+", ended.errors):
+            return ended
+        arena *= _ARENA_GROWTH
+
+
+def _notes(subject: str, ended: CompletedChild, model: EdgeModel | None) -> Iterator[str]:
+    if model is None:
+        yield f"LiteRT does not run '{subject}', so the outputs of TensorFlow Lite Micro were compared with none"
+    elif ended.code != 0:
+        yield f"TensorFlow Lite Micro cannot run '{subject}': {_reason(ended, model)}"
 
 
 def _reason(ended: CompletedChild, model: EdgeModel) -> str:
@@ -102,27 +128,36 @@ def _refused(ended: CompletedChild, model: EdgeModel) -> list[int]:
     return [number for number in numbers if number < len(model.operators)]
 
 
-def main(path: str) -> None:
-    """Run a file on both interpreters, and print the largest difference of their outputs; called in a child process."""
-    micro = require("tflite_micro", extra="micro").runtime.Interpreter.from_file(path)
-    lite = interpreter(path, delegates=False)
-    inputs, outputs = lite.get_input_details(), lite.get_output_details()
+def main(path: str, arena: str, compare: str) -> None:
+    """Run a file, and print the largest difference from LiteRT's outputs, or null; called in a child process."""
+    micro = require("tflite_micro", extra="micro").runtime.Interpreter.from_file(path, arena_size=int(arena))
+    lite = interpreter(path, delegates=False) if int(compare) else None
+    inputs = [micro.get_input_details(number) for number in range(len(Flatbuffer(Path(path).read_bytes()).inputs))]
     random = np.random.default_rng(0)
-    largest = 0.0
+    differences = []
     for _ in range(_SAMPLES):
+        samples = [_sample(random, detail) for detail in inputs]
         micro.reset()
-        lite.reset_all_variables()
-        for number, detail in enumerate(inputs):
-            sample = _sample(random, detail)
+        for number, sample in enumerate(samples):
             micro.set_input(sample, number)
-            lite.set_tensor(detail["index"], sample)
         micro.invoke()
-        lite.invoke()
-        for number, detail in enumerate(outputs):
-            off = micro.get_output(number).astype(np.float64) - lite.get_tensor(detail["index"])
-            largest = max(largest, float(np.abs(off).max()) * (detail["quantization"][0] or 1.0))
+        if lite is not None:
+            differences.append(_difference(micro, lite, samples))
     micro.print_allocations()
-    print(json.dumps(largest))  # noqa: T201 - to the parent
+    print(json.dumps(max(differences, default=None)))  # noqa: T201 - to the parent
+
+
+def _difference(micro: Any, lite: Any, samples: list[Array]) -> float:
+    """The largest difference between the outputs of the two interpreters for one sample."""
+    lite.reset_all_variables()
+    for detail, sample in zip(lite.get_input_details(), samples, strict=True):
+        lite.set_tensor(detail["index"], sample)
+    lite.invoke()
+    largest = 0.0
+    for number, detail in enumerate(lite.get_output_details()):
+        off = micro.get_output(number).astype(np.float64) - lite.get_tensor(detail["index"])
+        largest = max(largest, float(np.abs(off).max()) * (detail["quantization"][0] or 1.0))
+    return largest
 
 
 def _sample(random: np.random.Generator, detail: dict[str, Any]) -> Array:
@@ -130,7 +165,7 @@ def _sample(random: np.random.Generator, detail: dict[str, Any]) -> Array:
     dtype, shape = np.dtype(detail["dtype"]), tuple(int(size) for size in detail["shape"])
     if dtype.kind == "f":
         return random.random(shape).astype(dtype)
-    if not detail["quantization"][0]:
+    if not any(detail["quantization_parameters"]["scales"]):
         return random.integers(0, 2, shape).astype(dtype)
     limits = np.iinfo(dtype)
     return random.integers(limits.min, limits.max, shape, endpoint=True).astype(dtype)

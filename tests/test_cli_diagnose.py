@@ -43,3 +43,16 @@ def test_diagnose_of_results_and_models(model_file, tmp_path, capsys):
     assert main(["diagnose", str(model_file), "--data", str(tmp_path / "data.npz"), "--loss", "mse"]) == 1
     assert main(["diagnose", str(model_file), str(tmp_path / "good.json")]) == 2
     assert isinstance(kp.METRICS["stable"].meaning, str)
+
+
+def test_diagnose_of_a_model_of_two_inputs(tmp_path, capsys):
+    """Two arrays of samples without labels are two inputs, and not samples and labels."""
+    import keras
+
+    inputs = [keras.Input((4,), name="one"), keras.Input((3,), name="two")]
+    joined = keras.layers.Concatenate()(inputs)
+    keras.Model(inputs, keras.layers.Dense(2)(joined)).save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", one=np.ones((8, 4), "float32"), two=np.ones((8, 3), "float32"))
+    arguments = ["diagnose", str(tmp_path / "model.keras"), "--data", str(tmp_path / "data.npz"), "--x", "one", "two"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.strip() == "No findings."

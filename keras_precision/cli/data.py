@@ -35,7 +35,7 @@ def add_data(
 def read_data(path: str, x: Sequence[str], y: Sequence[str] | None) -> tuple[Any, Any]:
     """Return samples and, for names ``y``, labels from an ``.npz`` file, or samples of one input from an ``.npy`` file.
 
-    Both are arrays, or tuples of arrays where several names are passed. Pickled objects are refused.
+    Both are arrays, or lists of arrays where several names are passed. Pickled objects are refused.
     """
     try:
         content = np.load(check_exists(path, "a file of samples"), allow_pickle=False)
@@ -59,10 +59,10 @@ def read_data(path: str, x: Sequence[str], y: Sequence[str] | None) -> tuple[Any
 
 
 def first_samples(x: Any, count: int | None) -> Any:
-    """Return the first ``count`` samples of an array or of a tuple of arrays; all for None."""
-    return tuple(array[:count] for array in x) if isinstance(x, tuple) else x[:count]
+    """Return the first ``count`` samples of an array or of a list of arrays; all for None."""
+    return [array[:count] for array in x] if isinstance(x, list) else x[:count]
 
 
 def _one_or_more(arrays: dict[str, Any], names: Sequence[str]) -> Any:
-    values = tuple(arrays[name] for name in names)
+    values = [arrays[name] for name in names]
     return values[0] if len(values) == 1 else values

@@ -23,6 +23,7 @@ from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.files import check_destination, working_folder
 from keras_precision.export.agreement_check import disagreement
 from keras_precision.export.calibration_choice import method_of
+from keras_precision.export.calibration_mismatch import calibration_mismatch
 from keras_precision.export.card import card_text
 from keras_precision.export.readback import check_file
 from keras_precision.export.request import ExportRequest, needs_ranges
@@ -69,15 +70,15 @@ def export_file(
     with working_folder(destination) as folder:
         written = folder / destination.name
         file, result = _checked_file(toolchain, job, written)
-        warning = disagreement(toolchain, job, written)
-        if warning is not None:
-            result = replace(result, notes=(*result.notes, warning))
+        found = calibration_mismatch(job, labelled and labelled[0]), disagreement(toolchain, job, written)
+        concerns = [text for text in found if text is not None]
+        result = replace(result, notes=(*result.notes, *concerns))
         if labelled is not None:
             result = result.with_measurements(evaluate(written, *labelled, reference=view.model))
         size = _with_card(toolchain, written, result, file)
         toolchain.place(folder, destination)
-    if warning is not None:
-        warnings.warn(warning, PrecisionWarning, stacklevel=3)
+    for text in concerns:
+        warnings.warn(text, PrecisionWarning, stacklevel=3)
     took = Measurement(destination.name, "export_time_s", time.perf_counter() - began)
     size_row = Measurement(destination.name, "size_bytes", size)
     return result.with_measurements([took, size_row, *toolchain.describe(file)])
@@ -146,6 +147,8 @@ def _check_tfmot(toolchain: Toolchain, view: ModelView, request: ExportRequest) 
 
 def _job(toolchain: Toolchain, view: ModelView, request: ExportRequest, data: Any) -> ExportJob:
     calibration = _calibration(toolchain, view, request, data)
+    if isinstance(data, Calibration) and calibration is not None and not needs_ranges(request.plan):
+        return ExportJob(view, request, calibration.float_file, None, dict(calibration.held) or None)
     if calibration is None:
         return ExportJob(view, request, toolchain.float_source(view, request), None, data)
     method = request.calibration

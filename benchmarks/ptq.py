@@ -157,7 +157,7 @@ def equalization(options: argparse.Namespace) -> None:
             for precision, found in ratios.items():
                 apart = []
                 for calibration in calibrations:
-                    told = kp.export_tflite(net.model, path, precision, calibration, io="float32")
+                    told = kp.export_tflite(net.model, path, precision, calibration, io="float32", rounding="nearest")
                     apart.append(figures(kp.edge.predict(path, net.x), wanted, net.y)[0])
                     pairs = told.get("equalized_pairs", 0)
                 row += [f"{each:.6f}" for each in apart]

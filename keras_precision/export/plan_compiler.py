@@ -1,11 +1,10 @@
 """PlanCompiler: the quantized ``.tflite`` file of any plan of a model, in memory, as an export writes it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.environment import usable_cores
@@ -24,7 +23,8 @@ from keras_precision.quantization.foreign_ranges import foreign_ranges
 from keras_precision.quantization.format_assignment import assign_formats, assign_ranges
 from keras_precision.quantization.layer_trace import OperatorLayers, Trace, layers_of
 from keras_precision.quantization.post_training import Engine, QuantizationJob, quantize_by_aeq, quantize_by_converter
-from keras_precision.quantization.weight_rounding import RoundedWeights, Rounding, WeightRounding, round_all_weights
+from keras_precision.quantization.rounding_choice import RoundingChoice
+from keras_precision.quantization.weight_rounding import RoundedWeights, Rounding
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 from keras_precision.scoring.divergence import mean_divergence, output_kind
@@ -33,14 +33,7 @@ __all__ = ["Candidate", "PlanCompiler", "plain_candidate"]
 
 Array = npt.NDArray[Any]
 
-_LEAST_SAMPLES = 16
-"""Fewer tell nothing of how the inputs of a layer go together, and leave too few samples to judge by."""
-_JUDGED = 4
-"""Of so many samples weights are rounded on all but one, which judges."""
 _SLOW_STRIDE = 8  # of the samples for files in int16x8, whose kernels take ten times as long as those in int8
-
-_FEW_BITS = 4
-"""Of weights that are rounded by the second order unless that is worse: with 8 bits there is little to gain."""
 
 _ENGINES = MappingProxyType({"aeq": quantize_by_aeq, "converter": quantize_by_converter})
 
@@ -110,6 +103,7 @@ class PlanCompiler:
         operators: The operators of the float file.
         layers: Per operator, the layers that it computes.
         paths: All layer paths of the model.
+        rounding: Which weights are rounded by the second order; None without a calibration.
     """
 
     def __init__(
@@ -130,8 +124,9 @@ class PlanCompiler:
         self.method = method
         self._percentile = percentile
         self._bias_correction = bias_correction
-        self._rounding = rounding
+        self.rounding: RoundingChoice | None = None
         if self._calibration is not None:
+            self.rounding = RoundingChoice(self._calibration, rounding)
             self._chosen = self._calibration.ranges(method, percentile=percentile)
             self._full = self._calibration.ranges("minmax")
 
@@ -201,10 +196,11 @@ class PlanCompiler:
         plan says why.
         """
         calibration = self._calibration
-        if calibration is None or not calibration.held:
+        if calibration is None or self.rounding is None or not calibration.held:
             return None
-        samples = self._split_samples()[1] if self._may_round(precision) else calibration.held
-        key = (precision, self.method, self._percentile, _count(samples), corrected, rounded)
+        samples = self.rounding.judging_samples(precision)
+        count = len(next(iter(samples.values())))
+        key = (precision, self.method, self._percentile, count, corrected, rounded)
         if key not in calibration.divergences:
             treatment = _Treatment(corrected, rounded)
             calibration.divergences[key] = self._measured_divergence(precision, samples, treatment)
@@ -217,33 +213,21 @@ class PlanCompiler:
 
     def _job(self, formats: Sequence[str], treatments: Mapping[str, _Treatment], io: str) -> QuantizationJob:
         content = self.float_content
-        if self._calibration is None:
+        if self._calibration is None or self.rounding is None:
             return QuantizationJob(content, formats, {}, io)
         weights: dict[int, RoundedWeights] = {}
         for precision, treatment in treatments.items():
             if treatment.rounded:
-                weights |= self.rounding(precision).of([name == precision for name in formats])
+                weights |= self.rounding.weights(precision).of([name == precision for name in formats])
         masks = clamp_masks(content, formats, self._calibration.seen)
         ranges = masks.clip(assign_ranges(self.operators, formats, self._chosen, self._full))
         content = masks.content
         if any(treatment.corrected for treatment in treatments.values()):
             to_correct = [precision if treatments[precision].corrected else "float32" for precision in formats]
             content = apply_bias_correction(content, to_correct, self._calibration, weights)
-        notes = (*self._mask_notes(masks), *self._rounding_notes(treatments))
+        chosen = {precision: treatment.rounded for precision, treatment in treatments.items()}
+        notes = (*self._mask_notes(masks), *self.rounding.notes(chosen))
         return QuantizationJob(content, formats, ranges, io, notes, weights)
-
-    def _rounding_notes(self, treatments: Mapping[str, _Treatment]) -> Iterator[str]:
-        """Say how weights are rounded, and why not otherwise, where that was to be considered."""
-        for precision in sorted(treatments):
-            if not self._considers_rounding(precision):
-                continue
-            if not self._may_round(precision):
-                yield (
-                    f"weights in {precision} are rounded to the nearest: second-order rounding needs {_LEAST_SAMPLES} samples, "
-                    f"and the calibration stores {_count(self._calibration.held) if self._calibration else 0}"
-                )
-            elif treatments[precision].rounded:
-                yield f"weights in {precision} are rounded by the second order (GPTQ)"
 
     def _mask_notes(self, masks: ClampedMasks) -> tuple[str, ...]:
         owners = [(self.source.trace.path_of(name.split(";")[0]), name) for name in masks.clamped]
@@ -256,54 +240,15 @@ class PlanCompiler:
 
     def _treatment(self, precision: str) -> _Treatment:
         """How weights and biases of operators in a precision are treated: never so that a file in it is worse for it."""
-        rounded = self._may_round(precision) and (
-            self._rounding == "gptq"
-            or self._is_no_worse(
-                self.divergence(precision, corrected=self._bias_correction, rounded=True),
-                self.divergence(precision, corrected=self._bias_correction),
-            )
+        if self.rounding is None or not DEPLOYMENT_PRECISIONS[precision].needs_ranges:
+            return _Treatment(corrected=False, rounded=False)
+        corrects = self._bias_correction
+        rounded = self.rounding.is_possible(precision) and (
+            self.rounding.rounding == "gptq"
+            or _is_no_worse(*(self.divergence(precision, corrected=corrects, rounded=way) for way in (True, False)))
         )
-        corrects = self._bias_correction and self._calibration is not None
-        corrected = (corrects and DEPLOYMENT_PRECISIONS[precision].needs_ranges) and self._is_no_worse(
-            self.divergence(precision, corrected=True, rounded=rounded),
-            self.divergence(precision, corrected=False, rounded=rounded),
-        )
-        return _Treatment(corrected, rounded)
-
-    @staticmethod
-    def _is_no_worse(divergence: float | None, other: float | None) -> bool:
-        return divergence is None or other is None or divergence <= other
-
-    def _considers_rounding(self, precision: str) -> bool:
-        """Whether weights in a precision are to be rounded by the second order if that is possible, and better."""
-        deployed = DEPLOYMENT_PRECISIONS[precision]
-        if self._rounding == "nearest" or self._calibration is None or not deployed.needs_ranges:
-            return False
-        return self._rounding == "gptq" or deployed.weight_bits <= _FEW_BITS
-
-    def _may_round(self, precision: str) -> bool:
-        """Whether there are samples enough, too."""
-        calibration = self._calibration
-        return (
-            self._considers_rounding(precision)
-            and calibration is not None
-            and _count(calibration.held) >= _LEAST_SAMPLES
-        )
-
-    def _split_samples(self) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Return the samples on which weights are rounded, and those that judge."""
-        assert self._calibration is not None  # by _may_round
-        held = self._calibration.held
-        judging = np.arange(_count(held)) % _JUDGED == _JUDGED - 1
-        return tuple({name: values[chosen] for name, values in held.items()} for chosen in (~judging, judging))  # type: ignore[return-value]
-
-    def rounding(self, precision: str) -> WeightRounding:
-        """Return the weights of all operators in a precision, rounded once for a calibration."""
-        assert self._calibration is not None  # by _may_round
-        rounded = self._calibration.rounded
-        if precision not in rounded:
-            rounded[precision] = round_all_weights(self.float_content, self._split_samples()[0], precision)
-        return rounded[precision]
+        ways = (self.divergence(precision, corrected=way, rounded=rounded) for way in (True, False)) if corrects else ()
+        return _Treatment(corrects and _is_no_worse(*ways), rounded)
 
     def _measured_divergence(self, precision: str, held: Mapping[str, Array], treatment: _Treatment) -> float | None:
         stride = _SLOW_STRIDE if precision == "int16x8" else 1
@@ -319,5 +264,6 @@ class PlanCompiler:
         return mean_divergence([output_kind(output) for output in reference], reference, outputs)
 
 
-def _count(samples: Mapping[str, Array]) -> int:
-    return len(next(iter(samples.values()), ()))
+def _is_no_worse(divergence: float | None, other: float | None) -> bool:
+    """Whether a file does not diverge more than another; None is that of a file that cannot be made."""
+    return other is None or (divergence is not None and divergence <= other)

@@ -125,7 +125,7 @@ def test_rows_times_weights_are_what_the_runtime_computes(kernels):
 def test_calls_of_a_shared_layer_have_one_set_of_weights(kernels):
     """Both calls give the integers that the file has once, and the outputs come nearer on fresh samples."""
     model, _, calibration = kernels
-    rounding = PlanCompiler(calibration, "minmax", rounding="gptq").rounding("int4")
+    rounding = PlanCompiler(calibration, "minmax", rounding="gptq").rounding.weights("int4")
     graph = Flatbuffer(calibration.float_file.content)
     (calls,) = [group for group in weighted_operators(graph) if len(group) > 1]
     first, second = (rounding.chained[operator.number].constant for operator in calls)
@@ -175,7 +175,7 @@ def test_files_with_weights_of_four_bits_come_nearer_to_the_model(dense, tmp_pat
         assert any("GPTQ" in note for note in result.notes) == (way == "auto")
     assert found["auto"] > found["nearest"] + 3
     graph = Flatbuffer(path.read_bytes())
-    rounded = PlanCompiler(calibration).rounding("int4").chained
+    rounded = PlanCompiler(calibration).rounding.weights("int4").chained
     written = [operator for operator in graph.operators if graph.kernel(operator) == "FULLY_CONNECTED"]
     for operator, expected in zip(written, rounded.values(), strict=True):
         source, weights, bias = map(int, operator.inputs)
@@ -201,7 +201,7 @@ def test_weights_of_eight_bits_are_rounded_where_that_is_asked_for(dense, tmp_pa
     plain, nearest = weights(exported()[1]), weights(exported(rounding="nearest")[1])
     assert all(np.array_equal(*pair) for pair in zip(plain, nearest, strict=True))
     compiler, graph = exported(rounding="gptq")
-    expected = [rounded.constant.values for rounded in compiler.rounding("int8").chained.values()]
+    expected = [rounded.constant.values for rounded in compiler.rounding.weights("int8").chained.values()]
     kp.export_tflite(
         model, tmp_path / "model.tflite", "int8", calibration, calibration="minmax", rounding="gptq", engine="converter"
     )
@@ -214,7 +214,7 @@ def test_weights_of_eight_bits_are_rounded_where_that_is_asked_for(dense, tmp_pa
 def test_the_errors_of_layers_before_are_made_up_for_where_those_are_there(dense):
     """A layer has other weights behind layers that are rounded, too, than behind one that is not."""
     *_, calibration = dense
-    rounding = PlanCompiler(calibration).rounding("int4")
+    rounding = PlanCompiler(calibration).rounding.weights("int4")
     first, second, third = sorted(rounding.alone)
     assert rounding.of([True, True, True]) == dict(rounding.chained)
     assert rounding.of([True, True, False]) == {number: rounding.chained[number] for number in (first, second)}

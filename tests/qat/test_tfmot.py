@@ -39,7 +39,24 @@ def refused(keras):
     return keras.Model(image, layers.Dense(3, activation="softmax", name="head")(inner(x)), name="refused")
 
 
-@pytest.mark.parametrize("build", [nets.conv, refused])
+def everyday(keras):
+    """Batch normalization of features, of sequences, and behind whatever; activations inside layers; 16 bits throughout."""
+    layers = keras.layers
+    with kp.precision("mixed_bfloat16"):
+        image = layers.Input((12, 12, 1), name="image")
+        x = layers.Conv2D(4, 3, activation="relu6", name="stem")(image)
+        x = layers.Reshape((25, 16), name="sequence")(x)
+        x = layers.BatchNormalization(center=False, name="of_sequences")(x)
+        x = layers.Conv1D(4, 3, activation="leaky_relu", name="convolution")(x)
+        x = layers.BatchNormalization(scale=False, name="behind")(x)
+        x = layers.BatchNormalization(name="of_features")(layers.Flatten(name="flat")(x))
+        x = layers.Dense(8, activation="relu6", name="hidden")(x)
+        return keras.Model(
+            image, layers.Dense(3, activation="softmax", name="head", dtype="float32")(x), name="everyday"
+        )
+
+
+@pytest.mark.parametrize("build", [nets.conv, refused, everyday])
 def test_there_and_back_again(keras, rng, tmp_path, build):
     """Rebuilt, trained, exported to integers throughout, and brought back to Keras 3; the model is left alone."""
     keras.utils.set_random_seed(4)
@@ -49,10 +66,13 @@ def test_there_and_back_again(keras, rng, tmp_path, build):
             weight.assign(weight + rng.uniform(0.05, 0.3, weight.shape).astype("float32"))
     before = [each.copy() for each in model.get_weights()]
     x, y = nets.images(rng, 64)
-    aware = kp.quantize_aware(model, "int8", engine="tfmot", representative_dataset=x)
+    in_bfloat16 = build is everyday
+    with kp.precision("mixed_bfloat16" if in_bfloat16 else "float32"):
+        aware = kp.quantize_aware(model, "int8", engine="tfmot", representative_dataset=x)
     assert type(aware).__module__.startswith("tf_keras")
     untrained = kp.from_quantize_aware(aware)
-    np.testing.assert_allclose(untrained.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5)
+    answers = model.predict(x, verbose=0)
+    np.testing.assert_allclose(untrained.predict(x, verbose=0), answers, atol=1e-2 if in_bfloat16 else 1e-5)
     aware.compile("adam", "sparse_categorical_crossentropy")
     aware.fit(x, y, batch_size=16, epochs=2, verbose=0)
     result = kp.export_tflite(aware, tmp_path / "model.tflite", validation_data=(x, y))
@@ -119,6 +139,7 @@ def test_what_it_cannot_do_is_refused(keras, monkeypatch):
             return inputs * 2.0
 
     own = keras.Model(features, Own(name="own")(features))
+    regularized = keras.Model(features, keras.layers.Dense(4, activity_regularizer="l2", name="sparse")(features))
     rolled = keras.Model(features, keras.ops.roll(keras.layers.Dense(4)(features), 1))
     aware = kp.quantize_aware(model, engine="tfmot")
     other = kp.PrecisionPlan.deployment("int8", layers={"quant_head": "float32"})
@@ -131,6 +152,7 @@ def test_what_it_cannot_do_is_refused(keras, monkeypatch):
         (PlanError, "leaves every layer in float32", lambda: kp.quantize_aware(model, "float32", "tfmot")),
         (InputError, "no settings of ranges", lambda: kp.quantize_aware(model, engine="tfmot", freeze_after=3)),
         (ModelError, "'own' of type Own.*engine='keras'", lambda: kp.quantize_aware(own, engine="tfmot")),
+        (ModelError, "'sparse' of type Dense with one", lambda: kp.quantize_aware(regularized, engine="tfmot")),
         (ModelError, "of type Roll", lambda: kp.quantize_aware(rolled, engine="tfmot")),
         (ModelError, "quantization-aware already", lambda: kp.quantize_aware(aware)),
         (ModelError, "for engine='keras'", lambda: kp.quantize_aware(nets.mlp(tf_keras), engine="keras")),

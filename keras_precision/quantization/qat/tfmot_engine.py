@@ -1,7 +1,8 @@
 """The engine of TensorFlow Model Optimization: a model is rebuilt in tf_keras, prepared, trained and restored."""
 
+import contextlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +12,10 @@ from keras_precision._adapters import adapter_of
 from keras_precision._adapters.data.samples import stream_samples
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.model_view import ModelView, is_tfmot
-from keras_precision._adapters.rebuild import compile_argument, compile_like, is_compiled, rebuilt
+from keras_precision._adapters.rebuild import compile_argument, compile_like, in_float32, is_compiled, rebuilt
 from keras_precision.core.errors import ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.system.optional import require
 from keras_precision.quantization.bias_range import has_saturated_bias, raise_weight_scales
 from keras_precision.quantization.conversion import ConvertedFile, convert
 from keras_precision.quantization.qat.tfmot.bridge import Bridge
@@ -44,6 +46,21 @@ def quantize_with_tfmot(model: Any, plan: PrecisionPlan, data: Any) -> Any:
             "Expected a plan that quantizes something. Received: one that leaves every layer in float32. "
             "Give some layers int8."
         )
+    _check_regularizers(model)
+    exact = in_float32(adapter_of(model), model)  # TFMOT knows no other, and outputs in 16 bits cannot be compared
+    with _float32_policy():
+        aware, bridge = _prepared(exact, precisions, data)
+    _ORIGINS[aware] = (model, bridge)
+    # Losses and metrics by output name cannot be reused, since TFMOT renames the outputs.
+    arguments = (compile_argument(model, name) for name in ("loss", "loss_weights", "metrics"))
+    by_name = any(isinstance(argument, Mapping) for argument in arguments)
+    if bridge is None and is_compiled(model) and not by_name:
+        compile_like(adapter_of(model), aware, model, scale_loss=adapter_of(model).is_loss_scaling(model.optimizer))
+    return aware
+
+
+def _prepared(model: Any, precisions: Mapping[str, str], data: Any) -> tuple[Any, Bridge | None]:
+    """Return the prepared model of one in float32, and the bridge that rebuilt it, if any."""
     if adapter_of(model).keras.__name__ == "tf_keras":
         bridge, source = None, model
         float_layers = {layer.name for path, layer in layer_paths(model).items() if precisions[path] == "float32"}
@@ -61,13 +78,29 @@ def quantize_with_tfmot(model: Any, plan: PrecisionPlan, data: Any) -> Any:
             "Expected a plan that quantizes something. Received: one whose int8 layers have no quantized form. "
             "Train with engine='keras', or give other layers int8."
         )
-    _ORIGINS[aware] = (model, bridge)
-    # Losses and metrics by output name cannot be reused, since TFMOT renames the outputs.
-    arguments = (compile_argument(model, name) for name in ("loss", "loss_weights", "metrics"))
-    by_name = any(isinstance(argument, Mapping) for argument in arguments)
-    if bridge is None and is_compiled(model) and not by_name:
-        compile_like(adapter_of(model), aware, model, scale_loss=adapter_of(model).is_loss_scaling(model.optimizer))
-    return aware
+    return aware, bridge
+
+
+@contextlib.contextmanager
+def _float32_policy() -> Iterator[None]:
+    """Make layers of tf_keras in float32, whatever the policy of the caller is, and restore that."""
+    mixed_precision = require("tf_keras", extra="qat").mixed_precision
+    before = mixed_precision.global_policy()
+    mixed_precision.set_global_policy("float32")
+    try:
+        yield
+    finally:
+        mixed_precision.set_global_policy(before)
+
+
+def _check_regularizers(model: Any) -> None:
+    """Raise ModelError for layers that add a loss of their outputs, which training by TFMOT cannot find again."""
+    for path, layer in layer_paths(model).items():
+        if getattr(layer, "activity_regularizer", None) is not None:
+            raise ModelError(
+                f"Expected layers without an activity regularizer, whose loss TensorFlow Model Optimization loses. Received: '{path}' of "
+                f"type {type(layer).__name__} with one. Train it with engine='keras'."
+            )
 
 
 def restore_from_tfmot(model: Any) -> Any:

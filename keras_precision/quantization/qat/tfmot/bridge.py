@@ -17,7 +17,7 @@ from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.core.errors import ModelError
 from keras_precision.quantization.qat.tfmot.attention import attention
 from keras_precision.quantization.qat.tfmot.operations import as_layer
-from keras_precision.quantization.qat.tfmot.stand_ins import ACTIVATIONS, Expansion, separate_activation, stand_in
+from keras_precision.quantization.qat.tfmot.stand_ins import Expansion, activation, separate_activation, stand_in
 
 __all__ = ["Bridge"]
 
@@ -102,7 +102,7 @@ class Bridge:
                 self._layers[path] = list(self._parts(node, name))
             expansion = self._through(layer, self._layers[path], args, arguments), []
             if not self._plain and (function := separate_activation(layer)) is not None:
-                expansion = ACTIVATIONS[function](expansion[0], f"{call_name}__activation")
+                expansion = activation(function, expansion[0], f"{call_name}__activation")
         value, layers = expansion
         if layers:
             self._expansions.setdefault(path, []).extend(layers)
@@ -114,7 +114,8 @@ class Bridge:
         for part in parts[1:]:
             value = part(value)
         weighted = [part for part in parts if part.weights]
-        for part, weights in zip(weighted, _weights(layer, len(weighted), type(parts[0]).__name__), strict=False):
+        kind = type(weighted[0]).__name__ if weighted else ""
+        for part, weights in zip(weighted, _weights(layer, len(weighted), kind), strict=False):
             part.set_weights(weights)
             if hasattr(part, "finalize_state"):
                 part.finalize_state()
@@ -123,7 +124,7 @@ class Bridge:
     def _parts(self, node: Any, name: str) -> Iterator[Any]:
         if self._plain:
             return iter([translated(node.operation, name, whole=True)])
-        return _parts(node.operation, name, lone=_is_lone(node))
+        return _lone_norm(node, name) if _is_lone(node) else _parts(node.operation, name)
 
     def _check(self, model: Any) -> None:
         generator = np.random.default_rng(0)
@@ -159,7 +160,8 @@ class Bridge:
         for path, layer in layer_paths(model).items():
             if path in self.parts:
                 weights = [weight for name in self.parts[path] for weight in trained(name)]
-                _set_weights(layer, weights, replaced=type(self.model.get_layer(self.parts[path][0])).__name__)
+                kinds = {type(self.model.get_layer(name)).__name__ for name in self.parts[path]}
+                _set_weights(layer, weights, is_convolution="DepthwiseConv2D" in kinds)
 
 
 def _perturbed(values: Array) -> Array:
@@ -184,14 +186,26 @@ def _is_lone(node: Any) -> bool:
     (tensor,) = node.input_tensors
     before = tensor._keras_history.operation  # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/ops/node.py
     linear = getattr(before, "activation", None) in (None, keras.activations.linear)
-    return len(tensor.shape) == 4 and not (type(before) in _FOLDS_NORM and linear)
+    channels_last = node.operation.axis in (-1, len(tensor.shape) - 1)
+    return channels_last and not (type(before) in _FOLDS_NORM and linear)
 
 
-def _parts(layer: Any, name: str, *, lone: bool) -> Iterator[Any]:
+def _lone_norm(node: Any, name: str) -> Iterator[Any]:
+    """Yield the layers for a batch normalization that does not fold: a convolution of size 1, of what is made an image."""
+    (tensor,) = node.input_tensors
+    *sizes, channels = tensor.shape[1:]
+    is_image = len(sizes) == 2
+    if not is_image:
+        yield tf_keras.layers.Reshape((-1, 1, channels), name=f"{name}__image")
+    yield tf_keras.layers.DepthwiseConv2D(1, name=name)
+    if not is_image:
+        # One size may be free, as the length of a sequence is.
+        free = [-1 if size is None else size for size in sizes]
+        yield tf_keras.layers.Reshape((*free, channels), name=f"{name}__shaped")
+
+
+def _parts(layer: Any, name: str) -> Iterator[Any]:
     """Yield the layers of tf_keras for a layer."""
-    if lone:
-        yield tf_keras.layers.DepthwiseConv2D(1, name=name)
-        return
     if type(layer) is LayerScale:
         yield tf_keras.layers.DepthwiseConv2D(1, use_bias=False, name=name)
         return
@@ -282,8 +296,8 @@ def _norm(layer: Any) -> tuple[Array, Array, Array, Array]:
     return gamma, beta, mean, variance
 
 
-def _set_weights(layer: Any, values: list[Array], replaced: str) -> None:
-    if isinstance(layer, keras.layers.BatchNormalization) and replaced == "DepthwiseConv2D":
+def _set_weights(layer: Any, values: list[Array], *, is_convolution: bool) -> None:
+    if isinstance(layer, keras.layers.BatchNormalization) and is_convolution:
         factor, shift = values
         _, _, mean, variance = _norm(layer)
         deviation = np.sqrt(variance + layer.epsilon)

@@ -28,6 +28,11 @@ _CONFIGS: dict[str, TfmotConfig] = {
 }
 
 
+_ACTIVATIONS = ("linear", "relu", "relu6", "swish", "gelu", "softmax", "sigmoid", "tanh")
+"""What TFMOT's own configuration of ``Activation`` takes; of others the output is quantized:
+https://github.com/tensorflow/model-optimization/blob/v0.8.1/tensorflow_model_optimization/python/core/quantization/keras/default_8bit/default_8bit_quantize_registry.py."""
+
+
 def register_tfmot_config(layer_class: str, config: TfmotConfig) -> None:
     """Register how TensorFlow Model Optimization quantizes layers of a class that it does not support.
 
@@ -71,7 +76,8 @@ def prepare(model: Any, is_quantized: Callable[[str], bool]) -> Any:
             return copy
         if config == "float":  # no range of its own, but an input of the model before it has one
             return tools.quantize_annotate_layer(copy, defaults.Default8BitQuantizeConfig([], [], False))
-        if config is None and (registry.supports(layer) or kind == "BatchNormalization"):
+        takes = kind != "Activation" or layer.activation.__name__ in _ACTIVATIONS
+        if config is None and takes and (registry.supports(layer) or kind == "BatchNormalization"):
             return tools.quantize_annotate_layer(copy)
         if isinstance(config, tuple):
             return tools.quantize_annotate_layer(

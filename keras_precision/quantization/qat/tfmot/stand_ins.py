@@ -9,7 +9,11 @@ import tf_keras
 # Without a public name: https://github.com/keras-team/keras/blob/v3.15.1/keras/src/applications/inception_resnet_v2.py.
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
-__all__ = ["ACTIVATIONS", "Expansion", "separate_activation", "stand_in"]
+__all__ = ["Expansion", "activation", "separate_activation", "stand_in"]
+
+_INSIDE = ("linear", "relu", "softmax", "sigmoid", "tanh", "gelu")
+"""Those that TFMOT takes inside a layer:
+https://github.com/tensorflow/model-optimization/blob/v0.8.1/tensorflow_model_optimization/python/core/quantization/keras/quantize_aware_activation.py."""
 
 Expansion = tuple[Any, list[Any]]
 """The output for a layer, and the layers that compute it."""
@@ -28,14 +32,24 @@ def stand_in(layer: Any, operands: Sequence[Any], name: str) -> Expansion | None
             value = layer_of_two([value, operand])
         return value, sums
     if type(layer) is keras.layers.Activation and (function := separate_activation(layer)) is not None:
-        return ACTIVATIONS[function](operands[0], name)
+        return activation(function, operands[0], name)
     return None
 
 
 def separate_activation(layer: Any) -> str | None:
-    """Return the name in ``ACTIVATIONS`` of a layer's activation; None for other activations, and in recurrent layers."""
+    """Return the name of an activation that TFMOT does not take inside a layer; None for others, and in recurrent layers."""
     name = getattr(getattr(layer, "activation", None), "__name__", "")
-    return name if name in ACTIVATIONS and not isinstance(layer, keras.layers.RNN) else None
+    if isinstance(layer, keras.layers.RNN) or name in _INSIDE:
+        return None
+    return name if name in ACTIVATIONS or hasattr(tf_keras.activations, name) else None
+
+
+def activation(function: str, value: Any, name: str) -> Expansion:
+    """Compute an activation that ``separate_activation`` named by layers of their own."""
+    if function in ACTIVATIONS:
+        return ACTIVATIONS[function](value, name)
+    layer = tf_keras.layers.Activation(function, name=name)
+    return layer(value), [layer]
 
 
 def _hard_sigmoid(value: Any, name: str) -> Expansion:
@@ -58,7 +72,16 @@ def _hard_silu(value: Any, name: str) -> Expansion:
 
 
 def _silu(value: Any, name: str) -> Expansion:
-    layer = tf_keras.layers.Activation("swish", name=name)
+    return activation("swish", value, name)
+
+
+def _relu6(value: Any, name: str) -> Expansion:
+    layer = tf_keras.layers.ReLU(6.0, name=name)
+    return layer(value), [layer]
+
+
+def _leaky_relu(value: Any, name: str) -> Expansion:
+    layer = tf_keras.layers.LeakyReLU(0.2, name=name)  # the default of Keras's function
     return layer(value), [layer]
 
 
@@ -66,5 +89,7 @@ ACTIVATIONS: dict[str, Callable[[Any, str], Expansion]] = {
     "hard_sigmoid": _hard_sigmoid,
     "hard_silu": _hard_silu,
     "silu": _silu,
+    "relu6": _relu6,
+    "leaky_relu": _leaky_relu,
 }
 """Activations that tf_keras lacks or computes differently, or that TFMOT leaves in float inside a convolution."""

@@ -54,15 +54,16 @@ def jobs(chosen: Sequence[str], options: Sequence[str]) -> Iterator[Job]:
     The slow tests are not measured: tracing would make them slower still, and what they alone reach needs a quicker test.
     """
     variables = {"KERAS_PRECISION_STACK": FIRST}
+    rest = [f"--ignore={folder}" for folder in FILES]
     if FIRST in chosen:
-        rest = [f"--ignore={folder}" for folder in FILES]
         yield Job(f"slow tests on {FIRST}", ("pytest", "-m", "slow", *options), variables)
         yield Job(f"other tests on {FIRST}", ("pytest", "-m", "not slow", *rest, *options), variables, True)
-        yield Job(f"tests of files on {FIRST}", ("pytest", "-m", "not slow", *FILES, *options), variables, True)
     for stack in OTHERS:
         if stack in chosen:
             arguments = ("pytest", "-m", "every_stack", "tests", *options)
             yield Job(f"tests on {stack}", arguments, {"KERAS_PRECISION_STACK": stack}, True)
+    if FIRST in chosen:
+        yield Job(f"tests of files on {FIRST}", ("pytest", "-m", "not slow", *FILES, *options), variables, True)
 
 
 # What is asked of the coverage of all processes, one after the other.

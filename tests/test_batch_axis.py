@@ -8,7 +8,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 import keras_precision as kp
 from keras_precision import edge
-from keras_precision.core.errors import DataError
+from keras_precision.core.errors import DataError, ModelError
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 
 
@@ -132,3 +132,15 @@ def test_the_signature_of_the_main_graph_names_it(tmp_path):
     (output,) = edge.inspect(path).outputs
     assert output.name == f"out_{output.shape[1]}"
     np.testing.assert_array_equal(edge.predict(path, rows(2, 4)), rows(2, 4)[:, : output.shape[1]] + 1)
+
+
+def test_a_model_with_one_number_for_a_batch(stack, tmp_path):
+    """Its file has one for each sample, which runs; what Keras computes of a batch cannot be scored by sample."""
+    inputs = stack.keras.Input((6,))
+    model = stack.keras.Model(inputs, stack.keras.ops.sum(stack.keras.layers.Dense(4)(inputs)))
+    path, x = tmp_path / "sum.tflite", rows(8, 6)
+    kp.export_tflite(model, path, "float32")
+    with pytest.raises(ModelError, match="output 0 of .*one number for a whole batch"):
+        kp.evaluate(path, x, reference=model)
+    singles = np.stack([np.asarray(model(x[number : number + 1])) for number in range(len(x))])
+    assert kp.evaluate(path, x, reference=singles).value("snr_db") > 60

@@ -54,7 +54,7 @@ def check_outputs(
             adapter.answers(exact, [data[model_input.name][number : number + 1] for model_input in inputs])
             for number in range(len(data[inputs[0].name]))
         ]
-    expected_outputs = [np.concatenate(output) for output in zip(*by_sample, strict=True)]
+    expected_outputs = [np.stack(output) for output in zip(*by_sample, strict=True)]
     for number, (expected, received) in enumerate(zip(expected_outputs, predict(data), strict=True)):
         axes = tuple(range(1, expected.ndim))
         with np.errstate(invalid="ignore"):  # infinity less infinity; calibration reports values that are not finite

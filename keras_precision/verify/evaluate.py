@@ -10,7 +10,7 @@ from keras_precision._adapters.data.labels import Labels, joined, stream_labelle
 from keras_precision._adapters.data.samples import is_in_memory, stream_samples
 from keras_precision.core.channel_errors import ChannelErrors
 from keras_precision.core.environment import usable_cores
-from keras_precision.core.errors import DataError
+from keras_precision.core.errors import DataError, ModelError
 from keras_precision.core.model_inputs import Input, input_order, with_names_of
 from keras_precision.core.result import Measurement, Result
 from keras_precision.scoring.scores import agreement, is_probability, snr_db
@@ -169,7 +169,8 @@ class _Parties:
             labels.append(batch_labels)
             for predictor, batches in zip(self.predictors, predictions, strict=True):
                 batches.append(predictor.predict(self._for(predictor, samples), batch_size if whole else None))
-        return joined(labels) if labelled else None, [_concatenated(batches) for batches in predictions]
+        pairs = zip(self.predictors, predictions, strict=True)
+        return joined(labels) if labelled else None, [_concatenated(*pair) for pair in pairs]
 
     def _batches(self, x: Any, *, labelled: bool) -> Iterator[tuple[Samples, Labels | None, bool]]:
         """Yield samples, the labels if ``labelled``, and whether these are all samples at once."""
@@ -198,7 +199,14 @@ class _Parties:
         return {entry.name: samples[self.inputs[index].name] for entry, index in zip(inputs, order, strict=True)}
 
 
-def _concatenated(batches: Sequence[Sequence[Array]]) -> list[Array]:
+def _concatenated(predictor: Predictor, batches: Sequence[Sequence[Array]]) -> list[Array]:
+    """Return the outputs for all samples; raise where a model has one number for a whole batch."""
+    scalars = [number for number, output in enumerate(batches[0]) if not np.ndim(output)] if batches else []
+    if scalars:
+        raise ModelError(
+            f"Expected outputs with values for each sample. Received: output {scalars[0]} of '{predictor.name}', which is one "
+            "number for a whole batch. Reduce the other axes alone (axis=1, say), or pass predictions of single samples as reference=."
+        )
     return [np.concatenate(output) for output in zip(*batches, strict=True)]
 
 

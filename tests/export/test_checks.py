@@ -12,6 +12,7 @@ import pytest
 import keras_precision as kp
 from keras_precision.core.errors import FileFormatError, InputError, MissingExtraError
 from keras_precision.core.system import optional
+from keras_precision.export.checks import tflm
 from keras_precision.runtimes.model_info import CARD
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
@@ -82,6 +83,62 @@ def test_a_file_that_only_micro_runs_is_checked(files: MappingProxyType[str, Pat
     assert result.value("arena_bytes") == kp.check_micro(files["int8"]).value("arena_bytes")
     assert result.value("max_difference") is None
     assert result.notes[0].startswith("LiteRT does not run 'bias.tflite'")
+
+
+class _Interpreter:
+    """Answers of either interpreter, by output; the same for all samples."""
+
+    def __init__(self, *outputs: Any, steps: tuple[float, ...] = (0.0, 0.0)) -> None:
+        self._outputs, self._steps = [np.asarray(output) for output in outputs], steps
+
+    def get_output(self, number: int) -> Any:
+        return self._outputs[number]
+
+    get_tensor = get_output
+
+    def get_output_details(self) -> list[dict[str, Any]]:
+        return [{"index": number, "quantization": (step, 0)} for number, step in enumerate(self._steps)]
+
+    def get_input_details(self) -> list[dict[str, Any]]:
+        return []
+
+    def reset_all_variables(self) -> None:
+        pass
+
+    invoke = reset_all_variables
+
+
+def test_differences_are_shares_of_the_range_of_an_output() -> None:
+    """Of integers that of their type, of floats the largest; what is not finite on either side is not finite."""
+    lite = _Interpreter(np.int8([0, 100]), np.float32([0.5, 2.0]), steps=(0.5, 0.0))
+    same, off = (_Interpreter(np.int8([0, first]), np.float32([0.5, second])) for first, second in ((100, 2), (49, 1)))
+    assert tflm._differences(same, lite, []) == [(0.0, 0.0), (0.0, 0.0)]
+    assert tflm._differences(off, lite, []) == [(25.5, 0.2), (1.0, 0.5)]
+    broken = _Interpreter(np.int8([0, 100]), np.float32([np.nan, 2.0]))
+    assert np.isnan(tflm._differences(broken, lite, [])[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("printed", "difference", "note"),
+    [
+        ("[0.1, 0.019]", 0.1, None),
+        ("[3.0, 0.4]", 3.0, "off by 40 % of their range"),
+        ("[NaN, NaN]", None, "not finite"),
+    ],
+)
+def test_wrong_outputs_of_micro_are_a_finding(
+    files: MappingProxyType[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    printed: str,
+    difference: float | None,
+    note: str | None,
+) -> None:
+    """The file runs, and the note says not to deploy it; differences of kernels are none."""
+    ended = tflm.run_python(["-c", f"print({printed!r})"], folder=files["int8"].parent)
+    monkeypatch.setattr(tflm, "run_python", lambda *_, **__: ended)
+    result = kp.check_micro(files["int8"])
+    assert (result.value("runs"), result.value("max_difference")) == (1, difference)
+    assert [note in text for text in result.notes] == ([True] if note else [])
 
 
 @pytest.mark.parametrize(("largest", "runs"), [(2**28, 1), (1024, 0)])

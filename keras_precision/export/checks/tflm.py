@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ Array = npt.NDArray[Any]
 
 _CHILD = "import sys; from keras_precision.export.checks.tflm import main; main(*sys.argv[1:])"
 _SAMPLES = 4
+_TOLERANCE = 0.02  # of the range of an output, by which kernels may differ
 _FIRST_ARENA, _LARGEST_ARENA, _ARENA_GROWTH = 2**20, 2**28, 4  # bytes, bytes, factor; no microcontroller has 256 MiB
 _ARENA = re.compile(r"Arena allocation (total|head|tail) (\d+) bytes")
 _HOST = (
@@ -77,17 +79,18 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
     if refusal is not None and ended.code != 0:
         raise refusal
     sizes = {kind: int(size) for kind, size in _ARENA.findall(ended.errors)} if ended.code == 0 else {}
-    difference = json.loads(ended.output.splitlines()[-1]) if ended.code == 0 else None
+    compared = json.loads(ended.output.splitlines()[-1]) if ended.code == 0 else None
+    difference, share = compared or (None, None)
     rows = (
         Measurement(subject, "runs", int(ended.code == 0)),
         Measurement(subject, "arena_bytes", sizes.get("total")),
         Measurement(subject, "arena_head_bytes", sizes.get("head")),
         Measurement(subject, "arena_tail_bytes", sizes.get("tail")),
-        Measurement(subject, "max_difference", difference),
+        Measurement(subject, "max_difference", difference if difference is None or isfinite(difference) else None),
         Measurement(subject, "size_bytes", Path(path).stat().st_size),
     )
     environment = Environment.here(backend="tflite-micro", sources={"arena_bytes": _HOST})
-    return Result(f"micro:{subject}", rows, environment, notes=tuple(_notes(subject, ended, model)))
+    return Result(f"micro:{subject}", rows, environment, notes=tuple(_notes(subject, ended, model, share)))
 
 
 def _run(path: Path, *, compare: bool) -> CompletedChild:
@@ -102,11 +105,17 @@ def _run(path: Path, *, compare: bool) -> CompletedChild:
         arena *= _ARENA_GROWTH
 
 
-def _notes(subject: str, ended: CompletedChild, model: EdgeModel | None) -> Iterator[str]:
+def _notes(subject: str, ended: CompletedChild, model: EdgeModel | None, share: float | None) -> Iterator[str]:
     if model is None:
         yield f"LiteRT does not run '{subject}', so the outputs of TensorFlow Lite Micro were compared with none"
     elif ended.code != 0:
         yield f"TensorFlow Lite Micro cannot run '{subject}': {_reason(ended, model)}"
+    elif share is not None and not share <= _TOLERANCE:
+        how = f"off by {100 * share:.3g} % of their range" if isfinite(share) else "some of which are not finite"
+        yield (
+            f"TensorFlow Lite Micro computes other outputs of '{subject}' than LiteRT, {how}: do not deploy this file there; export it "
+            "with runtime='tflm', or give the layers whose kernels differ another precision"
+        )
 
 
 def _reason(ended: CompletedChild, model: EdgeModel) -> str:
@@ -129,7 +138,7 @@ def _refused(ended: CompletedChild, model: EdgeModel) -> list[int]:
 
 
 def main(path: str, arena: str, compare: str) -> None:
-    """Run a file, and print the largest difference from LiteRT's outputs, or null; called in a child process."""
+    """Run a file, and print how far it is from LiteRT's outputs, or null; called in a child process."""
     micro = require("tflite_micro", extra="micro").runtime.Interpreter.from_file(path, arena_size=int(arena))
     lite = interpreter(path, delegates=False) if int(compare) else None
     inputs = [micro.get_input_details(number) for number in range(len(Flatbuffer(Path(path).read_bytes()).inputs))]
@@ -142,22 +151,27 @@ def main(path: str, arena: str, compare: str) -> None:
             micro.set_input(sample, number)
         micro.invoke()
         if lite is not None:
-            differences.append(_difference(micro, lite, samples))
+            differences += _differences(micro, lite, samples)
     micro.print_allocations()
-    print(json.dumps(max(differences, default=None)))  # noqa: T201 - to the parent
+    # Of numbers that are none the largest is none, too.
+    largest = np.max(differences, axis=0).tolist() if differences else None
+    print(json.dumps(largest))  # noqa: T201 - to the parent
 
 
-def _difference(micro: Any, lite: Any, samples: list[Array]) -> float:
-    """The largest difference between the outputs of the two interpreters for one sample."""
+def _differences(micro: Any, lite: Any, samples: list[Array]) -> list[tuple[float, float]]:
+    """Return the largest difference of each output from LiteRT's for one sample, and its share of the output's range."""
     lite.reset_all_variables()
     for detail, sample in zip(lite.get_input_details(), samples, strict=True):
         lite.set_tensor(detail["index"], sample)
     lite.invoke()
-    largest = 0.0
+    differences = []
     for number, detail in enumerate(lite.get_output_details()):
-        off = micro.get_output(number).astype(np.float64) - lite.get_tensor(detail["index"])
-        largest = max(largest, float(np.abs(off).max()) * (detail["quantization"][0] or 1.0))
-    return largest
+        expected, step = lite.get_tensor(detail["index"]), detail["quantization"][0] or 1.0
+        difference = np.abs(micro.get_output(number).astype(np.float64) - expected).max() * step
+        integers = np.iinfo(expected.dtype) if expected.dtype.kind in "iu" else None
+        span = np.abs(expected).max() if integers is None else step * (integers.max - integers.min)
+        differences.append((float(difference), float(difference / max(span, np.finfo(np.float32).tiny))))
+    return differences
 
 
 def _sample(random: np.random.Generator, detail: dict[str, Any]) -> Array:

@@ -689,3 +689,39 @@ def test_what_onnx_runtime_refuses_is_no_file_for_it(tmp_path: Path) -> None:
     """The path and the first line of its message are named."""
     with pytest.raises(FileFormatError, match=r"model\.onnx"):
         open_onnx(SimpleNamespace(SerializeToString=lambda: b"garbage"), tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_strides_larger_than_the_kernel_of_a_transposed_convolution(padding: str, tmp_path: Path) -> None:
+    """The file has zeros between and behind the pixels, as the model has; what is not valid is named, and not written."""
+    import keras
+
+    image = keras.Input((5, 6, 2))
+    layers = [
+        keras.layers.Conv2DTranspose(3, kernel, strides=strides, padding=padding, bias_initializer="ones")
+        for kernel, strides in ((1, 2), ((1, 3), (3, 2)), (2, 3))
+    ]
+    model, path = keras.Model(image, [layer(image) for layer in layers]), tmp_path / "model.onnx"
+    kp.export_onnx(model, path, "float32")
+    x = np.random.default_rng(0).normal(size=(3, 5, 6, 2)).astype("float32")
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+    (name,) = [tensor.name for tensor in session.get_inputs()]
+    single = [session.run(None, {name: x[number : number + 1]}) for number in range(len(x))]
+    outputs = [np.concatenate(rows) for rows in zip(*single, strict=True)]
+    for received, expected in zip(outputs, model.predict(x, verbose=0), strict=True):
+        np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+def test_a_graph_that_is_not_valid_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX's own check of the graph ends in a typed error that names the model."""
+    import keras
+
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)], name="small")
+
+    def damage(_: Any, model: Any) -> None:
+        model.graph.node[0].op_type = "Nothing"
+
+    monkeypatch.setattr(onnx_graph, "_enlarge_outputs", damage)
+    with pytest.raises(ExportError, match="valid graph of 'small'"):
+        kp.export_onnx(model, tmp_path / "model.onnx", "float32")
+    assert not (tmp_path / "model.onnx").exists()

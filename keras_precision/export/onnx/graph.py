@@ -42,13 +42,20 @@ def onnx_graph(source: FloatFile, name: str) -> Any:
                 f"Expected tf2onnx to convert '{name}' to ONNX. Received: {type(error).__name__}: {error}"
             ) from error
     _replace_gelu(onnx, model)
+    _enlarge_outputs(onnx, model)
     _refuse_unknown(model, source, name)
     for number, node in enumerate(model.graph.node):
         node.name = node_name(node, number)
     _rename(model.graph, dict(_sides(source)))
     _order(model.graph.input, [name for _, name in _inputs(source)])
     _order(model.graph.output, [name for _, name in _outputs(source)])
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f"Expected tf2onnx to write a valid graph of '{name}'. Received: {error}. Leave the layer of that node out of the model, "
+            "or export with kp.export_tflite."
+        ) from error
     return model
 
 
@@ -81,6 +88,28 @@ def _replace_gelu(onnx: Any, model: Any) -> None:
             node.attribute.append(onnx.helper.make_attribute("approximate", "tanh" if approximate else "none"))
             main = next(opset for opset in model.opset_import if not opset.domain)
             main.version = max(main.version, _OPSET_OF_GELU)
+
+
+def _enlarge_outputs(onnx: Any, model: Any) -> None:
+    """Write what a transposed convolution adds at the end of its output as ONNX has it.
+
+    tf2onnx writes it as negative padding where strides are larger than the kernel, which ONNX refuses:
+    https://github.com/onnx/tensorflow-onnx/blob/v1.17.0/tf2onnx/onnx_opset/nn.py.
+    """
+    for node in model.graph.node:
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type != "ConvTranspose" or "pads" not in attributes:
+            continue
+        pads = list(attributes["pads"].ints)
+        totals = [sum(sides) for sides in zip(pads[: len(pads) // 2], pads[len(pads) // 2 :], strict=True)]
+        if min(pads) >= 0:
+            continue
+        for number, total in enumerate(totals):
+            if total < 0:  # TensorFlow adds all of it at the end
+                pads[number] = pads[number + len(totals)] = 0
+        attributes["pads"].ints[:] = pads
+        extra = [max(0, -total) for total in totals]
+        node.attribute.append(onnx.helper.make_attribute("output_padding", extra))
 
 
 def _refuse_unknown(model: Any, source: FloatFile, name: str) -> None:

@@ -219,7 +219,8 @@ def test_custom_loop(script: str, backend: str, tmp_path: Path) -> None:
     """The batch that overflows is skipped, each time that it comes, and the scale halves with it."""
     output = output_of(script, "--steps", "60", folder=tmp_path, backend=backend)
     cells = table(output)["own loop"]
-    assert (cells[5], cells[6]) == ("2", "8,192")
+    assert {"2", "8,192"} <= set(cells)
+    assert "Skipped 2 of 60 steps" in output
     assert float(re.search(r"the last loss is (\d+\.\d+)", output)[1]) < 2.3
 
 

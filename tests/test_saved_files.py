@@ -76,7 +76,9 @@ def test_models_with_our_layers_are_loaded_in_a_fresh_process(name: str, tmp_pat
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, env=environment)
     with np.load(SAVED / "answers.npz") as expected:
-        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected[name], rtol=1e-5, atol=1e-6)
+        # Processors add up bfloat16, in which the wrapped layer computes, in ways of their own.
+        tolerance = 2**-8 if name == "wrapped" else 1e-6
+        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected[name], rtol=1e-5, atol=tolerance)
 
 
 def test_a_quantization_aware_model_still_stands_for_its_plain_one() -> None:

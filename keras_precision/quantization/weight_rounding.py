@@ -20,7 +20,7 @@ from keras_precision.quantization.layer_inputs import (
 from keras_precision.quantization.second_order_rounding import clipped_scales, compensating_weights, round_weights
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, QuantizedConstant, parse_flatbuffer
 
-__all__ = ["ROUNDINGS", "RoundedWeights", "Rounding", "WeightRounding", "check_rounding", "round_all_weights"]
+__all__ = ["ROUNDINGS", "Layer", "RoundedWeights", "Rounding", "WeightRounding", "check_rounding", "round_all_weights"]
 
 Array = npt.NDArray[Any]
 
@@ -93,7 +93,7 @@ def round_all_weights(content: bytes, samples: Mapping[str, Array], precision: s
     chained: dict[int, RoundedWeights] = {}
     with progress("rounding weights", "layers", total=len(groups)) as advance:
         for group in groups:
-            layer = _Layer.of(graph, group[0], precision)
+            layer = Layer.of(graph, group[0], precision)
             exact = np.concatenate([next(rows) for _ in group], axis=1)
             weights = in_chain = layer.rounded(exact, exact)
             if len(group) == 1 and chained:  # calls of a shared layer have inputs that are changed differently
@@ -107,7 +107,7 @@ def round_all_weights(content: bytes, samples: Mapping[str, Array], precision: s
     return WeightRounding(chained, alone)
 
 
-class _Layer(NamedTuple):
+class Layer(NamedTuple):
     """The weights of an operator, and the largest integer for them."""
 
     kernel: str
@@ -115,7 +115,7 @@ class _Layer(NamedTuple):
     largest: int
 
     @classmethod
-    def of(cls, graph: Flatbuffer, operator: WeightedOperator, precision: str) -> "_Layer":
+    def of(cls, graph: Flatbuffer, operator: WeightedOperator, precision: str) -> "Layer":
         """Return the layer of an operator."""
         weights = graph.constant(int(graph.operators[operator.number].inputs[1]))
         assert weights is not None  # by the choice of operators
@@ -153,11 +153,11 @@ class _Layer(NamedTuple):
 def _covariances(first: Array, second: Array) -> Array:
     """Return the covariances of the columns of tables of shape (groups, rows, inputs).
 
-    Means are left out, since bias correction takes their errors out of the bias.
+    Means are left out, since bias correction takes their errors out of the bias; before the products, whose rounding
+    errors would be larger than small variances of large numbers.
     """
-    means = [values.mean(axis=1, dtype=np.float64) for values in (first, second)]
-    products = (first.transpose(0, 2, 1) @ second).astype(np.float64) / first.shape[1]
-    return np.asarray(products - means[0][:, :, None] * means[1][:, None, :])
+    left, right = (values - values.mean(axis=1, keepdims=True) for values in (first, second))
+    return np.asarray((left.transpose(0, 2, 1) @ right).astype(np.float64) / first.shape[1])
 
 
 def _damping(matrices: Array) -> Array:

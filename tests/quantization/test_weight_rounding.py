@@ -9,6 +9,7 @@ from keras_precision.export.plan_compiler import PlanCompiler
 from keras_precision.quantization.layer_inputs import grouped_weights, input_rows, weighted_operators
 from keras_precision.quantization.second_order_rounding import clipped_scales, compensating_weights, round_weights
 from keras_precision.quantization.tensor_recorder import TensorRecorder
+from keras_precision.quantization.weight_rounding import Layer
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 
@@ -139,6 +140,18 @@ def test_calls_of_a_shared_layer_have_one_set_of_weights(kernels):
         errors.append([np.square(got - value).mean() for got, value in zip(outputs, exact, strict=True)])
     assert (np.array(errors[1]) < 1.1 * np.array(errors[0])).all()
     assert np.mean(errors[1]) < 0.9 * np.mean(errors[0])
+
+
+def test_small_changes_of_large_inputs_and_constant_ones_are_rounded():
+    """Their second moments have an inverse: rounding errors of sums are no variances, and no variance is no reason to fail."""
+    random = np.random.default_rng(6)
+    rows = (1e3 + 1e-2 * random.normal(size=(1, 200, 12))).astype("float32")
+    rows[..., 3:6] = 7.0
+    weights = random.normal(size=(4, 12)).astype("float32")
+    for table in (rows, np.full_like(rows, 3.0), np.zeros_like(rows)):
+        rounded = Layer("FULLY_CONNECTED", weights, 7).rounded(table, table)
+        assert np.isfinite(rounded.constant.scales).all()
+        assert np.abs(rounded.constant.reals() - weights).max() < np.abs(weights).max()
 
 
 @pytest.fixture(scope="module")

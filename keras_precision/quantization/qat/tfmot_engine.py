@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_precision._adapters import adapter_of
+from keras_precision._adapters import adapter_of, legacy_adapter
 from keras_precision._adapters.data.samples import stream_samples
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.model_view import ModelView, is_tfmot
 from keras_precision._adapters.rebuild import compile_argument, compile_like, in_float32, is_compiled, rebuilt
 from keras_precision.core.errors import ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.core.system.optional import require
 from keras_precision.quantization.bias_range import has_saturated_bias, raise_weight_scales
 from keras_precision.quantization.conversion import ConvertedFile, convert
 from keras_precision.quantization.qat.tfmot.bridge import Bridge
@@ -84,7 +83,7 @@ def _prepared(model: Any, precisions: Mapping[str, str], data: Any) -> tuple[Any
 @contextlib.contextmanager
 def _float32_policy() -> Iterator[None]:
     """Make layers of tf_keras in float32, whatever the policy of the caller is, and restore that."""
-    mixed_precision = require("tf_keras", extra="qat").mixed_precision
+    mixed_precision = legacy_adapter().keras.mixed_precision
     before = mixed_precision.global_policy()
     mixed_precision.set_global_policy("float32")
     try:

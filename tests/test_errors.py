@@ -48,6 +48,7 @@ def test_every_exception_is_public() -> None:
     """Everything that is raised or warned of can be imported by name."""
     assert sorted(errors.__all__) == sorted([*defined(), "PrecisionWarning"])
     assert issubclass(errors.PrecisionWarning, UserWarning)
+    assert str(errors.PrecisionWarning("first,\n  \x1b[31msecond")) == r"first, \x1b[31msecond"
 
 
 @pytest.mark.parametrize(

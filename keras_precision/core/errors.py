@@ -29,6 +29,8 @@ A message has three parts: what was expected, what was received, and how to fix 
 import difflib
 from collections.abc import Iterable
 
+from keras_precision.core.printable import one_line
+
 __all__ = [
     "DataError",
     "DestinationError",
@@ -125,7 +127,10 @@ class PlanNotHonouredError(ExportError):
 
 
 class PrecisionWarning(UserWarning):
-    """Something that the package could not do, and continued without, or that its user should know of a result."""
+    """Something that the package could not do, and continued without, or that its user should know of a result, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:

@@ -15,7 +15,6 @@ from keras_precision._adapters import adapters_in_use
 from keras_precision.comparison.comparison import Comparison
 from keras_precision.core.errors import InputError, PrecisionWarning, WorkerError
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.core.printable import one_line
 from keras_precision.core.result import Measurement, Result
 from keras_precision.experiments.aggregation import aggregate_run, trace_rows
 from keras_precision.experiments.channel import Channel
@@ -122,7 +121,7 @@ class Series:
     def note(self, text: str) -> None:
         """Record a note of the comparison, and warn of it."""
         self._notes.append(text)
-        warnings.warn(one_line(f"compare_training: {text}"), PrecisionWarning, stacklevel=3)
+        warnings.warn(f"compare_training: {text}", PrecisionWarning, stacklevel=3)
 
     def train(self, seeds: Sequence[int], timing: TimingSettings, advance: Callable[[int], None]) -> None:
         """Train every run from every seed in a fresh process, one at a time, and time these processes interleaved."""

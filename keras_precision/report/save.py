@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_precision.core.errors import PrecisionWarning
-from keras_precision.core.printable import one_line
 from keras_precision.core.system.files import check_destination, write_atomic
 from keras_precision.findings.finding import Finding
 from keras_precision.report.by_machine import by_host
@@ -54,7 +53,7 @@ def save_report(
     inputs = collect_results(results)
     content = page(inputs, findings, title=title)
     for problem in inputs.problems:
-        warnings.warn(one_line(f"Left out of the report: {problem}"), PrecisionWarning, stacklevel=2)
+        warnings.warn(f"Left out of the report: {problem}", PrecisionWarning, stacklevel=2)
     hosts = by_host(inputs.results)
     if len(hosts) > 1:
         names = "; ".join(host.name for host in hosts)

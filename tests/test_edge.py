@@ -213,22 +213,29 @@ def test_bytes_that_were_changed_never_crash_this_process(files, tmp_path):
     assert refused > 0
 
 
-def test_file_that_ends_the_process_is_named(files, tmp_path, monkeypatch):
+@pytest.fixture
+def planted(files, tmp_path, monkeypatch):
+    """A function that lets a program of its own read files; it returns the child, and a file that was not read before."""
+
+    def plant(program):
+        child, path = Child(program), tmp_path / "planted.tflite"
+        monkeypatch.setattr("keras_precision.runtimes.tflite.file._CHILD", child)
+        path.write_bytes((files[0] / "int8.tflite").read_bytes())
+        return child, path
+
+    return plant
+
+
+def test_file_that_ends_the_process_is_named(planted):
     """A file that kills the interpreter kills a child, and the message names the signal."""
-    fatal = Child("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    monkeypatch.setattr("keras_precision.runtimes.tflite.file._CHILD", fatal)
-    path = tmp_path / "fatal.tflite"
-    path.write_bytes((files[0] / "int8.tflite").read_bytes())
+    _, path = planted("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(FileFormatError, match="it ended the process with signal SIGSEGV"):
         edge.inspect(path)
 
 
-def test_a_file_that_reached_the_limit_is_refused_at_once(files, tmp_path, monkeypatch):
+def test_a_file_that_reached_the_limit_is_refused_at_once(planted, monkeypatch):
     """It costs its limit once in a process, not once per function, until the limit is longer or the file changes."""
-    endless = Child("import threading; threading.Event().wait()")
-    monkeypatch.setattr("keras_precision.runtimes.tflite.file._CHILD", endless)
-    path = tmp_path / "endless.tflite"
-    path.write_bytes((files[0] / "int8.tflite").read_bytes())
+    endless, path = planted("import threading; threading.Event().wait()")
     with pytest.raises(FileFormatError, match="no answer within 0.1 s"):
         edge.inspect(path, limit_s=0.1)
     monkeypatch.setattr(endless, "ask", pytest.fail)  # from here on, no process is asked

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.format_assignment import weight_precision
+from keras_precision.quantization.layer_inputs import BIAS
 from keras_precision.quantization.weight_rounding import RoundedWeights
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
@@ -19,9 +20,6 @@ Array = npt.NDArray[Any]
 
 _WEIGHT_AXES = {"CONV_2D": (0, -1), "FULLY_CONNECTED": (0, -1), "DEPTHWISE_CONV_2D": (-1, -1)}
 """Kernel to the axis of the output channels in its weights, and the axis of the input channels."""
-
-_BIAS = 2
-"""The position of the bias among the operands of these kernels."""
 
 
 class _Layer(NamedTuple):
@@ -61,9 +59,9 @@ def apply_bias_correction(
             continue
         corrected = (0 if bias is None else bias) - shift.astype(np.float32)
         if bias is None:
-            graph.add_constant(operators[0], _BIAS, corrected)
+            graph.add_constant(operators[0], BIAS, corrected)
         else:
-            graph.set_constant(graph.own_constant(operators, _BIAS), corrected)
+            graph.set_constant(graph.own_constant(operators, BIAS), corrected)
     return graph.content()
 
 

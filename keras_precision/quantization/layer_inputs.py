@@ -11,7 +11,7 @@ from keras_precision.quantization.tensor_recorder import TensorRecorder
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = [
-    "WEIGHTED_KERNELS",
+    "BIAS",
     "WeightedOperator",
     "grouped_weights",
     "input_rows",
@@ -21,7 +21,9 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-WEIGHTED_KERNELS = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
+_WEIGHTED_KERNELS = ("CONV_2D", "FULLY_CONNECTED", "DEPTHWISE_CONV_2D")
+BIAS = 2
+"""The position of the bias among the operands of these kernels."""
 
 _POSITIONS = (8, 160)  # of an image, evenly spaced: at least, at most
 _NUMBERS = 2**24  # of the rows of an operator
@@ -33,7 +35,7 @@ class WeightedOperator(NamedTuple):
 
     Attributes:
         number: Its place among the operators of the file.
-        kernel: Its kernel, one of ``WEIGHTED_KERNELS``.
+        kernel: Its kernel, one that multiplies its input by weights.
         source: The tensor that its weights are multiplied with.
         weights: The tensor of its weights.
         shape: The shape of its weights.
@@ -58,7 +60,7 @@ def weighted_operators(graph: Flatbuffer) -> list[list[WeightedOperator]]:
     groups: dict[int, list[WeightedOperator]] = {}
     for number, operator in enumerate(graph.operators):
         kernel = graph.kernel(operator)
-        if kernel not in WEIGHTED_KERNELS or graph.constant(int(operator.inputs[1])) is None:
+        if kernel not in _WEIGHTED_KERNELS or graph.constant(int(operator.inputs[1])) is None:
             continue
         source, weights = map(int, operator.inputs[:2])
         described = WeightedOperator(number, kernel, source, weights, graph.shape(weights), operator.builtinOptions)

@@ -32,8 +32,8 @@ class QuantizationJob:
         formats: The deployment precision of every operator.
         ranges: Name of an activation to its range.
         io: Element type of inputs and outputs.
-        weights: Operators whose weights are rounded, to their integers; those of others are rounded to the nearest.
         notes: What a reader of the file should know.
+        weights: Operators whose weights are rounded, to their integers; those of others are rounded to the nearest.
     """
 
     content: bytes

@@ -11,6 +11,7 @@ from keras_precision.core.formats.deployment import DEPLOYMENT_PRECISIONS
 from keras_precision.core.system.progress import progress
 from keras_precision.quantization.format_assignment import weight_precision
 from keras_precision.quantization.layer_inputs import (
+    BIAS,
     WeightedOperator,
     grouped_weights,
     input_rows,
@@ -27,11 +28,8 @@ Array = npt.NDArray[Any]
 Rounding = Literal["auto", "nearest", "gptq"]
 ROUNDINGS: tuple[str, ...] = get_args(Rounding)
 
-_BIAS = 2
-"""The position of the bias among the operands of these kernels."""
-_INPUTS = (
-    1024  # whose second moments are considered together; a matrix for the thousands of a dense layer would be vast
-)
+_INPUTS = 1024
+"""Whose second moments are considered together: a matrix for the thousands of a dense layer would be vast."""
 _DAMPING = 0.05  # of the mean variance of the inputs, added to each, so that few samples are not followed to the letter
 
 
@@ -117,7 +115,7 @@ class Layer(NamedTuple):
     @classmethod
     def of(cls, graph: Flatbuffer, operator: WeightedOperator, precision: str) -> "Layer":
         """Return the layer of an operator."""
-        weights = graph.constant(int(graph.operators[operator.number].inputs[1]))
+        weights = graph.constant(operator.weights)
         assert weights is not None  # by the choice of operators
         largest = DEPLOYMENT_PRECISIONS[weight_precision(operator.kernel, precision)].largest_weight
         return cls(operator.kernel, weights, largest)
@@ -174,6 +172,6 @@ def _change(graph: Flatbuffer, group: Sequence[WeightedOperator], rounded: Round
     changed = [graph.operators[operator.number] for operator in group]
     graph.set_constant(graph.own_constant(changed, 1), rounded.constant.reals())
     for operator in changed:
-        bias = graph.constant(int(operator.inputs[_BIAS])) if len(operator.inputs) > _BIAS else None
+        bias = graph.constant(int(operator.inputs[BIAS])) if len(operator.inputs) > BIAS else None
         if bias is not None:
-            graph.set_constant(graph.own_constant([operator], _BIAS), bias - rounded.shift.astype(np.float32))
+            graph.set_constant(graph.own_constant([operator], BIAS), bias - rounded.shift.astype(np.float32))

@@ -9,14 +9,12 @@ import numpy.typing as npt
 
 from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision.quantization.float_model import FloatFile
+from keras_precision.quantization.layer_inputs import BIAS
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["restore_biases"]
 
 Array = npt.NDArray[Any]
-
-_BIAS = 2
-"""The position of the bias among the operands of a dense layer."""
 
 
 def restore_biases(model: Any, source: FloatFile, trained: Set[str]) -> tuple[FloatFile, frozenset[str]]:
@@ -33,9 +31,9 @@ def restore_biases(model: Any, source: FloatFile, trained: Set[str]) -> tuple[Fl
         way = None if bias is None else _way(graph, int(operator.outputs[0]))
         if bias is None or way is None or not way.tensors <= trained:
             continue
-        graph.add_constant(operator, _BIAS, bias)
+        graph.add_constant(operator, BIAS, bias)
         for reader in way.readers:
-            number = graph.own_constant([reader], _BIAS)
+            number = graph.own_constant([reader], BIAS)
             weights, moved = graph.constant(int(reader.inputs[1])), graph.constant(number)
             assert weights is not None  # _is_dense has checked them
             assert moved is not None

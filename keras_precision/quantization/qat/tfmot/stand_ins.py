@@ -48,7 +48,10 @@ def activation(function: str, value: Any, name: str) -> Expansion:
     """Compute an activation that ``separate_activation`` named by layers of their own."""
     if function in ACTIVATIONS:
         return ACTIVATIONS[function](value, name)
-    layer = tf_keras.layers.Activation(function, name=name)
+    return _applied(tf_keras.layers.Activation(function, name=name), value)
+
+
+def _applied(layer: Any, value: Any) -> Expansion:
     return layer(value), [layer]
 
 
@@ -76,13 +79,11 @@ def _silu(value: Any, name: str) -> Expansion:
 
 
 def _relu6(value: Any, name: str) -> Expansion:
-    layer = tf_keras.layers.ReLU(6.0, name=name)
-    return layer(value), [layer]
+    return _applied(tf_keras.layers.ReLU(6.0, name=name), value)
 
 
 def _leaky_relu(value: Any, name: str) -> Expansion:
-    layer = tf_keras.layers.LeakyReLU(0.2, name=name)  # the default of Keras's function
-    return layer(value), [layer]
+    return _applied(tf_keras.layers.LeakyReLU(0.2, name=name), value)  # the default of Keras's function
 
 
 ACTIVATIONS: dict[str, Callable[[Any, str], Expansion]] = {

@@ -58,5 +58,6 @@ def test_a_process_that_ends_is_a_verdict(monkeypatch):
     with Worker(STACK) as started:
         started.check(first_descriptions(1)[0], [])
         started._child.kill()
+        started._child.wait()  # until then it may still take a request, and end with that
         answer = started.check(first_descriptions(1)[0], [])
         assert answer["verdicts"][PROCESS]["verdict"] == "holds"

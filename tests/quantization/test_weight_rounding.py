@@ -160,9 +160,8 @@ def dense(stack):
     keras = stack.keras
     keras.utils.set_random_seed(4)
     layers = [
-        keras.layers.Dense(24, activation="relu"),
-        keras.layers.Dense(16, activation="relu"),
-        keras.layers.Dense(4),
+        keras.layers.Dense(units, activation=activation, bias_initializer="random_uniform")
+        for units, activation in ((24, "relu"), (16, "relu"), (4, None))
     ]
     model = keras.Sequential([keras.layers.Input((32,)), *layers])
     samples = mixed_inputs(256, 32, 7)

@@ -142,17 +142,19 @@ def test_a_finished_search_is_read_without_data_to_train_with(aware, make):
         read.search()
 
 
-def test_a_search_goes_on_with_more_finalists(aware, make, unsure):
+def test_a_search_goes_on_with_more_finalists(make, unsure):
     """They are chosen again: those that were trained are not trained again."""
-    shutil.copytree(aware._project.folder, aware._project.folder.with_name("wider"))
-    more = make("wider", finalists=5)
+    budget = kp.Budget(max_divergence=6e-4)  # above it are plans enough to choose from
+    first = make("wider", budget=budget, finalists=2)
+    first.search(unsure.x, unsure.y, epochs=1, batch_size=32)
+    more = make("wider", budget=budget, finalists=5)
     more.search(unsure.x, unsure.y, epochs=1, batch_size=32)
-    assert more.oracle.end_order[: len(aware.oracle.end_order)] == aware.oracle.end_order
-    assert len(finalists(more)[0]) > len(finalists(aware)[0])
+    assert more.oracle.end_order[: len(first.oracle.end_order)] == first.oracle.end_order
+    assert len(finalists(more)[0]) > len(finalists(first)[0]) == 2
     with pytest.raises(
         InputError, match=r"Expected max_trials >= \d+, for 9 finalists behind the \d+ trials that there are"
     ):
-        make("wider", finalists=9, max_trials=len(more.oracle.trials) + 1).search(
+        make("wider", budget=budget, finalists=9, max_trials=len(more.oracle.trials) + 1).search(
             unsure.x, unsure.y, epochs=1, batch_size=32
         )
 

@@ -1,6 +1,5 @@
 """How plans are judged: finalists by a quantization-aware training, plans of training by compared runs."""
 
-import shutil
 import threading
 
 import keras

@@ -34,7 +34,9 @@ def test_a_lowered_layer_costs_less_and_diverges_more(swept):
 
 def test_four_bits_halve_the_weights_of_a_layer():
     """The rest of the file stays as it is, but for its card, which names the plan."""
-    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(128, name="wide")])
+    model = keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(128, bias_initializer="random_uniform", name="wide")]
+    )
     x = np.random.default_rng(0).normal(size=(32, 64)).astype("float32")
     swept = kp.sensitivity(model, x)
     saved = swept.value("size_bytes", "all in int8") - swept.value("size_bytes", "wide in int4")

@@ -267,12 +267,12 @@ def test_a_float_conversion_that_fails_is_told_and_its_pickle_was_private(
 
     model, modes = nets.mlp(keras), {}
 
-    def run(arguments: list[str], **_: Any) -> CompletedChild:
-        folder = Path(arguments[-1])
+    def call(function: str, argument: str, timeout_s: float) -> CompletedChild:
+        folder = Path(argument)
         modes.update(folder=stat.S_IMODE(folder.stat().st_mode), call=stat.S_IMODE((folder / "call").stat().st_mode))
         return outcome
 
-    monkeypatch.setattr(tensorflow_process, "run_python", run)
+    monkeypatch.setattr(tensorflow_process._TENSORFLOW, "call", call)
     before = os.umask(0)  # whatever the user lets others do
     try:
         with pytest.raises(ExportError, match=message):

@@ -13,15 +13,18 @@ from keras_precision._adapters import adapter_for_file
 from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import ExportError, PrecisionError
 from keras_precision.core.system.captured_output import capture_output
-from keras_precision.core.system.child_process import run_python
 from keras_precision.core.system.files import write_private
+from keras_precision.core.system.fork_server import ForkServer
 
 __all__ = ["call_in_process", "on_tensorflow"]
 
 Value = TypeVar("Value")
 
-_PROGRAM = "import sys; from keras_precision.quantization.tensorflow_process import main; main(sys.argv[1])"
 _TIMEOUT_S = 1800.0
+_TENSORFLOW = ForkServer(
+    ("tensorflow", __name__),
+    {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"},  # this process uses the accelerator
+)
 
 
 def on_tensorflow(function: Callable[..., Value], view: ModelView, *arguments: Any) -> Value:
@@ -65,9 +68,7 @@ def _save(view: ModelView, folder: Path, call: tuple[Callable[..., Any], tuple[A
 
 
 def _run(folder: Path, name: str) -> None:
-    # The parent uses the accelerator.
-    variables = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
-    outcome = run_python(["-c", _PROGRAM, os.fspath(folder)], timeout_s=_TIMEOUT_S, variables=variables)
+    outcome = _TENSORFLOW.call(f"{__name__}:main", os.fspath(folder), _TIMEOUT_S)
     if outcome.code is None:
         raise ExportError(
             f"Expected the model '{name}' to be converted within {_TIMEOUT_S:g} s. Received: a conversion that takes longer. "
@@ -81,7 +82,7 @@ def _run(folder: Path, name: str) -> None:
 
 
 def main(folder: str) -> None:
-    """Run the call in a folder, and write its outcome there; the child process starts here."""
+    """Run the call in a folder, and write its outcome there; the child process begins here."""
     directory = Path(folder)
     custom_objects, function, arguments = pickle.loads((directory / "call").read_bytes())  # noqa: S301 - of the parent
     with capture_output("Keras"):

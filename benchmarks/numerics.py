@@ -5,8 +5,8 @@
     python benchmarks/numerics.py --what cost --pairs 5
 
 Faults: each net of planted_faults.py is given to kp.diagnose, and its twin without the fault. The first finding must name
-the layer; the twins, and 20 healthy nets, may give no error. Foretelling: nets with random gains between their layers are looked at
-in float32, and then run in float16. Cost: fits of one net take turns, with and without each way to look.
+the layer; the twins may give no error. Healthy: the nets of healthy_nets.py may give no error and no warning. Foretelling: nets
+with random gains between their layers are looked at in float32, and then run in float16. Cost: fits of one net take turns, with and without each way to look.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from healthy_nets import KINDS, healthy_nets, net_of
 from planted_faults import FAULTS, WIDTH, Bench, Ops
 from side_by_side import STACKS, Clock, answer, arguments_of, chosen, in_child, keras_of, machine, markdown
 
@@ -27,7 +28,7 @@ from keras_precision._adapters.tracing.step_observer import Batch, StepObserver
 from keras_precision.core.system.timing import spread
 from keras_precision.experiments.unstable_layers import smallest_high
 
-WHATS = ("faults", "foretold", "plans", "cost", "bisection")
+WHATS = ("faults", "healthy", "foretold", "plans", "cost", "bisection")
 BATCH, CADENCE = 64, 200
 
 
@@ -35,12 +36,12 @@ def main() -> None:
     """Run what is asked for, and print its tables."""
     parser = arguments_of(__doc__, stacks=True)
     parser.add_argument("--what", choices=(*WHATS, "all"), default="all")
-    parser.add_argument("--only", default="", help="faults whose name holds this")
-    parser.add_argument("--nets", type=int, default=20, help="healthy nets, and nets with random gains")
+    parser.add_argument("--only", default="", help="faults, and healthy nets, whose name has this")
+    parser.add_argument("--nets", type=int, default=40, help="small healthy nets, and nets with random gains")
     parser.add_argument("--pairs", type=int, default=8, help="rounds of the cost, forth and back")
     options = parser.parse_args()
     if options.answer:
-        measures = {"faults": faults, "foretold": foretold, "plans": plans, "cost": cost}
+        measures = {"faults": faults, "healthy": healthy, "foretold": foretold, "plans": plans, "cost": cost}
         answer(options.answer, measures[options.what](options))
         return
     for what in chosen(options.what, WHATS):
@@ -66,10 +67,10 @@ def main() -> None:
 
 
 def faults(options: argparse.Namespace) -> dict[str, Any]:
-    """Diagnose each fault and its twin, and healthy nets."""
+    """Diagnose each fault and its twin."""
     keras = keras_of(options.stack)
     seen = {name: one_fault(keras, name) for name in FAULTS if options.only in name}
-    return {"faults": seen, "healthy": healthy(keras, options.nets)}
+    return {"faults": seen}
 
 
 def one_fault(keras: Any, name: str) -> dict[str, Any]:
@@ -88,37 +89,25 @@ def one_fault(keras: Any, name: str) -> dict[str, Any]:
     return found
 
 
-def healthy(keras: Any, count: int) -> list[list[str]]:
-    """Diagnose nets with nothing wrong; return their errors."""
-    layers, wrong, number = keras.layers, [], 0
-    for policy in ("float32", "mixed_bfloat16", "mixed_float16"):
-        for kind in ("dense", "norm", "conv", "recurrent", "residual", "softmax", "dropout"):
-            if number == count:
-                return wrong
-            number += 1
-            keras.utils.set_random_seed(number)
-            with kp.precision(policy):
-                inputs = layers.Input((8, 8, 2) if kind == "conv" else (6, 4) if kind == "recurrent" else (WIDTH,))
-                hidden = healthy_body(layers, kind, inputs)
-                model = keras.Model(inputs, layers.Dense(1, dtype="float32", name="last")(hidden))
-            model.compile("adam", "mse")
-            x = np.random.default_rng(number).normal(size=(16, *model.inputs[0].shape[1:])).astype("float32")
-            findings = kp.diagnose(model, (x, np.ones((16, 1), "float32")))
-            wrong += [[f"{kind} {policy}", each.code, each.subject] for each in findings if each.severity == "error"]
-    return wrong
+def healthy(options: argparse.Namespace) -> dict[str, Any]:
+    """Diagnose nets with nothing wrong; return their warnings and errors."""
+    wrong, count = [], 0
+    for net in healthy_nets(keras_of(options.stack), options.nets, options.only):
+        findings = [finding for finding in kp.diagnose(net.model, net.data) if finding.severity != "info"]
+        wrong += [[net.name, finding.severity, finding.code, finding.subject] for finding in findings]
+        count += 1
+    return {"nets": count, "false alarms": wrong}
 
 
-def healthy_body(layers: Any, kind: str, inputs: Any) -> Any:
-    """Return what a net of a kind makes of its inputs."""
-    if kind == "conv":
-        return layers.GlobalAveragePooling2D()(layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3)(inputs))))
-    if kind == "recurrent":
-        return layers.GRU(4)(inputs)
-    hidden = layers.Dense(WIDTH, "relu")(inputs)
-    if kind == "residual":
-        return layers.Add()([hidden, layers.Dense(WIDTH, "gelu")(hidden)])
-    more = {"norm": layers.LayerNormalization, "softmax": layers.Softmax}.get(kind)
-    return layers.Dropout(0.5)(hidden) if kind == "dropout" else more()(hidden) if more else layers.Dense(WIDTH)(hidden)
+def table_of_healthy(stack: str, seen: dict[str, Any]) -> str:
+    """Return the warnings and errors of nets with nothing wrong."""
+    header = ("Net", "Severity", "Finding", "Layer")
+    return markdown(
+        f"False alarms in {seen['nets']} healthy nets on {stack}",
+        header,
+        seen["false alarms"],
+        f"{len(seen['false alarms'])} in all.",
+    )
 
 
 def foretold(options: argparse.Namespace) -> dict[str, list[int]]:
@@ -182,7 +171,7 @@ def plans(options: argparse.Namespace) -> dict[str, int]:
     """Apply random plans to nets, fresh and reloaded; count those that are realised, refused, and neither."""
     keras, rng = keras_of(options.stack), np.random.default_rng(0)
     counts = {"fresh, realised": 0, "reloaded, realised": 0, "refused": 0, "another plan": 0}
-    for build in (*(lambda kind=kind: plain_net(keras, kind) for kind in KINDS), *composite_nets(keras)):
+    for build in (*(lambda kind=kind: plain_net(keras, kind) for kind in KINDS[:7]), *composite_nets(keras)):
         for _ in range(options.nets // 4):
             model = build()
             paths = list(kp.layer_paths(model))
@@ -202,15 +191,10 @@ def plans(options: argparse.Namespace) -> dict[str, int]:
     return counts
 
 
-KINDS = ("dense", "norm", "conv", "recurrent", "residual", "softmax", "dropout")
-
-
 def plain_net(keras: Any, kind: str) -> Any:
     """Return a net with nothing wrong."""
-    layers = keras.layers
-    inputs = layers.Input((8, 8, 2) if kind == "conv" else (6, 4) if kind == "recurrent" else (WIDTH,))
-    model = keras.Model(inputs, layers.Dense(1, name="last")(healthy_body(layers, kind, inputs)))
-    model.compile("adam", "mse")
+    model, _, loss = net_of(keras, kind)
+    model.compile("adam", loss)
     return model
 
 
@@ -346,15 +330,12 @@ def table_of_faults(stack: str, seen: dict[str, Any]) -> str:
             )
         )
     count = len(seen["faults"])
-    notes = [
-        f"Named first: {named} of {count}. Twins without an error: {quiet} of {count}. Errors in healthy nets: {len(seen['healthy'])}."
-    ]
+    notes = [f"Named first: {named} of {count}. Twins without an error: {quiet} of {count}."]
     return markdown(
         f"Faults on {stack}",
         ("Fault", "First finding", "The layer", "Its twin"),
         rows,
         *notes,
-        *map(str, seen["healthy"]),
     )
 
 
@@ -390,7 +371,13 @@ def table_of_cost(stack: str, rounds: list[dict[str, float]]) -> str:
     return markdown(f"Cost of looking on {stack}", ("Looking with", "Step", "Against nothing", "p5", "p95"), rows, note)
 
 
-TABLES = {"faults": table_of_faults, "foretold": table_of_foretold, "plans": table_of_plans, "cost": table_of_cost}
+TABLES = {
+    "faults": table_of_faults,
+    "healthy": table_of_healthy,
+    "foretold": table_of_foretold,
+    "plans": table_of_plans,
+    "cost": table_of_cost,
+}
 
 if __name__ == "__main__":
     main()

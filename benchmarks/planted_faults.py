@@ -272,7 +272,7 @@ def pixels(bench: Bench) -> Case:
     x = bench.rng.integers(0, 256, (16, WIDTH)).astype("float32")
     layers = bench.keras.layers
     first = layers.Dense(
-        WIDTH, name=CULPRIT, dtype="mixed_float16", kernel_initializer=bench.keras.initializers.Constant(0.1)
+        WIDTH, name=CULPRIT, dtype="mixed_float16", kernel_initializer=bench.keras.initializers.Constant(100.0)
     )
     return bench.net(first=first, policy="mixed_float16"), x * bench.either(1 / 255, 1.0), CULPRIT
 

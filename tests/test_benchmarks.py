@@ -11,12 +11,8 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = sorted(
-    path
-    for path in BENCHMARKS.glob("*.py")
-    if path.name
-    not in ("layer_kinds.py", "peers.py", "planted_faults.py", "search_nets.py", "side_by_side.py", "trained_nets.py")
-)
+_HELPERS = ("healthy_nets", "layer_kinds", "peers", "planted_faults", "search_nets", "side_by_side", "trained_nets")
+SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if path.stem not in _HELPERS)
 
 
 def output_of(name: str, *arguments: str, folder: Path) -> str:
@@ -111,6 +107,15 @@ def test_failures_are_found_and_healthy_runs_are_not_blamed(tmp_path: Path) -> N
     assert {row[2] for row in rows[:-1]} == {
         f"loss-scale-{what}" for what in ("collapsed", "infinite", "stuck", "missing", "idle")
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("only", "count"), [("squeeze", 3), ("text, mean", 1)])
+def test_healthy_nets_give_no_warning(tmp_path: Path, only: str, count: int) -> None:
+    """Neither small nets, in each policy, nor one of the examples at keras.io."""
+    arguments = ("--what", "healthy", "--stack", "tensorflow", "--nets", "42", "--only", only)
+    output = output_of("numerics.py", *arguments, folder=tmp_path)
+    assert tables(output) == {f"False alarms in {count} healthy nets on tensorflow": []}
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from keras_precision.findings.static_rules import facts_findings, input_findings
 FINE = Statistics(0, 1, -3, 3, 0.1, 0, 0, 0, 0, 0, 0, 0)
 BROKEN = FINE._replace(non_finite=0.5)
 HALF = PrecisionPlan.training("mixed_float16")
+BFLOAT = PrecisionPlan.training("mixed_bfloat16")
 
 
 def figures(path="body", plan=None, **metrics):
@@ -50,6 +51,11 @@ def figures(path="body", plan=None, **metrics):
         (
             figures(gradient_float16_underflow=0.5, gradient_maximum=1e-13, gradient_scaled_underflow=0.5),
             ("gradient-underflow", "warning"),
+        ),
+        (figures(activation_float16_overflow=0.1, activation_maximum=1e6, plan=BFLOAT), None),
+        (
+            figures(gradient_float16_underflow=0.5, gradient_maximum=1e-13, gradient_scaled_underflow=0.5, plan=BFLOAT),
+            None,
         ),
         (figures(activation_zero=1.0), ("dead-units", "warning")),
         (
@@ -111,6 +117,35 @@ def test_the_scale_that_cures_is_named():
         figures(gradient_float16_underflow=0.5, gradient_maximum=2.0**-5, gradient_scaled_underflow=0.0), LAYER_RULES
     )
     assert "initial_scale=2.0**18" in finding.advice
+
+
+def test_one_loss_scale_for_all_layers():
+    """Five layers whose gradients are small to different degrees: one finding, with the scale that suits the largest."""
+    rows = [
+        Measurement(f"layer{number}", f"gradient_{name}", value)
+        for number in range(5)
+        for name, value in {
+            "float16_underflow": 0.2 + number / 10,
+            "scaled_underflow": 0.0,
+            "maximum": 2.0 ** -(5 + 3 * number),
+        }.items()
+    ]
+    (finding,) = apply_rules(
+        Result("run", (*rows, Measurement("layer4", "weight_gradient_maximum", 1e-9))), LAYER_RULES
+    )
+    assert (finding.subject, finding.severity) == ("layer4", "info")
+    assert "4 other layers likewise: 'layer0', 'layer1'" in finding.message
+    assert "initial_scale=2.0**18" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"), [("weight_gradient_maximum", "its weights"), ("activation_mean", "the layers before it")]
+)
+def test_only_layers_with_weights_stop_learning(metric, words):
+    """A layer without weights passes small gradients back to the layers before it."""
+    lost = figures(gradient_float16_underflow=0.5, gradient_maximum=1e-7, **{metric: 1e-7})
+    (finding,) = apply_rules(lost, LAYER_RULES)
+    assert f"where {words} stop learning" in finding.message
 
 
 def call(path, before=FINE, after=FINE, within="", kind="Dense", back_in=FINE, back_out=FINE):

@@ -198,6 +198,12 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
     ("seen_low", "", None, "The smallest number that a tensor takes in the float run."),
     ("seen_high", "", None, "The largest number that a tensor takes in the float run."),
     ("clipped_share", "", "lower", "Share of the values of the float run that lie outside the range of the file."),
+    (
+        "filled_share",
+        "",
+        "higher",
+        "Share of the range in the file that the float run fills, with all tensors that must have the same scale.",
+    ),
     ("channels", "", None, "Channels of a layer's output."),
     ("dead_channels", "", "lower", "Channels that are 0 on all samples."),
     (

@@ -30,6 +30,8 @@ from keras_precision.findings.static_rules import (
 
 __all__ = ["diagnose"]
 
+_CONSEQUENCES = ("non-finite", "non-finite-harmless", "float16-overflow", "variance-explodes", "variance-collapses")
+
 
 def diagnose(model_or_results: Any, data: Any = None) -> tuple[Finding, ...]:
     """Find the precision problems of a run or a model, with advice for every problem.
@@ -85,8 +87,8 @@ def _diagnose_model(view: ModelView, batch: Batch) -> tuple[Finding, ...]:
     observation = _observe(adapter, model, batch)
     result = _result_of(adapter, model, observation)
     findings = [
-        *apply_rules(result, LAYER_RULES),
         *input_findings(observation, layers),
+        *apply_rules(result, LAYER_RULES),
         *saturation_findings(observation, layers),
     ]
     findings += loss_findings(loss_types(adapter, model))
@@ -96,7 +98,15 @@ def _diagnose_model(view: ModelView, batch: Batch) -> tuple[Finding, ...]:
         findings += lint_view(view)
     else:
         findings += facts_findings(layers, on_accelerator=bool(adapter.compute.device))
-    return by_severity(dict.fromkeys(findings))
+    return by_severity(_one_per_cause(findings))
+
+
+def _one_per_cause(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Yield each finding once, and no consequence of inputs that are too large for the layer."""
+    explained = {finding.subject for finding in findings if finding.code == "input-scale"}
+    for finding in dict.fromkeys(findings):
+        if finding.subject not in explained or finding.code not in _CONSEQUENCES:
+            yield finding
 
 
 def _observe(adapter: KerasAdapter, model: Any, batch: Batch) -> Observation:

@@ -1,8 +1,9 @@
 """Rules for statistics of layers: the origin of non-finite values, overflow, underflow and dead units."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from keras_precision.core.observation import INITIAL_LOSS_SCALE
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.findings.advice import in_float32, in_policy, with_loss_scaling
@@ -16,6 +17,7 @@ _FLOAT16_MIN_NORMAL = 2.0**-14  # smaller numbers lose bits, down to 2**-24
 _MIN_UNDERFLOW = 0.1
 # A layer with 99 % zeros in its outputs for a whole batch passes on almost no signal.
 _DEAD = 0.99
+_MAX_NAMED = 4  # other layers in one message
 
 
 def _origin(result: Result) -> Iterator[Finding]:
@@ -145,43 +147,66 @@ def _non_finite_share(result: Result, path: str) -> float:
 
 
 def _underflow(result: Result) -> Iterator[Finding]:
-    """Gradients that float16 flushes to 0, and the loss scale that would preserve them."""
-    for path, row in _largest(result, "gradient_float16_underflow").items():
-        if _is_excluded(result.plan, path):
-            continue
-        share = float(row.value or 0)
-        weights = max(
-            (float(row.value or 0) for row in result.select("weight_gradient_float16_underflow", path)), default=0.0
-        )
-        share = max(share, weights)
-        if share < _MIN_UNDERFLOW:
-            continue
-        size = max(_size(result, path, "gradient"), _size(result, path, "weight_gradient"))
-        scale = _fitting_scale(size)
-        remaining = max(
-            (
-                float(row.value or 0)
-                for tensor in ("gradient", "weight_gradient")
-                for row in result.select(f"{tensor}_scaled_underflow", path)
-            ),
-            default=0.0,
-        )
-        is_fixed = remaining < _MIN_UNDERFLOW
-        yield Finding(
-            code="gradient-underflow",
-            severity="info" if is_fixed else "warning",
-            subject=path,
-            message=(
-                f"{_share(share)} of the gradients at '{path}' are not 0 and become 0 in float16, where its weights stop learning; with "
-                f"Keras's initial loss scale of 2**15, {_share(remaining)} still do. They are at most {_number(size)}: a scale of "
-                f"{_number(scale)} makes use of float16's range."
-            ),
-            advice=(
-                with_loss_scaling(initial_scale=_number(scale))
-                if is_fixed or scale > 2.0**15
-                else f"{in_policy('mixed_bfloat16')}  # or '{path}' in float32"
-            ),
-        )
+    """Gradients that float16 flushes to 0, and the one loss scale that would preserve those of all layers.
+
+    Layers for which Keras's initial loss scale suffices are one finding.
+    """
+    shares = {
+        path: share
+        for path in _largest(result, "gradient_float16_underflow")
+        if not _is_excluded(result.plan, path) and (share := _lost_share(result, path, "float16")) >= _MIN_UNDERFLOW
+    }
+    fixed = [path for path in shares if _lost_share(result, path, "scaled") < _MIN_UNDERFLOW]
+    if fixed:
+        worst = max(fixed, key=lambda path: shares[path])
+        yield _underflow_finding(result, worst, shares[worst], [path for path in fixed if path != worst])
+    for path in shares:
+        if path not in fixed:
+            yield _underflow_finding(result, path, shares[path])
+
+
+def _underflow_finding(result: Result, path: str, share: float, others: Sequence[str] = ()) -> Finding:
+    remaining = max(_lost_share(result, name, "scaled") for name in (path, *others))
+    is_fixed, scale = remaining < _MIN_UNDERFLOW, _loss_scale(result)
+    names = ", ".join(map(repr, others[:_MAX_NAMED])) + (", ..." if len(others) > _MAX_NAMED else "")
+    likewise = f" ({len(others)} other layer{'s' * (len(others) > 1)} likewise: {names})" if others else ""
+    has_weights = bool(result.select("weight_gradient_maximum", path))
+    learning = "its weights stop learning" if has_weights else "the layers before it stop learning"
+    return Finding(
+        code="gradient-underflow",
+        severity="info" if is_fixed else "warning",
+        subject=path,
+        message=(
+            f"{_share(share)} of the gradients at '{path}' are not 0 and become 0 in float16, where {learning}{likewise}; with "
+            f"Keras's initial loss scale of 2**15, {_share(remaining)}{' at most' if others else ''} still do. The gradients of all "
+            f"layers are at most {_number(_largest_gradient(result))}: a scale of {_number(scale)} makes use of float16's range."
+        ),
+        advice=(
+            with_loss_scaling(initial_scale=_number(scale))
+            if is_fixed or scale > INITIAL_LOSS_SCALE
+            else f"{in_policy('mixed_bfloat16')}  # or '{path}' in float32"
+        ),
+    )
+
+
+def _lost_share(result: Result, path: str, metric: str) -> float:
+    """Return the share of a layer's gradients, or of those of its weights, that ``float16`` or ``scaled`` float16 loses."""
+    tensors = ("gradient", "weight_gradient")
+    rows = [row for tensor in tensors for row in result.select(f"{tensor}_{metric}_underflow", path)]
+    return max((float(row.value or 0) for row in rows), default=0.0)
+
+
+def _largest_gradient(result: Result) -> float:
+    """Return the largest gradient of the layers that are, or could be, in float16."""
+    paths = [path for path in _largest(result, "gradient_maximum") if not _is_excluded(result.plan, path)]
+    return max(
+        (_size(result, path, tensor) for path in paths for tensor in ("gradient", "weight_gradient")), default=0.0
+    )
+
+
+def _loss_scale(result: Result) -> float:
+    """Return the loss scale that suits the gradients of all layers."""
+    return _fitting_scale(_largest_gradient(result))
 
 
 def _fitting_scale(size: float) -> float:
@@ -198,7 +223,7 @@ def _vanished(result: Result) -> Iterator[Finding]:
         if float(row.value or 0) < 1:
             next_path = path
         elif next_path and 0 < size * loss_scale < _FLOAT16_MIN_NORMAL and _in_float16(result.plan, path):
-            scale = _fitting_scale(size)
+            scale = _loss_scale(result)
             is_sufficient = size * scale >= _FLOAT16_MIN_NORMAL
             yield Finding(
                 code="gradient-vanished",
@@ -260,10 +285,10 @@ def _in_float16(plan: PrecisionPlan | None, path: str) -> bool:
 
 
 def _is_excluded(plan: PrecisionPlan | None, path: str) -> bool:
-    """Whether a plan with lower precisions assigns float32 to the layer: its range is then no problem."""
+    """Whether a plan with lower precisions has the layer in another format: the range of float16 is then no problem."""
     return (
         plan is not None
-        and plan.precision_of(path) == "float32"
+        and plan.precision_of(path) != "mixed_float16"
         and {plan.default, *plan.layers.values()} != {"float32"}
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from keras_precision.core.channel_errors import ChannelErrors
 from keras_precision.core.result import Result
-from keras_precision.findings.finding import Finding, Rule, apply_rules
+from keras_precision.findings.finding import Finding, Rule, apply_rules, by_severity
 
 __all__ = ["drop_findings", "quantization_findings"]
 
@@ -36,7 +36,10 @@ def quantization_findings(report: Result) -> tuple[Finding, ...]:
         >>> [finding.code for finding in quantization_findings(Result("layers", rows))]
         ['layer-loses-signal']
     """
-    return apply_rules(report, _RULES)
+    causes = apply_rules(report, _RULES)
+    explained = {finding.subject for finding in causes if finding.code in _CAUSES}
+    noise = [finding for finding in _noise(report) if finding.subject not in explained]
+    return by_severity((*causes, *noise))
 
 
 def _few_samples(report: Result) -> Iterator[Finding]:
@@ -72,11 +75,7 @@ def _other_data(report: Result) -> Iterator[Finding]:
             ),
             advice="# Calibrate on data as in production, with the same preprocessing: representative_dataset= of the export",
         )
-    filled = {
-        name: part
-        for name, row in layers.items()
-        if (part := _filled(row)) is not None and part < _MIN_FILLED and name not in _sharing_ranges(layers)
-    }
+    filled = {name: row["filled_share"] for name, row in layers.items() if row.get("filled_share", 1.0) < _MIN_FILLED}
     if filled:
         worst = min(filled, key=lambda name: filled[name])
         yield Finding(
@@ -141,7 +140,7 @@ def _factor(step: float) -> str:
 
 
 def _noise(report: Result) -> Iterator[Finding]:
-    """Layers that lose signal, those with the largest loss first."""
+    """Layers that lose signal, those with the largest loss first; where the reason is known, that is the finding."""
     layers = _layers(report)
     losses = {
         name: row["snr_loss_db"]
@@ -275,7 +274,7 @@ def _group_drops(explained: Result) -> Iterator[Finding]:
 def _sensitive_layers(explained: Result) -> Iterator[Finding]:
     """Layers that, alone in float, recover half of the changed predictions or more, beyond chance.
 
-    The p-value is Bonferroni's, for the number of layers; results of earlier versions have none.
+    Bonferroni's correction is for the number of layers. Results of earlier versions have no test, and blame no layer.
     """
     first = next(
         (row for row in explained.select("changed_share") if row.subject.endswith(": inputs and outputs")), None
@@ -284,8 +283,8 @@ def _sensitive_layers(explained: Result) -> Iterator[Finding]:
     whole = explained.value("changed_share", subject) if explained.select("changed_share", subject) else 0.0
     layers = explained.select("changed_kept_alone")
     for row in layers:
-        has_test = bool(explained.select("p_value", row.subject))
-        is_shown = not has_test or explained.value("p_value", row.subject) * len(layers) < _SIGNIFICANCE
+        known = [float(test.value) for test in explained.select("p_value", row.subject) if test.value is not None]
+        is_shown = bool(known) and known[0] * len(layers) < _SIGNIFICANCE
         if isinstance(row.value, int | float) and row.value <= whole / 2 and whole > 0 and is_shown:
             yield Finding(
                 code="sensitive-layer",
@@ -299,7 +298,8 @@ def _sensitive_layers(explained: Result) -> Iterator[Finding]:
             )
 
 
-_RULES: tuple[Rule, ...] = (_few_samples, _other_data, _drowned_channels, _noise, _outliers, _saturated, _dead)
+_RULES: tuple[Rule, ...] = (_few_samples, _other_data, _drowned_channels, _outliers, _saturated, _dead)
+_CAUSES = ("calibration-other-data", "drowned-channels", "outlier-channels", "softmax-input-coarse")
 
 
 def _default(result: Result) -> str:
@@ -314,21 +314,6 @@ def _layers(report: Result) -> dict[str, dict[str, float]]:
         if row.metric != "calibration_samples" and isinstance(row.value, int | float):
             layers.setdefault(row.subject, {})[row.metric] = row.value
     return layers
-
-
-def _sharing_ranges(layers: dict[str, dict[str, float]]) -> set[str]:
-    """Return the layers with the range of an earlier one: pooling, for example, must share the scale of its input."""
-    first: dict[tuple[float, float], str] = {}
-    ranges = {name: (row["range_low"], row["range_high"]) for name, row in layers.items() if "range_high" in row}
-    return {name for name, span in ranges.items() if first.setdefault(span, name) != name}
-
-
-def _filled(row: dict[str, float]) -> float | None:
-    """Return the part of a range that the data fill; None if the operator fixes the range, or no data were recorded."""
-    if "exp_input_step" in row or not {"range_low", "range_high", "seen_low", "seen_high"} <= set(row):
-        return None
-    span = row["range_high"] - row["range_low"]
-    return (max(row["seen_high"], 0.0) - min(row["seen_low"], 0.0)) / span if span > 0 else None
 
 
 def _span(row: dict[str, float]) -> str:

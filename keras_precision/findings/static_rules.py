@@ -1,15 +1,18 @@
 """Rules for the configuration of layers, and for the inputs, activations and variances of one observed step."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from keras_precision.core.formats.number_format import FLOAT16
 from keras_precision.core.layer_facts import HALF_TYPES, LayerFacts
-from keras_precision.core.observation import Observation
+from keras_precision.core.observation import Observation, Statistics
 from keras_precision.findings.advice import in_float32, in_policy
 from keras_precision.findings.finding import Finding, by_severity
 
 __all__ = ["facts_findings", "input_findings", "loss_findings", "saturation_findings", "variance_findings"]
 _ROUNDS_TO_ZERO = 2.0**-25  # the largest number that float16 rounds to 0
 _LARGE_INPUT = 32.0  # larger than standardized data, smaller than pixels and raw measurements
+_MAX_NOISE = 0.1  # 20 dB: with more, close values are no longer told apart
 _MIN_SATURATED = 0.9  # share of the outputs of a bounded activation, on a whole batch
 _BOUNDED = {"sigmoid": True, "hard_sigmoid": True, "tanh": False, "hard_tanh": False}  # whether 0 is a bound, too
 _MAX_RATIO = 4.0  # of a layer's standard deviation to that in float32
@@ -80,23 +83,37 @@ def _tiny_epsilon(layer: LayerFacts) -> Iterator[Finding]:
 
 
 def input_findings(observation: Observation, layers: Sequence[LayerFacts]) -> tuple[Finding, ...]:
-    """Return a finding if the inputs of a step are too large for the first layer in 16 bits."""
-    largest = max((tensor.largest for tensor in observation.inputs), default=0.0)
-    least = min((tensor.minimum for tensor in observation.inputs), default=0.0)
+    """Return a finding if the first layer in 16 bits overflows on large inputs, or rounds off what distinguishes them."""
     half = next((layer for layer in layers if layer.is_half), None)
     has_scaling = any(layer.kind in ("Rescaling", "Normalization") for layer in layers[:2])
-    if half is None or largest <= _LARGE_INPUT or has_scaling:
+    largest = max((tensor.largest for tensor in observation.inputs), default=0.0)
+    if half is None or has_scaling or largest <= _LARGE_INPUT:
         return ()
+    outputs = [tensor for call, _ in observation.outer() if call.path == half.path for tensor in call.outputs]
+    breaks = largest > FLOAT16.largest or not all(tensor.is_finite for tensor in outputs)
+    noise = max(_rounding_noise(tensor, half.compute) for tensor in observation.inputs)
+    if half.compute == "float16" and (breaks or any(tensor.largest > FLOAT16.largest / 2 for tensor in outputs)):
+        reason = f"its outputs {'exceed' if breaks else 'come close to'} the largest number of float16, 65504"
+    elif noise > _MAX_NOISE:
+        reason, breaks = f"rounding them is an error of {noise:.0%} of their standard deviation", False
+    else:
+        return ()
+    least = min(tensor.minimum for tensor in observation.inputs)
     pixels = least >= 0 and 128 < largest <= 255
+    looks = " (they look like pixels of 0 to 255)" if pixels else ""
     return (
         Finding(
-            "input-scale", "error" if largest > 65504 else "warning", half.path,
-            f"The inputs are up to {largest:.4g}, and are computed with in {half.compute}: "
-            + ("they look like pixels of 0 to 255; " if pixels else "")
-            + "a sum of their products easily overflows float16, whose largest numbers are 32 apart.",
+            "input-scale", "error" if breaks else "warning", half.path,
+            f"The inputs are up to {largest:.4g}{looks}, and '{half.path}' computes with them in {half.compute}: {reason}.",
             _PIXELS if pixels else _NORMALIZED,
         ),
     )  # fmt: skip
+
+
+def _rounding_noise(tensor: Statistics, dtype: str) -> float:
+    """The rounding error of a 16-bit format, as a share of the standard deviation."""
+    error = tensor.float16_error if dtype == "float16" else tensor.bfloat16_error
+    return error * math.hypot(tensor.mean, tensor.deviation) / tensor.deviation if tensor.deviation else 0.0
 
 
 _PIXELS = "model = keras.Sequential([keras.layers.Rescaling(1 / 255, dtype='float32'), model])"

@@ -21,6 +21,7 @@ from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.quantization.calibration import calibrate
 from keras_precision.quantization.layer_trace import OperatorLayers, layers_of
+from keras_precision.quantization.range_estimators import FIXED_RANGES
 from keras_precision.quantization.tensor_statistics import TensorStatistics
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.model_info import EdgeModel, Tensor
@@ -34,6 +35,7 @@ Array = npt.NDArray[Any]
 _SAMPLES = 128
 _OUTLIER = 8.0  # times the median magnitude of a tensor's channels, which costs the others 3 of 8 bits
 _BEFORE_EXP = ("SOFTMAX", "LOGISTIC", "LOG_SOFTMAX")
+_FIXED_OUTPUTS = (*FIXED_RANGES, "LOG_SOFTMAX", "L2_NORMALIZATION")
 
 
 def quantization_report(
@@ -54,7 +56,8 @@ def quantization_report(
     Returns:
         Per layer, in the order in which they run: ``snr_db``, ``snr_loss_db`` and ``cosine``;
         the range that the file represents (``range_low``, ``range_high``), the range of the data
-        (``seen_low``, ``seen_high``) and the ``clipped_share`` between both; ``channels``, and of
+        (``seen_low``, ``seen_high``), the ``clipped_share`` of the data outside the range, and the ``filled_share`` of
+        the range, by all tensors that have the same scale because an operator needs it; ``channels``, and of
         these ``dead_channels`` and ``outlier_channels``; ``exp_input_step`` of a softmax or
         sigmoid. Of each channel of an output, as ``"layer[channel]"``: ``channel_snr_db`` and
         ``channel_spread``. Of the file: ``calibration_samples``, where its card has the number.
@@ -90,7 +93,10 @@ def quantization_report(
     with capture_output("interpreter"):
         errors = _tensor_errors(source.content, content, {name: array[indices] for name, array in data.items()})
     parts = _layer_parts(Flatbuffer(source.content), layers_of(_inspected(source.content), source.trace))
-    rows = [row for part in parts if part.output in errors for row in _layer_rows(part, errors, calibration.seen)]
+    filled = _filled_shares(Flatbuffer(content), {name: each.tensor for name, each in errors.items()}, calibration.seen)
+    rows = [
+        row for part in parts if part.output in errors for row in _layer_rows(part, errors, calibration.seen, filled)
+    ]
     rows += [row for name in errors for row in _output_rows(name, errors[name], parts)]
     file_rows = [row for row in recorded.values() if row.metric == "calibration_samples"]
     environment = Environment.here(
@@ -259,8 +265,42 @@ def _comparable(one: Any, other: Any) -> bool:
     return np.dtype(one["dtype"]).kind == "f" and bool(real) and same_size
 
 
+def _filled_shares(
+    graph: Flatbuffer, tensors: Mapping[str, Tensor], statistics: Mapping[str, TensorStatistics]
+) -> dict[str, float]:
+    """Return the share of its range that the data fill, by tensor; tensors of one scale, as pooling has, fill it together.
+
+    Tensors whose operator fixes the range are left out.
+    """
+    scaled = {name: tensor for name, tensor in tensors.items() if tensor.scale and name in statistics}
+    groups = {name: {name} for name in scaled}
+    fixed: set[str] = set()
+    for operator in graph.operators:
+        *inputs, output = [graph.name(int(number)) for number in (*operator.inputs, operator.outputs[0]) if number >= 0]
+        fixed |= {output} if graph.kernel(operator) in _FIXED_OUTPUTS else set()
+        for name in {output, *inputs} & scaled.keys():
+            if output in scaled and _same_scale(scaled[name], scaled[output]):
+                joined = groups[name] | groups[output]
+                groups |= dict.fromkeys(joined, joined)
+    shares = {}
+    for name, tensor in scaled.items():
+        values = [statistics[member].values for member in groups[name]]
+        low, high = _range(tensor)
+        filled = max(0.0, *(each.maximum for each in values)) - min(0.0, *(each.minimum for each in values))
+        if not groups[name] & fixed and high > low:
+            shares[name] = filled / (high - low)
+    return shares
+
+
+def _same_scale(one: Tensor, other: Tensor) -> bool:
+    return (one.scale, one.zero_point, one.dtype) == (other.scale, other.zero_point, other.dtype)
+
+
 def _layer_rows(
-    part: _LayerPart, errors: Mapping[str, _TensorErrors], statistics: Mapping[str, TensorStatistics]
+    part: _LayerPart,
+    errors: Mapping[str, _TensorErrors],
+    statistics: Mapping[str, TensorStatistics],
+    filled: Mapping[str, float],
 ) -> Iterator[Measurement]:
     subject, own = part.name, errors[part.output]
     yield Measurement(subject, "snr_db", own.snr_db)
@@ -280,6 +320,8 @@ def _layer_rows(
         if data is not None:
             half = own.tensor.scale / 2  # values this close are rounded, not clipped
             yield Measurement(subject, "clipped_share", data.values.outside(low - half, high + half))
+        if part.output in filled:
+            yield Measurement(subject, "filled_share", filled[part.output])
     if part.before_exp in errors and errors[part.before_exp].tensor.scale:
         yield Measurement(subject, "exp_input_step", errors[part.before_exp].tensor.scale)
 

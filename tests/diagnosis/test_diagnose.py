@@ -113,23 +113,38 @@ def test_what_layers_say_of_themselves():
     assert ("half-output", "logits") in codes(kp.diagnose(logits), "warning")
 
 
-def test_pixels_that_go_into_half_precision(rng):
-    """Inputs of 0 to 255 are named where the first layer computes in 16 bits, and not behind a Rescaling."""
+@pytest.mark.parametrize(
+    ("policy", "gain", "first", "offset", "expected"),
+    [
+        ("mixed_float16", 100.0, None, 0.0, ("error", "its outputs exceed")),
+        ("mixed_float16", 0.1, None, 0.0, None),  # float16 changes nothing
+        ("mixed_bfloat16", 100.0, None, 0.0, None),  # which has the range of float32
+        ("mixed_float16", 100.0, 1 / 255, 0.0, None),
+        ("mixed_float16", 1e-4, None, 1e6, ("error", "its outputs exceed")),  # infinite inputs
+        ("mixed_bfloat16", 0.1, None, 3e4, ("warning", "rounding them is an error of")),
+    ],
+)
+def test_inputs_that_are_too_large_for_half_precision(policy, gain, first, offset, expected, rng):
+    """They are named where the first layer overflows because of them, or where rounding loses what distinguishes them."""
     import keras
 
     layers = keras.layers
-    x = rng.integers(0, 256, (8, 16)).astype("float32")
-    with kp.precision("mixed_float16"):
-        bare = keras.Sequential(
-            [keras.Input((16,)), layers.Dense(4, name="stem"), layers.Dense(1, dtype="float32", name="head")]
+    x = rng.integers(0, 256, (8, 16)).astype("float32") / (3 if offset else 1) + np.float32(offset)
+    with kp.precision(policy):
+        model = keras.Sequential(
+            [
+                keras.Input((16,)),
+                *([] if first is None else [layers.Rescaling(first)]),
+                layers.Dense(4, kernel_initializer=keras.initializers.Constant(gain), name="stem"),
+                layers.Dense(1, dtype="float32", name="head"),
+            ]
         )
-        scaled = keras.Sequential(
-            [keras.Input((16,)), layers.Rescaling(1 / 255), layers.Dense(4), layers.Dense(1, dtype="float32")]
-        )
-    findings = [finding for finding in kp.diagnose(bare, x) if finding.code == "input-scale"]
-    assert [finding.subject for finding in findings] == ["stem"]
-    assert "pixels" in findings[0].message
-    assert "input-scale" not in {finding.code for finding in kp.diagnose(scaled, x)}
+    findings = [finding for finding in kp.diagnose(model, x) if finding.subject == "stem"]
+    assert [(finding.code, finding.severity) for finding in findings] == (
+        [("input-scale", expected[0])] if expected else []
+    )
+    assert not expected or expected[1] in findings[0].message
+    assert not expected or ("pixels" in findings[0].message) == (offset == 0)
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,28 @@ def test_few_samples_and_other_data_are_found(tmp_path, x):
     assert "calibration-other-data" not in wide
 
 
+@pytest.mark.parametrize("kind", ["pooled input", "pooled branch", "joined branches", "tanh"])
+def test_a_scale_that_is_forced_is_not_too_wide(kind, tmp_path, rng):
+    """Pooling has the scale of what it reads, a concatenation one for all branches, and tanh always the same one."""
+    import keras
+
+    layers = keras.layers
+    inputs = layers.Input((8, 8, 2), name="image")
+    wide, narrow = (layers.Conv2D(3, 1, name=name) for name in ("wide", "narrow"))
+    features = {
+        "pooled input": lambda: layers.AveragePooling2D(8)(inputs),
+        "pooled branch": lambda: layers.AveragePooling2D(8)(wide(inputs)),
+        "joined branches": lambda: layers.Concatenate()([wide(inputs), narrow(inputs)]),
+        "tanh": lambda: layers.Activation("tanh")(narrow(inputs)),
+    }[kind]()
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(features)))
+    for layer, gain in ((wide, 100.0), (narrow, 0.05)):
+        if layer.built:
+            layer.set_weights([gain * rng.normal(size=(1, 1, 2, 3)), np.zeros(3)])
+    x = rng.normal(size=(120, 8, 8, 2)).astype("float32")
+    assert "calibration-too-wide" not in codes(model, tmp_path, x, x)
+
+
 def test_dead_and_outlying_channels_are_found(tmp_path, x):
     """A channel that is always 0, and one that reaches a thousand times as far as the others."""
     import keras
@@ -111,14 +133,15 @@ def test_a_coarse_softmax_input_is_found(tmp_path, x):
 
 
 def test_the_rules_alone():
-    """Layers that lose signal come in order of what they lose; outliers count only where the signal is lost."""
+    """Layers that lose signal come in order of what they lose; outliers count only where it is lost, and then as its cause."""
     rows = []
-    for name, snr, loss in (("a", 15.0, 8.0), ("b", 9.0, 20.0), ("c", 40.0, 30.0), ("d", 8.0, 1.0)):
+    figures = {"a": (15.0, 8.0, 0), "b": (9.0, 20.0, 0), "c": (40.0, 30.0, 2), "d": (8.0, 1.0, 2), "e": (9.0, 30.0, 2)}
+    for name, (snr, loss, outliers) in figures.items():
         rows += [Measurement(name, "snr_db", snr), Measurement(name, "snr_loss_db", loss)]
-        rows += [Measurement(name, "outlier_channels", 2), Measurement(name, "channels", 16)]
+        rows += [Measurement(name, "outlier_channels", outliers), Measurement(name, "channels", 16)]
     found = quantization_findings(Result("layers", rows))
     assert [each.subject for each in found if each.code == "layer-loses-signal"] == ["b", "a"]
-    assert [each.subject for each in found if each.code == "outlier-channels"] == ["a", "b", "d"]
+    assert [each.subject for each in found if each.code == "outlier-channels"] == ["d", "e"]
     assert quantization_findings(Result("layers")) == ()
 
 

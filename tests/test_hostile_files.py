@@ -499,6 +499,25 @@ def test_code_in_what_a_model_was_compiled_with_is_refused(form: str, victim: Vi
     victim.refuses(path, "Received: code of")
 
 
+@pytest.mark.parametrize("form", ["keras.keras", "tf_keras.keras"])
+def test_damaged_weights_do_not_hide_a_configuration(form: str, victim: Victim) -> None:
+    """Weights whose tables cannot be read are refused before anything of the file runs, a call in a Lambda included."""
+    calls = LAMBDAS["a function"] if form == "keras.keras" else LAMBDAS["marshalled"]
+    path = victim.with_config(form, lambda config: as_a_layer(config, calls(victim.marker)))
+    entries = {}
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    weights = bytearray(entries["model.weights.h5"])
+    with h5py.File(io.BytesIO(weights)) as opened:
+        places = []
+        opened.visititems(lambda _, item: places.append(h5py.h5o.get_info(item.id).addr))
+    weights[places[-1] : places[-1] + 16] = bytes(16)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, bytes(weights) if name == "model.weights.h5" else content)
+    victim.refuses(path, "expected a .keras file. Received: a damaged one")
+
+
 ENTRIES = {
     "above": ("../above", "leads out of its folder"),
     "below and above": ("assets/../../above", "leads out of its folder"),

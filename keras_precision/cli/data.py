@@ -1,13 +1,11 @@
 """Samples and labels from NumPy files on the command line."""
 
 import argparse
-import zipfile
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from typing import IO, Any
 
 from keras_precision.core.errors import DataError, FileFormatError, nearest
+from keras_precision.core.system.array_files import read_arrays
 from keras_precision.core.system.files import check_exists
 
 __all__ = ["add_data", "first_samples", "read_data"]
@@ -37,25 +35,26 @@ def read_data(path: str, x: Sequence[str], y: Sequence[str] | None) -> tuple[Any
 
     Both are arrays, or lists of arrays where several names are passed. Pickled objects are refused.
     """
-    try:
-        content = np.load(check_exists(path, "a file of samples"), allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            content = {"x": content}
-        arrays = {name: content[name] for name in (*x, *(y or ())) if name in content}
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise FileFormatError(
-            f"{path}: expected an .npz or .npy file of numbers. Received: a damaged or different file ({error}). "
-            "Write one with numpy.savez."
-        ) from error
+    with check_exists(path, "a file of samples").open("rb") as file:
+        arrays, known = _arrays(file, path, (*x, *(y or ())))
     for name in (*x, *(y or ())):
         if name not in arrays:
-            known = list(content)
             option = "--x" if name in x else "--y"
             raise DataError(
                 f"{path}: expected an array '{name}'. Received: {', '.join(known) or 'none'}. "
                 f"Name the array: {option} NAME. {nearest(name, known)}".rstrip()
             )
     return _one_or_more(arrays, x), _one_or_more(arrays, y) if y else None
+
+
+def _arrays(file: IO[bytes], path: str, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    try:
+        return read_arrays(file, names)
+    except ValueError as error:
+        raise FileFormatError(
+            f"{path}: expected an .npz or .npy file of numbers. Received: a damaged or different file ({error}). "
+            "Write one with numpy.savez."
+        ) from error
 
 
 def first_samples(x: Any, count: int | None) -> Any:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from typing import Any
 
 from keras_precision.core.errors import DataError, InputError
@@ -58,7 +57,7 @@ def add_model(parser: argparse.ArgumentParser, data: str) -> None:
 
 def is_module_function(name: str) -> bool:
     """Return whether an argument is ``module:function`` and not an existing path."""
-    return re.fullmatch(r"\w+(?:\.\w+)*:\w+", name) is not None and not Path(name).exists()
+    return re.fullmatch(r"\w+(?:\.\w+)*:\w+", name) is not None and not os.path.exists(name)
 
 
 @contextlib.contextmanager

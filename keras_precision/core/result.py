@@ -307,7 +307,7 @@ def log_path(path: str | os.PathLike[str]) -> Path:
 def saved_at(path: str | os.PathLike[str], what: str) -> Path:
     """Return the path of a finished result or, where there is none, of its log; otherwise raise as ``check_exists`` does."""
     log = log_path(path)
-    return log if not os.path.exists(path) and log.exists() else check_exists(path, what)
+    return log if not os.path.exists(path) and os.path.exists(log) else check_exists(path, what)
 
 
 def _logged_rows(lines: bytes, *, checked: bool) -> tuple[list[Any], int]:

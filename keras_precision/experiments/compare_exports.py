@@ -106,7 +106,7 @@ def compare_exports(
     for name, number in numbers.items():
         if number <= 0:
             raise InputError(f"Expected {name} > 0. Received: {number}.")
-    if folder is not None and not Path(folder).is_dir():
+    if folder is not None and not os.path.isdir(folder):
         raise DestinationError(f"Expected a folder that exists. Received: '{folder}'. Create it first.")
     representative = x if representative_dataset is None else representative_dataset
     with (

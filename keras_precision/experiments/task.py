@@ -53,7 +53,7 @@ class Task:
 
 def check_build(build: Any) -> Any:
     """Return a build that a child can use, a path as an absolute one; raise for anything else."""
-    if isinstance(build, str) and ":" in build and not Path(build).exists():
+    if isinstance(build, str) and ":" in build and not os.path.exists(build):
         _split(build)
         return build
     if callable(build) and not hasattr(build, "fit"):

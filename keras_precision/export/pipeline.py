@@ -101,12 +101,12 @@ def _check_equalizable(view: ModelView, request: ExportRequest, data: Any) -> No
 
 def _destination(path: str | os.PathLike[str], toolchain: Toolchain, *, overwrite: bool) -> Path:
     folder = Path(path) if toolchain.writes_folders and isinstance(path, str | os.PathLike) else None
-    if folder is not None and folder.suffix == toolchain.suffix and (folder / "Manifest.json").is_file():
+    if folder is not None and folder.suffix == toolchain.suffix and os.path.isfile(folder / "Manifest.json"):
         destination = folder
     else:
         destination = check_destination(path, suffix=toolchain.suffix)
     places = [destination, *map(destination.with_suffix, toolchain.companions)]
-    taken = next((place for place in places if place.exists()), None)
+    taken = next((place for place in places if os.path.exists(place)), None)
     if taken is not None and not overwrite:
         raise DestinationError(
             f"Expected a path that is free. Received: '{taken}', which exists. Remove it, or export with overwrite=True."

@@ -93,6 +93,12 @@ class Space:
         """Return the assignment of hyperparameters, which are precisions by the names of units."""
         return tuple(values[unit.name] for unit in self.units)
 
+    def check(self, assignment: Sequence[str]) -> None:
+        """Raise ``ValueError`` if an assignment has another number of units, or a precision that its unit cannot have."""
+        for unit, choice in zip(self.units, assignment, strict=True):
+            if choice not in unit.choices:
+                raise ValueError(f"the precision {choice!r} of '{unit.name}'")
+
     def values(self, assignment: Sequence[str]) -> dict[str, str]:
         """Return an assignment as hyperparameters: name of a unit to its precision."""
         return {unit.name: choice for unit, choice in zip(self.units, assignment, strict=True)}

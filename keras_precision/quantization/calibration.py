@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -18,12 +19,13 @@ from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import DataError, FileFormatError, InputError, ModelError
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.saved_value import SavedValue
+from keras_precision.core.system.array_files import read_arrays
 from keras_precision.core.system.json_documents import Fields, parse_document
 from keras_precision.core.system.progress import progress
 from keras_precision.quantization.equalization import check_equalization
 from keras_precision.quantization.fidelity import check_equivalence
 from keras_precision.quantization.float_model import FloatFile, float_file, weights_digest
-from keras_precision.quantization.histogram import Histogram
+from keras_precision.quantization.histogram import BINS, Histogram
 from keras_precision.quantization.layer_trace import Trace
 from keras_precision.quantization.range_estimators import check_method
 from keras_precision.quantization.row_sample import RowSample
@@ -191,23 +193,38 @@ class Calibration(SavedValue):
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 header, model = archive.read("header.json"), archive.read("model.tflite")
-                arrays = dict(np.load(io.BytesIO(archive.read("arrays.npz")), allow_pickle=False))
+                arrays, _ = read_arrays(archive.read("arrays.npz"))
         except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, EOFError, OSError, RuntimeError) as error:
             raise FileFormatError(
                 f"{path}: expected a calibration that save wrote. Received: a damaged or foreign file ({error})."
             ) from error
         fields = parse_document(header, path, cls._format, cls._version)
         try:
-            statistics = dict(_read_statistics(fields, arrays))
-            trace = Trace.from_json(fields.get("trace", dict))
-            names = fields.get("held", list) if fields.get("version", int) > 1 else []
-            samples = {str(name): arrays[f"held_{number}"] for number, name in enumerate(names)}
-            pairs = fields.get("equalized_pairs", (int, type(None))) if fields.get("version", int) > 2 else None
-        except (KeyError, ValueError, TypeError) as error:
+            return cls._from_parts(fields, model, arrays)
+        except (LookupError, ValueError, TypeError, OverflowError) as error:
             raise FileFormatError(
                 f"{path}: expected the tensors of a calibration. Received: damaged ones ({error})."
             ) from error
-        source = FloatFile(model, trace, fields.get("digest", str), pairs)
+
+    @classmethod
+    def _from_parts(cls, fields: Fields, model: bytes, arrays: Mapping[str, Array]) -> Self:
+        graph, version = parse_flatbuffer(model), fields.get("version", int)
+        graph.check()
+        statistics = dict(_read_statistics(fields, arrays))
+        unknown = statistics.keys() - {graph.name(number) for number in graph.activations()}
+        if unknown:
+            raise ValueError(f"a tensor '{unknown.pop()}' that its model does not have")
+        names = fields.text_list("held") if version > 1 else ()
+        samples = {name: arrays[f"held_{number}"] for number, name in enumerate(names)}
+        if any(values.dtype.kind not in "biuf" for values in samples.values()):
+            raise ValueError("samples that are no numbers")
+        pairs = fields.get("equalized_pairs", (int, type(None))) if version > 2 else None
+        source = FloatFile(
+            model,
+            Trace.from_json(Fields(fields.get("trace", dict), f"{fields.source}: trace")),
+            fields.get("digest", str),
+            pairs,
+        )
         return cls(source, fields.get("samples", int), statistics, samples)
 
 
@@ -327,8 +344,26 @@ def _not_finite(source: FloatFile, tensor: str) -> DataError:
 
 def _read_statistics(fields: Fields, arrays: Mapping[str, Array]) -> Iterator[tuple[str, TensorStatistics]]:
     for index, (name, minimum, maximum, exponent, zeros, count) in enumerate(fields.get("tensors", list)):
-        (above, below), (low, high, total) = arrays[f"{index}_bins"], arrays[f"{index}_channels"]
-        values = Histogram(float(minimum), float(maximum), int(exponent), above, below, int(zeros))
-        samples = RowSample(arrays[f"{index}_rows"]) if f"{index}_rows" in arrays else None
-        low, high = low.astype(np.float32), high.astype(np.float32)
-        yield str(name), TensorStatistics(values, low, high, total, int(count), samples)
+        bins = _numbers(arrays, f"{index}_bins", (2, BINS)).astype(np.int64)
+        channels = _numbers(arrays, f"{index}_channels", (3, None))
+        values = Histogram(float(minimum), float(maximum), int(exponent), bins[0], bins[1], int(zeros))
+        ends = (values.minimum, values.maximum)
+        is_counted = all(map(math.isfinite, ends)) and (bins.any() or ends == (0.0, 0.0))
+        if bins.min() < 0 or not math.isfinite(values.width) or (values.count and not is_counted):
+            raise ValueError(f"the range [{minimum}, {maximum}] of '{name}'")
+        samples = RowSample(_numbers(arrays, f"{index}_rows", (None, None))) if f"{index}_rows" in arrays else None
+        low, high = channels[:2].astype(np.float32)
+        yield str(name), TensorStatistics(values, low, high, channels[2], int(count), samples)
+
+
+def _numbers(arrays: Mapping[str, Array], name: str, shape: tuple[int | None, ...]) -> Array:
+    """Return an array of finite numbers; None is any size."""
+    array = arrays[name]
+    sizes = zip(array.shape, shape, strict=True)
+    if (
+        array.dtype.kind not in "iuf"
+        or any(expected not in (None, size) for size, expected in sizes)
+        or not np.isfinite(array).all()
+    ):
+        raise ValueError(f"an array '{name}' of shape {array.shape} and {array.dtype}")
+    return array

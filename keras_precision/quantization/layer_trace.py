@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from keras_precision.core.errors import FileFormatError
+from keras_precision.core.system.json_documents import Fields
 from keras_precision.runtimes.model_info import EdgeModel
 
 __all__ = ["OperatorLayers", "Trace", "layers_of"]
@@ -45,9 +47,12 @@ class Trace:
         return {"scopes": dict(self.scopes), "outputs": list(self.outputs), "paths": list(self.paths)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Return the trace with the values that ``to_json`` returned."""
-        return cls(dict(values["scopes"]), tuple(values["outputs"]), tuple(values["paths"]))
+    def from_json(cls, fields: Fields) -> Self:
+        """Return the trace whose ``to_json`` returned these fields."""
+        outputs = fields.get("outputs", list)
+        if not all(path is None or isinstance(path, str) for path in outputs):
+            raise FileFormatError(f"{fields.source}: expected the field 'outputs' to be texts and nulls.")
+        return cls(fields.texts("scopes"), tuple(outputs), fields.text_list("paths"))
 
 
 def layers_of(model: EdgeModel, trace: Trace) -> OperatorLayers:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from keras_precision.core.errors import FileFormatError, InputError
 from keras_precision.core.system.captured_output import capture_output
+from keras_precision.core.system.files import check_exists
 from keras_precision.core.system.optional import require
 from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, runnable_sample
 from keras_precision.runtimes.onnx_operators import onnx_operators, onnx_writers
@@ -23,7 +24,8 @@ Array = npt.NDArray[Any]
 def read_onnx(path: str | os.PathLike[str]) -> Any:
     """Read a file with ``onnx``, and check it against the specification."""
     onnx = require("onnx", extra="onnx")
-    content = Path(path).read_bytes() if not Path(path).is_dir() else b""
+    file = check_exists(path, "an ONNX file")
+    content = file.read_bytes() if not file.is_dir() else b""
     try:
         model = onnx.load_model_from_string(content)
         onnx.checker.check_model(model)

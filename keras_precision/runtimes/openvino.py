@@ -75,7 +75,7 @@ class OpenvinoSession(RuntimeSession):
                 self._request = self._compiled.create_infer_request()
             super().__init__(self._described(path, openvino.__version__.partition("-")[0]))
             runnable_sample(self.model, self.run)
-        except RuntimeError as error:  # OpenVINO raises no other
+        except (RuntimeError, UnicodeDecodeError) as error:  # OpenVINO's own, and that of Python for its names
             last = str(error).strip().splitlines()[-1]
             raise FileFormatError(
                 f"{path}: expected an OpenVINO file, with its .bin beside it, that loads and runs. Received: one that OpenVINO refuses ({last})."

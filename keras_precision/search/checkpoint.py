@@ -4,17 +4,19 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_precision.core.errors import DestinationError, FileFormatError
+from keras_precision.core.errors import DestinationError
+from keras_precision.core.system.array_files import read_arrays
 from keras_precision.core.system.files import write_atomic
-from keras_precision.core.system.json_documents import document, parse_document
+from keras_precision.core.system.json_documents import Fields, document, parse_document
 from keras_precision.export.plan_space import Space
+from keras_precision.search.distributed.saved_oracle import damaged_trial, named_damage
 from keras_precision.search.evaluation.evaluator import Evaluation
 from keras_precision.search.evaluation.mode import is_finalist
 from keras_precision.search.evaluation.validation_set import ValidationSet
@@ -37,8 +39,15 @@ class Project:
         return self.folder / "search.json"
 
     def claim(self, identity: Mapping[str, str], *, overwrite: bool) -> None:
-        """Raise ``DestinationError`` if the folder has another search or other files, unless they may be overwritten."""
-        if overwrite or not self.folder.exists() or not any(self.folder.iterdir()):
+        """Raise ``DestinationError`` if the folder cannot be made, or has another search or other files, unless they may be overwritten."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # ValueError: a name with a null character
+            raise DestinationError(
+                f"Expected a folder that can be made and written. Received: '{self.folder}' "
+                f"({getattr(error, 'strerror', None) or error}). Choose another directory or project_name."
+            ) from error
+        if overwrite or not any(self.folder.iterdir()):
             return
         if not self._identity_file.exists():
             raise DestinationError(
@@ -62,7 +71,9 @@ class Project:
             write_atomic(self._identity_file, document(_FORMAT, _VERSION, {"purpose": {**identity, **saved}}))
 
     def _saved_identity(self) -> Mapping[str, str]:
-        return parse_document(self._identity_file.read_bytes(), self._identity_file, _FORMAT, _VERSION).texts("purpose")
+        path = self._identity_file
+        with named_damage(path, "Restore it, or pass overwrite=True to remove the search."):
+            return parse_document(path.read_bytes(), path, _FORMAT, _VERSION).texts("purpose")
 
     def save_evaluation(self, trial_id: str, evaluation: Evaluation) -> None:
         """Save the evaluation of a trial atomically."""
@@ -74,28 +85,41 @@ class Project:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "evaluation.npz", packed.getvalue())
 
-    def load_evaluation(self, trial_id: str) -> Evaluation | None:
-        """Return the saved evaluation of a trial, or None if there is none."""
-        path = self.folder / f"trial_{trial_id}" / "evaluation.npz"
+    def load_evaluation(self, trial: Any) -> Evaluation | None:
+        """Return the saved evaluation of a trial of KerasTuner, or None if there is none."""
+        path = self._trial_folder(trial) / "evaluation.npz"
         if not path.exists():
             return None
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as content:
-                figures = json.loads(content["figures"].tobytes())
-                predictions = [content[f"answers_{number}"] for number in range(len(content.files) - 1)]
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise FileFormatError(
-                f"{path}: expected the outcome of a trial. Received: a damaged file ({error}). Remove it, and search again."
-            ) from error
+        with self.damage_of(trial, path.name):
+            arrays, names = read_arrays(path.read_bytes())
+            fields = Fields(json.loads(arrays["figures"].tobytes()), str(path))
+            # The tuner reports all figures to KerasTuner, the metric by another name, and the score.
+            reported = [name for name in trial.metrics.metrics if name != "score" and not name.startswith("val_")]
+            figures = {name: fields.get(name, (int, float)) for name in dict.fromkeys([*reported, *fields.values])}
+            predictions = [arrays[f"answers_{number}"] for number in range(len(names) - 1)]
         return Evaluation(figures, predictions)
+
+    def check_plans(self, trials: Mapping[str, Any], space: Space) -> None:
+        """Raise ``FileFormatError`` if a trial has a plan that is not in the space."""
+        for trial in trials.values():
+            with self.damage_of(trial, "trial.json"):
+                space.check(space.assignment(trial.hyperparameters.values))
+
+    def damage_of(self, trial: Any, name: str) -> AbstractContextManager[None]:
+        """Return a context in which a broken value raises a ``FileFormatError`` that names a file of a trial."""
+        return damaged_trial(self._trial_folder(trial) / name)
+
+    def _trial_folder(self, trial: Any) -> Path:
+        return self.folder / f"trial_{trial.trial_id}"
 
     def outcomes(self, trials: Mapping[str, Any], space: Space) -> list[TrialOutcome]:
         """Return the completed ones of KerasTuner's trials by ID, whichever oracle and worker ran them."""
         outcomes = []
         for trial_id in sorted(trials, key=_sort_key):
-            evaluation = self.load_evaluation(trial_id) if trials[trial_id].status == "COMPLETED" else None
+            trial = trials[trial_id]
+            evaluation = self.load_evaluation(trial) if trial.status == "COMPLETED" else None
             if evaluation is not None:
-                values = trials[trial_id].hyperparameters.values
+                values = trial.hyperparameters.values
                 name, plan = f"trial {trial_id}", space.assignment(values)
                 outcomes.append(TrialOutcome(name, plan, evaluation.figures, is_finalist(values)))
         return outcomes

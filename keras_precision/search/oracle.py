@@ -7,6 +7,7 @@ from keras_precision.core.errors import InputError
 from keras_precision.core.system.optional import require
 from keras_precision.export.plan_space import Assignment
 from keras_precision.search.checkpoint import Project
+from keras_precision.search.distributed.saved_oracle import damaged_oracle
 from keras_precision.search.evaluation.mode import EVALUATION, Rounds, is_finalist
 
 __all__ = ["PrecisionOracle"]
@@ -61,6 +62,9 @@ class PrecisionOracle(_tuner.Oracle):
         if self._count_at_choice < finalists:
             self._finalists = None
         rounds, self._rounds = self._rounds, [strategy.first_round()]
+        with damaged_oracle(project.folder / "oracle.json"):
+            for plan in (plan for plans in rounds for plan in plans):
+                strategy.space.check(plan)
         if self.max_trials is None:
             self.max_trials = len(self._rounds[0]) + more + finalists
         for known in rounds[1:]:  # in the order of the first run, so that the rounds that follow are the same
@@ -143,11 +147,12 @@ class PrecisionOracle(_tuner.Oracle):
         for plan in (plan for plans in self._rounds for plan in plans if plan not in self._learned):
             trial = trials.get(plan)
             completed = trial is not None and trial.status == _tuner.engine.trial.TrialStatus.COMPLETED
-            evaluation = self._project.load_evaluation(trial.trial_id) if trial is not None and completed else None
+            evaluation = self._project.load_evaluation(trial) if trial is not None and completed else None
             if evaluation is None:
                 self.strategy.fail(plan)
             else:
-                self.strategy.learn(plan, evaluation.figures, evaluation.predictions)
+                with self._project.damage_of(trial, "evaluation.npz"):
+                    self.strategy.learn(plan, evaluation.figures, evaluation.predictions)
                 self._learned.add(plan)
 
     def _trials_by_plan(self, *, finalists: bool) -> dict[Assignment, Any]:

@@ -248,6 +248,17 @@ class PrecisionTuner(_tuner.Tuner):
             self.oracle.save()
         write_atomic(self._get_tuner_fname(), "{}")
 
+    def reload(self) -> None:
+        """Take up the trials in the folder; KerasTuner's own file of a tuner has nothing in it."""
+        if not self._is_worker():
+            self.oracle.reload()
+
+    # Overrides a private method of KerasTuner 1.4.8, which it calls where the file of a tuner is missing; that does not
+    # mean that there are no trials. The space comes with the data of a search.
+    # https://github.com/keras-team/keras-tuner/blob/v1.4.8/keras_tuner/src/engine/base_tuner.py
+    def _populate_initial_space(self) -> None:
+        self.reload()
+
     # Overrides a private method of KerasTuner 1.4.8, which asks for KERASTUNER_ORACLE_IP; here that variable is optional.
     # https://github.com/keras-team/keras-tuner/blob/v1.4.8/keras_tuner/src/engine/base_tuner.py
     def _is_worker(self) -> bool:
@@ -362,6 +373,8 @@ class PrecisionTuner(_tuner.Tuner):
         is_default, space = isinstance(self.oracle, PrecisionOracle), _tuner.HyperParameters()
         self.mode.add_hyperparameters(space, train_all=not is_default)
         self.oracle.update_space(space)
+        if not is_worker():
+            self._project.check_plans(self.oracle.trials, self.mode.space)
         if is_default:
             self.oracle.attach(self.mode.rounds(self._tolerance), self._project, finalists=self._finalists)
 

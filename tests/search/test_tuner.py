@@ -1,5 +1,6 @@
 """PrecisionTuner: what KerasTuner's users know, on a small net whose files are really compiled and run."""
 
+import io
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from keras_precision.core.errors import (
     DataError,
     DestinationError,
     ExportError,
+    FileFormatError,
     InputError,
     SearchError,
     UnknownPrecisionError,
@@ -494,17 +496,86 @@ def test_what_is_shown_while_it_runs(make, capsys):
     assert re.search(r"^a  trial \d+  [\d.]+ kB  metric drop \S+  (all int8|int8, but int4: )", output, re.MULTILINE)
 
 
-def test_a_damaged_outcome_is_told(small, make):
-    """A file of a trial that cannot be read is named."""
-    from keras_precision.core.errors import FileFormatError
+def state(change):
+    """Return what changes the JSON of a file."""
+    return lambda content: json.dumps(json.loads(content) | change).encode()
 
-    shutil.copytree(small._project.folder, small._project.folder.with_name("damaged"))
-    tuner = make("damaged", budget=kp.Budget(max_metric_drop=0.03))
-    path = next(tuner._project.folder.glob("trial_*/evaluation.npz"))
-    for content in (b"PK nothing", path.read_bytes()[:-40]):
-        path.write_bytes(content)
-        with pytest.raises(FileFormatError, match="expected the outcome of a trial. Received: a damaged file"):
-            tuner.search()
+
+def without_figures(content):
+    """The content of an evaluation that has predictions alone."""
+    packed = io.BytesIO()
+    with np.load(io.BytesIO(content)) as saved:
+        np.savez(packed, **{**saved, "figures": np.frombuffer(b"{}", np.uint8)})
+    return packed.getvalue()
+
+
+DAMAGE = {
+    "cut off": ("trial_*2/evaluation.npz", lambda content: content[:-40]),
+    "foreign": ("trial_*2/evaluation.npz", lambda content: b"PK nothing"),
+    "without a figure": ("trial_*2/evaluation.npz", without_figures),
+    "half a trial": ("trial_*1/trial.json", lambda content: content[:200]),
+    "a number of another": ("trial_*1/trial.json", state({"trial_id": "7"})),
+    "no status": ("trial_*1/trial.json", state({"status": "ASLEEP"})),
+    "no plan": ("trial_*1/trial.json", state({"hyperparameters": {"space": [], "values": {}}})),
+    "another precision": ("trial_*1/trial.json", lambda content: re.sub(rb'("values": {"[^"]*": )"int[48]"', rb'\1"int7"', content)),
+    "half an oracle": ("oracle.json", lambda content: content[:100]),
+    "another order": ("oracle.json", state({"start_order": 3})),
+    "other rounds": ("oracle.json", state({"rounds": [[["int7"]]]})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_is_named_and_the_search_goes_on_without_it(small, make, kind):
+    """The message has the file and what to remove; then the search ends with the same plan, and no other trial is run again."""
+    project = f"damaged_{kind}"
+    folder = small._project.folder.with_name(project)
+    shutil.copytree(small._project.folder, folder)
+    pattern, damage = DAMAGE[kind]
+    path = next(folder.glob(pattern))
+    path.write_bytes(damage(path.read_bytes()))
+
+    def search():
+        tuner = make(project, budget=kp.Budget(max_metric_drop=0.03))
+        tuner.search()
+        return tuner
+
+    with pytest.raises(
+        FileFormatError, match=rf"{path.name}: expected a file of a search.*Remove .*search again"
+    ) as caught:
+        search()
+    if kind not in ("cut off", "half a trial", "half an oracle"):
+        return  # a search takes seconds
+    removed = re.search(r"Remove the folder '(.*)', and", str(caught.value))
+    if removed:
+        shutil.rmtree(removed[1])
+    else:
+        path.unlink()
+    before = {file: file.read_bytes() for file in folder.glob("trial_*/evaluation.npz")}
+    tuner = search()
+    assert tuner.best_plan == small.best_plan
+    assert {file: file.read_bytes() for file in before} == before
+
+
+@pytest.mark.parametrize("name", ["tuner0.json", "oracle.json"])
+def test_a_file_of_keras_tuner_that_is_gone_loses_no_trial(small, make, name):
+    """KerasTuner would begin anew, and write over the trials that there are."""
+    folder = small._project.folder.with_name(f"without_{name}")
+    shutil.copytree(small._project.folder, folder)
+    (folder / name).unlink()
+    before = {file: file.read_bytes() for file in folder.glob("trial_*/evaluation.npz")}
+    tuner = make(folder.name, budget=kp.Budget(max_metric_drop=0.03))
+    tuner.search()
+    assert tuner.best_plan == small.best_plan
+    assert {file: file.read_bytes() for file in folder.glob("trial_*/evaluation.npz")}.items() >= before.items()
+
+
+def test_a_damaged_identity_is_told(small, make):
+    """Without it nobody knows what was searched for."""
+    folder = small._project.folder.with_name("no_identity")
+    shutil.copytree(small._project.folder, folder)
+    (folder / "search.json").write_text("{}")
+    with pytest.raises(FileFormatError, match=r"search\.json: expected a file of a search.*overwrite=True"):
+        make("no_identity", budget=kp.Budget(max_metric_drop=0.03))
 
 
 def test_results_and_front_make_a_report(small, tmp_path):

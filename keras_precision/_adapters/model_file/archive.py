@@ -10,6 +10,7 @@ import re
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _CONFIG_BYTES = 64 << 20  # a model of 10,000 layers has 10 MB of JSON
 _UNPACKED_BYTES = 64 << 20  # what an entry may declare, however little it stores
 _COPIED_BYTES = 32 << 20  # up to this size, a copy is faster than many reads through Python
+_DAMAGE = (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError)  # what h5py raises for broken tables
 _EXPANSION = 100  # Keras stores its entries as they are, and weights pack to a third at best
 
 
@@ -50,10 +52,12 @@ def _of_keras_file(file: Path) -> ModelConfig:
             _check_entries(archive, file)
             if _WEIGHTS in archive.NameToInfo:
                 _check_weights(archive, raw, file)
+            if _CONFIG not in archive.NameToInfo:
+                return ModelConfig(None)
             config = json.loads(archive.read(_CONFIG))
-    except KeyError:
-        return ModelConfig(None)
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, struct.error) as error:
+    except RecursionError:
+        raise
+    except (*_DAMAGE, zipfile.BadZipFile, zlib.error, struct.error) as error:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(
@@ -78,7 +82,7 @@ def _of_hdf5_file(file: Path) -> ModelConfig:
         return ModelConfig(*(None if text is None else json.loads(text) for text in texts))
     except RecursionError:
         raise
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
+    except _DAMAGE as error:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(

@@ -79,8 +79,12 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> Path:
         if target.exists():
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if (
+            isinstance(error, OSError) and error.filename is None
+        ):  # a full disk does not say which file it had no room for
+            error.filename = os.fspath(destination)
         raise
     return destination
 

@@ -29,12 +29,12 @@ class Fields:
     def __init__(self, values: object, source: str) -> None:
         if not isinstance(values, Mapping):
             raise FileFormatError(f"{source}: expected a JSON object. Received: {_shown(values)}.")
-        self._values = values
+        self.values = values
         self.source = source
 
     def get(self, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
         """Return the field ``name`` of a Python type, or of one of several; without a default, it is required."""
-        value = self._values.get(name, default)
+        value = self.values.get(name, default)
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(_JSON_NAMES[k] for k in kinds)
         if value is ...:
@@ -67,7 +67,7 @@ class Fields:
 
     def refuse_others(self, *known: str) -> None:
         """Raise for any field that is not named in ``known``."""
-        for name in self._values:
+        for name in self.values:
             if name not in known:
                 raise FileFormatError(
                     f"{self.source}: expected only the fields {', '.join(known)}. Received: the field '{name}'. "

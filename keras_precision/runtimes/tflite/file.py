@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision.core.errors import FileFormatError, InputError, MissingExtraError
+from keras_precision.core.system.files import check_exists
 from keras_precision.core.system.optional import available
 from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, runnable_sample
 from keras_precision.runtimes.tflite.metadata import metadata
@@ -57,7 +58,7 @@ def inspect(path: str | os.PathLike[str], *, limit_s: float = 120.0) -> EdgeMode
     """
     if not limit_s > 0:
         raise InputError(f"Expected limit_s above 0, in seconds. Received: {limit_s!r}.")
-    file = Path(path)
+    file = check_exists(path, "a TensorFlow Lite file")
     if file.is_dir():
         raise FileFormatError(f"{file}: expected a TensorFlow Lite file. Received: a folder.")
     with file.open("rb") as opened:

@@ -3,12 +3,14 @@
 import copy
 import functools
 import math
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.errors import FileFormatError
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
@@ -19,6 +21,7 @@ Array = npt.NDArray[Any]
 
 _MATRIX = 2  # axes
 _INTEGERS = ("int4", "int8", "int16", "int32", "int64")
+_STORED = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
 class QuantizedConstant(NamedTuple):
@@ -41,9 +44,45 @@ class Flatbuffer:
     def __init__(self, content: bytes) -> None:
         self._tools: Any = require("ai_edge_litert.tools.flatbuffer_utils", extra="tflite")
         self._schema: Any = require("ai_edge_litert.schema_py_generated", extra="tflite")
-        with capture_output("flatbuffers"):
-            self._model = self._tools.read_model_from_bytearray(bytearray(content))
-        self._graph = self._model.subgraphs[0]
+        try:
+            with capture_output("flatbuffers"):
+                self._model = self._tools.read_model_from_bytearray(bytearray(content))
+            self._graph = self._model.subgraphs[0]
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError, struct.error) as error:
+            raise _damaged(f"{type(error).__name__}: {error}") from error
+
+    def check(self) -> None:
+        """Raise ``FileFormatError`` if a table refers to what the file does not have: interpreters do not look."""
+        model = self._model
+        for graph in model.subgraphs:
+            tensors, operators = graph.tensors or [], graph.operators or []
+            for tensor in tensors:
+                _check_index(tensor.buffer, model.buffers, "a buffer")
+                if not isinstance(tensor.name, bytes) or tensor.type not in _names(self._schema.TensorType):
+                    raise _damaged("a tensor without a name or a dtype")
+            for operator in operators:
+                _check_index(operator.opcodeIndex, model.operatorCodes, "a kernel")
+            for numbers in (graph.inputs, graph.outputs, *(operator.outputs for operator in operators)):
+                _check_indices(numbers, tensors, optional=False)
+            for operator in operators:
+                _check_indices(operator.inputs, tensors, optional=True)
+        for signature in model.signatureDefs or ():
+            _check_index(signature.subgraphIndex, model.subgraphs, "a graph")
+            for entry in (*(signature.inputs or ()), *(signature.outputs or ())):
+                _check_index(entry.tensorIndex, model.subgraphs[signature.subgraphIndex].tensors, "a tensor")
+                if not isinstance(entry.name, bytes):
+                    raise _damaged("a signature with a tensor that has no name")
+        for number in range(len(self._graph.tensors)):
+            self._check_constant(number)
+
+    def _check_constant(self, tensor: int) -> None:
+        """Raise if a constant of the main graph has other bytes than its shape and dtype say."""
+        data = self._model.buffers[self._graph.tensors[tensor].buffer].data
+        dtype, count = self.dtype(tensor), math.prod(self.shape(tensor))
+        if data is None or len(data) == 0 or dtype not in _STORED:
+            return
+        if len(data) != count * np.dtype(dtype).itemsize:
+            raise _damaged(f"a constant of shape {self.shape(tensor)} and {dtype} in {len(data)} bytes")
 
     @property
     def operators(self) -> list[Any]:
@@ -342,6 +381,23 @@ class Flatbuffer:
         """Return the shape of a tensor as it is in the file."""
         shape = self._graph.tensors[tensor].shape
         return () if shape is None else tuple(int(size) for size in shape)
+
+
+def _check_indices(numbers: Any, owner: Sequence[Any], *, optional: bool) -> None:
+    for number in () if numbers is None else numbers:
+        if not (optional and number == -1):
+            _check_index(number, owner, "a tensor")
+
+
+def _check_index(number: int, owner: Sequence[Any] | None, what: str) -> None:
+    if owner is None or not 0 <= number < len(owner):
+        raise _damaged(f"{what} of number {number}, which the file does not have")
+
+
+def _damaged(what: str) -> FileFormatError:
+    return FileFormatError(
+        f"Expected the tables of a TensorFlow Lite file. Received: damaged ones ({what}). Export the model again."
+    )
 
 
 @functools.lru_cache(maxsize=8)

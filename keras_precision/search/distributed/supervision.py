@@ -20,6 +20,7 @@ from typing import Any
 from keras_precision.core.errors import SearchError
 from keras_precision.core.system.files import write_atomic
 from keras_precision.core.system.optional import require
+from keras_precision.search.distributed.saved_oracle import read_saved
 from keras_precision.search.evaluation.mode import is_finalist
 
 __all__ = ["FAILURE", "check_completed", "harden", "heartbeat", "requeue_failed", "serve"]
@@ -37,9 +38,10 @@ def harden(oracle: Any) -> Any:
     Methods of the instance are replaced, not those of its class. The attribute ``failure`` is the reason why the search
     ended early, or None.
     """
-    names = ("create_trial", "end_trial", "reload", "_check_consecutive_failures")
+    names = ("create_trial", "end_trial", "_check_consecutive_failures")
     original = {name: getattr(oracle, name) for name in names}
     oracle.failure = None
+    oracle.trials = _Trials(oracle.trials)
     tuners: Any = require("keras_tuner", extra="search")
 
     # save and _save_trial open the file for writing; a kill in between leaves it empty, and reload then fails.
@@ -76,7 +78,7 @@ def harden(oracle: Any) -> Any:
             oracle.ongoing_trials.pop(name, None)
 
     def reload() -> None:
-        original["reload"]()
+        read_saved(oracle)
         _reconcile(oracle)
 
     oracle.save, oracle._save_trial, oracle.reload = save, save_trial, reload
@@ -84,6 +86,16 @@ def harden(oracle: Any) -> Any:
     oracle.end_trial = partial(tuners.synchronized(end_trial), oracle)
     oracle._check_consecutive_failures = check_consecutive_failures
     return oracle
+
+
+class _Trials(dict[str, Any]):
+    """Trials by ID. Their number includes trials whose folders were removed, since the next ID is that number.
+
+    https://github.com/keras-team/keras-tuner/blob/v1.4.8/keras_tuner/src/engine/oracle.py#L468
+    """
+
+    def __len__(self) -> int:
+        return max([super().__len__() - 1, *(int(trial_id) for trial_id in self if trial_id.isdecimal())]) + 1
 
 
 def requeue_failed(oracle: Any) -> bool:

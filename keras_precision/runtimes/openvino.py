@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class OpenvinoSession(RuntimeSession):
         settings |= {"INFERENCE_PRECISION_HINT": precision} if precision is not None else {}
         try:
             with capture_output("OpenVINO"):
-                core = openvino.Core()
+                core = _core()
                 read = core.read_model(os.fspath(path))
                 self._card = str(read.get_rt_info([CARD]).value) if read.has_rt_info([CARD]) else ""
                 self._compiled = core.compile_model(read, "CPU", settings)
@@ -103,6 +104,18 @@ class OpenvinoSession(RuntimeSession):
             writers=tuple(_writer(nodes, port.get_any_name(), writers) for port in self._compiled.outputs),
             card=self._card,
         )
+
+
+@cache
+def _core() -> Any:
+    """Return the Core of this process, which is never destroyed.
+
+    Where the processor has AMX, the CPU plugin of a Core replaces the alternate signal stack of the thread, and puts back
+    the one before it when it is destroyed. Of two Cores that are destroyed in the order in which they were made, the second
+    puts back the freed stack of the first, and the next signal that Python handles, such as that of Ctrl-C, ends the process.
+    The stacks came with https://github.com/openvinotoolkit/openvino/pull/11894.
+    """
+    return require("openvino", extra="openvino").Core()
 
 
 def _rt_info(node: Any, name: str) -> str:

@@ -19,6 +19,7 @@ from keras_precision.core.errors import (
     MissingExtraError,
     UnknownPrecisionError,
 )
+from keras_precision.core.system.child_process import run_python
 from keras_precision.export.openvino import OpenvinoToolchain
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.openvino import OpenvinoSession
@@ -210,6 +211,26 @@ def _pair(folder: Path, size: int, value: float) -> np.ndarray:
     product = operators.matmul(operators.matmul(x, first, False, False), second, False, False)
     openvino.save_model(openvino.Model([product], [x], "net"), folder / "model.xml", compress_to_fp16=False)
     return _prediction(folder / "model.xml")
+
+
+SIGNALLED = """
+import gc, signal, sys
+from keras_precision.runtimes.openvino import OpenvinoSession
+
+sessions = [OpenvinoSession(sys.argv[1]) for _ in range(3)]
+while sessions:
+    sessions.pop(0)
+    gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_files_were_run(tmp_path: Path) -> None:
+    """On processors with AMX, OpenVINO changes the stack on which Python handles signals such as that of Ctrl-C."""
+    _pair(tmp_path, 4, 1.0)
+    completed = run_python(["-c", SIGNALLED, str(tmp_path / "model.xml")])
+    assert (completed.ended_by, completed.output) == ("", "handled\n")
 
 
 def _prediction(path: Path) -> np.ndarray:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # "X as X" is what type checkers, and ruff, take for an expor
     from keras_precision.mixed_precision.hardware import hardware as hardware
     from keras_precision.mixed_precision.policy import precision as precision
     from keras_precision.mixed_precision.policy import set_precision as set_precision
+    from keras_precision.mixed_precision.recompile import recompile as recompile
     from keras_precision.quantization.calibration import Calibration as Calibration
     from keras_precision.quantization.calibration import calibrate as calibrate
     from keras_precision.quantization.layer_errors import quantization_report as quantization_report
@@ -92,6 +93,7 @@ _WHERE = {
     "suggest_plan": "findings.suggest_plan",
     "precision": "mixed_precision.policy",
     "apply_plan": "mixed_precision.apply_plan",
+    "recompile": "mixed_precision.recompile",
     "PrecisionScheduler": "callbacks.scheduler",
     "find_unstable_layers": "experiments.unstable_layers",
     "compare_paths": "experiments.compare_paths",

@@ -24,10 +24,14 @@ def run(*history, plan=HALF):
 
 PLANTED = {
     "zero": (run((200, 0.0, 200)), "loss-scale-collapsed", "error", "divides 0 by 0"),
-    "tiny": (run((200, 2.0**-20, 60)), "loss-scale-collapsed", "error", "fell to 9.54e-07"),
-    "low": (run((200, 0.25, 20)), "loss-scale-collapsed", "warning", "fell to 0.25"),
+    "tiny": (run((200, 2.0**-20, 160)), "loss-scale-collapsed", "error", "fell to 9.54e-07"),
+    "tiny, count unknown": (run((200, 2.0**-20, None)), "loss-scale-collapsed", "error", "fell to 9.54e-07"),
+    "low, count unknown": (run((200, 0.25, None)), "loss-scale-collapsed", "warning", "fell to 0.25"),
+    "low, and starving": (run((100, 0.5, 90), (200, 0.25, 170)), "loss-scale-collapsed", "error", "fell to 0.25"),
+    "a floor that starves": (run((100, 1024.0, 90), (200, 1024.0, 190)), "loss-scale-stuck", "error", "lower bound of 1024"),
+    "stuck in one epoch": (run((100, 1.0, 90)), "loss-scale-stuck", "error", "66 of the last 76 steps"),
     "infinite": (run((500, math.inf, 20)), "loss-scale-infinite", "error", "every step is skipped"),
-    "stuck": (run((100, 2.0, 14), (200, 1.0, 114)), "loss-scale-stuck", "error", "114 of the last 200 steps"),
+    "stuck": (run((100, 2.0, 14), (200, 1.0, 114)), "loss-scale-stuck", "error", "100 of the last 100 steps"),
     "still stuck": (run((100, 1.0, 20), (200, 1.0, 120)), "loss-scale-stuck", "error", "100 of the last 100 steps"),
     "missing": (run((100, None, 0)), "loss-scale-missing", "warning", "the optimizer scales no loss"),
     "missing in one layer": (
@@ -54,6 +58,10 @@ HEALTHY = {
     "float32": run((100, None, 0), plan=PrecisionPlan.training("float32")),
     "searching": run((100, 2.0**12, 3), (200, 2.0**12, 3)),
     "at 1 after a storm, and training on": run((100, 1.0, 60), (200, 1.0, 60)),
+    "large losses": run((100, 2.0**-6, 21), (200, 2.0**-6, 22)),
+    "large losses in one epoch": run((200, 2.0**-20, 60)),
+    "all skips on the way down": run((30, 1.0, 20)),
+    "falling": run((10, 2.0**6, 9), (20, 2.0**5, 10)),
     "unknown plan": run((100, 2.0**15, 0), plan=None),
     "unknown count": run((100, 1.0, None), plan=None),
     "nothing measured": Result("run", plan=HALF),

@@ -161,6 +161,13 @@ def apply_plan(case: Case, path: Path) -> None:
     case.check(copy)
 
 
+def recompile(case: Case, path: Path) -> None:
+    """The model itself, with the loss that it has and another optimizer."""
+    loss = case.model.loss
+    assert kp.recompile(case.model, optimizer="sgd").loss == loss
+    assert type(case.model.optimizer).__name__ == "SGD"
+
+
 def load_model(case: Case, path: Path) -> None:
     """A saved model comes back; one with a class of the user's own where that is registered."""
     if case.make is wrapped:
@@ -408,6 +415,7 @@ FUNCTIONS: dict[str, Callable[[Case, Path], None]] = {
     "PrecisionScheduler": scheduler,
     "PrecisionTuner": tuner,
     "apply_plan": apply_plan,
+    "recompile": recompile,
     "benchmark": benchmark,
     "calibrate": lambda case, path: case.check(case.file),
     "check_ethos_u": check_ethos_u,

@@ -122,8 +122,12 @@ class KerasAdapter(ABC):
         """Tell whether an optimizer wraps an ``inner_optimizer`` in dynamic loss scaling."""
 
     @abstractmethod
-    def scaled(self, optimizer: Any) -> Any:
-        """Return an optimizer wrapped in dynamic loss scaling with bounds."""
+    def scaled(self, optimizer: Any, **options: Any) -> Any:
+        """Return an optimizer wrapped in dynamic loss scaling with bounds, and with these options of its class."""
+
+    def unscaled(self, optimizer: Any) -> Any:
+        """Return the optimizer inside loss scaling; the one itself where there is none."""
+        return optimizer.inner_optimizer if self.is_loss_scaling(optimizer) else optimizer
 
     def bytes_by_kind(self, model: Any, optimizer: Any = None) -> dict[str, int]:
         """Return the bytes of ``weights``, ``gradients`` (one per trainable weight, in its dtype) and ``optimizer`` state."""

@@ -83,16 +83,25 @@ def rebuilt_with(adapter: KerasAdapter, model: Any, change: Callable[[dict[str, 
 
 @contextmanager
 def _own_classes(adapter: KerasAdapter, model: Any) -> Iterator[None]:
-    """Register the classes of a model's layers, and allow the functions of its Lambda layers."""
-    kinds = {type(layer).__name__: type(layer) for layer in adapter.walk(model)}
+    """Register the classes of a model's layers and optimizer and of what they hold, and allow the functions of Lambda layers."""
+    owners = [*adapter.walk(model), *_optimizers(adapter, model)]
+    parts = [part for owner in owners for part in (owner, *vars(owner).values()) if hasattr(part, "get_config")]
+    kinds = {type(part).__name__: type(part) for part in parts}
     # Without Keras's own: the name of the layer Multiply would also stand for the operation Multiply.
-    classes = {name: kind for name, kind in kinds.items() if getattr(adapter.keras.layers, name, None) is not kind}
+    own = adapter.keras.__name__
+    classes = {name: kind for name, kind in kinds.items() if kind.__module__.partition(".")[0] != own}
     # from_config has no argument safe_mode, only load_model has, and the public switch is global:
     # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/saving/serialization_lib.py,
     # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/saving/serialization_lib.py
     safe = adapter.keras.src.saving.serialization_lib.SafeModeScope
     with adapter.keras.utils.custom_object_scope(classes), safe(safe_mode=False):  # the code is the caller's own
         yield
+
+
+def _optimizers(adapter: KerasAdapter, model: Any) -> list[Any]:
+    """The optimizer of a model, and the one inside its loss scaling; none if it has none."""
+    optimizer = getattr(model, "optimizer", None)
+    return [] if optimizer is None else [optimizer, adapter.unscaled(optimizer)]
 
 
 def is_compiled(model: Any) -> bool:
@@ -112,17 +121,14 @@ def compile_like(adapter: KerasAdapter, model: Any, other: Any, *, scale_loss: b
     # https://github.com/keras-team/keras/blob/v3.15.1/keras/src/trainers/trainer.py,
     # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/engine/training.py
     settings = dict(other._compile_config.config)
-    optimizer = _copy_without_state(_inner_optimizer(adapter, other.optimizer))
+    with _own_classes(adapter, other):
+        optimizer = _copy_without_state(adapter.unscaled(other.optimizer))
     settings["optimizer"] = adapter.scaled(optimizer) if scale_loss else optimizer
     for key in ("metrics", "weighted_metrics"):
         settings[key] = _copy_metrics(adapter, settings.get(key))
     model.compile(**settings)
     if scale_loss and model.built:
         model.optimizer.build(model.trainable_variables)  # Keras 3 cannot load a file with an unbuilt optimizer
-
-
-def _inner_optimizer(adapter: KerasAdapter, optimizer: Any) -> Any:
-    return optimizer.inner_optimizer if adapter.is_loss_scaling(optimizer) else optimizer
 
 
 def _copy_without_state(thing: Any) -> Any:

@@ -1,6 +1,7 @@
 """first_failure: the first of the recorded steps that failed, replayed to find the layer where it failed."""
 
 from dataclasses import dataclass
+from typing import Self
 
 from keras_precision._adapters.tracing.step_observer import StepObserver
 from keras_precision._adapters.training.step_replay import Capture, ReplayedStep
@@ -25,6 +26,14 @@ class FailedStep:
     observation: Observation
     origin: NonFiniteOrigin | None
 
+    @classmethod
+    def of(cls, number: int, step: ReplayedStep, observation: Observation) -> Self:
+        """Return a failed step with its origin: the update, where weights were lost behind finite gradients."""
+        origin = find_origin(observation)
+        if origin is None and not step.weights_after:
+            origin = NonFiniteOrigin("update", None)
+        return cls(number, step, observation, origin)
+
 
 def first_failure(capture: Capture, observer: StepObserver, *, trained: int, after: int = 0) -> FailedStep | None:
     """Replay the recorded steps after step ``after`` and return the first that failed; ``trained`` counts all steps so far."""
@@ -32,9 +41,8 @@ def first_failure(capture: Capture, observer: StepObserver, *, trained: int, aft
     for number, step in enumerate(capture.replay(), start=first):
         skipped = step.scale is not None and not step.updated
         if number > after and (not step.is_finite or skipped):
-            observation = observer.observe(step.batch, step.values, step.scale or 1.0)
-            origin = find_origin(observation)
-            if origin is None and step.is_finite:
+            failed = FailedStep.of(number, step, observer.observe(step.batch, step.values, step.scale or 1.0))
+            if failed.origin is None and step.is_finite:
                 continue  # Not skipped: its update changed nothing, as with a learning rate of 0.
-            return FailedStep(number, step, observation, origin)
+            return failed
     return None

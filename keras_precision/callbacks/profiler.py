@@ -133,7 +133,7 @@ class PrecisionProfiler(Callback):
         Raises:
             NotMeasuredError: No ``fit`` with this profiler has ended yet.
         """
-        return by_severity((*training_findings(self.result), *apply_rules(self.result, LAYER_RULES)))
+        return by_severity((*apply_rules(self.result, LAYER_RULES), *training_findings(self.result)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy settings and the last result, without the model: KerasTuner copies callbacks for every trial."""

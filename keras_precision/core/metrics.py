@@ -351,7 +351,7 @@ _ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = 
         "first_non_finite",
         "",
         None,
-        "The origin of the first NaN or infinity: data, weights, forward, loss or backward; the subject is the layer.",
+        "The origin of the first NaN or infinity: data, weights, forward, loss, backward or update; the subject is the layer.",
     ),
     (
         "first_non_finite_layer",
@@ -376,6 +376,15 @@ _ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = 
         "Steps up to the end of the epoch of the row, at least 16, each of which loss scaling skipped.",
     ),
     ("breaks_in_float32", "", None, "The step of the row, repeated in float32, was not finite: 1."),
+    (
+        "rehearsed_step",
+        "",
+        None,
+        "The step that broke when training was repeated from new weights on the next batches.",
+    ),
+    ("cause", "", None, "What a trial on a copy of the model has shown to be the cause."),
+    ("cured_by_rate", "", None, "The part of the learning rate with which a trial was finite."),
+    ("tried", "", None, "What was tried and did not cure the step."),
     ("cured_in", "", None, "The precision of the layer of the row in which that step was finite."),
     (
         "activation_int8_error",

@@ -19,7 +19,7 @@ __all__ = [
     "statistics_rows",
 ]
 
-Phase = Literal["data", "weights", "forward", "loss", "backward"]
+Phase = Literal["data", "weights", "forward", "loss", "backward", "update"]
 
 INITIAL_LOSS_SCALE = 2.0**15
 """The initial loss scale of Keras, under which ``scaled_underflow`` is measured."""
@@ -145,7 +145,8 @@ class NonFiniteOrigin:
     """The origin of the first NaN or infinity of a step.
 
     Attributes:
-        phase: ``"data"`` (the batch itself), ``"weights"`` (before the step), ``"forward"``, ``"loss"`` or ``"backward"``.
+        phase: ``"data"`` (the batch itself), ``"weights"`` (before the step), ``"forward"``, ``"loss"``, ``"backward"`` or
+            ``"update"`` (the optimizer made weights NaN or infinite from finite gradients).
         path: The path of the layer; None if it is in no layer.
         within: The path of an inner layer below ``path``, if it is the origin; ``"inputs"`` or ``"labels"`` of the data.
         kind: The class of the layer.
@@ -313,7 +314,8 @@ def origin_rows(origin: NonFiniteOrigin | None, step: int | None, *, loss_is_fin
     if origin is None:
         yield Measurement("fit", "first_non_finite", "not found again", step)
         return
-    subject = origin.path or (f"batch/{origin.within}" if origin.phase == "data" else "loss")
+    elsewhere = {"data": f"batch/{origin.within}", "update": "optimizer"}
+    subject = origin.path or elsewhere.get(origin.phase, "loss")
     if origin.near:
         subject = origin.near
     phase = f"{origin.phase}, {'before' if origin.phase == 'forward' else 'behind'} it" if origin.near else origin.phase

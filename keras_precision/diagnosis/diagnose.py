@@ -77,7 +77,7 @@ def _diagnose_results(results: Sequence[Any], data: Any) -> tuple[Finding, ...]:
         raise InputError(
             "Expected data only with a model. Received: results and data. Pass the model instead of the results."
         )
-    rules = (training_findings, quantization_findings, drop_findings, lambda result: apply_rules(result, LAYER_RULES))
+    rules = (lambda result: apply_rules(result, LAYER_RULES), training_findings, quantization_findings, drop_findings)
     findings = [finding for result in results for rule in rules for finding in rule(result)]
     return by_severity((*findings, *run_findings(results)))
 

@@ -39,7 +39,7 @@ def configuration_hash(adapter: KerasAdapter, model: Any, settings: Mapping[str,
     It covers the layers with their settings, the optimizer without loss scaling, the loss, and ``settings`` of the run.
     """
     optimizer = model.optimizer
-    inner = optimizer.inner_optimizer if adapter.is_loss_scaling(optimizer) else optimizer
+    inner = adapter.unscaled(optimizer)
     layers = [
         (path, type(layer).__name__, _without_types(layer.get_config())) for path, layer in layer_paths(model).items()
     ]

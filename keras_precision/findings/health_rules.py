@@ -19,12 +19,18 @@ def _not_finite(result: Result) -> Iterator[Finding]:
     if not (loss or weights) or _has_origin(result) or (not weights and _skipped_a_few(result)):
         return
     what = " and ".join([loss] * bool(loss) + ["weights are not finite"] * weights)
-    why = "An update made the weights infinite or NaN: " if weights else ""
+    why = (
+        f"An update made the weights infinite or NaN: {_suspects(result)}"
+        if weights
+        else "What arose where is not known."
+    )
+    tried = result.select("tried")
+    why += f" Tried: {tried[-1].value}." if tried else ""
     yield Finding(
         code="non-finite-loss" if loss else "non-finite-weights",
         severity="error",
         subject=result.name,
-        message=f"{what[0].upper()}{what[1:]}. {why}{_suspects(result) if weights else 'What arose where is not known.'}",
+        message=f"{what[0].upper()}{what[1:]}. {why}",
         advice=WATCH_AGAIN,
     )
 
@@ -51,7 +57,8 @@ def _shown(value: object) -> str:
 
 def _has_origin(result: Result) -> bool:
     """Whether the layer rules report where a non-finite loss began."""
-    steps = {row.step for row in result.select("first_non_finite_loss") if row.value == "not finite"}
+    starves = bool(result.select("no_updates"))
+    steps = {row.step for row in result.select("first_non_finite_loss") if row.value == "not finite" or starves}
     return any(row.step in steps for row in result.select("first_non_finite") if row.value != "not found again")
 
 

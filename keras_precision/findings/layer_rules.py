@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from keras_precision.core.observation import INITIAL_LOSS_SCALE
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
-from keras_precision.findings.advice import in_float32, in_policy, with_loss_scaling
+from keras_precision.findings.advice import FINITE_DATA, NEW_WEIGHTS, in_float32, in_policy, slower, with_loss_scaling
+from keras_precision.findings.causes import CAUSES
 from keras_precision.findings.finding import Finding, Rule, Severity
 
 __all__ = ["LAYER_RULES"]
@@ -31,8 +32,8 @@ def _origin(result: Result) -> Iterator[Finding]:
         phase, layer = str(row.value), facts.get("first_non_finite_layer")
         if phase == "not found again":
             continue
-        harmless = facts.get("first_non_finite_loss") == "finite" and _has_loss_scaling(result)
-        where = f"in step {row.step}" if row.step is not None else "in this step"
+        harmless = facts.get("first_non_finite_loss") == "finite" and _has_loss_scaling(result) and not _starves(result)
+        where = f"in step {row.step}" if row.step is not None else _rehearsed(result, phase)
         low, high = facts.get("first_non_finite_from"), facts.get("first_non_finite_to")
         input_range = f" Input range: [{_number(low)}, {_number(high)}]." if low is not None else ""
         severity: Severity = "info" if harmless else "error"
@@ -40,13 +41,15 @@ def _origin(result: Result) -> Iterator[Finding]:
             "The step was skipped, and its loss was finite: this is how dynamic loss scaling adjusts its scale."
             if harmless
             else _WHY.get(phase.partition(",")[0], "")
-        ) + _tried(result, row.step)
+        ) + ("" if phase == "data" else _tried(result, row.step))
         yield Finding(
             code="non-finite" if not harmless else "non-finite-harmless",
             severity=severity,
             subject=row.subject,
             message=f"The first non-finite value arose {where} {_place(phase, row.subject, layer)}.{input_range} {why}".rstrip(),
-            advice=_cure(result, row.step) or _remedy(phase, row.subject),
+            advice=_from_start(
+                result, _advice(result, row.step) or _untried(result, row.step, phase) or _remedy(phase, row.subject)
+            ),
         )
 
 
@@ -56,12 +59,23 @@ _WHY = {
     "forward": "Everything after it is NaN or infinite, too, and so is the loss.",
     "loss": "The outputs of all layers were finite: the loss function produced it.",
     "backward": "The forward pass was finite; the gradients were not.",
+    "update": "The gradients were finite: the optimizer's update made weights NaN or infinite.",
 }
+
+
+def _rehearsed(result: Result, phase: str) -> str:
+    """Where a break was seen that has no step of the fit: on new weights, or on a single batch."""
+    if phase == "data" and result.get("batches") is not None:
+        return "in the batches after the break"
+    step = result.get("rehearsed_step")
+    return "in this step" if step is None else f"in step {step} of a training from new weights on the next batches"
 
 
 def _place(phase: str, subject: str, layer: object) -> str:
     if phase == "data":
         return f"in the {subject.removeprefix('batch/')} of the batch"
+    if phase == "update":
+        return "in the update of the weights"
     if phase == "weights":
         return f"in the weights of '{subject}'"
     if phase == "loss" or subject == "loss":
@@ -73,18 +87,45 @@ def _place(phase: str, subject: str, layer: object) -> str:
 
 
 def _tried(result: Result, step: int | None) -> str:
-    """What repeating the step in other precisions has shown."""
-    if any(row.step == step for row in result.select("breaks_in_float32")):
-        return " The same step breaks in float32, too: precision is not the cause."
+    """What repeating the step in other precisions, and in other ways, has shown."""
+    causes = [CAUSES[str(row.value)][0] for row in _rows_of(result, "cause", step) if row.value in CAUSES]
+    if _rows_of(result, "breaks_in_float32", step):
+        causes.insert(0, "The same step breaks in float32, too: precision is not the cause.")
     if layers := _cured_layers(result, step):
-        return f" With {', '.join(map(repr, layers))} in float32, the same step is finite."
+        causes.append(
+            f"With {', '.join(map(repr, layers))} in float32, the same step is finite, and so are those after it."
+        )
+    for row in _rows_of(result, "cured_by_rate", step):
+        causes.append(f"With {float(row.value or 0):g} of the learning rate the same batches train: it is too high.")
+    if tried := [str(row.value) for row in _rows_of(result, "tried", step)]:
+        causes.append(f"Tried: {'; '.join(tried)}.")
+    return "".join(f" {cause}" for cause in causes)
+
+
+def _rows_of(result: Result, metric: str, step: int | None) -> list[Measurement]:
+    return [row for row in result.select(metric) if row.step == step]
+
+
+def _advice(result: Result, step: int | None) -> str:
+    """The code of what has cured the step; empty where nothing has."""
+    if layers := _cured_layers(result, step):
+        return in_float32(*layers)
+    for row in _rows_of(result, "cured_by_rate", step):
+        return slower(float(row.value or 0))
+    return next((CAUSES[str(row.value)][1] for row in _rows_of(result, "cause", step) if row.value in CAUSES), "")
+
+
+def _untried(result: Result, step: int | None, phase: str) -> str:
+    """Why there is no code, where trials have cured nothing."""
+    if phase != "data" and (_rows_of(result, "tried", step) or _rows_of(result, "breaks_in_float32", step)):
+        return "# No trial has cured it: look at the code of this layer or loss, for a division, a root or a logarithm of 0"
     return ""
 
 
-def _cure(result: Result, step: int | None) -> str:
-    """The code that lifts the layers with which the step was finite; empty where none are known."""
-    layers = _cured_layers(result, step)
-    return in_float32(*layers) if layers else ""
+def _from_start(result: Result, advice: str) -> str:
+    """The code on new weights, where those of the run are lost."""
+    is_due = result.select("non_finite_weights") and NEW_WEIGHTS not in advice and not advice.startswith("#")
+    return f"{NEW_WEIGHTS}\n{advice}" if is_due else advice
 
 
 def _cured_layers(result: Result, step: int | None) -> list[str]:
@@ -93,9 +134,9 @@ def _cured_layers(result: Result, step: int | None) -> list[str]:
 
 def _remedy(phase: str, subject: str) -> str:
     if phase == "data":
-        return "assert np.isfinite(x).all() and np.isfinite(y).all()  # before fit"
-    if phase == "weights":
-        return "model = keras.models.clone_model(model)  # with new weights: those of this one are lost; a lower learning rate"
+        return FINITE_DATA
+    if phase in ("update", "weights"):
+        return slower(0.1)
     if subject == "loss" or phase == "loss":
         return _HEAD
     return in_float32(subject)
@@ -105,6 +146,11 @@ _HEAD = (
     "plan = kp.plan_of(model).with_layers({list(kp.layer_paths(model))[-1]: 'float32'})\n"
     "model = kp.apply_plan(model, plan)  # and compute the loss from logits: from_logits=True"
 )
+
+
+def _starves(result: Result) -> bool:
+    """Whether whole epochs had no update: then their breaks are not those by which loss scaling adjusts its scale."""
+    return bool(result.select("no_updates"))
 
 
 def _has_loss_scaling(result: Result) -> bool:
@@ -130,7 +176,7 @@ def _overflow(result: Result) -> Iterator[Finding]:
                     f"The outputs of '{path}' are values up to {_number(size)}; {_share(row.value)} of them exceed the largest number "
                     f"of float16, {_FLOAT16_MAX:.0f}, and {'are' if in_half else 'would be'} infinite in float16."
                 ),
-                advice=f"{in_float32(path)}  # or kp.PrecisionPlan.training('mixed_bfloat16') for all",
+                advice=in_float32(path),
             )
         elif in_half and path == first_non_finite:
             yield Finding(
@@ -184,7 +230,7 @@ def _underflow_finding(result: Result, path: str, share: float, others: Sequence
         advice=(
             with_loss_scaling(initial_scale=_number(scale))
             if is_fixed or scale > INITIAL_LOSS_SCALE
-            else f"{in_policy('mixed_bfloat16')}  # or '{path}' in float32"
+            else in_policy("mixed_bfloat16")
         ),
     )
 

@@ -1,10 +1,11 @@
 """Rules for training runs: loss scale, skipped steps, and waiting for data."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
-from keras_precision.findings.advice import with_loss_scaling
+from keras_precision.findings.advice import SCALED_WHERE_DUE, in_policy, with_loss_scaling
 from keras_precision.findings.finding import Finding, Rule, apply_rules
 from keras_precision.findings.health_rules import HEALTH_RULES
 
@@ -18,6 +19,7 @@ _HUGE_SCALE = 2.0**24
 # If a step waits for 30 % of its time, no precision can save more than the other 70 %; without the wait it
 # would be 1.4 times as fast. Waits under 1 ms occur in any Python loop over arrays in memory, and
 # matter only for steps so short that no pipeline would help. In the first steps, queues are still full.
+_ADJUSTING = 24  # steps in which a first scale of up to 2**24 falls to 1
 _MIN_WAIT_SHARE, _MIN_WAIT_MS, _MIN_STEPS = 0.3, 1.0, 10
 
 
@@ -47,10 +49,11 @@ def training_findings(result: Result) -> tuple[Finding, ...]:
 
 
 def _collapsed(result: Result) -> Iterator[Finding]:
-    scale = _scale(result)
-    if scale is None or not scale < 1:
+    """A scale below 1 at which steps are still skipped; where updates are applied, large losses need such a scale."""
+    scale, late = _scale(result), _late(result)
+    if scale is None or not scale < 1 or (scale > 0 and late is not None and late.are_applied):
         return
-    is_unusable = scale < _TINY_SCALE
+    is_unusable = scale < _TINY_SCALE or late is not None
     effect = (
         "The next step without overflow divides 0 by 0 and turns every weight into NaN."
         if scale == 0
@@ -61,7 +64,7 @@ def _collapsed(result: Result) -> Iterator[Finding]:
         severity="error" if is_unusable else "warning",
         subject=result.name,
         message=f"The loss scale fell to {scale:.3g}: steps overflowed repeatedly, and Keras 3 has no lower bound. {effect}",
-        advice=f"{with_loss_scaling(min_scale='1.0')}; find the cause of the overflow: inputs, learning rate, a layer that needs float32",
+        advice=f"{with_loss_scaling(min_scale='1.0')}  # and look for the overflow: inputs, learning rate, a layer in 16 bits",
     )
 
 
@@ -78,21 +81,22 @@ def _infinite(result: Result) -> Iterator[Finding]:
 
 
 def _stuck(result: Result) -> Iterator[Finding]:
-    """Steps are skipped at a scale of 1: the lower bound of tf_keras and of ``kp.LossScaleOptimizer``."""
-    batches, scales = result.series("loss_scale", "fit")
-    skipped = result.series("skipped_steps", "fit")[1]
-    if _scale(result) != 1 or len(scales) < 1 or skipped[-1] is None:
+    """Steps are skipped at a scale that no longer falls: at the lower bound of ``kp.LossScaleOptimizer``, or that of tf_keras, 1."""
+    scale, late = _scale(result), _late(result)
+    if scale is None or not 1 <= scale < float("inf") or late is None or late.are_applied:
         return
-    before = (batches[-2], skipped[-2]) if len(batches) > 1 and scales[-2] == 1 else (0, 0)
-    steps, newly_skipped = batches[-1] - before[0], skipped[-1] - (before[1] or 0)
-    if steps and newly_skipped > steps / 2:
-        yield Finding(
-            code="loss-scale-stuck",
-            severity="error",
-            subject=result.name,
-            message=f"The loss scale is at its lower bound of 1, and {newly_skipped} of the last {steps} steps were skipped: no scale helps.",
-            advice="findings = kp.diagnose(model, (x, y))  # names the layer that overflows, or the inputs that are not finite",
-        )
+    if scale != 1 and not late.same_scale:
+        return
+    yield Finding(
+        code="loss-scale-stuck",
+        severity="error",
+        subject=result.name,
+        message=(
+            f"The loss scale is at its lower bound of {scale:.5g}, and {late.skipped} of the last {late.steps} steps were skipped: "
+            "the bound is too high, or no scale helps."
+        ),
+        advice=in_policy("mixed_bfloat16"),
+    )
 
 
 def _missing(result: Result) -> Iterator[Finding]:
@@ -109,7 +113,7 @@ def _missing(result: Result) -> Iterator[Finding]:
             "scaling only if the model's own policy is mixed_float16 when it is compiled: not for policies of single "
             "layers, not for a DTypePolicyMap, not for a model that was loaded under another global policy."
         ),
-        advice=with_loss_scaling(),
+        advice=SCALED_WHERE_DUE,
     )
 
 
@@ -124,7 +128,7 @@ def _idle(result: Result) -> Iterator[Finding]:
             severity="warning",
             subject=result.name,
             message=f"The optimizer scales the loss, but {why}: the scale has no benefit here, and grows until it is infinite.",
-            advice="model.compile(model.optimizer.inner_optimizer, loss=model.loss, auto_scale_loss=False)  # and your metrics",
+            advice=SCALED_WHERE_DUE if scale <= _HUGE_SCALE else with_loss_scaling(max_scale="2.0**24"),
         )
 
 
@@ -150,6 +154,34 @@ def _input_bound(result: Result) -> Iterator[Finding]:
 
 
 _LOSS_SCALE_RULES: tuple[Rule, ...] = (_collapsed, _infinite, _stuck, _missing, _idle)
+
+
+@dataclass(frozen=True)
+class _Late:
+    """The steps since the end of the last epoch but one; in a run of one epoch, without those in which the scale adjusts."""
+
+    steps: int
+    skipped: int
+    same_scale: bool
+
+    @property
+    def are_applied(self) -> bool:
+        """Whether most of these steps have updated the weights."""
+        return self.skipped <= self.steps / 2
+
+
+def _late(result: Result) -> _Late | None:
+    """The last steps, and how many of them were skipped; None where that is unknown."""
+    batches, scales = result.series("loss_scale", "fit")
+    skipped = result.series("skipped_steps", "fit")[1]
+    if not skipped or skipped[-1] is None or len(skipped) != len(scales):
+        return None
+    if len(skipped) > 1:
+        steps, late = batches[-1] - batches[-2], skipped[-1] - (skipped[-2] or 0)
+        return _Late(steps, late, scales[-1] == scales[-2])
+    adjusting = min(skipped[-1], _ADJUSTING)
+    steps = batches[-1] - adjusting
+    return _Late(steps, skipped[-1] - adjusting, same_scale=False) if steps else None
 
 
 def _scale(result: Result) -> float | None:

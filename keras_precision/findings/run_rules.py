@@ -78,6 +78,6 @@ def _diverges_from_baseline(baseline: Result, other: Result) -> Iterator[Finding
                     f"The loss of '{other.name}' diverges from that of '{baseline.name}' in epoch {int(row.step or 0) + 1}: "
                     f"{loss:.4g} against {target:.4g}."
                 ),
-                advice=f"{WATCH_AGAIN}; or kp.find_unstable_layers(build, data)",
+                advice=f"{WATCH_AGAIN}; kp.find_unstable_layers(build, data) searches, too",
             )
             return

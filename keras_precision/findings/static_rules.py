@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from keras_precision.core.formats.number_format import FLOAT16
 from keras_precision.core.layer_facts import HALF_TYPES, LayerFacts
 from keras_precision.core.observation import Observation, Statistics
-from keras_precision.findings.advice import in_float32, in_policy
+from keras_precision.findings.advice import NORMALIZED, in_float32, in_policy
 from keras_precision.findings.finding import Finding, by_severity
 
 __all__ = ["facts_findings", "input_findings", "loss_findings", "saturation_findings", "variance_findings"]
@@ -105,7 +105,7 @@ def input_findings(observation: Observation, layers: Sequence[LayerFacts]) -> tu
         Finding(
             "input-scale", "error" if breaks else "warning", half.path,
             f"The inputs are up to {largest:.4g}{looks}, and '{half.path}' computes with them in {half.compute}: {reason}.",
-            _PIXELS if pixels else _NORMALIZED,
+            _PIXELS if pixels else NORMALIZED,
         ),
     )  # fmt: skip
 
@@ -116,10 +116,12 @@ def _rounding_noise(tensor: Statistics, dtype: str) -> float:
     return error * math.hypot(tensor.mean, tensor.deviation) / tensor.deviation if tensor.deviation else 0.0
 
 
-_PIXELS = "model = keras.Sequential([keras.layers.Rescaling(1 / 255, dtype='float32'), model])"
-_NORMALIZED = (
-    "normalization = keras.layers.Normalization(dtype='float32')\nnormalization.adapt(x)\n"
-    "model = keras.Sequential([normalization, model])"
+_FLOAT32_LOSS = (
+    "loss = keras.losses.get(model.loss)\n"
+    "model = kp.recompile(model, loss=type(loss).from_config({**loss.get_config(), 'dtype': 'float32'}))"
+)
+_PIXELS = (
+    "model = kp.recompile(keras.Sequential([keras.layers.Rescaling(1 / 255, dtype='float32'), model]), like=model)"
 )
 
 
@@ -138,7 +140,7 @@ def loss_findings(types: Sequence[str]) -> tuple[Finding, ...]:
             "half-loss", "error", "loss",
             f"The loss is computed in {half}, its mean over the batch included: a sum beyond {half}'s range or digits is lost "
             "before the gradients are computed, and no loss scale recovers it.",
-            "keras.config.set_floatx('float32')  # before the model is built, and losses without dtype=",
+            _FLOAT32_LOSS,
         ),
     )  # fmt: skip
 

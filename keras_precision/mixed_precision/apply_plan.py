@@ -107,7 +107,7 @@ def _set_loss_scaling(adapter: KerasAdapter, model: Any, *, enabled: bool) -> No
         or getattr(optimizer, "loss_scale_factor", None)
     ):
         return
-    model.optimizer = adapter.scaled(optimizer) if enabled else optimizer.inner_optimizer
+    model.optimizer = adapter.scaled(optimizer) if enabled else adapter.unscaled(optimizer)
     if enabled and getattr(optimizer, "built", False):
         model.optimizer.build(model.trainable_variables)
     # Saving serializes the optimizer in _compile_config, which compile() sets, and not model.optimizer. If the attribute

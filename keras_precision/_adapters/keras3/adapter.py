@@ -139,11 +139,11 @@ class Keras3Adapter(KerasAdapter):
         """Compare with Keras's class, which ours inherits from."""
         return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
-    def scaled(self, optimizer: Any) -> Any:
+    def scaled(self, optimizer: Any, **options: Any) -> Any:
         """Wrap it in our own optimizer, which has a floor and a ceiling."""
         from keras_precision._adapters.training.loss_scale_optimizer import LossScaleOptimizer
 
-        return LossScaleOptimizer(optimizer)
+        return LossScaleOptimizer(optimizer, **options)
 
     def data_wait(self, model: Any) -> AbstractContextManager[DataWait]:
         """Time the pulls where Python makes them; on TensorFlow, where the compiled step does, a sample of them."""

@@ -161,9 +161,10 @@ class LegacyAdapter(KerasAdapter):
         """Compare with the class of tf_keras."""
         return isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
 
-    def scaled(self, optimizer: Any) -> Any:
-        """Wrap it in the optimizer of tf_keras, which has a floor of 1."""
-        return tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
+    def scaled(self, optimizer: Any, **options: Any) -> Any:
+        """Wrap it in the optimizer of tf_keras, which has a floor of 1, and of the options an initial scale."""
+        initial = options.get("initial_scale")
+        return tf_keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=initial)
 
     def load(self, path: str, **options: Any) -> Any:
         """Load a model, and let its layers compute what tf_keras saves no more than the data of: bins."""

@@ -75,7 +75,8 @@ class HealthProbe(Probe):
             return
         if self._examination is not None:
             self._rows += self._examination.epoch_end()
-        self._check_weights(fit)
+        if self._check_weights(fit):
+            self._examine(fit)
         skipped = self._scaling.skipped(fit.batches if fit.batches_exact else None) if self._scaling else None
         batches, skipped_before = self._last_update
         if skipped is None or skipped - skipped_before < fit.batches - batches:
@@ -84,17 +85,19 @@ class HealthProbe(Probe):
             self._rows.append(Measurement("epoch", "no_updates", fit.batches - batches, epoch))
             self._examine(fit)
 
-    def _check_weights(self, fit: FitState) -> None:
+    def _check_weights(self, fit: FitState) -> bool:
+        """Look whether the weights have just been lost."""
         if self._state is None or not self._weights_were_finite:
-            return
+            return False
         self._weights_were_finite = tensors_of(fit.adapter).all_finite(self._state.trainable_values())
         if not self._weights_were_finite:
             self._rows.append(Measurement("fit", "non_finite_weights", 1, fit.batches))
+        return not self._weights_were_finite
 
     def _examine(self, fit: FitState) -> None:
-        """Begin to record steps, unless that was done before, or every step fails since the weights are lost."""
-        if self.limit_s and self._examination is None and self._weights_were_finite:
-            self._examination = Examination(fit, self.limit_s)
+        """Begin to record steps, unless that was done before."""
+        if self.limit_s and self._examination is None:
+            self._examination = Examination(fit, self.limit_s, lost=not self._weights_were_finite)
 
     def end(self) -> None:
         """Release the model; what records its steps is removed with the other resources of the fit."""

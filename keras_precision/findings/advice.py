@@ -61,5 +61,5 @@ SCALED_WHERE_DUE = "model = kp.apply_plan(model, kp.plan_of(model), in_place=Tru
 
 NORMALIZED = (
     "normalization = keras.layers.Normalization(dtype='float32')\nnormalization.adapt(x)\n"
-    "model = kp.recompile(keras.Sequential([normalization, model]), like=model)"
+    "model = kp.recompile(keras.Sequential([keras.Input(x.shape[1:]), normalization, model]), like=model)"
 )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from keras_precision.core.result import Result
-from keras_precision.findings.advice import WATCH_AGAIN
+from keras_precision.findings.advice import WATCH_AGAIN, slower
 from keras_precision.findings.finding import Finding, Rule
 
 __all__ = ["HEALTH_RULES"]
@@ -90,7 +90,7 @@ def _explodes(result: Result) -> Iterator[Finding]:
             severity="warning",
             subject=result.name,
             message=f"The loss grew from {losses[0]:.3g} in the first epoch to {losses[-1]:.3g} in the last: a learning rate that is too high does this in any precision.",
-            advice="model.optimizer.learning_rate = float(model.optimizer.learning_rate) / 10  # and fit again from the start",
+            advice=slower(0.1),
         )
 
 

@@ -147,8 +147,8 @@ def _input_bound(result: Result) -> Iterator[Finding]:
                 f"everything else took no time, it could not be more than {1 / share:.1f} times as fast."
             ),
             advice=(
-                "dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).cache().prefetch(tf.data.AUTOTUNE)"
-                "  # keras.utils.PyDataset(workers=8, use_multiprocessing=True), torch DataLoader(num_workers=8)"
+                "# Code of yours loads the data: dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).cache().prefetch("
+                "tf.data.AUTOTUNE), keras.utils.PyDataset(workers=8, use_multiprocessing=True), torch DataLoader(num_workers=8)"
             ),
         )
 

@@ -117,11 +117,13 @@ def _rounding_noise(tensor: Statistics, dtype: str) -> float:
 
 
 _FLOAT32_LOSS = (
+    "keras.config.set_floatx('float32')\n"
     "loss = keras.losses.get(model.loss)\n"
-    "model = kp.recompile(model, loss=type(loss).from_config({**loss.get_config(), 'dtype': 'float32'}))"
+    "model = kp.recompile(model, loss=lambda y, outputs: getattr(loss, 'call', loss)(y, outputs))"
 )
 _PIXELS = (
-    "model = kp.recompile(keras.Sequential([keras.layers.Rescaling(1 / 255, dtype='float32'), model]), like=model)"
+    "scaled = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Rescaling(1 / 255, dtype='float32'), model])\n"
+    "model = kp.recompile(scaled, like=model)"
 )
 
 

@@ -164,6 +164,9 @@ class LegacyAdapter(KerasAdapter):
     def scaled(self, optimizer: Any, **options: Any) -> Any:
         """Wrap it in the optimizer of tf_keras, which has a floor of 1, and of the options an initial scale."""
         initial = options.get("initial_scale")
+        # It refuses an optimizer that another one has wrapped, whether or not that one is still in use:
+        # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/mixed_precision/loss_scale_optimizer.py
+        optimizer._is_wrapped_by_loss_scale_optimizer = False
         return tf_keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=initial)
 
     def load(self, path: str, **options: Any) -> Any:

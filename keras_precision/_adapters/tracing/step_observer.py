@@ -157,6 +157,15 @@ class _TensorFlow(_Backend):
             results = self._compiled(arguments, tf.constant(scale, tf.float32), x, y, weight)
         return tuple(None if result is None else result.numpy() for result in results)
 
+    def objective(self, batch: Batch, values: Sequence[Any], scale: Any) -> tuple[Any, Any]:
+        """Scale a loss in 16 bits as the optimizer does: tf_keras in its own type, Keras 3 in float32."""
+        # https://github.com/keras-team/tf-keras/blob/v2.21.0/tf_keras/mixed_precision/loss_scale_optimizer.py (get_scaled_loss)
+        loss = self.state.loss(batch.x, batch.y, batch.sample_weight, values)
+        if loss is None:
+            return None, None
+        dtype = loss.dtype if self.state.adapter.keras.__name__ == "tf_keras" else self._tf.float32
+        return self._tf.cast(loss, dtype) * self._tf.cast(scale, dtype), loss
+
     def _step(self, values: list[Any], scale: Any, x: Any, y: Any, weight: Any) -> tuple[Any, ...]:
         tf, statistics = self._tf, self.tensors.statistics
         batch = Batch(x, y, weight)

@@ -1,7 +1,7 @@
 """ChannelErrors: how well each channel of an output is represented, by its own spread."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from keras_precision.core.result import Measurement, Result
 
-__all__ = ["CHANNEL_METRICS", "ChannelErrors"]
+__all__ = ["CHANNEL_METRICS", "ChannelErrors", "channel_list", "channel_spreads"]
 
 CHANNEL_METRICS = ("channel_snr_db", "channel_spread", "channel_snr_with_plan_db")
 """The metrics of rows whose subjects are ``output[channel]``."""
@@ -20,6 +20,37 @@ _MAX_CHANNELS = 256  # an output with more is an embedding, which is compared as
 _MIN_SNR_DB = 10.0
 # A step of a range that eight times the spread fills is 3 of 8 bits too coarse, and other noise is not.
 _MIN_RATIO, _MIN_LOSS_DB = 8.0, 6.0
+_MAX_NAMED = 6
+
+
+def channel_spreads(reference: npt.ArrayLike) -> npt.NDArray[np.float64] | None:
+    """Return the standard deviation of each channel of an output of shape (n, ..., channels), 0 of a constant one.
+
+    None where no channels are told apart: in outputs with a single one, or more than 256, and in those that are all between
+    0 and 1. Probabilities have one unit, and a class that is hardly ever predicted is no channel that lost its values.
+    """
+    values = np.asarray(reference, dtype=np.float64)
+    if values.ndim < 2 or not 1 < values.shape[-1] <= _MAX_CHANNELS or not np.isfinite(values).all():
+        return None
+    if not values.size or (values.min() >= 0 and values.max() <= 1):
+        return None
+    table = values.reshape(-1, values.shape[-1])
+    spreads = table.std(axis=0)
+    return np.where(spreads > 1e-6 * np.abs(table).max(axis=0), spreads, 0.0)  # what is less is the rounding of float32
+
+
+def channel_list(channels: Sequence[int]) -> str:
+    """Return the numbers of channels as the start of a sentence, of which six are named.
+
+    Example:
+        >>> channel_list([4, 5, 6])
+        'Channels 4, 5 and 6'
+    """
+    if len(channels) == 1:
+        return f"Channel {channels[0]}"
+    rest = len(channels) - _MAX_NAMED
+    *first, last = [*map(str, channels[:_MAX_NAMED]), *([f"{rest} more"] if rest > 0 else [])]
+    return f"Channels {', '.join(first)} and {last}"
 
 
 @dataclass(frozen=True)
@@ -41,25 +72,15 @@ class ChannelErrors:
 
     @classmethod
     def of(cls, output: str, reference: npt.ArrayLike, predictions: npt.ArrayLike) -> "ChannelErrors":
-        """Compare outputs of shape (n, ..., channels) with those of a reference.
-
-        No channels are told apart in outputs with a single one, and in those that are all between 0 and 1:
-        probabilities have one unit, and a class that is hardly ever predicted is no channel that lost its values.
-        """
-        expected, actual = np.asarray(reference, dtype=np.float64), np.asarray(predictions, dtype=np.float64)
-        if not _has_channels(expected):
+        """Compare outputs of shape (n, ..., channels) with those of a reference; ``channel_spreads`` says which have channels."""
+        spread = channel_spreads(reference)
+        if spread is None:
             return cls(output, {}, {})
-        width = expected.shape[-1]
-        expected, actual = expected.reshape(-1, width), actual.reshape(-1, width)
-        spread, size = expected.std(axis=0), np.abs(expected).max(axis=0)
+        tables = (np.asarray(values, dtype=np.float64).reshape(-1, len(spread)) for values in (reference, predictions))
         with np.errstate(divide="ignore", invalid="ignore"):
-            snr = 20 * np.log10(spread / np.sqrt(np.mean(np.square(actual - expected), axis=0)))
-        varies = spread > 1e-6 * size  # what is less is the rounding of float32
-        return cls(
-            output,
-            dict(enumerate(spread.tolist())),
-            {channel: float(snr[channel]) if varies[channel] else None for channel in range(width)},
-        )
+            snr = 20 * np.log10(spread / np.sqrt(np.mean(np.square(np.subtract(*tables)), axis=0)))
+        ratios = {channel: float(snr[channel]) if value else None for channel, value in enumerate(spread)}
+        return cls(output, dict(enumerate(spread.tolist())), ratios)
 
     @classmethod
     def from_result(cls, result: Result, metric: str = "channel_snr_db") -> list["ChannelErrors"]:
@@ -97,9 +118,3 @@ class ChannelErrors:
             return []
         spread, limit = self.spreads[self.widest], min(_MIN_SNR_DB, known.get(self.widest, 0.0) - _MIN_LOSS_DB)
         return [channel for channel in known if known[channel] < limit and self.spreads[channel] * _MIN_RATIO <= spread]
-
-
-def _has_channels(reference: npt.NDArray[np.float64]) -> bool:
-    if reference.ndim < 2 or not 1 < reference.shape[-1] <= _MAX_CHANNELS or not np.isfinite(reference).all():
-        return False
-    return bool(reference.size and (reference.min() < 0 or reference.max() > 1))

@@ -256,7 +256,7 @@ _ROWS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = (
         "divergence",
         "",
         "lower",
-        "Mean Kullback-Leibler divergence from the float model's predictions, in nats, probabilities below 1/512 taken as that; for outputs that are no probabilities, the mean squared difference, as a share of the float outputs' variance.",
+        "Mean Kullback-Leibler divergence from the float model's predictions, in nats, probabilities below 1/512 taken as that; for outputs that are no probabilities, the mean squared difference, as a share of the float outputs' variance, channel by channel.",
     ),
     ("metric_drop", "", "lower", "By how much the metric of a search is worse than that of the float model."),
     (

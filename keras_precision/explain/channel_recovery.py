@@ -61,10 +61,12 @@ class ChannelRecovery:
         """
         if not self.errors(explained).drowned():
             return outcome
-        steps = [self._step(plan) for plan in dict.fromkeys((outcome.plan, outcome.plans()[0]))]
-        found = [step for step in steps if step is not None]
+        candidates = [self._step(plan) for plan in dict.fromkeys((outcome.plan, outcome.plans()[0]))]
+        found = [step for step in candidates if step is not None]
         enough = [step for step in found if step.quality.changed <= limit]
-        return replace(outcome, steps=enough[:1] or [*found[-1:], *outcome.steps])
+        chosen = [*enough, *reversed(found)][:1]
+        steps = chosen if enough else [*chosen, *outcome.steps]
+        return replace(outcome, steps=steps, of_channels=next(iter(chosen), None))
 
     def _step(self, plan: PrecisionPlan) -> RecoveryStep | None:
         """Return the plan with the fewest last layers in float whose file has no drowned channel; None for none."""

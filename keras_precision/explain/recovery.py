@@ -41,6 +41,8 @@ class Recovery:
         effects: The layers, the most sensitive first.
         steps: The steps of the greedy recovery.
         plan: The plan of the file.
+        of_channels: The step that recovers channels of the output, which is worth its size even where each sample still has a
+            value that is changed.
     """
 
     evaluator: PlanEvaluator
@@ -49,10 +51,11 @@ class Recovery:
     effects: list[LayerEffect]
     steps: list[RecoveryStep]
     plan: PrecisionPlan
+    of_channels: RecoveryStep | None = None
 
     def plans(self) -> list[PrecisionPlan]:
         """Return the plans that change fewer predictions than the file's, the best first, and last that of the file."""
-        better = [step for step in self.steps if step.quality.changed < self.base.changed]
+        better = [step for step in self.steps if step.quality.changed < self.base.changed or step is self.of_channels]
         return [*(step.plan for step in sorted(better, key=lambda step: step.quality.changed)), self.plan]
 
     def rows(self) -> Iterator[Measurement]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.channel_errors import ChannelErrors, channel_list
 from keras_precision.core.errors import ExportError, FileFormatError, PlanError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.export.conversion_check import model_outputs
@@ -35,21 +36,25 @@ _LEAST_SPREAD = 1 / 64  # of the largest value: what varies by less, as a consta
 
 @dataclass(frozen=True)
 class _Fidelity:
-    """How near an output of a file is to the float file's: agreement of classes where it has any, and noise."""
+    """How near an output of a file is to the float file's: agreement of classes where it has any, noise, and lost channels."""
 
     output: int
     agreement: float | None
     snr_db: float
+    lost: tuple[int, ...] = ()
 
     @property
     def is_poor(self) -> bool:
         """Whether the output is not the model's any more."""
         if self.agreement is not None:
             return self.agreement < _MIN_AGREEMENT and self.snr_db < _TIE_SNR_DB
-        return self.snr_db < _MIN_SNR_DB
+        return bool(self.lost) or self.snr_db < _MIN_SNR_DB
 
     def __str__(self) -> str:
-        """The figure that decides."""
+        """What decides."""
+        if self.lost:
+            lost = channel_list(self.lost)
+            return f"{lost[0].lower()}{lost[1:]} of output {self.output} {'is' if len(self.lost) == 1 else 'are'} lost in the scale of others"
         figure = (
             f"an SNR of {self.snr_db:.1f} dB" if self.agreement is None else f"an agreement of {self.agreement:.3f}"
         )
@@ -92,7 +97,7 @@ def _fidelity(number: int, reference: Array, output: Array) -> _Fidelity:
     if np.issubdtype(reference.dtype, np.integer):  # classes already
         return _Fidelity(number, float(np.mean(reference == output)), snr)
     if kind.name == "values":
-        return _Fidelity(number, None, snr)
+        return _Fidelity(number, None, snr, tuple(ChannelErrors.of(str(number), reference, output).drowned()))
     return _Fidelity(number, float(np.mean(predicted_classes(reference) == predicted_classes(output))), snr)
 
 
@@ -124,7 +129,7 @@ def _cure(toolchain: Toolchain, job: ExportJob, name: str, measure: Callable[[Pa
 def _plans(toolchain: Toolchain, job: ExportJob) -> Iterator[PrecisionPlan]:
     """Plans that keep more than the job's own, the smallest change first, as far as the format can hold them."""
     plan, (front, first, last) = job.request.plan, _outer_layers(job)
-    edges = [plan.with_layers(dict.fromkeys(paths, "float32")) for paths in ((), front, first, (*first, *last))]
+    edges = [plan.with_layers(dict.fromkeys(paths, "float32")) for paths in ((), front, first, last, (*first, *last))]
     whole = [PrecisionPlan.deployment(name) for name in ("int16x8", "int8_dynamic")]
     if isinstance(job.calibration, TrainedRanges):  # training has fixed the precision of every layer
         edges, whole = edges[:1], []

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from keras_precision.core.channel_errors import ChannelErrors
+from keras_precision.core.channel_errors import ChannelErrors, channel_list
 from keras_precision.core.result import Result
 from keras_precision.findings.finding import Finding, Rule, apply_rules, by_severity
 
@@ -22,7 +22,6 @@ _MIN_SNR_DB, _MAX_LOSS_DB = 20.0, 6.0
 # A step of 0.25 in a softmax input is a factor of 1.28 in a probability.
 _MAX_EXP_STEP, _LARGE_STEP = 0.25, 20.0
 _SIGNIFICANCE = 0.05
-_MAX_NAMED = 6  # channels in one message
 
 
 def quantization_findings(report: Result) -> tuple[Finding, ...]:
@@ -173,7 +172,7 @@ def _drowned_channels(compared: Result) -> Iterator[Finding]:
             severity="warning",
             subject=errors.output,
             message=(
-                f"{_channel_list(lost)} of '{errors.output}' {'is' if len(lost) == 1 else 'are'} lost: the signal-to-noise ratio "
+                f"{channel_list(lost)} of '{errors.output}' {'is' if len(lost) == 1 else 'are'} lost: the signal-to-noise ratio "
                 f"is {errors.snr_db[best]:.0f} dB{' at most' if len(lost) > 1 else ''} by the channel's own spread "
                 f"({errors.spreads[best]:.2g}). Channel {widest}, with a spread of {errors.spreads[widest]:.2g}, shares their scale."
             ),
@@ -187,7 +186,8 @@ def _channel_advice(lost: list[int], planned: ChannelErrors | None) -> str:
     if not known:
         return (
             "plan = kp.explain_drop(model, path, x, y).plan  # for a model of one output: layers in float32 that recover them, "
-            "verified; or give them an output of their own, or divide each channel by its spread"
+            "verified, as the warning of kp.export_tflite names them for several; or give them an output of their own, or divide each "
+            "channel by its spread"
         )
     if planned is not None and not set(lost) & set(planned.drowned()):
         return (
@@ -195,14 +195,6 @@ def _channel_advice(lost: list[int], planned: ChannelErrors | None) -> str:
             f"  # its file has {min(known):.0f} dB there, or more; or give them an output of their own"
         )
     return "# Give these channels an output of their own, or divide each by its spread: no plan that was tried recovers them"
-
-
-def _channel_list(channels: list[int]) -> str:
-    if len(channels) == 1:
-        return f"Channel {channels[0]}"
-    rest = len(channels) - _MAX_NAMED
-    *first, last = [*map(str, channels[:_MAX_NAMED]), *([f"{rest} more"] if rest > 0 else [])]
-    return f"Channels {', '.join(first)} and {last}"
 
 
 def drop_findings(explained: Result) -> tuple[Finding, ...]:

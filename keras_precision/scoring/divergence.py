@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keras_precision.core.channel_errors import channel_spreads
+
 __all__ = ["FLOOR", "OutputKind", "Outputs", "mean_divergence", "output_kind"]
 
 Array = npt.NDArray[Any]
@@ -24,10 +26,12 @@ class OutputKind:
     Attributes:
         name: ``"probabilities"`` (rows that sum to 1), ``"probability"`` (numbers from 0 to 1) or ``"values"``.
         scale: Of values: their standard deviation in the reference.
+        spreads: The same of each channel, where they are told apart.
     """
 
     name: str
     scale: float = 1.0
+    spreads: Array | None = None
 
     def additive(self, outputs: Array) -> Array:
         """Return outputs of shape (n, ...) in the space in which errors of layers add up.
@@ -55,16 +59,24 @@ class OutputKind:
         """Return the mean divergence of outputs from the float model's, both of shape (n, ...).
 
         It is the Kullback-Leibler divergence in nats, with probabilities clipped at 1/512 on both sides; of values, the mean
-        squared difference, in variances of the reference.
+        squared difference, in variances of the reference, channel by channel. A channel whose values are lost counts as 1,
+        however little it varies, until its error is as large as the spread of all channels.
         """
         p, q = reference.astype(np.float64), outputs.astype(np.float64)
         if self.name == "values":
-            return float(np.mean(np.square((q - p) / self.scale)))
+            return float(self._noise(np.square(q - p)).mean())
         if self.name == "probability":
             p, q = np.stack([1 - p, p], axis=-1), np.stack([1 - q, q], axis=-1)
         p, q = np.maximum(p, FLOOR), np.maximum(q, FLOOR)
         p, q = p / p.sum(axis=-1, keepdims=True), q / q.sum(axis=-1, keepdims=True)
         return float(max(0.0, (p * (np.log(p) - np.log(q))).sum(axis=-1).mean()))
+
+    def _noise(self, squares: Array) -> Array:
+        """Return squared differences in variances."""
+        if self.spreads is None:
+            return np.asarray(squares / self.scale**2)
+        power = squares.reshape(-1, len(self.spreads)).mean(axis=0)
+        return np.asarray(np.minimum(power / self.spreads**2, np.maximum(power / self.scale**2, 1.0)))
 
     def errors(self, reference: Array, shift: Array) -> Array:
         """Return a shift of ``additive`` values as a vector whose squared length is, to second order, its divergence.
@@ -73,7 +85,8 @@ class OutputKind:
         """
         count = max(1, reference.size // (reference.shape[-1] if self.name == "probabilities" else 1))
         if self.name == "values":
-            return np.asarray(np.ravel(shift) / (self.scale * np.sqrt(count)))
+            scale = self.scale if self.spreads is None else self.spreads
+            return np.ravel(shift / (scale * np.sqrt(count)))
         p = reference.astype(np.float64)
         if self.name == "probability":
             return np.ravel(shift * np.sqrt(np.clip(p * (1 - p), FLOOR, None) / (2 * count)))
@@ -94,8 +107,9 @@ def output_kind(reference: Array) -> OutputKind:
         return OutputKind("probabilities")
     if bounded and (values.ndim == 1 or values.shape[-1] == 1):
         return OutputKind("probability")
-    spread = float(values.std())
-    return OutputKind("values", spread if spread > 0 else 1.0)
+    spread = float(values.std()) or 1.0
+    spreads = channel_spreads(values)
+    return OutputKind("values", spread, None if spreads is None else np.where(spreads > 0, spreads, spread))
 
 
 def mean_divergence(kinds: Sequence[OutputKind], reference: Outputs, answers: Outputs) -> float:

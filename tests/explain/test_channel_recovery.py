@@ -8,19 +8,19 @@ import pytest
 import keras_precision as kp
 
 
-def detector() -> keras.Model:
+def detector(side: int) -> keras.Model:
     """A head whose boxes are pixels, and whose scores are between 0 and 1, in one tensor."""
-    inputs = keras.Input((8, 8, 3), name="x")
+    inputs = keras.Input((side, side, 3), name="x")
     features = keras.layers.Conv2D(8, 3, 2, "same", activation="relu")(inputs)
     boxes = keras.layers.Rescaling(640.0)(keras.layers.Conv2D(4, 1, activation="sigmoid")(features))
     scores = keras.layers.Conv2D(3, 1, activation="sigmoid")(features)
     joined = keras.layers.Concatenate(name="joined")([boxes, scores])
-    return keras.Model(inputs, keras.layers.Reshape((16, 7), name="flat")(joined))
+    return keras.Model(inputs, keras.layers.Reshape((side**2 // 4, 7), name="flat")(joined))
 
 
-def regression() -> keras.Model:
+def regression(side: int) -> keras.Model:
     """Price and rooms in one Dense."""
-    inputs = keras.Input((8, 8, 3), name="x")
+    inputs = keras.Input((side, side, 3), name="x")
     features = keras.layers.Dense(8, "relu")(keras.layers.Flatten()(inputs))
     model = keras.Model(inputs, keras.layers.Dense(2, name="head")(features))
     kernel, _ = model.layers[-1].get_weights()
@@ -36,12 +36,17 @@ def ratios(path, x: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("build", "lost", "layers"), [(detector, [4, 5, 6], {"joined", "flat"}), (regression, [1], {"head"})]
+    ("build", "side", "lost", "layers"),
+    [
+        (detector, 8, [4, 5, 6], {"joined", "flat"}),
+        (detector, 16, [4, 5, 6], {"joined", "flat"}),  # so many values that every plan changes one of each sample
+        (regression, 8, [1], {"head"}),
+    ],
 )
-def test_lost_channels_are_named_and_recovered(build, lost, layers, tmp_path) -> None:
+def test_lost_channels_are_named_and_recovered(build, side, lost, layers, tmp_path) -> None:
     """The report and the explanation find them, and the plan's file keeps them: the last layers alone stay in float."""
     keras.utils.set_random_seed(3)
-    model, x = build(), np.random.default_rng(0).random((64, 8, 8, 3)).astype("float32")
+    model, x = build(side), np.random.default_rng(0).random((64, side, side, 3)).astype("float32")
     expected, path = model.predict(x, verbose=0), tmp_path / "model.tflite"
     kp.export_tflite(model, path, "int8", x)
     assert np.flatnonzero(ratios(path, x, expected) < 10).tolist() == lost

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import litert as litert_predictions
 import numpy as np
 import pytest
 
@@ -102,6 +103,37 @@ def test_features_of_unlike_scale(build: Callable[[Any], tuple[Any, np.ndarray]]
 
     model, x = build(keras)
     check_cure(model, x, tmp_path / "model.tflite")
+
+
+def test_lost_channels_of_one_output_of_several(tmp_path: Path) -> None:
+    """Boxes in pixels beside scores, in the second output: the warning names them, and its plan keeps every channel."""
+    import keras
+
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((8, 8, 3), name="x")
+    features = layers.Conv2D(8, 3, 2, "same", activation="relu")(inputs)
+    boxes = layers.Rescaling(640.0)(layers.Conv2D(4, 1, activation="sigmoid")(features))
+    scores = layers.Conv2D(3, 1, activation="sigmoid")(features)
+    kind = layers.Dense(2, "softmax")(layers.Flatten()(features))
+    model = keras.Model(inputs, [kind, layers.Concatenate()([boxes, scores])])
+    x = np.random.default_rng(0).random((100, 8, 8, 3)).astype("float32")
+    expected, path = model.predict(x, verbose=0)[1], tmp_path / "model.tflite"
+    axes = (0, 1, 2)
+
+    def ratios() -> np.ndarray:
+        (actual,) = (output for output in litert_predictions.predict(path, {"x": x}) if output.shape == expected.shape)
+        return 20 * np.log10(expected.std(axis=axes) / np.sqrt(np.square(actual - expected).mean(axis=axes)))
+
+    with pytest.warns(
+        PrecisionWarning, match="channels 4, 5 and 6 of output 1 are lost in the scale of others"
+    ) as caught:
+        kp.export_tflite(model, path, "int8", x)
+    assert ratios()[4:].max() < 10 < ratios()[:4].min()
+    (text,) = [str(warning.message) for warning in caught if warning.category is PrecisionWarning]
+    plan = eval(re.search(r"kp\.PrecisionPlan\.deployment\(.*\)", text).group(), {"kp": kp})
+    kp.export_tflite(model, path, plan, x)
+    assert ratios().min() > 15
 
 
 def test_what_was_tried_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

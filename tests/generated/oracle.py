@@ -169,12 +169,21 @@ def snr(reference: Array, values: Array) -> float:
 
 
 def divergence(reference: Array, values: Array) -> float:
-    """Return the Kullback-Leibler divergence of rows of probabilities, or of single ones; else the error in variances."""
+    """Return the Kullback-Leibler divergence of rows of probabilities, or of single ones; else the error in variances.
+
+    Variances are those of channels, where there are several and they are no probabilities; a channel counts as 1 at most.
+    """
     p, q = reference.astype("float64"), values.astype("float64").reshape(reference.shape)
     inside = bool(((p >= 0) & (p <= 1)).all())
     several = p.ndim > 1 and p.shape[-1] > 1
     if not inside or (several and not np.allclose(p.sum(axis=-1), 1, atol=0.02)):
-        return float(np.mean(np.square(q - p)) / (np.var(p) or 1.0))
+        power, variance = np.square(q - p).reshape(-1, p.shape[-1]), np.var(p) or 1.0
+        if inside or p.ndim < 2 or not 1 < p.shape[-1] <= 256:
+            return float(np.mean(power) / variance)
+        table = p.reshape(-1, p.shape[-1])
+        varies = table.std(axis=0) > 1e-6 * np.abs(table).max(axis=0)
+        own = power.mean(axis=0) / np.where(varies, table.var(axis=0), variance)
+        return float(np.mean(np.minimum(own, np.maximum(power.mean(axis=0) / variance, 1.0))))
     if not several:
         p, q = np.stack([1 - p, p], axis=-1), np.stack([1 - q, q], axis=-1)
     p, q = np.maximum(p, 1 / 512), np.maximum(q, 1 / 512)

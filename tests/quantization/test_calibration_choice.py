@@ -118,3 +118,12 @@ def test_auto_is_no_method_of_ranges(net):
         calibration.ranges("auto")
     with pytest.raises(InputError, match=r"method: auto, minmax, percentile, mse, entropy\. Received: 'best'"):
         kp.export_tflite(model, "model.tflite", "int8", calibration, calibration="best")
+
+
+def test_a_channel_that_is_lost_counts(rng):
+    """Price and rooms share the scale of one output: the divergence by which files are chosen sees that rooms are lost."""
+    head = keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input((4,)), head])
+    head.set_weights([rng.normal(size=(4, 2)) * [5e4, 1.0], np.array([3e5, 4.0])])
+    calibration = kp.calibrate(model, rng.normal(size=(100, 4)).astype("float32"))
+    assert PlanCompiler(calibration, "minmax").divergence("int8", corrected=False) > 0.4

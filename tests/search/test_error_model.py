@@ -40,6 +40,19 @@ def test_divergence_is_that_of_kullback_and_leibler():
     assert output_kind(values).divergence(values, values + 1) == pytest.approx(1 / 4)
 
 
+def test_channels_count_by_their_own_spread(rng):
+    """A channel of numbers that is lost counts as one of as many as there are, however little it varies; a constant as nothing."""
+    values = np.stack([rng.normal(0, 5e4, 400), rng.normal(0, 2, 400), np.full(400, 7.0)], axis=-1)
+    noise = rng.normal(size=values.shape)
+    kind = output_kind(values)
+    received = kind.divergence(values, values + noise * [50, 0.02, 0.1])
+    assert received == pytest.approx((1e-6 + 1e-4) / 3, rel=0.2)
+    lost = [kind.divergence(values, values + noise * [50, error, 0.1]) for error in (2.5, 50, 5e4)]
+    assert lost == pytest.approx([1 / 3, 1 / 3, (5e4 / kind.scale) ** 2 / 3], rel=0.15)
+    shift = noise * [50, 0.02, 0.1]
+    assert np.square(kind.errors(values, shift)).sum() == pytest.approx(received)
+
+
 def test_what_an_int8_probability_cannot_hold_is_not_counted():
     """Probabilities under half a step of an int8 file are the same to it, and no divergence."""
     p, q = np.array([[1.0, 0.0]]), np.array([[1 - FLOOR / 2, FLOOR / 2]])

@@ -10,7 +10,7 @@ from keras_precision._adapters.adapter import KerasAdapter
 from keras_precision._adapters.layer_paths import paths_of
 from keras_precision._adapters.layer_state import lossy_copy
 
-__all__ = ["check_copy", "has_foreign_layers"]
+__all__ = ["check_copy", "has_foreign_layers", "is_foreign"]
 
 _FREE_SIZE = 8  # of an axis whose size is not known
 _TOLERANCE = 1e-5  # of the largest output: the same operations in another order
@@ -46,11 +46,13 @@ def check_copy(adapter: KerasAdapter, model: Any, copy: Any) -> None:
 
 def has_foreign_layers(adapter: KerasAdapter, model: Any) -> bool:
     """Tell whether a model has layers of other packages, or code, inside."""
-    return any(
-        type(layer).__module__.partition(".")[0] not in ("keras", "tf_keras", "keras_precision")
-        or isinstance(layer, adapter.keras.layers.Lambda)
-        for layer in adapter.walk(model)
-    )
+    return any(is_foreign(adapter, layer) for layer in adapter.walk(model))
+
+
+def is_foreign(adapter: KerasAdapter, layer: Any) -> bool:
+    """Return whether a layer is that of another package, or has code inside."""
+    package = type(layer).__module__.partition(".")[0]
+    return package not in ("keras", "tf_keras", "keras_precision") or isinstance(layer, adapter.keras.layers.Lambda)
 
 
 def _made_up_samples(model: Any) -> Arrays | None:

@@ -26,6 +26,7 @@ from keras_precision.quantization.post_training import Engine, QuantizationJob, 
 from keras_precision.quantization.rounding_choice import RoundingChoice
 from keras_precision.quantization.weight_rounding import RoundedWeights, Rounding
 from keras_precision.runtimes.model_info import EdgeModel
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 from keras_precision.scoring.divergence import mean_divergence, output_kind
 
@@ -186,7 +187,13 @@ class PlanCompiler:
     def job(self, plan: PrecisionPlan) -> QuantizationJob:
         """Return what a quantizer is to do for a plan; raise where the plan gives one operator two formats."""
         formats = assign_formats(self.operators, self.layers, plan)
-        return self._job(formats, {precision: self._treatment(precision) for precision in {*formats}}, plan.io_type)
+        job = self._job(formats, {precision: self._treatment(precision) for precision in {*formats}}, plan.io_type)
+        graph = Flatbuffer(self.float_content)
+        exact = ", ".join(graph.name(number) for number in graph.exact_inputs())
+        if plan.io is not None or plan.io_type == "float32" or not exact:
+            return job
+        note = f"inputs and outputs stayed in float32, since the whole numbers of {exact} would be rounded"
+        return replace(job, io="float32", notes=(*job.notes, note))
 
     def divergence(self, precision: str, *, corrected: bool, rounded: bool = False) -> float | None:
         """Return how far a file in one precision, with or without bias correction, diverges from the float file.

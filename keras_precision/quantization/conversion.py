@@ -19,6 +19,8 @@ from keras_precision.quantization.layer_trace import Trace
 
 __all__ = ["ConvertedFile", "FloatFormat", "convert", "input_names", "serving_function", "static_shape"]
 
+_NO_ARITHMETIC = ("Const", "Identity", "NoOp", "Placeholder", "ReadVariableOp")
+
 FloatFormat = Literal["float32", "float16", "trained", "trained_float_io"]
 
 
@@ -162,6 +164,9 @@ def _traced(tensorflow: Any, view: ModelView, exported: Any, inputs: Sequence[In
     }
     with view.adapter.watching_calls(watch), view.adapter.convertible_operations():
         serving = tensorflow.function(serve).get_concrete_function(**signature)
+    for operation in serving.graph.get_operations():
+        if operation.type not in _NO_ARITHMETIC:
+            scopes.setdefault(operation.name, "")
     return serving, Trace(scopes, tuple(output_layers), tuple(paths.values()))
 
 

@@ -20,7 +20,7 @@ class Trace:
     """The layers of a model's graph.
 
     Attributes:
-        scopes: Graph operation, and graph scope, to layer path.
+        scopes: Graph operation, and graph scope, to layer path; an empty one where no layer computes the operation.
         outputs: Per output of the model, the path of the layer that computes it; None if no layer does.
         paths: All layer paths of the model.
     """
@@ -34,13 +34,22 @@ class Trace:
         # A constant with the name of its operation gets a numeric suffix: MatMul1.
         for candidate in (name, re.sub(r"\d+$", "", name)):
             if candidate in self.scopes:
-                return self.scopes[candidate]
+                return self.scopes[candidate] or None
         scope = name.rpartition("/")[0]
         while scope:
             if scope in self.scopes:
                 return self.scopes[scope]
             scope = scope.rpartition("/")[0]
         return None
+
+    def is_outside_layers(self, name: str) -> bool:
+        """Return whether a graph operation is known to belong to no layer."""
+        return self.scopes.get(name) == ""
+
+    def last_operation(self, path: str) -> str:
+        """Return the graph operation that a layer ends with; it has scopes in the order of its operations."""
+        names = [name for name, owner in self.scopes.items() if owner == path]
+        return next(name for name in reversed(names) if not any(other.startswith(f"{name}/") for other in names))
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

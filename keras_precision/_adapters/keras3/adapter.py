@@ -36,8 +36,12 @@ class Keras3Adapter(KerasAdapter):
         return get_compute(keras.backend.backend())
 
     def children(self, model: Any) -> list[Any]:
-        """Return ``model.layers`` without inputs."""
-        return [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+        """Return ``model.layers`` without inputs, and without layers that only hold samples of them."""
+        return [
+            layer
+            for layer in model.layers
+            if not isinstance(layer, keras.layers.InputLayer) and not hasattr(layer, "stands_for_input")
+        ]
 
     def auto_name(self, layer: Any) -> str | None:
         """Return the name without its number."""

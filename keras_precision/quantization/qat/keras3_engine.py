@@ -9,12 +9,15 @@ from keras_precision._adapters.rebuild import compile_like, is_compiled
 from keras_precision.core.errors import ModelError, PlanError
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.quantization.calibration import Calibration, calibrate_view
-from keras_precision.quantization.float_model import float_file
+from keras_precision.quantization.float_model import FloatFile, float_file
+from keras_precision.quantization.qat.followed import unfollowed
 from keras_precision.quantization.qat.layers.consumers import LayerGraph
-from keras_precision.quantization.qat.layers.model_surgery import wrap_layers, wrappers
+from keras_precision.quantization.qat.layers.model_surgery import insert_sample_buffers, wrap_layers, wrappers
 from keras_precision.quantization.qat.layers.rule_lookup import rule_of
+from keras_precision.quantization.qat.layers.sample_buffer import sample_buffers
 from keras_precision.quantization.qat.placement import Placement, placements
 from keras_precision.quantization.qat.schedule import Settings
+from keras_precision.quantization.qat.typical_weights import with_typical_weights
 
 __all__ = ["quantize_with_keras", "range_tensors"]
 
@@ -31,10 +34,12 @@ def quantize_with_keras(model: Any, plan: PrecisionPlan, data: Any, settings: Se
     adapter, layers = view.adapter, view.layers
     _check(adapter, layers, plan)
     calibration = data.expect_own_weights(model) if isinstance(data, Calibration) else None
+    typical = with_typical_weights(view)
     if calibration is None and data is not None:
-        calibration = calibrate_view(view, data)
-    source = calibration.float_file if calibration is not None else float_file(view)
-    layer_placements = placements(model, source, plan)
+        calibration = calibrate_view(typical, data)
+    has_file = calibration is not None and (typical is view or not isinstance(data, Calibration))
+    source = calibration.float_file if calibration is not None and has_file else float_file(typical)
+    layer_placements = placements(typical.model, source, plan)
     if settings.freeze_norm_after is not None:
         for path, layer in layers.items():
             if _is_norm(layer):
@@ -52,6 +57,11 @@ def quantize_with_keras(model: Any, plan: PrecisionPlan, data: Any, settings: Se
         )
     aware = wrap_layers(adapter, model, options)
     _check_wrapped(aware, options)
+    samples = list(calibration.held.values()) if calibration is not None else []
+    if _has_unfollowed(aware, layer_placements, source, plan):
+        aware = insert_sample_buffers(adapter, aware, follows_training=not samples)
+        for buffer, values in zip(sample_buffers(aware), samples, strict=False):  # none without data
+            buffer.start(values)
     if calibration is not None and (settings.ranges == "fixed" or not _has_untrained_norm(layers)):
         _start_ranges(aware, layer_placements, calibration, settings.calibration)
     if is_compiled(model):
@@ -72,6 +82,15 @@ def range_tensors(model: Any, layer_placements: Mapping[str, Placement]) -> dict
     }
 
 
+def _has_unfollowed(
+    model: Any, layer_placements: Mapping[str, Placement], source: FloatFile, plan: PrecisionPlan
+) -> bool:
+    """Return whether the file has an activation whose range no wrapper follows."""
+    sites = range_tensors(model, layer_placements).values()
+    tensors = [tensor for names in sites for tensors in names.values() for tensor in tensors]
+    return bool(unfollowed(source, plan, dict.fromkeys(tensors, (0.0, 1.0))))
+
+
 def _tensors(sites: list[str], placement: Placement, uses: int) -> dict[str, list[str]]:
     tensors: dict[str, list[str]] = {}
     if "input" in sites and placement.inputs:
@@ -79,10 +98,10 @@ def _tensors(sites: list[str], placement: Placement, uses: int) -> dict[str, lis
     names = [name for name in sites if name != "input"]
     if names and len(placement.tensors) == uses * len(names):
         tensors |= {name: placement.tensors[number :: len(names)] for number, name in enumerate(names)}
-    elif "output" in names and placement.tensors:
+    elif "output" in names and placement.result:
         # The kernels compute other activations than the rule knows; the last one is the output in any case.
-        tensors["output"] = placement.tensors[-1:]
-    return tensors
+        tensors["output"] = placement.result[-1:]
+    return {name: [tensor for tensor in found if tensor not in placement.altered] for name, found in tensors.items()}
 
 
 def _check(adapter: KerasAdapter, layers: Mapping[str, Any], plan: PrecisionPlan) -> None:

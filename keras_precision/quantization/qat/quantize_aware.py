@@ -41,7 +41,8 @@ def quantize_aware(
             below; ``"auto"``: the first for Keras 3, the second for tf_keras.
         representative_dataset: Samples that initialize the ranges of activations, as for
             ``kp.calibrate``, or a calibration; None to start with the first batch. Where a batch
-            normalization was never trained, averaged and learned ranges always start with that.
+            normalization was never trained, averaged and learned ranges always start with that. Where
+            no layer follows an activation, the copy holds some samples, given or of training, also in its file.
         ranges: ``"average"`` (moving averages of the extremes of batches), ``"learned"`` (by
             gradients) or ``"fixed"`` (the initial ranges).
         calibration: The method for the initial ranges, as for ``kp.export_tflite``.

@@ -1,6 +1,6 @@
 """The parts of a quantization-aware model that an export needs: its plan, its ranges, and the plain model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from keras_precision._adapters import adapter_of
@@ -9,16 +9,16 @@ from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import DataError, PlanError
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.plan import PrecisionPlan
-from keras_precision.quantization.calibration import calibrate
+from keras_precision.quantization.calibration import calibrate_view
 from keras_precision.quantization.float_model import float_file
+from keras_precision.quantization.qat.followed import unfollowed, with_implied_ranges
 from keras_precision.quantization.qat.keras3_engine import range_tensors
 from keras_precision.quantization.qat.layers.model_surgery import unwrap_layers, wrappers
 from keras_precision.quantization.qat.layers.rule_lookup import known_rule_of
+from keras_precision.quantization.qat.layers.sample_buffer import sample_buffers
 from keras_precision.quantization.qat.moved_bias import restore_biases
-from keras_precision.quantization.qat.placement import INPUT_SCALE, SAME_VALUES, placements
+from keras_precision.quantization.qat.placement import placements
 from keras_precision.quantization.qat.trained_ranges import TrainedRanges
-from keras_precision.quantization.range_estimators import FIXED_RANGES
-from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["trained_parts", "trained_plan"]
 
@@ -49,8 +49,9 @@ def _folds(layer: Any) -> bool:
 def trained_parts(model: Any, plan: PrecisionPlan | None, data: Any) -> tuple[Any, PrecisionPlan, TrainedRanges]:
     """Return the plain model, the plan, and the ranges of a quantization-aware model of Keras 3.
 
-    The representative data serve activations without a trained range; DataError where these exist and data is None,
-    and PlanError where the requested plan is another one than the model was trained for.
+    The representative data serve activations without a trained range, and so do, where data is None, the samples that the
+    model holds. DataError where it holds none, and PlanError where the requested plan is another one than the model was
+    trained for.
     """
     trained = trained_plan(model)
     paths = layer_paths(model)
@@ -69,8 +70,9 @@ def trained_parts(model: Any, plan: PrecisionPlan | None, data: Any) -> tuple[An
 def trained_ranges(model: Any, plan: PrecisionPlan, data: Any) -> tuple[Any, TrainedRanges]:
     """Return the plain model with the trained weights, and the ranges of its file; arguments as for ``as_trained``."""
     plain = unwrap_layers(adapter_of(model), model)
-    calibration = None if data is None else calibrate(plain, data)
-    source = calibration.float_file if calibration is not None else float_file(ModelView.of(plain))
+    view = ModelView.of(plain)
+    calibration = None if data is None else calibrate_view(view, data)
+    source = calibration.float_file if calibration is not None else float_file(view)
     layer_placements = placements(plain, source, plan)
     layers = wrappers(model)
     trained = {
@@ -78,16 +80,13 @@ def trained_ranges(model: Any, plan: PrecisionPlan, data: Any) -> tuple[Any, Tra
         for path, sites in range_tensors(model, layer_placements).items()
         for name, tensors in sites.items()
         for tensor in tensors
-        if (ends := _ends(layers[path].sites[name])) is not None
+        if (ends := _ends(layers[path], name)) is not None
     }
-    trained |= dict(_implied_ranges(source.content, trained))
-    required = [name for placement in layer_placements.values() for name in (*placement.tensors, *placement.inputs)]
-    missing = [name for name in required if name not in trained]
+    missing = unfollowed(source, plan, trained)
     if missing and calibration is None:
-        raise DataError(
-            f"Expected representative data: training has not followed {len(missing)} of the activations, such as '{missing[0]}'. "
-            "Received: none. Pass representative_dataset."
-        )
+        calibration = calibrate_view(view, _buffered_samples(model, missing))
+        source = calibration.float_file
+    trained = with_implied_ranges(source.content, trained)
     source, changed = restore_biases(plain, source, trained.keys())
     measured = calibration.seen if calibration is not None else {}
     statistics = {name: values for name, values in measured.items() if name not in changed}
@@ -95,24 +94,18 @@ def trained_ranges(model: Any, plan: PrecisionPlan, data: Any) -> tuple[Any, Tra
     return plain, TrainedRanges(source, samples, statistics, trained=trained)
 
 
-def _ends(site: Any) -> Range | None:
-    low, high = site.numbers()
-    return (min(low, 0.0), max(high, 0.0)) if high > low else None
+def _ends(wrapper: Any, name: str) -> Range | None:
+    """Return a range of a wrapper, which may be empty where a layer computes zeros; None before the first batch."""
+    low, high = wrapper.sites[name].numbers()
+    return (min(low, 0.0), max(high, 0.0)) if high > low or wrapper.has_trained else None
 
 
-def _implied_ranges(content: bytes, trained: Mapping[str, Range]) -> Iterator[tuple[str, Range]]:
-    """Yield the ranges of tensors whose kernel fixes the range, or passes that of its input on."""
-    graph = Flatbuffer(content)
-    known = dict(trained)
-    for operator in graph.operators:
-        kernel = graph.kernel(operator)
-        source = graph.name(int(operator.inputs[0])) if len(operator.inputs) and operator.inputs[0] >= 0 else ""
-        inherited = known.get(source) if kernel in SAME_VALUES or kernel in INPUT_SCALE else None
-        implied = FIXED_RANGES.get(kernel, inherited)
-        if implied is None:
-            continue
-        for number in operator.outputs:
-            name = graph.name(int(number))
-            if name not in known:
-                known[name] = implied
-                yield name, implied
+def _buffered_samples(model: Any, missing: Sequence[str]) -> tuple[Any, ...]:
+    """Return the samples that a model holds, one array per input; DataError if it holds none."""
+    samples = tuple(buffer.samples() for buffer in sample_buffers(model))
+    if not samples or not all(map(len, samples)):
+        raise DataError(
+            f"Expected representative data: training has not followed {len(missing)} of the activations, such as '{missing[0]}'. "
+            "Received: none. Train the model first, or pass representative_dataset."
+        )
+    return samples

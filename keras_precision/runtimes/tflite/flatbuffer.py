@@ -147,10 +147,23 @@ class Flatbuffer:
         numbers = self.inputs
         for operator in self._graph.operators:
             numbers += [int(number) for number in operator.outputs]
+        return [number for number in dict.fromkeys(numbers) if self.is_float(number)]
+
+    def is_float(self, tensor: int) -> bool:
+        """Return whether a tensor is there, and has values in float32."""
+        return tensor >= 0 and bool(self._graph.tensors[tensor].type == self._schema.TensorType.FLOAT32)
+
+    def exact_inputs(self) -> list[int]:
+        """Return the inputs in float whose whole numbers operators read, such as the tokens of an embedding."""
         return [
             number
-            for number in dict.fromkeys(numbers)
-            if number >= 0 and self._graph.tensors[number].type == self._schema.TensorType.FLOAT32
+            for number in self.inputs
+            if self.is_float(number)
+            and any(
+                number in map(int, operator.inputs)
+                and not any(self.is_float(int(output)) for output in operator.outputs)
+                for operator in self._graph.operators
+            )
         ]
 
     def read(self) -> set[int]:

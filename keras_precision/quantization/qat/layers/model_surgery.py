@@ -9,8 +9,9 @@ from keras_precision._adapters.layer_paths import layer_paths
 from keras_precision._adapters.layer_state import copy_state
 from keras_precision._adapters.rebuild import expect_faithful_copies, rebuilt_with
 from keras_precision.quantization.qat.layers.quantize_wrapper import QuantizeWrapper
+from keras_precision.quantization.qat.layers.sample_buffer import SampleBuffer
 
-__all__ = ["unwrap_layers", "wrap_layers", "wrappers"]
+__all__ = ["insert_sample_buffers", "unwrap_layers", "wrap_layers", "wrappers"]
 
 _ENTRY = ("module", "class_name", "config", "registered_name", "build_config")
 
@@ -34,11 +35,66 @@ def wrap_layers(adapter: KerasAdapter, model: Any, options: Mapping[str, Mapping
         config = {"name": entry["config"]["name"], **layer_options[id(layer)], "layer": inner}
         return {**_without_build(entry), **_identity(QuantizeWrapper), "config": config}
 
-    return _rebuilt(adapter, model, wrap)
+    return _rebuilt(adapter, model, wrap, lambda config: config)
+
+
+def insert_sample_buffers(adapter: KerasAdapter, model: Any, *, follows_training: bool) -> Any:
+    """Return an uncompiled copy of a model with a buffer of samples behind each of its inputs."""
+
+    def insert(config: dict[str, Any]) -> dict[str, Any]:
+        entries, names = [], {}
+        for entry in config["layers"]:
+            if entry["class_name"] == "InputLayer":
+                names[entry["config"]["name"]] = f"{entry['config']['name']}_samples"
+        for entry in config["layers"]:
+            entries.append(_with_other_sources(entry, names))
+            if entry["class_name"] == "InputLayer":
+                entries.append(_buffer_entry(entry, names, follows_training=follows_training))
+        return {**config, "layers": entries}
+
+    return _rebuilt(adapter, model, lambda _, entry: entry, insert)
+
+
+def _buffer_entry(entry: Mapping[str, Any], names: Mapping[str, str], *, follows_training: bool) -> dict[str, Any]:
+    """Return the configuration of a buffer behind an input, whose entry is given."""
+    settings = entry["config"]
+    config = {"name": names[settings["name"]], "input_dtype": settings["dtype"], "follows_training": follows_training}
+    buffer = {**_identity(SampleBuffer), "config": config}
+    if "inbound_nodes" not in entry:
+        return buffer
+    source = {"shape": settings["batch_shape"], "dtype": settings["dtype"], "keras_history": [settings["name"], 0, 0]}
+    node = {"args": [{"class_name": "__keras_tensor__", "config": source}], "kwargs": {}}
+    return {**buffer, "name": config["name"], "inbound_nodes": [node]}
+
+
+def _without_buffers(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a model without its buffers of samples."""
+    is_buffer = [entry["class_name"] == SampleBuffer.__name__ for entry in config["layers"]]
+    names = {
+        entry["config"]["name"]: entry["config"]["name"].removesuffix("_samples")
+        for entry, removed in zip(config["layers"], is_buffer, strict=True)
+        if removed
+    }
+    entries = [entry for entry, removed in zip(config["layers"], is_buffer, strict=True) if not removed]
+    return {**config, "layers": [_with_other_sources(entry, names) for entry in entries]}
+
+
+def _with_other_sources(entry: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the entry of a layer that reads the outputs of other layers, by their names."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            if value.get("class_name") != "__keras_tensor__":
+                return {key: renamed(item) for key, item in value.items()}
+            name, *place = value["config"]["keras_history"]
+            return {**value, "config": {**value["config"], "keras_history": [names.get(name, name), *place]}}
+        return [renamed(item) for item in value] if isinstance(value, list | tuple) else value
+
+    return {**entry, "inbound_nodes": renamed(entry["inbound_nodes"])} if "inbound_nodes" in entry else entry
 
 
 def unwrap_layers(adapter: KerasAdapter, model: Any) -> Any:
-    """Return an uncompiled copy of a model in float, without wrappers and with the same weights and names."""
+    """Return an uncompiled copy of a model in float, without wrappers and buffers, and with the same weights and names."""
 
     def unwrap(layer: Any, entry: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(layer, QuantizeWrapper):
@@ -49,10 +105,15 @@ def unwrap_layers(adapter: KerasAdapter, model: Any) -> Any:
             return plain
         return {**plain, "inbound_nodes": _accepted_calls(layer.layer, entry["inbound_nodes"])}
 
-    return _rebuilt(adapter, model, unwrap)
+    return _rebuilt(adapter, model, unwrap, _without_buffers)
 
 
-def _rebuilt(adapter: KerasAdapter, model: Any, change: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> Any:
+def _rebuilt(
+    adapter: KerasAdapter,
+    model: Any,
+    change: Callable[[Any, dict[str, Any]], dict[str, Any]],
+    finish: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Any:
     def changed(owner: Any, config: dict[str, Any]) -> dict[str, Any]:
         entries = []
         for entry in config["layers"]:
@@ -64,7 +125,7 @@ def _rebuilt(adapter: KerasAdapter, model: Any, change: Callable[[Any, dict[str,
         return {**config, "layers": entries}
 
     expect_faithful_copies(adapter, model)
-    result = rebuilt_with(adapter, model, lambda config: changed(model, copy.deepcopy(config)))
+    result = rebuilt_with(adapter, model, lambda config: finish(changed(model, copy.deepcopy(config))))
     copied = layer_paths(result)
     for path, layer in layer_paths(model).items():
         copy_state(adapter, _bare(layer), _bare(copied[path]))

@@ -101,6 +101,11 @@ class QuantizeWrapper(keras.layers.Wrapper):
         return {activation_range.name: activation_range for activation_range in self.ranges}
 
     @property
+    def has_trained(self) -> bool:
+        """Whether a training batch has updated the ranges."""
+        return int(self.steps) > 0
+
+    @property
     def stands_for(self) -> Any:
         """The wrapped layer, whose path is that of the wrapper."""
         return self.layer

@@ -27,7 +27,7 @@ __all__ = ["disagreement"]
 
 Array = npt.NDArray[Any]
 
-_SAMPLES = 100
+_SAMPLES, _FEW = 100, 8
 _MIN_AGREEMENT, _MIN_SNR_DB = 0.95, 15.0
 _TIE_SNR_DB = 30.0  # where probabilities differ by less, classes change between near ties alone
 _BELOW_FLOAT_DB = 10.0
@@ -67,10 +67,11 @@ def disagreement(toolchain: Toolchain, job: ExportJob, path: Path) -> str | None
     The file is run on a hundred of the representative samples. None where there are none, where this machine cannot
     run the file, and where it predicts as the model does.
     """
-    samples = {name: values[:: math.ceil(len(values) / _SAMPLES)] for name, values in job.samples.items()}
-    if job.request.plain or not samples:
+    if job.request.plain or not job.samples:
         return None
-    reference = predict_in_memory(job.source.content, samples)
+    stride = math.ceil(len(next(iter(job.samples.values()))) / _SAMPLES)
+    samples = {name: values[::stride] for name, values in job.samples.items()}
+    reference = _float_outputs(job, slice(None, None, stride))
     poor = _poorest(toolchain.predict(path, samples), reference)
     if poor is None or not poor.is_poor or _float_is_poor(job, poor):
         return None
@@ -101,11 +102,17 @@ def _fidelity(number: int, reference: Array, output: Array) -> _Fidelity:
     return _Fidelity(number, float(np.mean(predicted_classes(reference) == predicted_classes(output))), snr)
 
 
+def _float_outputs(job: ExportJob, rows: slice) -> list[Array]:
+    """Outputs of the float file for some of the samples; those in a calibration were run before."""
+    if job.calibration is not None:
+        return [output[rows] for output in job.calibration.predictions]
+    return predict_in_memory(job.source.content, {name: values[rows] for name, values in job.samples.items()})
+
+
 def _float_is_poor(job: ExportJob, poor: _Fidelity) -> bool:
     """Whether the float file itself is hardly nearer to the model: then quantization is not the cause."""
-    few = job.few_samples(8)
-    expected, received = list(model_outputs(job, few))[poor.output], predict_in_memory(job.source.content, few)
-    of_float = _fidelity(poor.output, expected, received[poor.output])
+    expected = list(model_outputs(job, job.few_samples(_FEW)))
+    of_float = _fidelity(poor.output, expected[poor.output], _float_outputs(job, slice(_FEW))[poor.output])
     return poor.snr_db > of_float.snr_db - _BELOW_FLOAT_DB
 
 

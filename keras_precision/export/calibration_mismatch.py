@@ -21,7 +21,8 @@ __all__ = ["calibration_mismatch"]
 Array = npt.NDArray[Any]
 
 _DECIDED = "calibration mismatch"  # the key of what was found, in Calibration.decided
-_SAMPLES, _FEW, _MANY_NUMBERS = 32, 8, 4096  # fewer of large samples, which have many values per channel
+_SAMPLES, _FEW, _MANY_NUMBERS = 32, 8, 4096  # fewer of large samples
+_MANY_PER_CHANNEL = 256  # and of images, whose channels have many values each
 _COMPARED = 256
 _NORMS = 4  # batch normalizations from the front; what is behind them was normalized before
 # By Chebyshev's inequality, at most 1 of 64 values is more than 8 deviations from the mean of its own distribution.
@@ -108,7 +109,8 @@ def _first_outputs(
         return result
 
     numbers = sum(values[0].size for values in inputs)
-    count = _SAMPLES if numbers <= _MANY_NUMBERS else _FEW
+    per_channel = min(values[0].size / values.shape[-1] if values.ndim > 1 else 1 for values in inputs)
+    count = _FEW if numbers > _MANY_NUMBERS or per_channel >= _MANY_PER_CHANNEL else _SAMPLES
     steps = [max(1, len(values) // count) for values in inputs]
     few = [values[::step][:count] for values, step in zip(inputs, steps, strict=True)]
     with adapter.watching_calls(watch), np.errstate(all="ignore"):

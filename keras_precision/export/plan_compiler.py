@@ -205,12 +205,12 @@ class PlanCompiler:
         calibration = self._calibration
         if calibration is None or self.rounding is None or not calibration.held:
             return None
-        samples = self.rounding.judging_samples(precision)
-        count = len(next(iter(samples.values())))
-        key = (precision, self.method, self._percentile, count, corrected, rounded)
+        numbers = self.rounding.judging_samples(precision)
+        key = (precision, self.method, self._percentile, len(numbers), corrected, rounded)
         if key not in calibration.divergences:
+            numbers = numbers[:: _SLOW_STRIDE if precision == "int16x8" else 1]
             treatment = _Treatment(corrected, rounded)
-            calibration.divergences[key] = self._measured_divergence(precision, samples, treatment)
+            calibration.divergences[key] = self._measured_divergence(calibration, precision, numbers, treatment)
         return calibration.divergences[key]
 
     @staticmethod
@@ -257,15 +257,15 @@ class PlanCompiler:
         ways = (self.divergence(precision, corrected=way, rounded=rounded) for way in (True, False)) if corrects else ()
         return _Treatment(corrects and _is_no_worse(*ways), rounded)
 
-    def _measured_divergence(self, precision: str, held: Mapping[str, Array], treatment: _Treatment) -> float | None:
-        stride = _SLOW_STRIDE if precision == "int16x8" else 1
-        samples = {name: values[::stride] for name, values in held.items()}
+    def _measured_divergence(
+        self, calibration: Calibration, precision: str, numbers: Array, treatment: _Treatment
+    ) -> float | None:
+        samples = {name: values[numbers] for name, values in calibration.held.items()}
         job = self._job([precision] * len(self.operators), {precision: treatment}, "float32")
         try:
             content = self.quantize(job, "aeq" if available("ai_edge_quantizer") else "converter")
-            reference, outputs = (
-                predict_in_memory(file, samples, usable_cores()) for file in (self.float_content, content)
-            )
+            reference = [output[numbers] for output in calibration.predictions]
+            outputs = predict_in_memory(content, samples, usable_cores())
         except (ExportError, FileFormatError, RuntimeError, ValueError):  # the last two are the interpreter's own
             return None
         return mean_divergence([output_kind(output) for output in reference], reference, outputs)

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from keras_precision._adapters.data.samples import stream_samples
 from keras_precision._adapters.model_view import ModelView
+from keras_precision.core.environment import usable_cores
 from keras_precision.core.errors import DataError, FileFormatError, InputError, ModelError
 from keras_precision.core.formats.affine_integers import Range
 from keras_precision.core.saved_value import SavedValue
@@ -33,6 +35,7 @@ from keras_precision.quantization.tensor_recorder import TensorRecorder
 from keras_precision.quantization.tensor_statistics import TensorStatistics
 from keras_precision.quantization.weight_rounding import WeightRounding
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer, parse_flatbuffer
+from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 
 __all__ = ["Calibration", "calibrate", "calibrate_view"]
 
@@ -83,6 +86,11 @@ class Calibration(SavedValue):
     _estimated: dict[tuple[str, float], dict[str, Range]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+
+    @cached_property
+    def predictions(self) -> list[Array]:
+        """The float file's outputs for the samples in the calibration, one array per output."""
+        return predict_in_memory(self.float_file.content, self.held, usable_cores())
 
     def ranges(self, method: str = "mse", *, percentile: float = 99.99) -> dict[str, Range]:
         """Return the range in which every activation is to be quantized.

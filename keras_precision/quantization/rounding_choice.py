@@ -45,13 +45,14 @@ class RoundingChoice:
         """Return the rounded weights of all operators, which are computed once for a calibration."""
         rounded = self._calibration.rounded
         if precision not in rounded:
-            samples = self._samples(judging=False)
+            held = self._calibration.held
+            samples = {name: values[~self._judges] for name, values in held.items()}
             rounded[precision] = round_all_weights(self._calibration.float_file.content, samples, precision)
         return rounded[precision]
 
-    def judging_samples(self, precision: str) -> Mapping[str, Array]:
-        """Return the samples on which files in a precision are compared: those on which no weight of it is rounded."""
-        return self._samples(judging=True) if self.is_possible(precision) else self._calibration.held
+    def judging_samples(self, precision: str) -> Array:
+        """Return the numbers of the samples on which files in a precision are compared: no weight of it is rounded on them."""
+        return np.flatnonzero(self._judges) if self.is_possible(precision) else np.arange(self._count)
 
     def notes(self, chosen: Mapping[str, bool]) -> Iterator[str]:
         """Say, for each precision, whether its weights are rounded by the second order, and why it was not tried."""
@@ -73,6 +74,7 @@ class RoundingChoice:
         is_asked_for = self.rounding == "gptq" or (self.rounding == "auto" and deployed.weight_bits <= _FEW_BITS)
         return is_asked_for and deployed.needs_ranges
 
-    def _samples(self, *, judging: bool) -> dict[str, Array]:
-        chosen = (np.arange(self._count) % _JUDGED == _JUDGED - 1) == judging
-        return {name: values[chosen] for name, values in self._calibration.held.items()}
+    @property
+    def _judges(self) -> Array:
+        """Whether a sample judges, where weights are rounded on others."""
+        return np.asarray(np.arange(self._count) % _JUDGED == _JUDGED - 1)

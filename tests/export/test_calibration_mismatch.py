@@ -156,6 +156,9 @@ def test_every_format_says_so(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.warns(PrecisionWarning, match=pattern):
         kp.export_onnx(model, tmp_path / "model.onnx", "int8", calibration)
+    pytest.importorskip("nncf")
+    with pytest.warns(PrecisionWarning, match=pattern):
+        kp.export_openvino(model, tmp_path / "model.xml", "int8", 255 * 255 * x)
     with warnings.catch_warnings():
         warnings.simplefilter("error", PrecisionWarning)
         kp.export_tflite(model, tmp_path / "model.tflite", "int8_dynamic", calibration)

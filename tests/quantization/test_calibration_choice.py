@@ -8,9 +8,10 @@ import pytest
 
 import keras_precision as kp
 from keras_precision.core.errors import ExportError, InputError
-from keras_precision.export import calibration_choice
+from keras_precision.export import agreement_check, calibration_choice, plan_compiler
 from keras_precision.export.calibration_choice import method_of
 from keras_precision.export.plan_compiler import PlanCompiler
+from keras_precision.quantization import calibration as calibration_module
 from keras_precision.runtimes.card import card
 from keras_precision.runtimes.tflite.in_memory import predict_in_memory
 from keras_precision.scoring.divergence import output_kind
@@ -127,3 +128,20 @@ def test_a_channel_that_is_lost_counts(rng):
     head.set_weights([rng.normal(size=(4, 2)) * [5e4, 1.0], np.array([3e5, 4.0])])
     calibration = kp.calibrate(model, rng.normal(size=(100, 4)).astype("float32"))
     assert PlanCompiler(calibration, "minmax").divergence("int8", corrected=False) > 0.4
+
+
+def test_the_float_file_runs_once(net, tmp_path, monkeypatch):
+    """All files of a calibration are compared with one run of the float file: by the choice of a method, and by the exports."""
+    model, calibration, _ = net
+    contents = []
+
+    def counted(content, samples, threads=1):
+        contents.append(content)
+        return predict_in_memory(content, samples, threads)
+
+    for module in (calibration_module, plan_compiler, agreement_check):
+        monkeypatch.setattr(module, "predict_in_memory", counted)
+    for plan in ("int8", "int16x8", "int4"):
+        kp.export_tflite(model, tmp_path / "model.tflite", plan, calibration)
+    assert contents.count(calibration.float_file.content) == 1
+    assert len(contents) > 4

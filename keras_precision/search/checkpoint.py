@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_precision.core.errors import DestinationError
 from keras_precision.core.system.array_files import read_arrays
-from keras_precision.core.system.files import write_atomic
+from keras_precision.core.system.files import remove_leftovers, replace_folder, working_folder, write_atomic
 from keras_precision.core.system.json_documents import Fields, document, parse_document
 from keras_precision.export.plan_space import Space
 from keras_precision.search.distributed.saved_oracle import damaged_trial, named_damage
@@ -47,6 +47,7 @@ class Project:
                 f"Expected a folder that can be made and written. Received: '{self.folder}' "
                 f"({getattr(error, 'strerror', None) or error}). Choose another directory or project_name."
             ) from error
+        remove_leftovers(self.folder)
         if overwrite or not any(self.folder.iterdir()):
             return
         if not self._identity_file.exists():
@@ -62,6 +63,12 @@ class Project:
                 f"Expected the folder of the same search. Received: '{self.folder}', that of a search with another {changes}. "
                 "Choose another project_name, or pass overwrite=True to remove it."
             )
+
+    def clear(self) -> None:
+        """Put an empty folder in the place of the search, in one step: a kill leaves all of it, or nothing."""
+        with working_folder(self.folder) as folder:
+            (folder / "empty").mkdir()
+            replace_folder(folder / "empty", self.folder)
 
     def record(self, identity: Mapping[str, str]) -> None:
         """Save what distinguishes this search from others, in addition to what is saved already."""

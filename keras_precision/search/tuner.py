@@ -164,6 +164,8 @@ class PrecisionTuner(_tuner.Tuner):
             self._project.claim(self._identity, overwrite=overwrite)
         if oracle is None:
             oracle = PrecisionOracle(max_trials, max_retries_per_trial, max_consecutive_failed_trials)
+        if overwrite:
+            self._project.clear()
         with capture_output("KerasTuner"), loopback_by_default():
             super().__init__(
                 harden(oracle), directory=str(directory or "."), project_name=project_name, overwrite=overwrite

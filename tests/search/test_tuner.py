@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import nets
@@ -483,6 +487,47 @@ def test_overwrite_removes_an_older_search(small, make):
     tuner = make("older", objective="front", overwrite=True)
     assert tuner.oracle.trials == {}
     assert not (tuner._project.folder / "search.json").exists()
+
+
+KILLED_WHILE_CLEARING = """
+import os, shutil, sys
+from keras_precision.core.system import files
+from keras_precision.search.checkpoint import Project
+moment = sys.argv[2]
+exchange = files._exchange
+
+def killed(*paths):
+    if moment == "after":
+        exchange(*paths)
+    os.kill(os.getpid(), 9)
+
+def removed(folder, **_):
+    next(file for file in folder.rglob("*") if file.is_file()).unlink()
+    os.kill(os.getpid(), 9)
+
+if moment == "removing":
+    shutil.rmtree = removed
+else:
+    files._exchange = killed
+Project(sys.argv[1]).clear()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it swaps two folders in one step")
+@pytest.mark.parametrize("moment", ["before", "after", "removing"])
+def test_a_search_is_overwritten_as_one(small, make, moment):
+    """A kill leaves the whole search, or an empty folder; the next search removes what was left beside it."""
+    folder = small._project.folder.with_name(f"overwritten_{moment}")
+    shutil.copytree(small._project.folder, folder)
+    old = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", KILLED_WHILE_CLEARING, str(folder), moment]
+    assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
+    left = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert left == (old if moment == "before" else {})
+    assert list(folder.parent.glob(f".{folder.name}.*"))
+    make(folder.name, budget=kp.Budget(max_metric_drop=0.03))
+    assert not list(folder.parent.glob(f".{folder.name}.*"))
 
 
 def test_what_is_shown_while_it_runs(make, capsys):

@@ -16,7 +16,15 @@ from keras_precision.core.errors import DestinationError, nearest
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["check_destination", "check_exists", "replace_folder", "working_folder", "write_atomic", "write_private"]
+__all__ = [
+    "check_destination",
+    "check_exists",
+    "remove_leftovers",
+    "replace_folder",
+    "working_folder",
+    "write_atomic",
+    "write_private",
+]
 
 
 def check_exists(path: str | os.PathLike[str], what: str) -> Path:
@@ -48,7 +56,7 @@ def check_destination(path: str | os.PathLike[str], *, suffix: str | None = None
         )
     _check_regular(destination)
     try:
-        _remove_leftovers(destination)
+        remove_leftovers(destination)
         handle, temporary = _open_temporary(destination)
         os.close(handle)
         temporary.unlink()
@@ -69,7 +77,7 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> Path:
     destination = check_destination(path)
     data = content.encode() if isinstance(content, str) else content
     target = Path(os.path.realpath(destination))  # the file behind a link, not the link
-    _remove_leftovers(target)
+    remove_leftovers(target)
     handle, temporary = _open_temporary(target)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -102,6 +110,7 @@ def write_private(path: str | os.PathLike[str], content: bytes) -> None:
 def working_folder(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """Give an empty folder beside ``destination``, to prepare what goes there, and remove it at the end."""
     target = Path(os.path.realpath(destination))
+    remove_leftovers(target)
     folder = _temporary_name(target)
     folder.mkdir(mode=0o700)
     handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
@@ -181,7 +190,7 @@ def _temporary_name(destination: Path) -> Path:
     return destination.parent / f".{destination.name}.{secrets.token_hex(8)}"
 
 
-def _remove_leftovers(destination: Path) -> None:
+def remove_leftovers(destination: Path) -> None:
     """Remove the temporary files and folders of processes that ended while they wrote ``destination``."""
     pattern = re.compile(rf"\.{re.escape(destination.name)}\.[0-9a-f]{{16}}")
     for name in filter(pattern.fullmatch, _names_in(destination.parent)):

@@ -19,7 +19,7 @@ from keras_precision.experiments.channel import Channel
 from keras_precision.experiments.compare_training import check_runs
 from keras_precision.experiments.series import keras_backend
 from keras_precision.experiments.task import check_build
-from keras_precision.experiments.worker import Worker, serialize
+from keras_precision.experiments.worker import Worker, deadline_after, serialize
 
 __all__ = ["find_max_batch_size"]
 
@@ -72,6 +72,7 @@ def find_max_batch_size(
     memory_limit: int | None = None,
     margin: float = 0.05,
     max_batch: int = 65536,
+    time_limit: float | None = None,
     verbose: bool | None = None,
 ) -> Result:
     """Find the largest batch with which a model can be trained within a memory limit, by precision.
@@ -89,6 +90,7 @@ def find_max_batch_size(
             free memory, on a CPU; on an accelerator, the limit of its allocator.
         margin: Share of the limit that stays free.
         max_batch: The largest batch of the search.
+        time_limit: Seconds for everything; None for no limit.
         verbose: Whether to draw a progress bar; None: on a terminal.
 
     Returns:
@@ -99,7 +101,7 @@ def find_max_batch_size(
     Raises:
         InputError: An argument cannot be used.
         DataError: ``make_batch`` does not return the requested number of samples.
-        WorkerError: A step failed for another reason than memory.
+        WorkerError: A step failed for another reason than memory, or the time is over.
 
     Example:
         >>> find_max_batch_size("builds:small", "builds:batch", ("float16",))
@@ -113,10 +115,11 @@ def find_max_batch_size(
             f"Expected 0 <= margin < 1, max_batch >= 1 and memory_limit > 0. Received: {margin}, {max_batch} and {memory_limit}."
         )
     task = serialize((check_build(build), make_batch), "build and make_batch")
+    deadline = deadline_after(time_limit)
     searches: dict[str, _SearchState] = {}
     with progress("searching", "precisions", len(runs), verbose=verbose) as advance:
         for name, precision in runs.items():
-            searches[name] = _Search(task, name, precision, memory_limit, margin, max_batch).run()
+            searches[name] = _Search(task, name, precision, (memory_limit, margin), max_batch, deadline).run()
             advance(1)
     return _result(searches)
 
@@ -125,11 +128,18 @@ class _Search:
     """The search in one precision."""
 
     def __init__(
-        self, task: bytes, name: str, precision: str | PrecisionPlan, limit: int | None, margin: float, max_batch: int
+        self,
+        task: bytes,
+        name: str,
+        precision: str | PrecisionPlan,
+        memory: tuple[int | None, float],
+        max_batch: int,
+        deadline: float | None,
     ) -> None:
-        self._factory = serialize(_TrialFactory(task, precision, limit), "the trial")
+        self._limit, self._margin = memory
+        self._factory = serialize(_TrialFactory(task, precision, self._limit), "the trial")
         self._name, self._max_batch, self._backend = name, max_batch, keras_backend()
-        self._limit, self._margin = limit, margin
+        self._deadline = deadline
         self._state = _SearchState()
 
     def run(self) -> _SearchState:
@@ -147,13 +157,13 @@ class _Search:
     def _double(self) -> None:
         """Measure doubling batches in one process while the next one is predicted to fit."""
         state = self._state
-        with Worker(self._factory, self._name, self._backend) as worker:
-            state.plan = worker.ask("plan")
+        with self._worker() as worker:
+            state.plan = worker.ask("plan", deadline=self._deadline)
             if self._limit is None and state.plan["on_processor"]:
                 self._limit = int(state.plan["resident"] + _SHARE * psutil.virtual_memory().available)
             count = min(_FIRST, self._max_batch)
             while count <= self._max_batch:
-                peak = _step_in_memory(lambda: worker.ask("step", count))  # noqa: B023 - called at once
+                peak = _step_in_memory(lambda: worker.ask("step", count, deadline=self._deadline))  # noqa: B023 - called at once
                 if peak is None or peak[0] > self._budget:
                     state.fails = count
                     break
@@ -161,6 +171,9 @@ class _Search:
                 if 2 * count > self._max_batch or self._line(2 * count) > self._budget:
                     break
                 count *= 2
+
+    def _worker(self) -> Worker:
+        return Worker(self._factory, self._name, self._backend, deadline=self._deadline)
 
     def _survey(self) -> None:
         """Measure two batches below the limit in fresh processes, and predict again from these."""
@@ -174,8 +187,8 @@ class _Search:
         """Take steps in a fresh process, and record whether there was enough memory."""
         state = self._state
         state.trials += 1
-        with Worker(self._factory, self._name, self._backend) as worker:
-            step = _step_in_memory(lambda: worker.ask("step", count, _TIMED_STEPS))
+        with self._worker() as worker:
+            step = _step_in_memory(lambda: worker.ask("step", count, _TIMED_STEPS, deadline=self._deadline))
         if step is not None:
             state.points[count] = state.fresh[count] = step[0]
         if step is None or step[0] > self._budget:

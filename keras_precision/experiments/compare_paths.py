@@ -13,7 +13,7 @@ from keras_precision.core.plan import PrecisionPlan, check_precision
 from keras_precision.core.result import Measurement, Result
 from keras_precision.experiments.run import build_in_precision
 from keras_precision.experiments.task import check_build, check_data, load_data, map_arrays
-from keras_precision.experiments.worker import Worker, serialize
+from keras_precision.experiments.worker import Worker, deadline_after, serialize
 
 __all__ = ["compare_paths"]
 
@@ -52,6 +52,7 @@ def compare_paths(
     steps: int = 8,
     batch_size: int = 32,
     seed: int = 0,
+    time_limit: float | None = None,
 ) -> Result:
     """Find the compute path that makes a run differ from its baseline in float32.
 
@@ -67,6 +68,7 @@ def compare_paths(
         steps: Training steps per process.
         batch_size: Samples a batch.
         seed: For weights and dropout.
+        time_limit: Seconds for everything; None for no limit.
 
     Returns:
         A result with the row ``loss_difference`` for ``"run"``, and for every path as ``"without oneDNN"``: the largest difference
@@ -75,7 +77,7 @@ def compare_paths(
     Raises:
         InputError: An argument cannot be used.
         DataError: There are no data.
-        WorkerError: The run itself, or its baseline, failed. A path that cannot be turned off is unknown, and a note says why.
+        WorkerError: The run itself, or its baseline, failed, or the time is over. A path that cannot be turned off is unknown, and a note says why.
     """
     task = check_build(build), check_data(data, "data")
     _check(precision, steps, batch_size)
@@ -83,9 +85,9 @@ def compare_paths(
     uses_tf_keras = any(other.keras.__name__ == "tf_keras" for other in adapters_in_use())
     legacy = uses_tf_keras and adapter.compute.name == "tensorflow"
     paths = _PATHS["tensorflow" if legacy else adapter.compute.name]
-    settings = (steps, batch_size, seed)
-    baseline = _losses("baseline", task, "float32", tuple(_switches(paths)), settings, {})
-    run = _losses("run", task, precision, (), settings, {})
+    settings, deadline = (steps, batch_size, seed), deadline_after(time_limit)
+    baseline = _losses("baseline", task, "float32", tuple(_switches(paths)), settings, {}, deadline)
+    run = _losses("run", task, precision, (), settings, {}, deadline)
     differences: dict[str, float | None] = {"run": _difference(run, baseline)}
     notes: list[str] = []
     for name, path in paths.items():
@@ -93,7 +95,7 @@ def compare_paths(
             differences[f"without {name}"] = None  # this device has none
             continue
         try:
-            losses = _losses(f"without {name}", task, precision, path.off, settings, _added(path.environment))
+            losses = _losses(f"without {name}", task, precision, path.off, settings, _added(path.environment), deadline)
         except RuntimeError as error:  # a WorkerError, such as a flag unknown to this version
             notes.append(f"{name} could not be turned off: {str(error).splitlines()[0]}")
             differences[f"without {name}"] = None
@@ -134,6 +136,7 @@ def _losses(
     off: Sequence[str],
     settings: tuple[int, int, int],
     environment: Mapping[str, str],
+    deadline: float | None,
 ) -> list[float]:
     """Train in a child process; return the losses of the steps."""
     build, data = task
@@ -142,8 +145,8 @@ def _losses(
         return PathRun(build, data, precision, tuple(off))
 
     backend = adapter_for_file().compute.name
-    with Worker(serialize(serve, "build and data"), name, backend, environment) as worker:
-        return [float(loss) for loss in worker.ask("losses", *settings)]
+    with Worker(serialize(serve, "build and data"), name, backend, environment, deadline) as worker:
+        return [float(loss) for loss in worker.ask("losses", *settings, deadline=deadline)]
 
 
 def _difference(losses: Sequence[float], baseline: Sequence[float]) -> float:

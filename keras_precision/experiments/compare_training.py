@@ -1,7 +1,6 @@
 """compare_training: otherwise identical trainings in several precisions, with verdicts from confidence intervals."""
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from keras_precision.core.system.files import check_destination
 from keras_precision.core.system.progress import progress
 from keras_precision.experiments.series import Series, TimingSettings
 from keras_precision.experiments.task import Task, check_build, check_data
-from keras_precision.experiments.worker import serialize
+from keras_precision.experiments.worker import deadline_after, serialize
 
 __all__ = ["check_numbers", "check_runs", "compare_training"]
 
@@ -89,12 +88,13 @@ def compare_training(
     timing, runs = TimingSettings(processes, resolution, timing_seconds), check_runs(precisions)
     checked = check_data(train_data, "training data"), check_data(validation_data, "validation data")
     task = Task(check_build(build), *checked, callbacks, batch_size, epochs, steps, metric)
-    check_numbers(task, seeds, timing, time_limit)
+    check_numbers(task, seeds, timing)
+    deadline = deadline_after(time_limit)
     series = Series(
         runs,
         serialize(task, "build, data and callbacks"),
         {"mode": mode, "margin": margin},
-        deadline=None if time_limit is None else time.monotonic() + time_limit,
+        deadline=deadline,
         path=None if path is None else check_destination(path),
     )
     return _run_series(series, len(runs), seeds, timing, trace, verbose)
@@ -146,7 +146,7 @@ def check_runs(precisions: Any, least: int = 2) -> dict[str, str | PrecisionPlan
     return runs
 
 
-def check_numbers(task: Task, seeds: Sequence[int], timing: TimingSettings, time_limit: float | None = None) -> None:
+def check_numbers(task: Task, seeds: Sequence[int], timing: TimingSettings) -> None:
     """Raise InputError for a seed, count or time of a comparison that is out of range."""
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(
@@ -158,7 +158,7 @@ def check_numbers(task: Task, seeds: Sequence[int], timing: TimingSettings, time
     for name, count in counts.items():
         if not (name == "steps" and count is None) and (not isinstance(count, int) or count < 1):
             raise InputError(f"Expected {name} to be a whole number >= 1. Received: {count!r}.")
-    sizes = {"resolution": timing.resolution, "timing_seconds": timing.seconds, "time_limit": time_limit}
+    sizes = {"resolution": timing.resolution, "timing_seconds": timing.seconds}
     for name, size in sizes.items():
-        if not (name == "time_limit" and size is None) and (not isinstance(size, int | float) or size <= 0):
+        if not isinstance(size, int | float) or size <= 0:
             raise InputError(f"Expected {name} to be a number above 0. Received: {size!r}.")

@@ -14,7 +14,7 @@ from keras_precision.core.errors import InputError, WorkerError
 from keras_precision.core.system.child_process import ChildProcess, child_environment, exit_reason
 from keras_precision.experiments.channel import error_from_child
 
-__all__ = ["Worker", "serialize"]
+__all__ = ["Worker", "deadline_after", "serialize"]
 
 _PROGRAM = "from keras_precision.experiments.channel import main; main()"
 _LAST_LINES = 15
@@ -37,6 +37,15 @@ def serialize(value: Any, what: str) -> bytes:
             f"({type(error).__name__}: {error}). Pass a function that creates what it needs when it is called, "
             "or 'module:function'."
         ) from error
+
+
+def deadline_after(time_limit: float | None) -> float | None:
+    """Return the end of so many seconds, in ``time.monotonic``; None for no limit."""
+    if time_limit is None:
+        return None
+    if not isinstance(time_limit, int | float) or not time_limit > 0:
+        raise InputError(f"Expected time_limit to be a number above 0, in seconds, or None. Received: {time_limit!r}.")
+    return time.monotonic() + time_limit
 
 
 class Worker:

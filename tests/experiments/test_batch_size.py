@@ -41,7 +41,7 @@ class Memory:
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def ask(self, method: str, count: int = 0, steps: int = 0) -> Any:
+    def ask(self, method: str, count: int = 0, steps: int = 0, deadline: float | None = None) -> Any:
         if method == "plan":
             return PLAN
         self.tried.append(count)
@@ -73,7 +73,7 @@ def test_what_smaller_steps_left_behind_is_not_predicted_from(monkeypatch: pytes
     """One process that doubles the batch holds twice what a fresh one needs: the prediction rests on fresh ones."""
 
     class Hoarding(Memory):
-        def ask(self, method: str, count: int = 0, steps: int = 0) -> Any:
+        def ask(self, method: str, count: int = 0, steps: int = 0, deadline: float | None = None) -> Any:
             reply = super().ask(method, count, steps)
             return (2 * reply[0], reply[1]) if method == "step" and self.started == 1 else reply
 

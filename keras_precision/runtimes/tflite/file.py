@@ -1,6 +1,5 @@
 """The inputs, outputs and operators of a ``.tflite`` file, read with an interpreter only."""
 
-import functools
 import importlib
 import os
 import re
@@ -18,7 +17,7 @@ from keras_precision.core.system.optional import available
 from keras_precision.runtimes.model_info import CARD, EdgeModel, Tensor, runnable_sample
 from keras_precision.runtimes.tflite.metadata import metadata
 from keras_precision.runtimes.tflite.operators import Operator, operators, writers
-from keras_precision.runtimes.tflite.sandbox import Child, ChildError, ChildTimeout
+from keras_precision.runtimes.tflite.sandbox import ChildError, FileChild
 
 __all__ = ["Operator", "input_details", "inspect", "interpreter", "output_details", "runtime", "tensor_of"]
 
@@ -69,9 +68,10 @@ def inspect(path: str | os.PathLike[str], *, limit_s: float = 120.0) -> EdgeMode
             f"{file}: expected a TensorFlow Lite file (bytes 4 to 7 are 'TFL3'). Received: {content}."
         )
     runtime()
-    stamp = file.stat()
-    reading = _reading(file.resolve(), stamp.st_mtime_ns, stamp.st_size)
-    return replace(reading.model(limit_s), path=str(path))
+    try:
+        return replace(_from_json(_CHILD.read(file, limit_s)), path=str(path))
+    except ChildError as error:
+        raise _refusal(file, str(error)) from error
 
 
 def interpreter(path: str | os.PathLike[str], *, threads: int = 1, delegates: bool = True, keep: bool = False) -> Any:
@@ -153,33 +153,7 @@ def _packed(content: bytes) -> dict[int, str]:
 
 
 _PROGRAM = "from keras_precision.runtimes.tflite.sandbox import serve; from keras_precision.runtimes.tflite.file import describe; serve(describe)"
-_CHILD = Child(_PROGRAM)
-
-
-class _Reading:
-    """What is known of a file as it is now: its contents, or the longest limit in seconds that it has reached."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._model: EdgeModel | None = None
-        self._reached_s = 0.0
-
-    def model(self, limit_s: float) -> EdgeModel:
-        """Return what the file contains; it is read once, and again only if a limit is longer than the one reached."""
-        if self._model is None:
-            if limit_s <= self._reached_s:
-                raise _refusal(self._path, f"no answer within {self._reached_s:g} s")
-            try:
-                self._model = _from_json(_CHILD.ask(str(self._path), limit_s))
-            except ChildError as error:
-                self._reached_s = limit_s if isinstance(error, ChildTimeout) else 0.0
-                raise _refusal(self._path, str(error)) from error
-        return self._model
-
-
-@functools.lru_cache(maxsize=32)
-def _reading(path: Path, changed_ns: int, size: int) -> _Reading:  # noqa: ARG001 - keys of the cache
-    return _Reading(path)
+_CHILD = FileChild(_PROGRAM)
 
 
 def _refusal(path: Path, reason: str) -> FileFormatError:

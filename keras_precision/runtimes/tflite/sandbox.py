@@ -1,16 +1,19 @@
 """Child: a process that reads files in place of this one, since a damaged file can end the process."""
 
 import atexit
+import functools
 import json
 import os
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from keras_precision.core.system.child_process import ChildProcess, exit_reason
 
-__all__ = ["Child", "ChildError", "ChildTimeout", "serve"]
+__all__ = ["Child", "ChildError", "ChildTimeout", "FileChild", "serve"]
 
 _EXIT_S = 10.0
 """Seconds in which a process that has closed its output must end by itself; it is killed after that."""
@@ -86,6 +89,40 @@ class Child:
             self.close()
             self._process = ChildProcess(self._program)
         return self._process
+
+
+class FileChild(Child):
+    """A child whose requests are paths of files: what it has said of a file is known until the file changes."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(program)
+        self._reading = functools.lru_cache(maxsize=32)(lambda *_: _Reading())
+
+    def read(self, path: Path, limit_s: float) -> Any:
+        """Return what the program's function returns for a file; one that has reached the limit is refused at once.
+
+        Raises as ``ask`` does.
+        """
+        stamp, file = path.stat(), path.resolve()
+        reading = self._reading(file, stamp.st_mtime_ns, stamp.st_size)
+        if not reading.is_known:
+            if limit_s <= reading.reached_s:
+                raise ChildTimeout(f"no answer within {reading.reached_s:g} s")
+            try:
+                reading.value, reading.is_known = self.ask(str(file), limit_s), True
+            except ChildTimeout:
+                reading.reached_s = limit_s
+                raise
+        return reading.value
+
+
+@dataclass
+class _Reading:
+    """What is known of a file as it is now: the child's answer, or the longest limit in seconds that it has reached."""
+
+    value: Any = None
+    is_known: bool = False
+    reached_s: float = 0.0
 
 
 def serve(function: Callable[[str], Any]) -> None:

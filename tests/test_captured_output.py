@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from robustness.interruptions import count_lines, interrupt_at
 
 from keras_precision.core.system.captured_output import capture_output
 
@@ -164,3 +165,17 @@ def test_missing_streams_are_no_obstacle(
     speaker.warning("outside")
     assert (sys.stdout, sys.stderr) == (None, None)
     assert caught(caplog) == ["converter: inside"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupted close
+def test_an_interruption_at_any_line_restores_the_streams(capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C may come between the redirection of one stream and of the other, before the block and after it."""
+
+    def act() -> None:
+        with capture_output("library"):
+            print("captured")
+
+    for number in range(1, count_lines(act) + 1):
+        before = sys.stdout, sys.stderr, os.fstat(1).st_ino, os.fstat(2).st_ino
+        interrupt_at(number, act)
+        assert (sys.stdout, sys.stderr, os.fstat(1).st_ino, os.fstat(2).st_ino) == before, number

@@ -39,31 +39,29 @@ def capture_output(source: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _descriptors_to(target: int) -> Iterator[None]:
-    saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # as under pythonw, and in some services
             stream.flush()
-    for descriptor, _ in saved:
-        os.dup2(target, descriptor)
-    try:
+    with contextlib.ExitStack() as restore:  # which goes on with the next where Ctrl-C comes while it restores one
+        for descriptor in (1, 2):
+            original = os.dup(descriptor)
+            restore.callback(os.close, original)
+            restore.callback(os.dup2, original, descriptor)
+            os.dup2(target, descriptor)
         yield
-    finally:
-        for descriptor, original in saved:
-            os.dup2(original, descriptor)
-            os.close(original)
 
 
 @contextlib.contextmanager
 def _streams_to(target: Any) -> Iterator[None]:
     """Redirect Python's own streams, too: in a notebook or a test runner, they do not write to the descriptors."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = relays = _Relay(target, before[0]), _Relay(target, before[1])
-    try:
+    relays = _Relay(target, before[0]), _Relay(target, before[1])
+    with contextlib.ExitStack() as restore:
+        for name, stream, relay in zip(("stdout", "stderr"), before, relays, strict=True):
+            restore.callback(setattr, relay, "target", None)
+            restore.callback(setattr, sys, name, stream)
+            setattr(sys, name, relay)
         yield
-    finally:
-        sys.stdout, sys.stderr = before
-        for relay in relays:
-            relay.target = None
 
 
 class _Relay(io.TextIOBase):

@@ -89,12 +89,11 @@ def compare_training(
     checked = check_data(train_data, "training data"), check_data(validation_data, "validation data")
     task = Task(check_build(build), *checked, callbacks, batch_size, epochs, steps, metric)
     check_numbers(task, seeds, timing)
-    deadline = deadline_after(time_limit)
     series = Series(
         runs,
         serialize(task, "build, data and callbacks"),
         {"mode": mode, "margin": margin},
-        deadline=deadline,
+        deadline=deadline_after(time_limit),
         path=None if path is None else check_destination(path),
     )
     return _run_series(series, len(runs), seeds, timing, trace, verbose)

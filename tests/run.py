@@ -23,6 +23,11 @@ SIDE_BY_SIDE = 2
 FIRST, *OTHERS = STACKS = ("tensorflow", "jax", "torch", "tf_keras")
 FILES = tuple(f"tests/{name}" for name in ("export", "quantization", "qat", "search"))
 
+# Tracing makes tests take half as long again. On the other stacks it measures those in which their adapters do the work.
+ADAPTED = tuple(
+    f"tests/{name}" for name in ("adapters", "callbacks", "diagnosis", "test_apply_plan.py", "test_policy.py")
+)
+
 
 class Job(NamedTuple):
     """``python -m arguments``, with environment variables of its own; whether coverage is measured in it."""
@@ -54,16 +59,22 @@ def jobs(chosen: Sequence[str], options: Sequence[str]) -> Iterator[Job]:
     The slow tests are not measured: tracing would make them slower still, and what they alone reach needs a quicker test.
     """
     variables = {"KERAS_PRECISION_STACK": FIRST}
-    rest = [f"--ignore={folder}" for folder in FILES]
     if FIRST in chosen:
         yield Job(f"slow tests on {FIRST}", ("pytest", "-m", "slow", *options), variables)
-        yield Job(f"other tests on {FIRST}", ("pytest", "-m", "not slow", *rest, *options), variables, True)
-    for stack in OTHERS:
-        if stack in chosen:
-            arguments = ("pytest", "-m", "every_stack", "tests", *options)
-            yield Job(f"tests on {stack}", arguments, {"KERAS_PRECISION_STACK": stack}, True)
-    if FIRST in chosen:
+        rest = ("pytest", "-m", "not slow", *_ignored(FILES), *options)
+        yield Job(f"other tests on {FIRST}", rest, variables, True)
         yield Job(f"tests of files on {FIRST}", ("pytest", "-m", "not slow", *FILES, *options), variables, True)
+    others = [stack for stack in OTHERS if stack in chosen]
+    for stack in others:
+        rest = ("pytest", "-m", "every_stack", "tests", *_ignored(ADAPTED), *options)
+        yield Job(f"other tests on {stack}", rest, {"KERAS_PRECISION_STACK": stack})
+    for stack in others:
+        arguments = ("pytest", "-m", "every_stack", *ADAPTED, *options)
+        yield Job(f"tests of the adapters on {stack}", arguments, {"KERAS_PRECISION_STACK": stack}, True)
+
+
+def _ignored(paths: Sequence[str]) -> list[str]:
+    return [f"--ignore={path}" for path in paths]
 
 
 # What is asked of the coverage of all processes, one after the other.

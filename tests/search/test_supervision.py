@@ -1,6 +1,7 @@
 """A search in several processes: leases, failures, a chief that ends, workers that are killed and begun again."""
 
 import copy
+import errno
 import json
 import os
 import socket
@@ -178,7 +179,7 @@ def test_files_of_an_oracle_are_written_whole(oracle, tmp_path, monkeypatch):
     first = oracle.create_trial("one")
     path = tmp_path / "project" / "oracle.json"
     before = json.loads(path.read_text())
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space left")))
     with pytest.raises(OSError, match="no space"):
         oracle.save()
     assert json.loads(path.read_text()) == before

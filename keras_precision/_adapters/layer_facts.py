@@ -63,20 +63,23 @@ def _outputs(adapter: KerasAdapter, model: Any) -> Iterator[Any]:
             yield layer
 
 
-def first_batch(data: Any) -> Batch:
-    """Return the first batch of data as ``fit`` takes them: the first one yielded, or the first samples of arrays."""
+def first_batch(data: Any, size: int | None = None) -> Batch:
+    """Return the first batch of data as ``fit`` takes them: the first one yielded, or the first samples of arrays.
+
+    ``size`` is that of the batches that the model takes, if it takes no other.
+    """
     if data is None or isinstance(data, str | bytes):
         raise DataError(f"Expected data: {_FORMS}. Received: {type(data).__name__}.")
     if not isinstance(data, tuple | list | Mapping) and not hasattr(data, "shape"):
         data = _first_element(data)
     elif isinstance(data, tuple):
-        data = tuple(map(_first_samples, data))
+        data = tuple(_first_samples(value, size or _MAX_SAMPLES) for value in data)
     else:
-        data = _first_samples(data[0] if isinstance(data, list) and len(data) == 1 else data)
+        data = _first_samples(data[0] if isinstance(data, list) and len(data) == 1 else data, size or _MAX_SAMPLES)
     batch = Batch(*data[:3]) if isinstance(data, tuple) else Batch(data)
-    size = getattr(batch.x, "shape", (1,))
-    if len(size) and size[0] == 0:
-        raise DataError(f"Expected at least one sample. Received: inputs of shape {tuple(size)}.")
+    shape = getattr(batch.x, "shape", (1,))
+    if len(shape) and shape[0] == 0:
+        raise DataError(f"Expected at least one sample. Received: inputs of shape {tuple(shape)}.")
     return batch
 
 
@@ -97,10 +100,10 @@ def _is_loader(data: Any) -> bool:
     return hasattr(data, "dataset")
 
 
-def _first_samples(value: Any) -> Any:
+def _first_samples(value: Any, count: int) -> Any:
     """Return the first samples of an array, or of all arrays of a structure."""
     if isinstance(value, Mapping):
-        return {key: _first_samples(item) for key, item in value.items()}
+        return {key: _first_samples(item, count) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(_first_samples, value))
-    return value[:_MAX_SAMPLES] if getattr(value, "shape", None) else value
+        return type(value)(_first_samples(item, count) for item in value)
+    return value[:count] if getattr(value, "shape", None) else value

@@ -46,6 +46,9 @@ def paths_of(adapter: KerasAdapter, model: Any) -> dict[str, Any]:
     """Return what ``layer_paths`` returns, for a known adapter."""
     if not adapter.is_model(model):
         raise ModelError(f"Expected a Keras model. Received: a layer of type {type(model).__name__}.")
+    inside = adapter.children(model)
+    if [str(layer.name) for layer in inside] == [model.name] and adapter.is_model(inside[0]):
+        model = inside[0]  # the functional form of a subclassed model, which has the same name
     seen: set[int] = set()
     return dict(_walk(adapter, model, "", seen))
 

@@ -1,10 +1,12 @@
 """ModelView: a Keras model with its adapter, inputs, layer paths and kind, looked up once per public call."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
 from keras_precision._adapters import KerasAdapter, adapter_of
+from keras_precision._adapters.functional_form import functional_form, shapes_of
 from keras_precision._adapters.layer_paths import paths_of
 from keras_precision.core.model_inputs import Input
 
@@ -18,10 +20,12 @@ class ModelView:
     Attributes:
         model: The Keras model.
         adapter: The adapter of its framework.
+        shapes: The sizes, without the batch axis, of inputs that the model leaves free, by input name.
     """
 
     model: Any
     adapter: KerasAdapter
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: Any) -> Self:
@@ -35,6 +39,18 @@ class ModelView:
         _ = view.inputs
         return view
 
+    @classmethod
+    def callable(cls, model: Any, input_signature: Any = None) -> Self:
+        """Look at a built model of any kind that can be called on symbolic inputs, with sizes for its free axes."""
+        adapter = adapter_of(model)
+        view = cls(functional_form(adapter, model, input_signature), adapter)
+        return view if input_signature is None else view.with_shapes(shapes_of(input_signature, view.inputs))
+
+    def with_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        """Return the view with sizes for the free axes of its inputs."""
+        free = {entry.name: shapes[entry.name] for entry in self.inputs if None in entry.shape and entry.name in shapes}
+        return replace(self, shapes={**self.shapes, **free}) if free else self
+
     @property
     def name(self) -> str:
         """The name of the model."""
@@ -43,7 +59,14 @@ class ModelView:
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
         """Its inputs, in its order."""
-        return self.adapter.inputs(self.model)
+        inputs = self.adapter.inputs(self.model)
+        return tuple(replace(entry, shape=self.shapes.get(entry.name, entry.shape)) for entry in inputs)
+
+    @property
+    def batch_size(self) -> int | None:
+        """The size of its batches; None where it takes any."""
+        sizes = [tensor.shape[0] for tensor in getattr(self.model, "inputs", None) or ()]
+        return next((int(size) for size in sizes if size is not None), None)
 
     @cached_property
     def layers(self) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_precision._adapters import KerasAdapter
+from keras_precision._adapters.data.samples import inputs_of
+from keras_precision._adapters.functional_form import functional_form
 from keras_precision._adapters.layer_facts import facts_of, first_batch, loss_types
 from keras_precision._adapters.layer_paths import plan_of
 from keras_precision._adapters.model_view import ModelView
@@ -52,7 +54,7 @@ def diagnose(model_or_results: Any, data: Any = None) -> tuple[Finding, ...]:
     Raises:
         InputError: It is neither a model nor results; or data were passed with results.
         DataError: The data contain no batch, or one that the model does not accept.
-        ModelError: The model is not built, and there are no data.
+        ModelError: The model is not built, or, without data, cannot be called on symbolic inputs.
 
     Example:
         >>> import keras, numpy as np
@@ -64,7 +66,9 @@ def diagnose(model_or_results: Any, data: Any = None) -> tuple[Finding, ...]:
     if isinstance(results, list | tuple):
         return _diagnose_results(results, data)
     view = ModelView.of(model_or_results)
-    return lint_view(view) if data is None else _diagnose_model(view, first_batch(data))
+    if data is None:
+        return lint_view(ModelView.callable(model_or_results))
+    return _diagnose_model(view, first_batch(data, view.batch_size))
 
 
 def _diagnose_results(results: Sequence[Any], data: Any) -> tuple[Finding, ...]:
@@ -94,11 +98,21 @@ def _diagnose_model(view: ModelView, batch: Batch) -> tuple[Finding, ...]:
     findings += loss_findings(loss_types(adapter, model))
     if any(layer.is_half for layer in layers) and find_origin(observation) is None:
         findings += _compare_with_float32(adapter, model, batch, observation, layers)
-    if isinstance(model, adapter.functional_classes) and getattr(model, "inputs", None):
-        findings += lint_view(view)
-    else:
-        findings += facts_findings(layers, on_accelerator=bool(adapter.compute.device))
+    findings += _graph_findings(view, batch)
     return by_severity(_one_per_cause(findings))
+
+
+def _graph_findings(view: ModelView, batch: Batch) -> tuple[Finding, ...]:
+    """Lint the model with the sizes of a batch; only its layers, where it cannot be called on symbolic inputs."""
+    adapter = view.adapter
+    try:
+        if not (isinstance(view.model, adapter.functional_classes) and getattr(view.model, "inputs", None)):
+            view = ModelView(functional_form(adapter, view.model, batch.x), adapter)
+        shapes = [tuple(map(int, array.shape)) for array in inputs_of(batch.x, view.inputs)]
+    except (ModelError, DataError):
+        return facts_findings(facts_of(view), on_accelerator=bool(adapter.compute.device))
+    sizes = {entry.name: shape[1:] for entry, shape in zip(view.inputs, shapes, strict=True)}
+    return lint_view(view.with_shapes(sizes), shapes[0][0])
 
 
 def _one_per_cause(findings: Sequence[Finding]) -> Iterator[Finding]:
@@ -148,5 +162,8 @@ def _compare_with_float32(
 ) -> tuple[Finding, ...]:
     if not isinstance(model, adapter.functional_classes):
         return ()
-    baseline = in_float32(adapter, model)
+    try:
+        baseline = in_float32(adapter, model)
+    except ModelError:  # a layer that cannot be copied, such as one with an unusual get_config
+        return ()
     return variance_findings(observation, StepObserver(adapter, baseline).observe(Batch(batch.x)), layers)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import ExportError, InputError, nearest
+from keras_precision.core.model_inputs import Input
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Result
 from keras_precision.core.system.captured_output import capture_output
@@ -18,7 +19,7 @@ from keras_precision.core.system.optional import require
 from keras_precision.export.pipeline import export_file
 from keras_precision.export.request import ExportRequest
 from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain, check_session
-from keras_precision.quantization.conversion import input_names, serving_function
+from keras_precision.quantization.conversion import fixed_inputs, serving_function
 from keras_precision.quantization.tensorflow_process import on_tensorflow
 from keras_precision.runtimes.coreml import CoremlSession, coremltools, inspect_coreml, open_coreml
 from keras_precision.runtimes.model_info import CARD, EdgeModel
@@ -36,6 +37,7 @@ def export_coreml(
     *,
     weights: Literal["linear", "palettized"] = "linear",
     strict: bool = False,
+    input_signature: Any = None,
     overwrite: bool = True,
 ) -> Result:
     """Write a model as Core ML's ``.mlpackage``, and read it back.
@@ -53,6 +55,8 @@ def export_coreml(
             symmetric, with a scale per channel. ``"palettized"``: an entry of a table of 256
             values for the whole tensor, from k-means; the table takes 512 bytes per tensor.
         strict: Raise for every layer whose weights are not in the plan's precision.
+        input_signature: The sizes of inputs that the model leaves free, as ``Model.export`` of Keras takes them, such as
+            ``[keras.InputSpec(shape=(1, 128), dtype="int32")]``.
         overwrite: Whether an older package at ``path`` may be replaced.
 
     Returns:
@@ -63,7 +67,7 @@ def export_coreml(
     Raises:
         InputError: ``weights`` is unknown, or palettized under another plan than int8.
         UnknownPrecisionError: The format does not have the precision.
-        ModelError: The model is subclassed or not built, or an input has a free size.
+        ModelError: The model is not built or cannot be called on symbolic inputs, or an input has a free size.
         DestinationError: The path cannot be written.
         ExportError: coremltools cannot convert the model.
         MissingExtraError: ``coremltools`` is not installed.
@@ -72,7 +76,9 @@ def export_coreml(
         >>> export_coreml(model, "model.mlpackage", "float16").value("operator_count", "matmul float16")
         2
     """
-    return export_file(CoremlToolchain(weights), model, path, plan, strict=strict, overwrite=overwrite)
+    return export_file(
+        CoremlToolchain(weights), model, path, plan, strict=strict, input_signature=input_signature, overwrite=overwrite
+    )
 
 
 class CoremlToolchain(Toolchain):
@@ -110,8 +116,8 @@ class CoremlToolchain(Toolchain):
 
     def export(self, job: ExportJob, path: Path) -> ExportedFile:
         """Write the package; weights are quantized after the conversion to float16."""
-        plan, names = job.request.plan.default, input_names(job.view)
-        on_tensorflow(_write_package, job.view, names, plan, self._weights, os.fspath(path))
+        plan, inputs = job.request.plan.default, fixed_inputs(job.view)
+        on_tensorflow(_write_package, job.view, inputs, plan, self._weights, os.fspath(path))
         if not _on_mac():
             return ExportedFile(("Core ML runs on Apple's systems alone: the package was not run.",))
         if plan != "int8":
@@ -144,10 +150,10 @@ class CoremlToolchain(Toolchain):
         return CoremlSession(path) if _on_mac() else None
 
 
-def _write_package(view: ModelView, names: Sequence[str], plan: str, weights: str, path: str) -> None:
+def _write_package(view: ModelView, inputs: Sequence[Input], plan: str, weights: str, path: str) -> None:
     """Convert a model of the TensorFlow backend, whose functions coremltools reads, and save the package."""
     tools = coremltools()
-    serving, _alive = serving_function(view, names)
+    serving, _alive = serving_function(view, inputs)
     precision = tools.precision.FLOAT32 if plan == "float32" else tools.precision.FLOAT16
     with capture_output("coremltools"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of conversions inside

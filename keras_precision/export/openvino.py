@@ -44,6 +44,7 @@ def export_openvino(
     validation_data: Any = None,
     reduce_range: bool = True,
     strict: bool = False,
+    input_signature: Any = None,
     overwrite: bool = True,
 ) -> Result:
     """Write a model as OpenVINO's ``.xml`` and ``.bin``, read it back, and run it on the processor.
@@ -54,7 +55,7 @@ def export_openvino(
     on processors that multiply in it.
 
     Args:
-        model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
+        model: A built model of tf_keras, or of Keras 3 on any backend; a subclassed one must have been called.
         path: Where the file goes, ending in ``.xml``; its folder must exist. Nothing is written
             unless all checks pass.
         plan: ``"float32"``, ``"float16"`` (weights), ``"int8"``, or a deployment plan of int8 and float32.
@@ -67,6 +68,8 @@ def export_openvino(
             agreement with the model, to the result.
         reduce_range: Whether int8 weights have 7 bits, as for ``kp.export_onnx``.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
+        input_signature: The sizes of inputs that the model leaves free, as ``Model.export`` of Keras takes them, such as
+            ``[keras.InputSpec(shape=(1, 128), dtype="int32")]``. None: those of the data.
         overwrite: Whether older files may be replaced.
 
     Returns:
@@ -81,7 +84,7 @@ def export_openvino(
     """
     return export_file(
         OpenvinoToolchain(reduce_range=reduce_range), model, path, plan, representative_dataset, calibration=calibration, percentile=percentile, strict=strict,
-        validation_data=validation_data, overwrite=overwrite,
+        validation_data=validation_data, input_signature=input_signature, overwrite=overwrite,
     )  # fmt: skip
 
 

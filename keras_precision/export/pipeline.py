@@ -48,6 +48,7 @@ def export_file(
     io: str | None = None,
     validation_data: Any = None,
     overwrite: bool = True,
+    input_signature: Any = None,
     **arguments: Any,
 ) -> Result:
     """Write a model as a file of a toolchain, read it back, and run it where this machine can.
@@ -56,7 +57,8 @@ def export_file(
     written unless all checks pass. Errors are those that the public functions document.
     """
     began = time.perf_counter()
-    view = ModelView.of_built(model)
+    view = ModelView.callable(model, input_signature)
+    _ = view.inputs  # a model that is not built is refused before anything else
     chosen = toolchain.decided("int8" if plan is None else plan)
     chosen = chosen if io is None else replace(chosen, io=io)
     chosen.resolve(view.layers)  # a layer that is not there is named before any other argument is checked
@@ -129,7 +131,11 @@ def _as_trained(
     plain, plan, ranges = trained_parts(view.model, request.plan if request.plan_given else None, data)
     # Its biases were trained with the rounded weights, which already accounts for the mean error of rounding.
     plan = replace(toolchain.decided(plan), io=request.plan.io)
-    return ModelView.of_built(plain), replace(request, plan=plan, bias_correction=False, rounding="nearest"), ranges
+    return (
+        ModelView.of_built(plain).with_shapes(view.shapes),
+        replace(request, plan=plan, bias_correction=False, rounding="nearest"),
+        ranges,
+    )
 
 
 def _check_tfmot(toolchain: Toolchain, view: ModelView, request: ExportRequest) -> None:
@@ -147,6 +153,8 @@ def _check_tfmot(toolchain: Toolchain, view: ModelView, request: ExportRequest) 
 
 def _job(toolchain: Toolchain, view: ModelView, request: ExportRequest, data: Any) -> ExportJob:
     calibration = _calibration(toolchain, view, request, data)
+    if calibration is not None:
+        view = view.with_shapes(calibration.float_file.input_shapes())
     if isinstance(data, Calibration) and calibration is not None and not needs_ranges(request.plan):
         return ExportJob(view, request, calibration.float_file, None, dict(calibration.held) or None)
     if calibration is None:

@@ -48,6 +48,7 @@ def export_tflite(
     io: Literal["int8", "int16", "float32"] | None = None,
     validation_data: Any = None,
     strict: bool = False,
+    input_signature: Any = None,
     overwrite: bool = True,
 ) -> Result:
     """Write a model as a ``.tflite`` file, read it back, and run it.
@@ -57,7 +58,7 @@ def export_tflite(
     backend in a process of its own that runs Keras on TensorFlow.
 
     Args:
-        model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
+        model: A built model of tf_keras, or of Keras 3 on any backend; a subclassed one must have been called.
         path: Where the file goes, ending in ``.tflite``; its folder must exist. Nothing is written
             unless all checks pass.
         plan: A deployment plan, or one precision: ``"float32"``, ``"float16"`` (weights),
@@ -86,6 +87,8 @@ def export_tflite(
         validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result and to the card inside the file.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
+        input_signature: The sizes of inputs that the model leaves free, as ``Model.export`` of Keras takes them, such as
+            ``[keras.InputSpec(shape=(1, 128), dtype="int32")]``. None: those of the data.
         overwrite: Whether an older file at ``path`` may be replaced.
 
     Returns:
@@ -103,7 +106,7 @@ def export_tflite(
     return export_file(
         TfliteToolchain(), model, path, plan, representative_dataset, io=io, calibration=calibration, percentile=percentile,
         bias_correction=bias_correction, rounding=rounding, cross_layer_equalization=cross_layer_equalization,
-        engine=engine, runtime=runtime, strict=strict, validation_data=validation_data, overwrite=overwrite,
+        engine=engine, runtime=runtime, strict=strict, validation_data=validation_data, input_signature=input_signature, overwrite=overwrite,
     )  # fmt: skip
 
 

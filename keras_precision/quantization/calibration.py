@@ -7,9 +7,9 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.environment import usable_cores
 from keras_precision.core.errors import DataError, FileFormatError, InputError, ModelError
 from keras_precision.core.formats.affine_integers import Range
+from keras_precision.core.model_inputs import Input
 from keras_precision.core.saved_value import SavedValue
 from keras_precision.core.system.array_files import read_arrays
 from keras_precision.core.system.json_documents import Fields, parse_document
@@ -237,7 +238,12 @@ class Calibration(SavedValue):
 
 
 def calibrate(
-    model: Any, representative_dataset: Any, *, cross_layer_equalization: bool = False, verbose: bool | None = None
+    model: Any,
+    representative_dataset: Any,
+    *,
+    cross_layer_equalization: bool = False,
+    input_signature: Any = None,
+    verbose: bool | None = None,
 ) -> Calibration:
     """Run a model once on representative data, and record the statistics of its activations.
 
@@ -245,13 +251,14 @@ def calibrate(
     with the number of samples. An export estimates the ranges later, by any method.
 
     Args:
-        model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
+        model: A built model of tf_keras, or of Keras 3 on any backend; a subclassed one must have been called.
         representative_dataset: Samples as the inputs of the model: an array of shape (n, ...), one
             per input as a tuple or dict, or anything that ``fit`` takes (``tf.data``,
             ``PyDataset``, torch ``DataLoader``, generator; labels are dropped), or a function
             that yields lists of arrays.
         cross_layer_equalization: Scale channels between layers so that the weights on both sides have
             equal magnitudes; files that are exported from the calibration have these weights.
+        input_signature: The sizes of inputs that the model leaves free, as for ``kp.export_tflite``; None: those of the data.
         verbose: Whether to draw a progress bar; None: only for long runs on a terminal.
 
     Returns:
@@ -260,7 +267,7 @@ def calibrate(
     Raises:
         InputError: ``cross_layer_equalization`` is neither True nor False.
         DataError: The data are missing or empty, or do not fit the model; or an activation is not finite.
-        ModelError: The model is subclassed or not built, or an input has a free size.
+        ModelError: The model is not built, or cannot be called on symbolic inputs.
         ExportError: The model cannot be converted, or its float file computes other outputs.
         MissingExtraError: TensorFlow or the interpreter is not installed.
 
@@ -271,7 +278,7 @@ def calibrate(
         True
     """
     return calibrate_view(
-        ModelView.of(model),
+        ModelView.callable(model, input_signature),
         representative_dataset,
         cross_layer_equalization=cross_layer_equalization,
         verbose=verbose,
@@ -285,9 +292,22 @@ def calibrate_view(
     check_equalization(cross_layer_equalization)
     batches = stream_samples(representative_dataset, view.inputs)
     first = next(batches)  # data that do not fit are refused before the conversion
+    view = view.with_shapes({name: array.shape[1:] for name, array in first.items()})
     source = float_file(view, equalize=cross_layer_equalization)
     check_equivalence(view, source.content, first)
-    return _measure(source, itertools.chain([first], batches), verbose)
+    return _measure(source, itertools.chain([first], map(partial(_expect_sizes, view.inputs), batches)), verbose)
+
+
+def _expect_sizes(inputs: Sequence[Input], batch: dict[str, Array]) -> dict[str, Array]:
+    """Return a batch whose samples have the sizes of the file."""
+    for model_input in inputs:
+        sizes = batch[model_input.name].shape[1:]
+        if sizes != model_input.shape:
+            raise DataError(
+                f"Expected samples of one size, {model_input.shape}, for '{model_input.name}', since a file has fixed sizes. "
+                f"Received: {sizes}. Pad or cut them to one length."
+            )
+    return batch
 
 
 def _measure(source: FloatFile, batches: Iterator[dict[str, Array]], verbose: bool | None) -> Calibration:

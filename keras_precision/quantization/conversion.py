@@ -4,9 +4,9 @@ import gc
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from keras_precision._adapters.layer_paths import paths_of
 from keras_precision._adapters.model_view import ModelView
@@ -16,8 +16,9 @@ from keras_precision.core.model_inputs import Input
 from keras_precision.core.system.captured_output import capture_output
 from keras_precision.core.system.optional import require
 from keras_precision.quantization.layer_trace import Trace
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
-__all__ = ["ConvertedFile", "FloatFormat", "convert", "input_names", "serving_function", "static_shape"]
+__all__ = ["ConvertedFile", "FloatFormat", "convert", "fixed_inputs", "serving_function", "static_shape"]
 
 _NO_ARITHMETIC = ("Const", "Identity", "NoOp", "Placeholder", "ReadVariableOp")
 
@@ -32,40 +33,74 @@ class ConvertedFile:
     trace: Trace
 
 
-def convert(view: ModelView, precision: FloatFormat = "float32", names: Sequence[str] | None = None) -> ConvertedFile:
+def convert(
+    view: ModelView, precision: FloatFormat = "float32", inputs: Sequence[Input] | None = None
+) -> ConvertedFile:
     """Convert a model of the TensorFlow backend, from its float32 weights, for one sample at a time.
 
     A free batch axis would cost shape arithmetic at run time. Of a model that TensorFlow Model Optimization
     has prepared, ``"trained"`` has the integers that it was trained for, and ``"trained_float_io"`` floats at
-    both ends. ``names`` replace the names of the inputs. Raises ModelError or ExportError.
+    both ends. ``inputs`` are those of the original model, where it lives in another process. Raises ModelError or ExportError.
     """
     tensorflow = require("tensorflow", extra="tensorflow")
-    serving, trace, inputs = None, Trace({}, ()), _named_inputs(view, names)
+    # A private module, https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/lite/python/convert_phase.py.
+    failure = require("tensorflow.lite.python.convert_phase", extra="tensorflow").ConverterError
+    traced, inputs = _Traced(None, Trace({}, ())), view.inputs if inputs is None else inputs
     with tempfile.TemporaryDirectory() as folder, capture_output("TFLiteConverter"):
         try:
             exported = in_float32(view.adapter, view.model)
-            serving, trace = _traced(tensorflow, view, exported, inputs)
-            holder = tensorflow.Module()
-            holder.variables_of_model = view.adapter.tensorflow_variables(exported)
-            tensorflow.saved_model.save(holder, folder, signatures={"serving_default": serving})
-            converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
-            if precision == "float16":
-                converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
-                converter.target_spec.supported_types = [tensorflow.float16]
-            elif precision != "float32":
-                converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
-                side = tensorflow.int8 if precision == "trained" else tensorflow.float32
-                converter.inference_input_type = converter.inference_output_type = side
-            with _frozen_garbage_collection():
-                content = bytearray(converter.convert())
-            _order_inputs(content, [model_input.name for model_input in inputs])
-            return ConvertedFile(bytes(content), trace)
+            traced = _Traced(*_traced(tensorflow, view, exported, inputs))
+            try:
+                return _converted(tensorflow, view, exported, traced, inputs, precision, folder)
+            except failure:
+                # It folds an axis of size 1 away, and then transposes what has an axis less: a transposed bias of
+                # EinsumDense, in attention on series of one feature. With a free batch it does not.
+                free = _Traced(*_traced(tensorflow, view, exported, inputs, batch_size=None))
+                with suppress(failure):
+                    graph = Flatbuffer(_converted(tensorflow, view, exported, free, inputs, precision, folder).content)
+                    graph.fix_sizes()
+                    return ConvertedFile(graph.content(), free.trace)
+                raise
         except PrecisionError:
             raise
         except Exception as error:  # Keras and TensorFlow raise errors of any class; it stays as the cause
             raise ExportError(
-                f"Expected TFLiteConverter to convert '{view.name}' to {precision}. Received: {_reason(error, view, trace, serving)}"
+                f"Expected TFLiteConverter to convert '{view.name}' to {precision}. Received: {_reason(error, view, traced.trace, traced.serving)}"
             ) from error
+
+
+class _Traced(NamedTuple):
+    """The concrete function of a model, None before it was traced, and the scopes of its layers."""
+
+    serving: Any
+    trace: Trace
+
+
+def _converted(
+    tensorflow: Any,
+    view: ModelView,
+    exported: Any,
+    traced: _Traced,
+    inputs: Sequence[Input],
+    precision: FloatFormat,
+    folder: str,
+) -> ConvertedFile:
+    """Convert a traced model by a SavedModel in a folder."""
+    holder = tensorflow.Module()
+    holder.variables_of_model = view.adapter.tensorflow_variables(exported)
+    tensorflow.saved_model.save(holder, folder, signatures={"serving_default": traced.serving})
+    converter = tensorflow.lite.TFLiteConverter.from_saved_model(folder)
+    if precision == "float16":
+        converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tensorflow.float16]
+    elif precision != "float32":
+        converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
+        side = tensorflow.int8 if precision == "trained" else tensorflow.float32
+        converter.inference_input_type = converter.inference_output_type = side
+    with _frozen_garbage_collection():
+        content = bytearray(converter.convert())
+    _order_inputs(content, [model_input.name for model_input in inputs])
+    return ConvertedFile(bytes(content), traced.trace)
 
 
 def _order_inputs(content: bytearray, names: Sequence[str]) -> None:
@@ -97,26 +132,19 @@ def _frozen_garbage_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def serving_function(view: ModelView, names: Sequence[str] | None = None) -> tuple[Any, Any]:
+def serving_function(view: ModelView, inputs: Sequence[Input]) -> tuple[Any, Any]:
     """Return a concrete function for one sample, and the float32 model with its variables, which must outlive it."""
     tensorflow = require("tensorflow", extra="tensorflow")
     exported = in_float32(view.adapter, view.model)
-    serving, _ = _traced(tensorflow, view, exported, _named_inputs(view, names))
+    serving, _ = _traced(tensorflow, view, exported, inputs)
     return serving, exported
 
 
-def input_names(view: ModelView) -> list[str]:
-    """Return the names of a model's inputs in exported files; ModelError where a size is free."""
+def fixed_inputs(view: ModelView) -> tuple[Input, ...]:
+    """Return a model's inputs in exported files; ModelError where a size is free."""
     for model_input in view.inputs:
         static_shape(model_input)
-    return [model_input.name for model_input in view.inputs]
-
-
-def _named_inputs(view: ModelView, names: Sequence[str] | None) -> tuple[Input, ...]:
-    """Return the inputs of a model, renamed by position where the original model lives in another process."""
-    if names is None:
-        return view.inputs
-    return tuple(replace(model_input, name=name) for model_input, name in zip(view.inputs, names, strict=True))
+    return view.inputs
 
 
 def static_shape(model_input: Input) -> tuple[int, ...]:
@@ -124,12 +152,14 @@ def static_shape(model_input: Input) -> tuple[int, ...]:
     if None in model_input.shape:
         raise ModelError(
             f"Expected inputs of a fixed size. Received: '{model_input.name}' of shape (n, {', '.join(str(size) for size in model_input.shape)}). "
-            "Build the model with a fixed Input shape: integer kernels need one."
+            "Give one: input_signature=[keras.InputSpec(shape=(1, ...), dtype=...)], or build the model with a fixed Input shape."
         )
     return tuple(size for size in model_input.shape if size is not None)
 
 
-def _traced(tensorflow: Any, view: ModelView, exported: Any, inputs: Sequence[Input]) -> tuple[Any, Trace]:
+def _traced(
+    tensorflow: Any, view: ModelView, exported: Any, inputs: Sequence[Input], batch_size: int | None = 1
+) -> tuple[Any, Trace]:
     """Trace a model, or its copy in float32, for one sample, and record the graph scope of every layer."""
     layers = view.layers if exported is view.model else paths_of(view.adapter, exported)
     paths = {id(layer): path for path, layer in layers.items()}
@@ -158,7 +188,7 @@ def _traced(tensorflow: Any, view: ModelView, exported: Any, inputs: Sequence[In
 
     signature = {
         model_input.name: tensorflow.TensorSpec(
-            (1, *static_shape(model_input)), model_input.dtype, name=model_input.name
+            (batch_size, *static_shape(model_input)), model_input.dtype, name=model_input.name
         )
         for model_input in inputs
     }

@@ -9,10 +9,11 @@ import numpy as np
 from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.errors import MissingExtraError
 from keras_precision.core.system.optional import available
-from keras_precision.quantization.conversion import ConvertedFile, FloatFormat, convert, input_names
+from keras_precision.quantization.conversion import ConvertedFile, FloatFormat, convert, fixed_inputs
 from keras_precision.quantization.equalization import equalize_layers
 from keras_precision.quantization.layer_trace import Trace
 from keras_precision.quantization.tensorflow_process import on_tensorflow
+from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
 __all__ = ["FloatFile", "convert_to_float_tflite", "float_file", "weights_digest"]
 
@@ -33,6 +34,11 @@ class FloatFile:
     digest: str
     equalized_pairs: int | None = None
 
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each input without the batch axis, by name."""
+        graph = Flatbuffer(self.content)
+        return {name: tuple(graph.shape(tensor)[1:]) for name, tensor in graph.named_inputs().items()}
+
 
 def float_file(view: ModelView, *, equalize: bool = False) -> FloatFile:
     """Return the float file of a model, with weights equalized across layers if asked; the model does not change."""
@@ -46,12 +52,12 @@ def convert_to_float_tflite(view: ModelView, precision: FloatFormat = "float32")
 
     Raises ModelError, ExportError, or MissingExtraError without TensorFlow.
     """
-    names = input_names(view)
+    inputs = fixed_inputs(view)
     if not available("tensorflow"):
         raise MissingExtraError(
             "Expected the package 'tensorflow', whose converter writes .tflite files of any backend. Install it with: pip install \"keras-precision[tensorflow]\""
         )
-    return on_tensorflow(convert, view, precision, names)
+    return on_tensorflow(convert, view, precision, inputs)
 
 
 def weights_digest(model: Any) -> str:

@@ -179,3 +179,50 @@ def test_a_model_without_weights_yet_is_refused(rng):
     model.compile("sgd", "mse")
     with pytest.raises(ModelError, match="Expected a built model. Received: 'open'"):
         kp.diagnose(model, (rng.normal(size=(4, 8)).astype("float32"), np.zeros(4, "float32")))
+
+
+@pytest.mark.every_stack
+def test_models_are_examined_at_the_sizes_of_the_data(stack, rng):
+    """One whose weights need a certain length, and one that takes batches of a certain size, as its state needs them."""
+    layers = stack.keras.layers
+
+    class Places(layers.Layer):
+        def build(self, shape):
+            self.places = self.add_weight(shape=(10, 4), name="places")
+
+        def call(self, inputs):
+            return inputs + self.places
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    words = layers.Input((None,), dtype="int32")
+    hidden = layers.GlobalAveragePooling1D()(Places()(layers.Embedding(20, 4)(words)))
+    text = stack.keras.Model(words, layers.Dense(2)(hidden))
+    assert kp.diagnose(text, rng.integers(0, 20, (8, 10))) == ()
+    with pytest.raises(ModelError, match="which fails on inputs of size 16.*input_signature="):
+        kp.lint(text)
+    assert kp.lint(text, input_signature=np.zeros((1, 10), "int32")) == ()
+    size = {"batch_input_shape": (8, 5, 3)} if stack.name == "tf_keras" else {"batch_shape": (8, 5, 3)}
+    series = stack.keras.Sequential([layers.InputLayer(**size), layers.LSTM(4, stateful=True), layers.Dense(1)])
+    assert kp.diagnose(series, rng.normal(size=(20, 5, 3)).astype("float32")) == ()
+    assert kp.lint(series) == ()
+
+
+def test_a_layer_that_cannot_be_copied_is_examined_as_it_is(rng):
+    """Without a copy in float32 there is no comparison with one; the other rules need none."""
+    import keras
+
+    class Closure(keras.layers.Layer):
+        def __init__(self, function, **options):
+            super().__init__(**options)
+            self.function = function
+
+        def call(self, inputs):
+            return self.function(inputs)
+
+    with kp.precision("mixed_float16"):
+        layers = [keras.Input((6,)), Closure(lambda x: 2 * x), keras.layers.Dense(1, name="head")]
+        model = keras.Sequential(layers)
+    findings = kp.diagnose(model, rng.normal(size=(8, 6)).astype("float32"))
+    assert codes(findings, "error", "warning") == {("half-output", "head")}

@@ -11,6 +11,7 @@ import numpy as np
 from keras_precision._adapters.adapter import KerasAdapter
 from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.tracing.layer_scopes import Scopes
+from keras_precision.core.errors import ModelError
 from keras_precision.core.operation_graph import Kind, Operation, OperationGraph
 from keras_precision.core.system.optional import require
 
@@ -19,16 +20,28 @@ __all__ = ["traced"]
 _BATCH, _FREE = 2, 16  # sizes of the batch, and of every other free axis
 
 
-def traced(view: ModelView) -> OperationGraph:
-    """Return the operations of the forward pass of a built functional or sequential model, as in training."""
+def traced(view: ModelView, batch_size: int | None = None) -> OperationGraph:
+    """Return the operations of the forward pass of a built functional or sequential model, as in training.
+
+    Raises ModelError where a model needs other sizes than those that its inputs leave free.
+    """
+    count = batch_size or view.batch_size or _BATCH
     arrays = [
-        np.zeros((_BATCH, *(size or _FREE for size in model_input.shape)), np.dtype(model_input.dtype))
+        np.zeros((count, *(size or _FREE for size in model_input.shape)), np.dtype(model_input.dtype))
         for model_input in view.inputs
     ]
     scopes = Scopes(view.adapter, view.layers)
-    with np.errstate(all="ignore"):  # overflowing constants are what the rules look for
-        trace = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[view.adapter.compute.name]
-        return trace(view.adapter, view.model, arrays, scopes)
+    trace = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[view.adapter.compute.name]
+    try:
+        with np.errstate(all="ignore"):  # overflowing constants are what the rules look for
+            return trace(view.adapter, view.model, arrays, scopes)
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        if all(None not in model_input.shape for model_input in view.inputs):
+            raise
+        raise ModelError(
+            f"Expected a model that takes inputs of any size. Received: '{view.name}', which fails on inputs of size {_FREE}: "
+            f"{' '.join(str(error).split())[:200]} Give the sizes: input_signature=[keras.InputSpec(shape=(1, ...), dtype=...)]."
+        ) from error
 
 
 class _Recorder:

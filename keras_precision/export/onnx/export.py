@@ -35,6 +35,7 @@ def export_onnx(
     validation_data: Any = None,
     reduce_range: bool = True,
     strict: bool = False,
+    input_signature: Any = None,
     overwrite: bool = True,
 ) -> Result:
     """Write a model as an ``.onnx`` file, read it back, and run it on ONNX Runtime.
@@ -43,7 +44,7 @@ def export_onnx(
     and DequantizeLinear say so. Weights are int8, symmetric, with a scale per channel.
 
     Args:
-        model: A built functional or sequential model of tf_keras, or of Keras 3 on any backend.
+        model: A built model of tf_keras, or of Keras 3 on any backend; a subclassed one must have been called.
         path: Where the file goes, ending in ``.onnx``; its folder must exist. Nothing is written
             unless all checks pass.
         plan: ``"float32"``, ``"float16"``, ``"int8"``, or a deployment plan of int8 and float32.
@@ -61,6 +62,8 @@ def export_onnx(
             ONNX Runtime adds products of 8 bits in 16, where they saturate. False, for all 8 bits, is for processors
             with VNNI or ARM's dot products (``kp.hardware()``). TensorRT's files have all 8.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
+        input_signature: The sizes of inputs that the model leaves free, as ``Model.export`` of Keras takes them, such as
+            ``[keras.InputSpec(shape=(1, 128), dtype="int32")]``. None: those of the data.
         overwrite: Whether an older file at ``path`` may be replaced.
 
     Returns:
@@ -70,7 +73,7 @@ def export_onnx(
 
     Raises:
         InputError: An argument is out of range, or the plan does not fit the model or the format.
-        ModelError: The model is subclassed or not built, or an input has a free size.
+        ModelError: The model is not built or cannot be called on symbolic inputs, or an input has a free size.
         DataError: Representative data are missing, or do not fit.
         DestinationError: The path cannot be written.
         ExportError: An operator has no counterpart, or the file's predictions are not those of the model.
@@ -84,7 +87,7 @@ def export_onnx(
     """
     return export_file(
         OnnxToolchain(target, reduce_range=reduce_range), model, path, plan, representative_dataset, calibration=calibration, percentile=percentile, strict=strict,
-        validation_data=validation_data, overwrite=overwrite,
+        validation_data=validation_data, input_signature=input_signature, overwrite=overwrite,
     )  # fmt: skip
 
 

@@ -382,6 +382,12 @@ class Flatbuffer:
         others = [other for other in self._model.metadata or () if other.name != entry.name]
         self._model.metadata = [*others, entry]
 
+    def fix_sizes(self) -> None:
+        """Make the sizes of tensors final: those of free axes are 1."""
+        for graph in self._model.subgraphs:
+            for tensor in graph.tensors:
+                tensor.shapeSignature = None
+
     def content(self) -> bytes:
         """Serialize the file."""
         for buffer in self._model.buffers:  # the schema packs anything but arrays byte by byte, in Python

@@ -375,6 +375,12 @@ _ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = 
         None,
         "Steps up to the end of the epoch of the row, at least 16, each of which loss scaling skipped.",
     ),
+    (
+        "constant_outputs",
+        "",
+        None,
+        "Samples of a batch for which the model's outputs are all the same; the subject is the first layer whose outputs are one number.",
+    ),
     ("breaks_in_float32", "", None, "The step of the row, repeated in float32, was not finite: 1."),
     (
         "rehearsed_step",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from keras_precision.core.result import Result
-from keras_precision.findings.advice import WATCH_AGAIN, slower
+from keras_precision.findings.advice import WATCH_AGAIN, in_float32, slower
 from keras_precision.findings.finding import Finding, Rule
 
 __all__ = ["HEALTH_RULES"]
@@ -110,6 +110,33 @@ def _stuck(result: Result) -> Iterator[Finding]:
         )
 
 
+def _constant(result: Result) -> Iterator[Finding]:
+    """The same outputs for every sample, since all samples are the same, or since a layer lets no difference through."""
+    for row in result.select("constant_outputs"):
+        layers = [cured.subject for cured in result.select("cured_in") if cured.step == row.step]
+        in_data = row.subject == "batch/inputs"
+        cure = (
+            f"With {', '.join(map(repr, layers))} in float32 they differ."
+            if layers
+            else "No layer in float32 changes it."
+        )
+        why = (
+            "So are its inputs: the data tell nothing apart."
+            if in_data
+            else f"'{row.subject}' is the first layer in which they are one number. {cure}"
+        )
+        yield Finding(
+            code="constant-outputs",
+            severity="error",
+            subject=row.subject,
+            message=f"The outputs are the same for all {row.value} samples of a batch, and the loss does not fall. {why}",
+            advice=in_float32(*layers) if layers else _CONSTANT,
+        )
+
+
+_CONSTANT = "# No precision changes it: look at the data, the initializers, and the activation of this layer"
+
+
 def _losses(result: Result) -> Sequence[float]:
     """The losses of the epochs; none where one is unknown or not finite."""
     values = [row.value for row in result.select("loss", "epoch")]
@@ -117,5 +144,5 @@ def _losses(result: Result) -> Sequence[float]:
     return losses if len(losses) == len(values) and all(map(math.isfinite, losses)) else []
 
 
-HEALTH_RULES: tuple[Rule, ...] = (_not_finite, _no_updates, _explodes, _stuck)
+HEALTH_RULES: tuple[Rule, ...] = (_not_finite, _no_updates, _constant, _explodes, _stuck)
 """Rules for a result of ``PrecisionProfiler``."""

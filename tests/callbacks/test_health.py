@@ -173,3 +173,33 @@ def test_epochs_without_an_update_are_an_error(stack, rng):
     profiler = trained(stack, model, data, epochs=1)
     assert profiler.result.value("skipped_steps") == 20
     assert "no-updates" in codes(profiler.findings)
+
+
+@pytest.mark.parametrize(
+    ("policy", "gains", "subject", "part"),
+    [
+        ("mixed_float16", (1e-5, 1e-5, 1e4, 1e4), "second", "With 'second', 'third' in float32 they differ"),
+        ("float32", (0.0,), "first_gain", "No layer in float32 changes it"),
+        ("float32", (), "batch/inputs", "So are its inputs"),
+        ("mixed_float16", (1.0,), None, ""),
+    ],
+)
+def test_constant_outputs_are_noticed(stack, rng, policy, gains, subject, part):
+    """The loss does not fall: the first layer whose outputs are one number is named, and lifted where float32 cures it."""
+    if stack.name == "jax" and subject == "second":
+        pytest.skip("XLA keeps the products between these layers in float32")
+    names = ("first_gain", "second", "third", "fourth")
+    middle = [
+        lambda keras, gain=gain, name=name: keras.layers.Rescaling(gain, name=name)
+        for gain, name in zip(gains, names, strict=False)
+    ]
+    model = mse_net(stack, policy, rate=1e-5, middle=middle)
+    x = rng.normal(size=(96, 8)).astype("float32") if gains else np.ones((96, 8), "float32")
+    profiler = trained(stack, model, (x, rng.normal(size=(96, 1)).astype("float32")), epochs=5)
+    findings = [finding for finding in profiler.findings if finding.code == "constant-outputs"]
+    assert [finding.subject for finding in findings] == ([subject] if subject else [])
+    for finding in findings:
+        assert part in finding.message
+        if finding.has_code:
+            again = trained(stack, finding.apply(model), (x, rng.normal(size=(96, 1)).astype("float32")), epochs=5)
+            assert "constant-outputs" not in codes(again.findings)

@@ -9,6 +9,7 @@ from keras_precision._adapters.training.open_state import training_state_of
 from keras_precision._adapters.training.training_state import TrainingState
 from keras_precision.callbacks.examination import Examination
 from keras_precision.callbacks.probes.probe import FitState, Probe
+from keras_precision.callbacks.standstill import Standstill
 from keras_precision.core.result import Measurement
 
 __all__ = ["HealthProbe"]
@@ -19,7 +20,7 @@ _ADJUSTING = 16  # steps in which dynamic loss scaling gets from its first scale
 class HealthProbe(Probe):
     """Notices a loss or weights that are not finite, and epochs without any update; then it examines the next steps, once.
 
-    Until then it reads one number a step, and the weights once an epoch. The examination records and replays up to
+    Where the loss does not fall, it looks whether the outputs are the same for all samples of a batch. Until then it reads one number a step, and the weights once an epoch. The examination records and replays up to
     eight steps, in at most ``limit_s`` seconds, as ``NumericsProbe`` does; the training continues unchanged.
 
     Args:
@@ -37,6 +38,7 @@ class HealthProbe(Probe):
         self._state: TrainingState | None = None
         self._scaling: LossScaling | None = None
         self._examination: Examination | None = None
+        self._standstill: Standstill | None = None
         self._rows: list[Measurement] = []
         self._loss_was_finite = self._weights_were_finite = True
         self._last_update = (0, 0)  # batches trained and steps skipped at the end of the last epoch with an update
@@ -49,11 +51,14 @@ class HealthProbe(Probe):
         self._fit, self._state = fit, training_state_of(fit.adapter, fit.model)
         self._scaling = fit.adapter.loss_scaling(fit.model)
         self._scaling.begin()
+        self._standstill = Standstill(fit) if self.limit_s else None
 
     def step_begin(self) -> None:
         """Record the step, during an examination."""
         if self._examination is not None:
             self._examination.step_begin()
+        elif self._standstill is not None:
+            self._standstill.step_begin()
 
     def step_end(self, batches: int) -> None:
         """Look at the loss, and during an examination at the step."""
@@ -62,6 +67,8 @@ class HealthProbe(Probe):
             return
         if self._examination is not None:
             self._rows += self._examination.step_end()
+        elif self._standstill is not None:
+            self._standstill.step_end()
         if self._loss_was_finite and fit.loss is not None and not math.isfinite(fit.loss):
             self._loss_was_finite = False
             self._rows.append(Measurement("fit", "non_finite_loss", str(float(fit.loss)), fit.batches))
@@ -75,6 +82,8 @@ class HealthProbe(Probe):
             return
         if self._examination is not None:
             self._rows += self._examination.epoch_end()
+        elif self._standstill is not None:
+            self._rows += self._standstill.epoch_end()
         if self._check_weights(fit):
             self._examine(fit)
         skipped = self._scaling.skipped(fit.batches if fit.batches_exact else None) if self._scaling else None
@@ -101,7 +110,7 @@ class HealthProbe(Probe):
 
     def end(self) -> None:
         """Release the model; what records its steps is removed with the other resources of the fit."""
-        self._fit = self._state = self._scaling = self._examination = None
+        self._fit = self._state = self._scaling = self._examination = self._standstill = None
 
     def rows(self, since: int = 0) -> Iterator[Measurement]:
         """Yield what was noticed, by the number of the training step or epoch."""

@@ -1,11 +1,12 @@
 """Rebuilding models from their configuration, and compiling them like another model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from keras_precision._adapters.adapter import KerasAdapter
 from keras_precision._adapters.copy_check import check_copy, has_foreign_layers
+from keras_precision._adapters.layer_paths import paths_of
 from keras_precision._adapters.layer_state import copy_state, state_in_config
 from keras_precision.core.errors import ModelError
 
@@ -14,6 +15,7 @@ __all__ = [
     "compile_like",
     "expect_faithful_copies",
     "forget_compiled",
+    "in_float16",
     "in_float32",
     "is_compiled",
     "rebuilt",
@@ -49,6 +51,21 @@ def in_float32(adapter: KerasAdapter, model: Any) -> Any:
     expect_faithful_copies(adapter, model)
     copy = rebuilt_with(adapter, model, _to_float32)
     copy_state(adapter, model, copy)
+    return copy
+
+
+def in_float16(adapter: KerasAdapter, model: Any, except_layers: Collection[str] = ()) -> Any:
+    """Return an uncompiled copy of a model in mixed_float16, with some layers, named by their paths, in float32."""
+    copy = rebuilt(adapter, model)
+    high = {
+        id(inner)
+        for path, layer in paths_of(adapter, copy).items()
+        if path in except_layers
+        for inner in adapter.walk(layer)
+    }
+    for layer in adapter.walk(copy):
+        if id(layer) not in high and not adapter.is_lookup(layer):
+            adapter.set_policy(layer, "mixed_float16")
     return copy
 
 

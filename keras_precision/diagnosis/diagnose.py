@@ -16,6 +16,7 @@ from keras_precision.core.errors import DataError, InputError, ModelError, PlanE
 from keras_precision.core.layer_facts import LayerFacts
 from keras_precision.core.observation import Observation, find_origin, origin_rows, statistics_rows
 from keras_precision.core.result import Measurement, Result
+from keras_precision.diagnosis.foreseen import foreseen_overflows
 from keras_precision.diagnosis.lint import lint_view
 from keras_precision.findings.finding import Finding, apply_rules, by_severity
 from keras_precision.findings.layer_rules import LAYER_RULES
@@ -38,7 +39,8 @@ _CONSEQUENCES = ("non-finite", "non-finite-harmless", "float16-overflow", "varia
 def diagnose(model_or_results: Any, data: Any = None) -> tuple[Finding, ...]:
     """Find the precision problems of a run or a model, with advice for every problem.
 
-    A model is examined in its current precision: in float32, the findings describe what float16 would lose. One training
+    A model is examined in its current precision: in float32, the findings describe what float16 would lose, and a copy in
+    float16 is run forward, which shows what overflows inside of attention and layers of your own. One training
     step is run on a batch of the data, forward, and backward if the model is compiled and there are labels, compiled or
     eager as in training; the model is not changed. A model that computes in 16 bits is compared with a float32 copy.
 
@@ -96,8 +98,12 @@ def _diagnose_model(view: ModelView, batch: Batch) -> tuple[Finding, ...]:
         *saturation_findings(observation, layers),
     ]
     findings += loss_findings(loss_types(adapter, model))
-    if any(layer.is_half for layer in layers) and find_origin(observation) is None:
+    is_finite, is_half = find_origin(observation) is None, any(layer.is_half for layer in layers)
+    if is_finite and is_half:
         findings += _compare_with_float32(adapter, model, batch, observation, layers)
+    elif is_finite:
+        known = {finding.subject for finding in findings if finding.code == "float16-overflow-ahead"}
+        findings += foreseen_overflows(view, batch, observation, known)
     findings += _graph_findings(view, batch)
     return by_severity(_one_per_cause(findings))
 

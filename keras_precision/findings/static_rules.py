@@ -5,11 +5,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from keras_precision.core.formats.number_format import FLOAT16
 from keras_precision.core.layer_facts import HALF_TYPES, LayerFacts
-from keras_precision.core.observation import Observation, Statistics
+from keras_precision.core.observation import NonFiniteOrigin, Observation, Statistics
 from keras_precision.findings.advice import NORMALIZED, in_float32, in_policy
 from keras_precision.findings.finding import Finding, by_severity
 
-__all__ = ["facts_findings", "input_findings", "loss_findings", "saturation_findings", "variance_findings"]
+__all__ = [
+    "facts_findings",
+    "input_findings",
+    "loss_findings",
+    "overflow_inside",
+    "saturation_findings",
+    "variance_findings",
+]
 _ROUNDS_TO_ZERO = 2.0**-25  # the largest number that float16 rounds to 0
 _LARGE_INPUT = 32.0  # larger than standardized data, smaller than pixels and raw measurements
 _MAX_NOISE = 0.1  # 20 dB: with more, close values are no longer told apart
@@ -144,6 +151,17 @@ def loss_findings(types: Sequence[str]) -> tuple[Finding, ...]:
             "before the gradients are computed, and no loss scale recovers it.",
             _FLOAT32_LOSS,
         ),
+    )  # fmt: skip
+
+
+def overflow_inside(origin: NonFiniteOrigin, largest: float) -> Finding:
+    """Return the finding of a layer that is not finite in float16, with the largest of its outputs in float32."""
+    path = str(origin.path)
+    place = f"its inner layer '{origin.within}'" if origin.within else "an operation inside it"
+    return Finding(
+        "float16-overflow-ahead", "warning", path,
+        f"In float16, outputs of '{path}' are NaN or infinite: {place} exceeds the largest number, 65504. In float32 they are at most {largest:.4g}.",
+        f"{in_float32(path)}  # or kp.PrecisionPlan.training('mixed_bfloat16') for all",
     )  # fmt: skip
 
 

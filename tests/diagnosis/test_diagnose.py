@@ -226,3 +226,38 @@ def test_a_layer_that_cannot_be_copied_is_examined_as_it_is(rng):
         model = keras.Sequential(layers)
     findings = kp.diagnose(model, rng.normal(size=(8, 6)).astype("float32"))
     assert codes(findings, "error", "warning") == {("half-output", "head")}
+
+
+@pytest.mark.every_stack
+@pytest.mark.parametrize("gain", [1.0, 300.0])
+def test_overflow_inside_a_layer_is_foreseen(gain, stack, rng):
+    """Scores of attention and exponentials of a layer of one's own exceed float16; its outputs in float32 are small."""
+    layers, ops = stack.keras.layers, faulty.operations(stack.keras)
+    add = getattr(ops, "reduce_sum", None) or ops.sum
+
+    class Sharpen(layers.Layer):
+        def call(self, inputs):
+            top = ops.exp(gain / 60 * inputs)
+            return top / add(top, axis=-1, keepdims=True)
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    series = layers.Input((6, 8))
+    attention = layers.MultiHeadAttention(2, 16, name="attention")
+    # JAX has no attention in float16 on processors, and PyTorch keeps its scores in float32.
+    attended = series if stack.name in ("jax", "torch") else attention(series, series)
+    pooled = layers.GlobalAveragePooling1D()(
+        layers.Activation("relu")(Sharpen(name="sharpen")(layers.Add()([series, attended])))
+    )
+    model = stack.keras.Model(series, layers.Dense(2, name="head")(pooled))
+    if attention.built:
+        weights = attention.get_weights()
+        attention.set_weights([gain * each if number in (0, 2) else each for number, each in enumerate(weights)])
+    findings = kp.diagnose(model, 2 * rng.normal(size=(32, 6, 8)).astype("float32"))
+    expected = ["sharpen"] if stack.name in ("jax", "torch") else ["attention", "sharpen"]
+    warned = [finding.subject for finding in findings if finding.severity == "warning"]
+    assert warned == (expected if gain > 1 else [])
+    assert all(
+        "In float32 they are at most" in finding.message for finding in findings if finding.severity == "warning"
+    )

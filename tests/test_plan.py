@@ -246,7 +246,7 @@ def test_an_unknown_precision_is_refused(
         (("training", "float32", {}, {}, "float32"), r"Expected no io in a training plan.*Received: 'float32'"),
         (
             ("deployment", "int8", {}, {}, "int16"),
-            r"io to be 'int8' or 'float32' for a plan whose default is int8\. Rec",
+            r"io to be 'int8' or 'uint8' or 'float32' for a plan whose default is int8\. Rec",
         ),
         (
             ("deployment", "float32", {}, {}, "int8"),

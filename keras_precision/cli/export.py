@@ -12,7 +12,7 @@ from keras_precision.quantization.weight_rounding import ROUNDINGS
 
 __all__ = ["COMMAND"]
 
-_TFLITE_OPTIONS = ("bias_correction", "rounding", "cross_layer_equalization")
+_TFLITE_OPTIONS = ("bias_correction", "rounding", "cross_layer_equalization", "per_channel")
 _FORMATS = {".onnx": "onnx", ".xml": "openvino", ".mlpackage": "coreml"}
 
 
@@ -42,6 +42,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = "equalize the ranges of channels between the layers of a .tflite file (no)"
     parser.add_argument("--cross-layer-equalization", help=text, **switch)
+    text = (
+        "one scale for each output of a dense layer in a .tflite file (yes; with --runtime tflm, if it costs no memory)"
+    )
+    parser.add_argument("--per-channel", help=text, **switch)
     parser.add_argument("--weights", metavar="WAY", help="int8 weights in Core ML: linear or palettized (linear)")
     parser.add_argument(
         "--validation", metavar="FILE", help="samples and labels for evaluation: an .npz file with the same names"

@@ -93,7 +93,8 @@ class PrecisionPlan(JsonValue):
             raise PlanError(
                 f"Expected no io in a training plan, whose inputs have the types of the model. Received: {self.io!r}."
             )
-        allowed = list(dict.fromkeys([_activation_type(self.default), "float32"]))
+        own = _activation_type(self.default)
+        allowed = list(dict.fromkeys([own, *(["uint8"] if own == "int8" else []), "float32"]))
         if self.io not in allowed:
             raise PlanError(
                 f"Expected io to be {' or '.join(map(repr, allowed))} for a plan whose default is {self.default}. Received: {self.io!r}."

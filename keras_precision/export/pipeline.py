@@ -87,6 +87,11 @@ def export_file(
 
 
 def _check_equalizable(view: ModelView, request: ExportRequest, data: Any) -> None:
+    if request.per_channel is False and (view.is_tfmot or view.is_quantize_aware):
+        raise InputError(
+            "Expected per_channel=True or None for a quantization-aware model, which was trained with one scale for each output. "
+            "Received: False. Leave it out."
+        )
     if not request.cross_layer_equalization:
         return
     if view.is_tfmot or view.is_quantize_aware:
@@ -131,11 +136,8 @@ def _as_trained(
     plain, plan, ranges = trained_parts(view.model, request.plan if request.plan_given else None, data)
     # Its biases were trained with the rounded weights, which already accounts for the mean error of rounding.
     plan = replace(toolchain.decided(plan), io=request.plan.io)
-    return (
-        ModelView.of_built(plain).with_shapes(view.shapes),
-        replace(request, plan=plan, bias_correction=False, rounding="nearest"),
-        ranges,
-    )
+    request = replace(request, plan=plan, bias_correction=False, rounding="nearest", per_channel=True)
+    return ModelView.of_built(plain).with_shapes(view.shapes), request, ranges
 
 
 def _check_tfmot(toolchain: Toolchain, view: ModelView, request: ExportRequest) -> None:

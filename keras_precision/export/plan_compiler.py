@@ -16,6 +16,7 @@ from keras_precision.export.readback import read_back
 from keras_precision.quantization.attention_masks import ClampedMasks, clamp_masks
 from keras_precision.quantization.bias_correction import apply_bias_correction
 from keras_precision.quantization.bias_range import check_biases
+from keras_precision.quantization.byte_io import with_byte_io
 from keras_precision.quantization.calibration import Calibration
 from keras_precision.quantization.conversion import ConvertedFile
 from keras_precision.quantization.float_model import FloatFile
@@ -97,6 +98,7 @@ class PlanCompiler:
         bias_correction: Whether the mean error of quantized weights is subtracted from biases, where there is a calibration
             on whose samples that does not make the file worse.
         rounding: How weights are rounded: one of ``ROUNDINGS``.
+        per_channel: Whether dense layers have one scale for each output.
 
     Attributes:
         source: The float file.
@@ -115,6 +117,7 @@ class PlanCompiler:
         percentile: float = 99.99,
         bias_correction: bool = True,
         rounding: Rounding = "auto",
+        per_channel: bool = True,
     ) -> None:
         self._calibration = measured if isinstance(measured, Calibration) else None
         self.source = measured.float_file if isinstance(measured, Calibration) else measured
@@ -125,6 +128,7 @@ class PlanCompiler:
         self.method = method
         self._percentile = percentile
         self._bias_correction = bias_correction
+        self._per_channel = per_channel
         self.rounding: RoundingChoice | None = None
         if self._calibration is not None:
             self.rounding = RoundingChoice(self._calibration, rounding)
@@ -206,7 +210,7 @@ class PlanCompiler:
         if calibration is None or self.rounding is None or not calibration.held:
             return None
         numbers = self.rounding.judging_samples(precision)
-        key = (precision, self.method, self._percentile, len(numbers), corrected, rounded)
+        key = (precision, self.method, self._percentile, len(numbers), corrected, rounded, self._per_channel)
         if key not in calibration.divergences:
             numbers = numbers[:: _SLOW_STRIDE if precision == "int16x8" else 1]
             treatment = _Treatment(corrected, rounded)
@@ -216,25 +220,35 @@ class PlanCompiler:
     @staticmethod
     def quantize(job: QuantizationJob, engine: Engine) -> bytes:
         """Return the quantized file of a job."""
+        if job.io == "uint8":
+            return with_byte_io(_ENGINES[engine](replace(job, io="float32")))
         return _ENGINES[engine](job)
 
     def _job(self, formats: Sequence[str], treatments: Mapping[str, _Treatment], io: str) -> QuantizationJob:
         content = self.float_content
         if self._calibration is None or self.rounding is None:
-            return QuantizationJob(content, formats, {}, io)
+            return QuantizationJob(content, formats, {}, io, per_channel=self._per_channel)
         weights: dict[int, RoundedWeights] = {}
         for precision, treatment in treatments.items():
             if treatment.rounded:
                 weights |= self.rounding.weights(precision).of([name == precision for name in formats])
+        if not self._per_channel:
+            weights = {
+                number: rounded
+                for number, rounded in weights.items()
+                if self.operators[number].kernel != "FULLY_CONNECTED"
+            }
         masks = clamp_masks(content, formats, self._calibration.seen)
         ranges = masks.clip(assign_ranges(self.operators, formats, self._chosen, self._full))
         content = masks.content
         if any(treatment.corrected for treatment in treatments.values()):
             to_correct = [precision if treatments[precision].corrected else "float32" for precision in formats]
-            content = apply_bias_correction(content, to_correct, self._calibration, weights)
+            content = apply_bias_correction(
+                content, to_correct, self._calibration, weights, per_channel=self._per_channel
+            )
         chosen = {precision: treatment.rounded for precision, treatment in treatments.items()}
         notes = (*self._mask_notes(masks), *self.rounding.notes(chosen))
-        return QuantizationJob(content, formats, ranges, io, notes, weights)
+        return QuantizationJob(content, formats, ranges, io, notes, weights, self._per_channel)
 
     def _mask_notes(self, masks: ClampedMasks) -> tuple[str, ...]:
         owners = [(self.source.trace.path_of(name.split(";")[0]), name) for name in masks.clamped]

@@ -25,6 +25,7 @@ class ExportRequest:
         percentile: For the method of that name.
         bias_correction: Whether the mean error of quantized weights is subtracted from biases.
         rounding: One of ``ROUNDINGS``.
+        per_channel: Whether dense layers have one scale for each output; None: unless that costs memory on ``runtime``.
         cross_layer_equalization: Whether weight ranges are equalized across layers.
         engine: One of ``ENGINES``.
         runtime: The TensorFlow Lite runtime that is to run the file.
@@ -42,12 +43,15 @@ class ExportRequest:
     strict: bool = False
     plan_given: bool = True
     rounding: Rounding = "auto"
+    per_channel: bool | None = None
 
     def __post_init__(self) -> None:
         """Check what types cannot say."""
         check_method(self.calibration, self.percentile, auto=True)
         check_runtime(self.runtime)
         check_rounding(self.rounding)
+        if self.per_channel not in (None, True, False):
+            raise InputError(f"Expected per_channel to be True, False or None. Received: {self.per_channel!r}.")
         if self.engine not in ENGINES:
             raise InputError(f"Expected engine to be one of {', '.join(ENGINES)}. Received: {self.engine!r}.")
         check_equalization(self.cross_layer_equalization)

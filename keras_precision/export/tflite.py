@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +12,15 @@ from keras_precision._adapters.model_view import ModelView
 from keras_precision.core.environment import usable_cores
 from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
+from keras_precision.core.system.optional import available
 from keras_precision.export.card import tflite_rows
+from keras_precision.export.checks.tflm import arena_bytes
 from keras_precision.export.pipeline import export_file
-from keras_precision.export.plan_compiler import PlanCompiler, plain_candidate
+from keras_precision.export.plan_compiler import Candidate, PlanCompiler, plain_candidate
 from keras_precision.export.readback import read_back
-from keras_precision.export.request import ExportRequest
+from keras_precision.export.request import ExportRequest, needs_ranges
 from keras_precision.export.toolchain import ExportedFile, ExportJob, Toolchain
+from keras_precision.quantization.byte_io import with_byte_io
 from keras_precision.quantization.conversion import ConvertedFile
 from keras_precision.quantization.fidelity import check_equivalence
 from keras_precision.quantization.float_model import FloatFile, convert_to_float_tflite, float_file, weights_digest
@@ -43,9 +47,10 @@ def export_tflite(
     bias_correction: bool = True,
     rounding: Literal["auto", "nearest", "gptq"] = "auto",
     cross_layer_equalization: bool = False,
+    per_channel: bool | None = None,
     engine: Literal["auto", "aeq", "converter"] = "auto",
     runtime: Literal["litert", "tflite-runtime", "tflm"] = "litert",
-    io: Literal["int8", "int16", "float32"] | None = None,
+    io: Literal["int8", "uint8", "int16", "float32"] | None = None,
     validation_data: Any = None,
     strict: bool = False,
     input_signature: Any = None,
@@ -80,10 +85,13 @@ def export_tflite(
             which no weight is rounded, and ``"nearest"`` for those of 8.
         cross_layer_equalization: Scale channels between layers so that their weights reach alike on both
             sides. A calibration must have it, and brings it along.
+        per_channel: Whether dense layers have one scale for each output, as convolutions do in any case. None: yes, but
+            with ``runtime="tflm"`` what takes the smaller arena there, which a note gives for both.
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
             int8 and float32 alone), or ``"auto"``: whichever leaves less in float.
         runtime: What the file is to run on. It is run on LiteRT in any case.
-        io: Element type of inputs and outputs; None: that of the plan, by default that of its default's activations.
+        io: Element type of inputs and outputs, ``"uint8"`` for cameras; None: that of the plan, by default that of its
+            default's activations.
         validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result and to the card inside the file.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.
@@ -106,8 +114,45 @@ def export_tflite(
     return export_file(
         TfliteToolchain(), model, path, plan, representative_dataset, io=io, calibration=calibration, percentile=percentile,
         bias_correction=bias_correction, rounding=rounding, cross_layer_equalization=cross_layer_equalization,
-        engine=engine, runtime=runtime, strict=strict, validation_data=validation_data, input_signature=input_signature, overwrite=overwrite,
+        per_channel=per_channel, engine=engine, runtime=runtime, strict=strict, validation_data=validation_data,
+        input_signature=input_signature, overwrite=overwrite,
     )  # fmt: skip
+
+
+def _candidate(job: ExportJob) -> Candidate:
+    """Return the file of a request, with one scale for each output of a dense layer unless that costs arena on its runtime."""
+    request = job.request
+    per_channel = _compiled(job, per_channel=request.per_channel is not False)
+    is_dense = any(
+        operator.kernel == "FULLY_CONNECTED" and operator.weights for operator in per_channel.model.operators
+    )
+    chooses = request.per_channel is None and request.runtime == "tflm" and needs_ranges(request.plan) and is_dense
+    if not chooses:
+        return per_channel
+    if not available("tflite_micro"):
+        note = "dense layers have one scale for each output; whether that costs arena was not measured, without tflite-micro"
+        return replace(per_channel, notes=(*per_channel.notes, note))
+    per_tensor = _compiled(job, per_channel=False)
+    arenas = arena_bytes(per_channel.content), arena_bytes(per_tensor.content)
+    if None in arenas:  # the checks of the pipeline, and kp.check_micro, say why
+        return per_channel
+    saves = arenas[1] < arenas[0]  # type: ignore[operator]
+    chosen, way = (per_tensor, "one scale per tensor") if saves else (per_channel, "one scale for each output")
+    note = f"dense layers have {way}: an arena of {arenas[1]:,} bytes per tensor, and of {arenas[0]:,} per output"
+    return replace(chosen, notes=(*chosen.notes, note))
+
+
+def _compiled(job: ExportJob, *, per_channel: bool) -> Candidate:
+    request = job.request
+    compiler = PlanCompiler(
+        job.calibration or job.source,
+        request.calibration,
+        percentile=request.percentile,
+        bias_correction=request.bias_correction,
+        rounding=request.rounding,
+        per_channel=per_channel,
+    )
+    return compiler.candidate(request.plan, request.engine)
 
 
 class TfliteToolchain(Toolchain):
@@ -141,7 +186,8 @@ class TfliteToolchain(Toolchain):
             from keras_precision.quantization.qat.tfmot_engine import convert_trained
 
             converted = convert_trained(view, float_io=request.plan.io_type != "int8")
-            return FloatFile(converted.content, converted.trace, weights_digest(view.model))
+            content = with_byte_io(converted.content) if request.plan.io_type == "uint8" else converted.content
+            return FloatFile(content, converted.trace, weights_digest(view.model))
         check_equivalence(view, source.content)
         return source
 
@@ -149,14 +195,7 @@ class TfliteToolchain(Toolchain):
         """Write the converter's file, or that of the quantizer that leaves fewer operators in float."""
         request, source = job.request, job.source
         if self.uses_calibration(job.view, request):
-            compiler = PlanCompiler(
-                job.calibration or source,
-                request.calibration,
-                percentile=request.percentile,
-                bias_correction=request.bias_correction,
-                rounding=request.rounding,
-            )
-            candidate = compiler.candidate(request.plan, request.engine)
+            candidate = _candidate(job)
         else:
             engine = "tfmot" if job.view.is_tfmot else "converter"
             candidate = plain_candidate(ConvertedFile(source.content, source.trace), engine)

@@ -182,6 +182,10 @@ class Toolchain(ABC):
                 raise UnknownPrecisionError(
                     f"Expected a precision that {self.name} files have. Received: {precision!r}. What each format has: {matrix}."
                 )
+        if plan.io == "uint8" and not self.integer_io:
+            raise PlanError(
+                f"Expected a plan without io='uint8', which only .tflite files have. Received: it for {self.name}. Leave io out."
+            )
         mix = {plan.default, *plan.layers.values()}
         if len(mix) > 1 and not self.mixes(mix):
             allowed = "int8 and float32, or one precision" if self.mixed else "one precision"

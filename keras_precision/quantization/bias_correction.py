@@ -36,6 +36,8 @@ def apply_bias_correction(
     formats: Sequence[str],
     calibration: Calibration,
     weights: Mapping[int, RoundedWeights] = MappingProxyType({}),
+    *,
+    per_channel: bool = True,
 ) -> bytes:
     """Return a float file whose biases compensate the rounding of its weights, for the formats of its operators.
 
@@ -44,7 +46,8 @@ def apply_bias_correction(
     2019, section 4.2). The mean of the input comes from the calibration data, so that no
     distribution is assumed; the zeros around an image are not counted. Layers often share one constant, such as a bias
     of zeros, so each gets a bias of its own; the calls of one layer keep theirs, corrected by the mean of their inputs.
-    Weights that are not in ``weights`` are rounded to the nearest; of those in it the shift is known.
+    Weights that are not in ``weights`` are rounded to the nearest, with one scale for each output, which dense layers have
+    only if ``per_channel``; of those in it the shift is known.
     """
     graph = Flatbuffer(content)
     numbers = {id(operator): number for number, operator in enumerate(graph.operators)}
@@ -54,7 +57,11 @@ def apply_bias_correction(
         if bias is None and (layer.bias >= 0 or len(operators) > 1):
             continue
         rounded = weights.get(numbers[id(operators[0])])
-        shift = _mean_shift(graph, layer, operators, calibration) if rounded is None else rounded.shift
+        one_scale = not per_channel and layer.kernel == "FULLY_CONNECTED"
+        if rounded is not None:
+            shift: Array | None = rounded.shift
+        else:
+            shift = _mean_shift(graph, layer, operators, calibration, one_scale=one_scale)
         if shift is None:
             continue
         corrected = (0 if bias is None else bias) - shift.astype(np.float32)
@@ -81,7 +88,9 @@ def _input_mean(graph: Flatbuffer, operator: Any, calibration: Calibration) -> A
     return statistics.mean if statistics is not None and statistics.mean.size else None
 
 
-def _mean_shift(graph: Flatbuffer, layer: _Layer, operators: Sequence[Any], calibration: Calibration) -> Array | None:
+def _mean_shift(
+    graph: Flatbuffer, layer: _Layer, operators: Sequence[Any], calibration: Calibration, *, one_scale: bool
+) -> Array | None:
     """Return what rounding the weights adds to the mean of every channel; None where the input has other channels."""
     weights = graph.constant(layer.weights)
     means = [mean for operator in operators if (mean := _input_mean(graph, operator, calibration)) is not None]
@@ -90,7 +99,7 @@ def _mean_shift(graph: Flatbuffer, layer: _Layer, operators: Sequence[Any], cali
     mean = np.mean(means, axis=0)
     output_axis, input_axis = (axis % weights.ndim for axis in _WEIGHT_AXES[layer.kernel])
     levels = DEPLOYMENT_PRECISIONS[weight_precision(layer.kernel, layer.precision)].largest_weight
-    error = _nearest(weights, output_axis, levels) - weights
+    error = _nearest(weights, None if one_scale else output_axis, levels) - weights
     if layer.kernel == "DEPTHWISE_CONV_2D":
         mean = np.repeat(mean, weights.shape[-1] // mean.size)
     if error.shape[input_axis] != mean.size:  # a dense layer after a flattened image has no channels to average
@@ -101,8 +110,8 @@ def _mean_shift(graph: Flatbuffer, layer: _Layer, operators: Sequence[Any], cali
     return np.asarray((error * mean.reshape(shape)).sum(axis=others))
 
 
-def _nearest(weights: Array, axis: int, levels: int) -> Array:
-    """Return the real numbers that symmetric integers with one scale per channel represent."""
+def _nearest(weights: Array, axis: int | None, levels: int) -> Array:
+    """Return the real numbers that symmetric integers with one scale per channel, or without an axis with one, represent."""
     reduced = tuple(other for other in range(weights.ndim) if other != axis)
     scale = np.abs(weights).max(axis=reduced, keepdims=True) / levels
     scale = np.where(scale > 0, scale, 1.0)

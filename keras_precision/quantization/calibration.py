@@ -57,7 +57,7 @@ class Calibration(SavedValue):
         held: A subset of the samples, by the name of the input: at most 256, evenly spaced.
         decided: Choices from running files on these samples, cached for the next plan.
         divergences: Precision, method, percentile, the number of samples, and whether biases are corrected and weights
-            rounded by the second order, to the divergence of such a file on these samples.
+            rounded by the second order, and dense layers have one scale for each output, to the divergence of such a file on these samples.
         rounded: Precision to the weights that were rounded for it on some of these samples.
 
     Example:
@@ -80,7 +80,7 @@ class Calibration(SavedValue):
     seen: Mapping[str, TensorStatistics] = field(repr=False)
     held: Mapping[str, Array] = field(default_factory=dict, repr=False)
     decided: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
-    divergences: dict[tuple[str, str, float, int, bool, bool], float | None] = field(
+    divergences: dict[tuple[str, str, float, int, bool, bool, bool], float | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
     rounded: dict[str, WeightRounding] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -34,6 +34,7 @@ class QuantizationJob:
         io: Element type of inputs and outputs.
         notes: What a reader of the file should know.
         weights: Operators whose weights are rounded, to their integers; those of others are rounded to the nearest.
+        per_channel: Whether dense layers have one scale for each output, as all other layers with weights do.
     """
 
     content: bytes
@@ -42,6 +43,7 @@ class QuantizationJob:
     io: str
     notes: tuple[str, ...] = ()
     weights: Mapping[int, RoundedWeights] = field(default_factory=dict)
+    per_channel: bool = True
 
 
 def quantize_by_aeq(job: QuantizationJob) -> bytes:
@@ -106,7 +108,11 @@ def quantize_by_converter(job: QuantizationJob) -> bytes:
     with capture_output("TFLiteConverter"):
         try:
             quantized: bytes = convert.mlir_quantize(
-                graph.content(), input_data_type=side, output_data_type=side, denylisted_nodes=float_tensors or None
+                graph.content(),
+                input_data_type=side,
+                output_data_type=side,
+                denylisted_nodes=float_tensors or None,
+                disable_per_channel_for_dense_layers=not job.per_channel,
             )
         except (convert.ConverterError, RuntimeError, ValueError) as error:
             first = str(error).strip().partition("\n")[0]
@@ -138,6 +144,9 @@ def _add_rules(quantizer: Any, types: Any, graph: Flatbuffer, job: QuantizationJ
         bits = DEPLOYMENT_PRECISIONS[precision]
         if bits.needs_ranges:
             quantizer.add_static_config(regex, everything, bits.activation_bits, bits.weight_bits)
+            if not job.per_channel:
+                dense, granularity = types.TFLOperationName.FULLY_CONNECTED, types.QuantGranularity.TENSORWISE
+                quantizer.add_static_config(regex, dense, bits.activation_bits, bits.weight_bits, granularity)
         elif precision == "int8_dynamic":
             quantizer.add_dynamic_config(regex, everything, bits.weight_bits)
         elif precision == "float16":

@@ -288,7 +288,7 @@ BAD = {
     "training": ({"plan": "mixed_float16"}, UnknownPrecisionError, "'mixed_float16' is a training precision: it is for kp.precision"),
     "kind": ({"plan": kp.PrecisionPlan.training("float32")}, PlanKindError, "Expected a deployment plan. Received: a training plan"),
     "layer": ({"plan": kp.PrecisionPlan.deployment("int8", layers={"steam": "int8"})}, UnknownLayerError, "'steam', which it does not have. Did you mean 'stem'"),
-    "io": ({"io": "uint8"}, InputError, "Expected io to be 'int8' or 'float32' for a plan whose default is int8. Received: 'uint8'"),
+    "io": ({"io": "uint16"}, InputError, "Expected io to be 'int8' or 'uint8' or 'float32' for a plan whose default is int8. Received: 'uint16'"),
     "io of float": ({"plan": "float32", "io": "int8"}, InputError, "Expected io to be 'float32' for a plan whose default is float32. Received: 'int8'"),
     "method": ({"calibration": "mean"}, InputError, "Expected a calibration method: auto, minmax, percentile, mse, entropy. Received: 'mean'"),
     "percentile": ({"percentile": 10}, InputError, "Expected a percentile above 50 and up to 100. Received: 10"),

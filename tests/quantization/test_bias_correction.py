@@ -163,7 +163,7 @@ def test_files_gain_by_it(keras, tmp_path, rng, build, precision, gain):
     assert snr[True] >= snr[False] + gain, snr
 
 
-def harmful(content, formats, _calibration, _weights):
+def harmful(content, formats, _calibration, _weights, **_options):
     """A correction in the wrong direction, of the operators that are to be corrected."""
     graph = Flatbuffer(content)
     for operator, precision in zip(graph.operators, formats, strict=True):

@@ -22,7 +22,7 @@ from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import inspect, interpreter
 from keras_precision.runtimes.tflite.flatbuffer import Flatbuffer
 
-__all__ = ["check_micro"]
+__all__ = ["arena_bytes", "check_micro"]
 
 Array = npt.NDArray[Any]
 
@@ -91,6 +91,15 @@ def check_micro(path: str | os.PathLike[str]) -> Result:
     )
     environment = Environment.here(backend="tflite-micro", sources={"arena_bytes": _HOST})
     return Result(f"micro:{subject}", rows, environment, notes=tuple(_notes(subject, ended, model, share)))
+
+
+def arena_bytes(content: bytes) -> int | None:
+    """Return the arena that a file takes on TensorFlow Lite Micro; None where it does not run there."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(content)
+        ended = _run(path, compare=False)
+    return next((int(size) for kind, size in _ARENA.findall(ended.errors) if kind == "total" and ended.code == 0), None)
 
 
 def _run(path: Path, *, compare: bool) -> CompletedChild:

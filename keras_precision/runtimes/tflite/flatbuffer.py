@@ -316,6 +316,18 @@ class Flatbuffer:
                 copy.quantization.scale = np.array([scale], np.float32)
                 copy.quantization.zeroPoint = np.array([round(-128 - low / scale)], np.int64)
 
+    def store_as_bytes(self, tensor: int, integers: int) -> None:
+        """Give a tensor the dtype uint8, and the values of another tensor in int8, each plus 128."""
+        entry, source = self._graph.tensors[tensor], self._graph.tensors[integers]
+        entry.type, entry.quantization = self._schema.TensorType.UINT8, copy.copy(source.quantization)
+        entry.quantization.zeroPoint = np.array([int(source.quantization.zeroPoint[0]) + 128], np.int64)
+
+    def requantize(self, operator: Any) -> None:
+        """Make an operator that turns integers into floats one that turns them into integers of its output."""
+        operator.opcodeIndex = self._opcode("QUANTIZE")
+        operator.builtinOptionsType = self._schema.BuiltinOptions.QuantizeOptions
+        operator.builtinOptions = self._schema.QuantizeOptionsT()
+
     def flatten_dense_inputs(self) -> None:
         """Put a RESHAPE in front of each FULLY_CONNECTED that flattens its input itself, in all graphs of the file."""
         for graph in self._model.subgraphs:

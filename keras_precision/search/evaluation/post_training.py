@@ -145,6 +145,7 @@ class PostTraining(Mode):
         """Export a plan whose predictions the search has evaluated: that they differ from the model's is no news."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*predicts otherwise than the model", PrecisionWarning)
+            options = {"per_channel": True, **options}  # as files are evaluated
             return export_tflite(self.model, path, plan, self.evaluator.calibration, **options)
 
     def _check_judged(self, outcome: TrialOutcome, file: Path) -> None:

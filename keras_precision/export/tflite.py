@@ -90,8 +90,7 @@ def export_tflite(
         engine: ``"aeq"`` (AI Edge Quantizer), ``"converter"`` (the quantizer of TFLiteConverter,
             int8 and float32 alone), or ``"auto"``: whichever leaves less in float.
         runtime: What the file is to run on. It is run on LiteRT in any case.
-        io: Element type of inputs and outputs, ``"uint8"`` for cameras; None: that of the plan, by default that of its
-            default's activations.
+        io: Element type of inputs and outputs, ``"uint8"`` for cameras; None: that of the plan, or of its activations.
         validation_data: ``(samples, labels)``, or a dataset of such batches: adds the file's accuracy, and its
             agreement with the model, to the result and to the card inside the file.
         strict: Raise for every operator that is not in the plan's default, not for named layers alone.

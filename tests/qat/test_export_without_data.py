@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision.core.errors import PrecisionError
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +143,14 @@ def test_tokens_in_floats_are_not_rounded(keras, rng, tmp_path):
     assert any("inputs and outputs stayed in float32" in note for note in result.notes)
     (received,) = litert.predict(tmp_path / "model.tflite", {model.inputs[0].name: x})
     assert noise(model.predict(x, verbose=0), received) < 0.001
+
+
+def test_inputs_of_free_sizes_need_data_again(keras, rng, tmp_path):
+    """Samples of several sizes have no place in one buffer; the error asks for data, with which the export goes."""
+    model = keras.Sequential([keras.Input((None, 3)), keras.layers.LSTM(4, name="cells"), keras.layers.Dense(2)])
+    x = rng.normal(size=(16, 5, 3)).astype("float32")
+    aware = kp.quantize_aware(model, "int8", representative_dataset=x)
+    assert not buffers(aware)
+    with pytest.raises(PrecisionError):
+        kp.export_tflite(aware, tmp_path / "model.tflite")
+    assert kp.export_tflite(aware, tmp_path / "model.tflite", representative_dataset=x).value("size_bytes") > 0

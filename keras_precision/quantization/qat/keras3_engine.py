@@ -58,7 +58,8 @@ def quantize_with_keras(model: Any, plan: PrecisionPlan, data: Any, settings: Se
     aware = wrap_layers(adapter, model, options)
     _check_wrapped(aware, options)
     samples = list(calibration.held.values()) if calibration is not None else []
-    if _has_unfollowed(aware, layer_placements, source, plan):
+    is_fixed = all(None not in entry.shape for entry in view.inputs)  # a buffer of other samples would have no size
+    if is_fixed and _has_unfollowed(aware, layer_placements, source, plan):
         aware = insert_sample_buffers(adapter, aware, follows_training=not samples)
         for buffer, values in zip(sample_buffers(aware), samples, strict=False):  # none without data
             buffer.start(values)

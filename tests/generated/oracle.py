@@ -12,9 +12,13 @@ __all__ = ["converted_int8", "error_of", "noise_power", "run_onnx", "run_openvin
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def run_tflite(path: Path, inputs: Mapping[str, Array]) -> list[Array]:
-    """Run a ``.tflite`` file with LiteRT, one sample a call; inputs by name, outputs in the order of the file."""
-    interpreter = _opened(path)
+def run_tflite(path: Path, inputs: Mapping[str, Array], *, delegates: bool = True) -> list[Array]:
+    """Run a ``.tflite`` file with LiteRT, one sample a call; inputs by name, outputs in the order of the file.
+
+    Without delegates, integers are rounded as the specification of the format says. XNNPACK rounds the ratio of two scales to
+    a multiple of 1/256 where it converts one into the other, so that large values are off by a step.
+    """
+    interpreter = _opened(path, delegates=delegates)
     inputs_by_name, outputs = _signature(interpreter)
     rows: list[list[Array]] = [[] for _ in outputs]
     for sample in range(len(next(iter(inputs.values())))):
@@ -28,8 +32,25 @@ def run_tflite(path: Path, inputs: Mapping[str, Array]) -> list[Array]:
 
 
 def output_steps(path: Path) -> list[float]:
-    """Return the size of one step of every output of a ``.tflite`` file; 0 where it is a float."""
-    return [float(detail["quantization"][0]) for detail in _signature(_opened(path))[1]]
+    """Return by how much a sum that is rounded the other way changes every output of a ``.tflite`` file; 0 where it is a float.
+
+    That is one step of the output, or of the integers that are converted to it. A softmax or a sigmoid, whose output has finer
+    steps than its input, adds what one step of the input changes: at most 2 s p (1 - p) for steps of s, since the logarithms of
+    all odds change by 2 s at most.
+    """
+    interpreter = _opened(path, delegates=False)  # their nodes would stand for the operators
+    scales = {detail["index"]: float(detail["quantization"][0]) for detail in interpreter.get_tensor_details()}
+    writers = {int(number): operator for operator in interpreter._get_ops_details() for number in operator["outputs"]}
+
+    def step(number: int) -> float:
+        writer = writers.get(number, {"op_name": "", "inputs": ()})
+        if writer["op_name"] == "DEQUANTIZE":
+            return step(int(writer["inputs"][0]))
+        if scales[number] and writer["op_name"] in ("SOFTMAX", "LOGISTIC"):
+            return scales[number] + scales[int(writer["inputs"][0])] / 2
+        return scales[number]
+
+    return [step(detail["index"]) for detail in _signature(interpreter)[1]]
 
 
 def input_names(path: Path) -> list[str]:
@@ -39,10 +60,11 @@ def input_names(path: Path) -> list[str]:
     return [names[detail["index"]] for detail in interpreter.get_input_details()]
 
 
-def _opened(path: Path) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+def _opened(path: Path, *, delegates: bool = True) -> Any:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    kernels = OpResolverType.AUTO if delegates else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_path=str(path), num_threads=1, experimental_op_resolver_type=kernels)
     interpreter.allocate_tensors()
     return interpreter
 

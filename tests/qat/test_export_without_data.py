@@ -154,3 +154,18 @@ def test_inputs_of_free_sizes_need_data_again(keras, rng, tmp_path):
     with pytest.raises(PrecisionError):
         kp.export_tflite(aware, tmp_path / "model.tflite")
     assert kp.export_tflite(aware, tmp_path / "model.tflite", representative_dataset=x).value("size_bytes") > 0
+
+
+def test_inputs_may_have_any_name(keras, rng):
+    """Samples of inputs whose names are no scope of TensorFlow are held all the same, and each input keeps its name."""
+    layers = keras.layers
+    names = ("größe", "left right")
+    inputs = [layers.Input((4, 3), name=name) for name in names]
+    series = [layers.SimpleRNN(4, unroll=True, name=f"cells_{number}")(value) for number, value in enumerate(inputs)]
+    model = keras.Model(inputs, layers.Dense(2, name="head")(layers.Concatenate(name="joined")(series)))
+    x = [rng.normal(size=(8, 4, 3)).astype("float32") for _ in names]
+    aware = kp.quantize_aware(model, "int8", representative_dataset=tuple(x))
+    assert aware.predict(x, verbose=0).shape == (8, 2)
+    plain = kp.from_quantize_aware(aware)
+    assert [value.name for value in plain.inputs] == list(names)
+    np.testing.assert_allclose(plain.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)

@@ -42,10 +42,10 @@ def insert_sample_buffers(adapter: KerasAdapter, model: Any, *, follows_training
     """Return an uncompiled copy of a model with a buffer of samples behind each of its inputs."""
 
     def insert(config: dict[str, Any]) -> dict[str, Any]:
-        entries, names = [], {}
-        for entry in config["layers"]:
-            if entry["class_name"] == "InputLayer":
-                names[entry["config"]["name"]] = f"{entry['config']['name']}_samples"
+        entries = []
+        inputs = [entry["config"]["name"] for entry in config["layers"] if entry["class_name"] == "InputLayer"]
+        # Numbers, as the name of a layer is a scope of TensorFlow, which takes no letters beyond ASCII; that of an input is none.
+        names = {name: f"input_{number}_samples" for number, name in enumerate(inputs)}
         for entry in config["layers"]:
             entries.append(_with_other_sources(entry, names))
             if entry["class_name"] == "InputLayer":
@@ -69,14 +69,16 @@ def _buffer_entry(entry: Mapping[str, Any], names: Mapping[str, str], *, follows
 
 def _without_buffers(config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of a model without its buffers of samples."""
-    is_buffer = [entry["class_name"] == SampleBuffer.__name__ for entry in config["layers"]]
-    names = {
-        entry["config"]["name"]: entry["config"]["name"].removesuffix("_samples")
-        for entry, removed in zip(config["layers"], is_buffer, strict=True)
-        if removed
-    }
-    entries = [entry for entry, removed in zip(config["layers"], is_buffer, strict=True) if not removed]
+    buffers = [entry for entry in config["layers"] if entry["class_name"] == SampleBuffer.__name__]
+    names = {entry["config"]["name"]: _source_of(entry) for entry in buffers if "inbound_nodes" in entry}
+    entries = [entry for entry in config["layers"] if entry not in buffers]
     return {**config, "layers": [_with_other_sources(entry, names) for entry in entries]}
+
+
+def _source_of(buffer: Mapping[str, Any]) -> str:
+    """Return the name of the input behind which a buffer is."""
+    (node,) = buffer["inbound_nodes"]
+    return str(node["args"][0]["config"]["keras_history"][0])
 
 
 def _with_other_sources(entry: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

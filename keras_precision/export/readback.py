@@ -14,7 +14,7 @@ from keras_precision.quantization.layer_trace import OperatorLayers
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.abort_check import check_runs_here
 from keras_precision.runtimes.tflite.file import Operator, inspect
-from keras_precision.runtimes.tflite.kernel_support import unsupported_operators
+from keras_precision.runtimes.tflite.kernel_support import is_without_kernel, unsupported_operators
 
 __all__ = ["WEIGHTED", "check_file", "read_back", "realised_plan"]
 
@@ -103,9 +103,15 @@ def _check_runs(model: EdgeModel, layers: OperatorLayers, runtime: str) -> None:
         owners = layers[number]
         reasons.setdefault(text, f"layer '{owners[0]}'" if owners else f"operator {model.operators[number].kernel}")
     if reasons:
+        remedies = {
+            "Replace these layers: no precision has such a kernel there."
+            if is_without_kernel(text)
+            else "Give these layers another precision."
+            for text in reasons
+        }
         raise PlanError(
             f"Expected a file that {runtime} runs. Received: one for LiteRT alone: {runtime} "
-            f"{'; it '.join(f'{text} ({where})' for text, where in reasons.items())}. Give these layers another precision."
+            f"{'; it '.join(f'{text} ({where})' for text, where in reasons.items())}. {' '.join(sorted(remedies))}"
         )
 
 

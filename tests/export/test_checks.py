@@ -70,19 +70,32 @@ def test_what_micro_refuses_is_a_finding(files: MappingProxyType[str, Path], pla
 
 def test_a_file_that_only_micro_runs_is_checked(files: MappingProxyType[str, Path], tmp_path: Path) -> None:
     """LiteRT refuses a bias with a quantized dimension that it does not have; the arena is that of the sound file."""
-    graph = Flatbuffer(files["int8"].read_bytes())
-    for tensor in graph._graph.tensors:
-        if tensor.type == graph._schema.TensorType.INT32 and tensor.quantization is not None and len(tensor.shape) == 1:
-            tensor.quantization.quantizedDimension = 3
-    path = tmp_path / "bias.tflite"
-    path.write_bytes(graph.content())
-    with pytest.raises(FileFormatError):
-        kp.edge.inspect(path)
+    path = _only_litert_refuses(files["int8"], tmp_path)
     result = kp.check_micro(path)
     assert result.value("runs") == 1
     assert result.value("arena_bytes") == kp.check_micro(files["int8"]).value("arena_bytes")
     assert result.value("max_difference") is None
     assert result.notes[0].startswith("LiteRT does not run 'bias.tflite'")
+
+
+def test_a_file_that_only_vela_reads_is_compiled(files: MappingProxyType[str, Path], tmp_path: Path) -> None:
+    """It has the figures of the sound file."""
+    result = kp.check_ethos_u(_only_litert_refuses(files["int8"], tmp_path))
+    assert result.value("runs") == 1
+    assert result.value("npu_macs") == kp.check_ethos_u(files["int8"]).value("npu_macs")
+    assert result.notes[0] == "LiteRT does not run 'bias.tflite'"
+
+
+def _only_litert_refuses(sound: Path, folder: Path) -> Path:
+    graph = Flatbuffer(sound.read_bytes())
+    for tensor in graph._graph.tensors:
+        if tensor.type == graph._schema.TensorType.INT32 and tensor.quantization is not None and len(tensor.shape) == 1:
+            tensor.quantization.quantizedDimension = 3
+    path = folder / "bias.tflite"
+    path.write_bytes(graph.content())
+    with pytest.raises(FileFormatError):
+        kp.edge.inspect(path)
+    return path
 
 
 class _Interpreter:

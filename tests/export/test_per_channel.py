@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
-from keras_precision.core.errors import InputError
+from keras_precision.core.errors import InputError, PlanError
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +97,14 @@ def test_what_is_no_choice_is_refused(keras, rng, tmp_path):
             kp.quantize_aware(model, "int8", representative_dataset=x), tmp_path / "m.tflite", per_channel=False
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_what_no_precision_has_is_not_answered_with_another(keras, rng, tmp_path):
+    """TensorFlow Lite Micro has no GELU at all."""
+    layers = [keras.Input((8,)), keras.layers.Dense(4, activation="gelu", name="hidden"), keras.layers.Dense(2)]
+    x, _ = nets.classes(rng)
+    with pytest.raises(
+        PlanError, match=r"no kernel GELU \(layer 'hidden'\)\. Replace these layers: no precision has"
+    ) as refused:
+        kp.export_tflite(keras.Sequential(layers), tmp_path / "model.tflite", "int8", x, runtime="tflm")
+    assert "another precision" not in str(refused.value)

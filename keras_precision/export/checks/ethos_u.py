@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_precision.core.environment import Environment
-from keras_precision.core.errors import InputError, MissingExtraError, nearest
+from keras_precision.core.errors import FileFormatError, InputError, MissingExtraError, nearest
 from keras_precision.core.result import Measurement, Result
 from keras_precision.core.system.child_process import CompletedChild, run_python
 from keras_precision.core.system.files import write_atomic
@@ -42,7 +42,8 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
     """Compile a ``.tflite`` file for an Arm Ethos-U accelerator, and report what it does there.
 
     Vela runs in a process of its own, so that a file that crashes it is a finding. Its figures
-    are those of its own model of the accelerator, with its default clock and memories.
+    are those of its own model of the accelerator, with its default clock and memories. A file that
+    LiteRT does not run is compiled, too.
 
     Args:
         path: A ``.tflite`` file.
@@ -60,7 +61,7 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
     Raises:
         InputError: The accelerator is unknown.
         FileNotFoundError: There is no such file.
-        FileFormatError: The file is damaged.
+        FileFormatError: The file is damaged: neither LiteRT nor Vela reads it.
         MissingExtraError: ``ethos-u-vela`` is not installed.
 
     Example:
@@ -77,12 +78,18 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
         raise MissingExtraError(
             "Expected the package 'ethos-u-vela', Arm's compiler. Install it with: pip install \"keras-precision[micro]\""
         )
-    model = inspect(path)
+    refusal, model = None, None
+    try:
+        model = inspect(path)
+    except FileFormatError as error:  # LiteRT checks what Vela does not
+        refusal = error
     content = Path(path).read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         write_atomic(Path(folder) / "model.tflite", content)
         command = ["-m", "ethosu.vela", "model.tflite", "--accelerator-config", accelerator, "--output-dir", "out"]
         ended = run_python(command, folder=folder)
+        if refusal is not None and ended.code != 0:
+            raise refusal
         summary = next(Path(folder).glob("out/*_summary_*.csv"), None) if ended.code == 0 else None
         columns = {} if summary is None else next(csv.DictReader(summary.open(encoding="utf-8", newline="")))
     subject = Path(path).name
@@ -91,7 +98,10 @@ def check_ethos_u(path: str | os.PathLike[str], accelerator: str = "ethos-u55-12
     where = f"{columns.get('system_config', '')}, {columns.get('memory_mode', '')}".strip(", ")
     source = f"Vela's model of {accelerator} ({where})" if where else f"Vela, for {accelerator}"
     environment = Environment.here(backend="ethos-u-vela", sources=dict.fromkeys(["npu_inferences_per_second"], source))
-    return Result(f"{accelerator}:{subject}", rows, environment, notes=_notes(subject, accelerator, ended, fallen))
+    notes = _notes(subject, accelerator, ended, fallen)
+    if model is None:
+        notes = (f"LiteRT does not run '{subject}'", *notes)
+    return Result(f"{accelerator}:{subject}", rows, environment, notes=notes)
 
 
 def _rows(subject: str, ended: CompletedChild, columns: dict[str, str]) -> Iterator[Measurement]:
@@ -124,13 +134,16 @@ class _Fallen(NamedTuple):
         return Measurement(f"{number}:{self.kernel}", "cpu_operator", f"{where}: {self.reason}")
 
 
-def _fallen(ended: CompletedChild, model: EdgeModel) -> Iterator[_Fallen]:
+def _fallen(ended: CompletedChild, model: EdgeModel | None) -> Iterator[_Fallen]:
     """The operators that Vela leaves to the processor, among its own, which may differ from those of the file."""
-    layers = layers_on_card(model)
-    writers = {operator.tensors[0].partition(";")[0]: number for number, operator in enumerate(model.operators)}
+    layers = [] if model is None else layers_on_card(model)
+    operators = () if model is None else model.operators
+    writers = {operator.tensors[0].partition(";")[0]: number for number, operator in enumerate(operators)}
     for kernel, tensor, reason in _FALLBACK.findall(ended.output):
         first = tensor.partition(";")[0]
-        source = origin(model, layers, writers[first]) if first in writers else f"tensor '{first}'"
+        source = f"tensor '{first}'"
+        if model is not None and first in writers:
+            source = origin(model, layers, writers[first])
         yield _Fallen(kernel, first, source, reason)
 
 

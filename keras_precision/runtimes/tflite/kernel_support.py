@@ -7,7 +7,9 @@ from keras_precision.core.errors import InputError, nearest
 from keras_precision.runtimes.model_info import EdgeModel
 from keras_precision.runtimes.tflite.file import Operator
 
-__all__ = ["RUNTIMES", "check_runtime", "unsupported_operators"]
+__all__ = ["RUNTIMES", "check_runtime", "is_without_kernel", "unsupported_operators"]
+
+_NO_KERNEL = "has no kernel "
 
 # The kernels that tflite-micro 0.dev20261023 registers, among those that Keras layers are converted to.
 _MICRO = """
@@ -47,7 +49,7 @@ def _tflite_runtime(operator: Operator) -> str | None:
 def _tflm(operator: Operator) -> str | None:
     """What tflite-micro 0.dev20261023 lacks for an operator; None if it supports it."""
     if operator.kernel not in _MICRO_KERNELS:
-        return f"has no kernel {operator.kernel}"
+        return f"{_NO_KERNEL}{operator.kernel}"
     if operator.precision == "int8_dynamic":
         return "has no kernels of floats with int8 weights"
     if operator.kernel == "DEQUANTIZE" and operator.types.startswith("float16"):
@@ -69,6 +71,11 @@ def check_runtime(runtime: object) -> None:
         raise InputError(
             f"Expected runtime to be one of {', '.join(RUNTIMES)}. Received: {runtime!r}. {nearest(str(runtime), RUNTIMES)}".rstrip()
         )
+
+
+def is_without_kernel(lack: str) -> bool:
+    """Return whether what a runtime lacks for an operator is its kernel, in every precision."""
+    return lack.startswith(_NO_KERNEL)
 
 
 def unsupported_operators(model: EdgeModel, runtime: str) -> Iterator[tuple[int, str]]:

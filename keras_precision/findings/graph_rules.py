@@ -30,7 +30,8 @@ def graph_findings(graph: OperationGraph) -> tuple[Finding, ...]:
     for operation in graph.operations:
         for rule in _RULES:
             for finding in rule(graph, operation):
-                findings.setdefault((finding.code, finding.subject, operation.line), finding)
+                key = (finding.code, finding.subject, operation.line)
+                findings[key] = by_severity((findings.get(key, finding), finding))[0]
     return by_severity(findings.values())
 
 
@@ -57,17 +58,18 @@ def _is_bounded(graph: OperationGraph, operation: Operation, depth: int) -> bool
     """Whether the inputs are bounded: reduced by their maximum, a negative absolute value or square, or clipped."""
     if not depth:
         return False
-    for source in graph.read_by(operation):
+    variable = [source for source in graph.read_by(operation) if source.kind != "constant"]
+    for source in variable:
         inputs = graph.read_by(source)
         if source.kind == "sub" and any(_leads_to(graph, subtrahend, ("max",), 3) for subtrahend in inputs[1:]):
             return True
         if source.kind == "neg" and any(negated.kind in ("abs", "square") for negated in inputs):
             return True
-        if source.kind in ("minimum", "select", "constant"):
+        if source.kind in ("minimum", "select"):
             return True
         if source.kind in ("cast", "mul", "div") and _is_bounded(graph, source, depth - 1):
             return True
-    return False
+    return not variable
 
 
 def _leads_to(graph: OperationGraph, operation: Operation, kinds: tuple[str, ...], depth: int) -> bool:
@@ -156,7 +158,8 @@ def _zero_epsilon(graph: OperationGraph, operation: Operation) -> Iterator[Findi
 def _infinite_constant(graph: OperationGraph, operation: Operation) -> Iterator[Finding]:
     if operation.kind not in ("add", "sub", "mul", "div", "select") or not operation.line:
         return
-    for constant in graph.read_by(operation):
+    for operand in graph.read_by(operation):
+        constant = _skip_casts(graph, operand)
         value = constant.value
         if (
             constant.kind != "constant"
@@ -173,6 +176,30 @@ def _infinite_constant(graph: OperationGraph, operation: Operation) -> Iterator[
                 "0 * x and x - x become NaN",
                 "# Mask with -3e4 instead of -1e9: it fits float16",
             )  # fmt: skip
+
+
+def _infinite_mask(graph: OperationGraph, operation: Operation) -> Iterator[Finding]:
+    """A mask of a large constant, computed in float32 and cast to float16."""
+    if operation.kind != "cast" or operation.dtype != "float16" or not operation.line:
+        return
+    (mask, *_) = [*graph.read_by(operation), operation]
+    operands = [_skip_casts(graph, operand) for operand in graph.read_by(mask)]
+    large = [each for each in operands if each.kind == "constant" and abs(each.value or 0.0) > _FLOAT16_MAX]
+    is_mask = mask.kind == "select" or (mask.kind == "mul" and any(_is_switch(graph, each, 4) for each in operands))
+    if large and is_mask:
+        yield _finding(
+            "infinite-constant", "warning", operation,
+            f"casts a mask of {large[0].value:.3g} to float16, beyond its largest number, 65504: it becomes infinite, and x - x becomes NaN",
+            "# Mask with -3e4 instead of -1e9: it fits float16",
+        )  # fmt: skip
+
+
+def _is_switch(graph: OperationGraph, operation: Operation, depth: int) -> bool:
+    """Whether a value comes from truth values or integers, as 0 and 1 do."""
+    if operation.dtype.startswith(("bool", "int", "uint")):
+        return True
+    inputs = graph.read_by(operation) if operation.kind in ("cast", "sub", "add") and depth else []
+    return any(_is_switch(graph, source, depth - 1) for source in inputs)
 
 
 def _half_reduction(graph: OperationGraph, operation: Operation) -> Iterator[Finding]:
@@ -203,5 +230,5 @@ def _redundant_casts(graph: OperationGraph, operation: Operation) -> Iterator[Fi
 
 
 _RULES: tuple[_Rule, ...] = (
-    _unshifted_exp, _log_of_softmax, _half_variance, _zero_epsilon, _infinite_constant, _half_reduction, _redundant_casts,
+    _unshifted_exp, _log_of_softmax, _half_variance, _zero_epsilon, _infinite_constant, _infinite_mask, _half_reduction, _redundant_casts,
 )  # fmt: skip

@@ -48,6 +48,12 @@ def by_differences(ops, x):
 
 PLANTED = {
     "exp": ("unshifted-exp", by_hand, shifted),
+    "scaled exp": ("unshifted-exp", lambda ops, x: by_hand(ops, 6 * x), lambda ops, x: shifted(ops, 6 * x)),
+    "mask": (
+        "infinite-constant",
+        lambda ops, x: x + ops.cast(ops.cast(x > 0, "float32") * -1e9, x.dtype),
+        lambda ops, x: x + ops.cast(ops.cast(x > 0, "float32") * -3e4, x.dtype),
+    ),
     "log": ("log-of-softmax", lambda ops, x: ops.log(ops.softmax(x)), lambda ops, x: ops.log_softmax(x)),
     "variance": ("half-variance", by_squares, by_differences),
     "epsilon": (
@@ -100,6 +106,30 @@ def test_long_sums_in_half_precision(stack):
     narrow = stack.name in ("tensorflow", "tf_keras")
     assert ("half-reduction" in {finding.code for finding in kp.lint(long)}) == narrow
     assert "half-reduction" not in {finding.code for finding in kp.lint(short)}
+
+
+@pytest.mark.parametrize(("size", "is_long"), [(64, True), (4, False)])
+def test_reductions_other_than_sums(size, is_long, stack):
+    """Average pooling adds up in 16 bits on TensorFlow and JAX, a cumulative sum on TensorFlow; products of matrices nowhere."""
+    layers = stack.keras.layers
+    cumulate = getattr(stack.keras, "ops", None) or __import__("tensorflow")
+
+    class Cumulate(layers.Layer):
+        def call(self, inputs):
+            return cumulate.cumsum(inputs, axis=1)
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    with kp.precision("mixed_float16"):
+        image = layers.Input((size, size, 2))
+        pooled = layers.AveragePooling2D(size, name="pool")(image)
+        sums = Cumulate(name="cumulate")(layers.Reshape((size * size, 2))(image))
+        joined = layers.Concatenate()([layers.Flatten()(pooled), layers.Flatten()(sums)])
+        model = stack.keras.Model(image, layers.Dense(1, dtype="float32", name="head")(layers.Dense(4)(joined)))
+    found = {finding.subject for finding in kp.lint(model) if finding.code == "half-reduction"}
+    narrow = {"torch": set(), "jax": {"pool"}}.get(stack.name, {"pool", "cumulate"})
+    assert found == (narrow if is_long else set())
 
 
 def test_a_healthy_model_is_left_alone(stack):

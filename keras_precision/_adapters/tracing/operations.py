@@ -65,7 +65,7 @@ _TENSORFLOW: Mapping[str, Kind] = {
     "Cast": "cast", "AddV2": "add", "Add": "add", "BiasAdd": "other", "Sub": "sub", "Mul": "mul", "RealDiv": "div", "Neg": "neg",
     "Abs": "abs", "Square": "square", "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Rsqrt": "sqrt", "Maximum": "maximum",
     "Minimum": "minimum", "Sum": "sum", "Mean": "mean", "Max": "max", "Softmax": "softmax", "SelectV2": "select", "Select": "select",
-    "Placeholder": "input",
+    "Placeholder": "input", "AvgPool": "mean", "AvgPool3D": "mean", "Cumsum": "sum",
 }  # fmt: skip
 _SAME = (
     "Identity",
@@ -122,8 +122,18 @@ def _tensorflow_operation(
     frames = [(frame.filename, frame.name, frame.lineno) for frame in reversed(list(operation.traceback))]
     return recorder.add(
         kind, dtype, reads, path=scopes.names[int(layers[0])] if layers else "", line=Scopes.line_of(frames),
-        terms=_terms(operation.inputs[0].shape, output.shape) if kind in ("sum", "mean") else 1,
+        terms=_tensorflow_terms(tf, operation) if kind in ("sum", "mean") else 1,
     )  # fmt: skip
+
+
+def _tensorflow_terms(tf: Any, operation: Any) -> int:
+    """Return how many numbers are added up to one; those of a product of matrices are added up in 32 bits."""
+    if operation.type.startswith("AvgPool"):
+        return math.prod(operation.get_attr("ksize"))
+    if operation.type == "Cumsum":
+        axis = tf.get_static_value(operation.inputs[1])
+        return int(operation.inputs[0].shape[int(axis)] or 1) if axis is not None else 1
+    return _terms(operation.inputs[0].shape, operation.outputs[0].shape)
 
 
 def _terms(before: Any, after: Any) -> int:
@@ -136,7 +146,7 @@ def _terms(before: Any, after: Any) -> int:
 _JAX: Mapping[str, Kind] = {
     "convert_element_type": "cast", "add": "add", "add_any": "add", "sub": "sub", "mul": "mul", "div": "div", "neg": "neg", "abs": "abs",
     "square": "square", "exp": "exp", "log": "log", "sqrt": "sqrt", "rsqrt": "sqrt", "max": "maximum", "min": "minimum", "clamp": "minimum",
-    "reduce_sum": "sum", "reduce_max": "max", "select_n": "select",
+    "reduce_sum": "sum", "reduce_window_sum": "sum", "reduce_max": "max", "select_n": "select",
 }  # fmt: skip
 _JAX_SAME = ("broadcast_in_dim", "reshape", "squeeze", "stop_gradient", "copy", "expand_dims", "transpose")
 
@@ -211,9 +221,10 @@ class _JaxReader:
             [(frame.file_name, frame.function_name, frame.line_num) for frame in traceback.frames] if traceback else []
         )
         shape = getattr(equation.invars[0].aval, "shape", ()) if equation.invars else ()
+        window = equation.params.get("window_dimensions", ()) if kind == "sum" else ()
         return self.recorder.add(
             kind, dtype, reads, path=path, line=Scopes.line_of(frames),
-            terms=_terms(shape, output.shape) if kind == "sum" else 1,
+            terms=math.prod(window) if window else _terms(shape, output.shape) if kind == "sum" else 1,
         )  # fmt: skip
 
 
@@ -238,6 +249,7 @@ _TORCH_SAME = (
     "detach",
     "alias",
     "clone",
+    "lift_fresh",
 )
 
 
@@ -253,7 +265,12 @@ def _torch(adapter: KerasAdapter, model: Any, arrays: Sequence[Any], scopes: Sco
     def producer_of(value: Any) -> int:
         if id(value) not in producers:
             alive.append(value)
-            producers[id(value)] = recorder.add("input", _torch_type(value))
+            is_constant = value.numel() == 1 and value.is_floating_point() and not isinstance(value, torch.nn.Parameter)
+            producers[id(value)] = (
+                recorder.constant(value.item(), _torch_type(value))
+                if is_constant
+                else recorder.add("input", _torch_type(value))
+            )
         return producers[id(value)]
 
     class Recording(mode_class):  # type: ignore[misc, valid-type]

@@ -200,9 +200,10 @@ KINDS: tuple[Kind, ...] = (
     *_by_rank("AveragePooling", _fixed(pool_size=2), _pooled),
     *_by_rank("GlobalMaxPooling", _none, _last),
     *_by_rank("GlobalAveragePooling", _none, _last),
-    *_by_rank("UpSampling", _none, _doubled, (SERIES, IMAGE)),
-    *_by_rank("ZeroPadding", _none, _around(2), (SERIES, IMAGE)),
-    *_by_rank("Cropping", _none, _around(-2), (SERIES, IMAGE)),
+    *_by_rank("UpSampling", _none, _doubled),
+    _kind("UpSampling2D", (IMAGE,), _fixed(interpolation="bilinear"), _doubled),
+    *_by_rank("ZeroPadding", _none, _around(2)),
+    *_by_rank("Cropping", _none, _around(-2)),
     _kind("LSTM", (SERIES,), _recurrent, _recurred, weighted=True),
     _kind("GRU", (SERIES,), _recurrent, _recurred, weighted=True),
     _kind("SimpleRNN", (SERIES,), _recurrent, _recurred, weighted=True),
@@ -227,7 +228,10 @@ KINDS: tuple[Kind, ...] = (
     _kind("RepeatVector", (VECTOR,), _fixed(n=3), lambda shape, options: (3, *shape)),
     _kind("Dropout", ANY, _fixed(rate=0.3)),
     _kind("GaussianNoise", ANY, _fixed(stddev=0.3)),
-    _kind("SpatialDropout1D", (SERIES,), _fixed(rate=0.3)),
+    *_by_rank("SpatialDropout", _fixed(rate=0.3), _same),
+    _kind("AlphaDropout", ANY, _fixed(rate=0.3)),
+    _kind("GaussianDropout", ANY, _fixed(rate=0.3)),
+    _kind("Identity", ANY),
     _kind("ActivityRegularization", ANY),
 )  # fmt: skip
 
@@ -312,11 +316,14 @@ def _stem(draw: Draw, draft: Draft, number: int) -> int:
 
 def _preprocessing(draw: Draw, draft: Draft, number: int) -> int:
     shape = draft.shapes[number]
-    kind = draw(st.sampled_from(("adapted", "fixed", "Discretization", "none", "adapted")))
+    kind = draw(st.sampled_from(("adapted", "fixed", "Discretization", "none", "adapted", "inverted")))
     if kind == "adapted":
         return draft.add("Normalization", [number], shape, adapt=True)
     if kind == "fixed":
         return draft.add("Normalization", [number], shape, options={"axis": None, "mean": 3.0, "variance": 9.0})
+    if kind == "inverted":
+        options = {"axis": None, "mean": 3.0, "variance": 9.0, "invert": True}
+        return draft.add("Normalization", [number], shape, options=options)
     if kind == "Discretization" and len(shape) == VECTOR:
         bins = draft.add("Discretization", [number], shape, options={"num_bins": TOKENS}, adapt=True)
         return draft.add("Embedding", [bins], (*shape, 3), options={"input_dim": TOKENS, "output_dim": 3})
@@ -327,10 +334,13 @@ def _step(draw: Draw, draft: Draft, streams: list[int]) -> None:
     """Extend one stream by a layer, a residual, or what another stream has."""
     number = draw(st.integers(0, len(streams) - 1))
     value = streams[number]
-    step = draw(st.sampled_from(("layer", "layer", "layer", "layer", "residual", "merge", "shared", "fork")))
+    step = draw(st.sampled_from(("layer", "layer", "layer", "layer", "residual", "merge", "shared", "fork", "attend")))
     alike = [other for other in streams if other != value and draft.shapes[other] == draft.shapes[value]]
     if step == "merge" and alike:
         streams[number] = _merged(draw, draft, value, draw(st.sampled_from(alike)))
+    elif step == "attend" and (keys := _keys(draft, streams, value)):
+        of = [value, draw(st.sampled_from(keys))]
+        streams[number] = draft.add("cross_attention", of, draft.shapes[value])
     elif step == "residual":
         streams[number] = _residual(draw, draft, value)
     elif step == "shared" and _sharable(draft, value):
@@ -377,6 +387,12 @@ def _merged(draw: Draw, draft: Draft, value: int, other: int) -> int:
     layer, shape = draw(st.sampled_from(MERGES)), draft.shapes[value]
     merged = (*shape[:-1], 2 * shape[-1]) if layer == "Concatenate" else shape
     return draft.add(layer, [value, other], merged)
+
+
+def _keys(draft: Draft, streams: Sequence[int], value: int) -> list[int]:
+    """Return the other streams that are series, where the value is one."""
+    ranks = {other: len(draft.shapes[other]) for other in (*streams, value)}
+    return [other for other in streams if other != value and ranks[other] == ranks[value] == SERIES]
 
 
 def _sharable(draft: Draft, value: int) -> list[int]:

@@ -56,6 +56,7 @@ class PrecisionProfiler(Callback):
     | ``peak_memory_mb`` | peak memory in 10^6 bytes since the fit began; the result names the source |
     | ``loss_scale`` | scale of the LossScaleOptimizer; absent if there is none |
     | ``skipped_steps`` | steps since the fit began whose update was not applied |
+    | ``finite`` | 1 while all losses and weights are finite, else 0 |
 
     Args:
         name: Name of the run in tables; None for the precision that most layers have.

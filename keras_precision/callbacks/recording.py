@@ -24,7 +24,7 @@ from keras_precision.core.result import Measurement, Result, Value, log_path
 __all__ = ["Recording", "Subject"]
 
 _JOURNAL_STEPS = 32  # half of the 64 rows that a killed run may lose
-_LOGGED = ("step_time_ms", "samples_per_second", "peak_memory_mb", "loss_scale", "skipped_steps")
+_LOGGED = ("step_time_ms", "samples_per_second", "peak_memory_mb", "loss_scale", "skipped_steps", "finite")
 
 
 @dataclass(frozen=True)

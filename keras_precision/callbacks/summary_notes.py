@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from keras_precision.core.result import Measurement, Result
+from keras_precision.findings.run_rules import emulation
 
 __all__ = ["summary_notes"]
 
@@ -10,7 +11,7 @@ _MAX_PLACES = 8
 
 
 def summary_notes(result: Result) -> list[str]:
-    """Return at most two lines: where steps were skipped, and how long the trainer waited for data.
+    """Return at most three lines: where steps were skipped, the wait for data, and that the format of the run is emulated.
 
     Example:
         >>> summary_notes(Result("run", (Measurement("step", "skipped_in_window", 1, 7),)))
@@ -27,6 +28,8 @@ def summary_notes(result: Result) -> list[str]:
     elif result.select("data_wait_ms") and result.get("step_time_ms") is not None:
         source = result.environment.sources.get("data_wait_ms", "unknown")
         lines.append(f"Waiting for data: {source}.")
+    if text := emulation(result):
+        lines.append(text)
     return lines
 
 

@@ -381,6 +381,7 @@ _ORIGINS: tuple[tuple[str, str, Literal["higher", "lower"] | None, str], ...] = 
         None,
         "Samples of a batch for which the model's outputs are all the same; the subject is the first layer whose outputs are one number.",
     ),
+    ("finite", "", "higher", "Whether the losses so far, and the weights after the epoch, are finite: 1 or 0."),
     ("breaks_in_float32", "", None, "The step of the row, repeated in float32, was not finite: 1."),
     (
         "rehearsed_step",

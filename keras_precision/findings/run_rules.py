@@ -8,7 +8,7 @@ from keras_precision.core.result import Result
 from keras_precision.findings.advice import WATCH_AGAIN
 from keras_precision.findings.finding import Finding, by_severity
 
-__all__ = ["run_findings"]
+__all__ = ["emulation", "run_findings"]
 
 _MIN_SPEEDUP = 1.05  # a smaller one does not justify fewer digits
 _SHORT_MS = 2.0  # most of so short a step is kernel launches, in any precision
@@ -52,11 +52,23 @@ def _reasons(result: Result, step_ms: float) -> Iterator[str]:
         yield f"It waits for data {share:.0%} of the time."
     if step_ms < _SHORT_MS:
         yield "Most of so short a step is kernel launches, not computation: a larger batch or model would gain more."
+    if text := emulation(result):
+        yield text
+
+
+def emulation(result: Result) -> str:
+    """Say that the processor of a run emulates the format of its plan; empty if it does not.
+
+    Example:
+        >>> emulation(Result("run"))
+        ''
+    """
     policy = result.plan.default if result.plan is not None else ""
     on_processor = not result.environment.device or result.environment.device == result.environment.processor
     flags = PROCESSOR_FLAGS.get(policy.removeprefix("mixed_"), ())
-    if flags and on_processor and not native_flags(policy, result.environment.cpu_flags):
-        yield f"This processor has none of {', '.join(flags)}: it emulates the format of '{policy}'."
+    if not flags or not on_processor or native_flags(policy, result.environment.cpu_flags):
+        return ""
+    return f"This processor has none of {', '.join(flags)}: it emulates the format of '{policy}'."
 
 
 def _diverges_from_baseline(baseline: Result, other: Result) -> Iterator[Finding]:

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 import keras_precision as kp
+from keras_precision.callbacks.summary_notes import summary_notes
+from keras_precision.core.environment import Environment
 from keras_precision.core.errors import InputError
+from keras_precision.core.plan import PrecisionPlan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.findings.loss_scale_rules import training_findings
 
@@ -203,3 +206,22 @@ def test_constant_outputs_are_noticed(stack, rng, policy, gains, subject, part):
         if finding.has_code:
             again = trained(stack, finding.apply(model), (x, rng.normal(size=(96, 1)).astype("float32")), epochs=5)
             assert "constant-outputs" not in codes(again.findings)
+
+
+def test_health_is_among_the_keys_of_an_epoch(stack, rng):
+    """1 while all is finite, 0 from the epoch on in which it is not."""
+    data = rng.normal(size=(96, 8)).astype("float32"), rng.normal(size=(96, 1)).astype("float32")
+    for rate, expected in ((0.01, [1, 1]), (1e20, [0, 0])):
+        profiler = kp.PrecisionProfiler(verbose=0, log_metrics=True, examination_limit_s=0)
+        history = mse_net(stack, rate=rate).fit(*data, batch_size=16, epochs=2, verbose=0, callbacks=[profiler]).history
+        assert history["finite"] == expected
+
+
+def test_an_emulated_format_is_said_in_the_same_run():
+    """The summary of one run says what a comparison of two would."""
+    plan = PrecisionPlan.training("mixed_float16")
+    machine = Environment(processor="p", cpu_flags=("avx2",))
+    assert any(
+        "it emulates the format of 'mixed_float16'" in line for line in summary_notes(Result("run", (), machine, plan))
+    )
+    assert not summary_notes(Result("run", (), machine, PrecisionPlan.training("float32")))

@@ -14,7 +14,7 @@ from keras_precision.callbacks.probes.step_time import StepTimeProbe
 from keras_precision.core.errors import InputError, NotMeasuredError, PrecisionWarning
 
 pytestmark = pytest.mark.every_stack
-LOGGED = ["step_time_ms", "samples_per_second", "skipped_steps"]
+LOGGED = ["step_time_ms", "samples_per_second", "skipped_steps", "finite"]
 
 
 def compiled(stack, policy="float32", *, optimizer="adam", **options):

@@ -10,7 +10,7 @@ from keras_precision._adapters.training.training_state import TrainingState
 from keras_precision.callbacks.examination import Examination
 from keras_precision.callbacks.probes.probe import FitState, Probe
 from keras_precision.callbacks.standstill import Standstill
-from keras_precision.core.result import Measurement
+from keras_precision.core.result import Measurement, Value
 
 __all__ = ["HealthProbe"]
 
@@ -111,6 +111,11 @@ class HealthProbe(Probe):
     def end(self) -> None:
         """Release the model; what records its steps is removed with the other resources of the fit."""
         self._fit = self._state = self._scaling = self._examination = self._standstill = None
+
+    def values(self) -> Mapping[str, Value]:
+        """Return whether the weights, and all losses so far, are finite; None in a loop of one's own."""
+        is_known = self._state is not None
+        return {"finite": int(self._loss_was_finite and self._weights_were_finite) if is_known else None}
 
     def rows(self, since: int = 0) -> Iterator[Measurement]:
         """Yield what was noticed, by the number of the training step or epoch."""

@@ -44,6 +44,7 @@ class PrecisionScheduler(Callback):
         InputError: An argument has the wrong type or value.
         UnknownPrecisionError: A policy is not one of a training plan.
         PlanKindError: A plan is for deployment.
+        PlanError: In ``fit``, before the first step: a layer has a policy that no plan can have, such as plain ``float16``.
 
     Example:
         >>> import keras, numpy as np
@@ -90,8 +91,9 @@ class PrecisionScheduler(Callback):
         return self._result
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        """Check the plans against the model, before the first step."""
+        """Check the plans against the model, and that its own plan can be read, before the first step."""
         self.actions, self._result, self._steps, self._restores = [], None, 0, 0
+        plan_of(self.model)  # raises here what would else end the fit after its last epoch
         paths = layer_paths(self.model)
         for plan in self.schedule.values():
             plan.resolve(paths)

@@ -12,6 +12,7 @@ from keras_precision.core.errors import (
     InputError,
     ModelError,
     NotMeasuredError,
+    PlanError,
     PlanKindError,
     UnknownLayerError,
     UnknownPrecisionError,
@@ -133,3 +134,14 @@ def test_a_fit_whose_state_cannot_be_restored_is_refused(stack, rng):
     scheduler = kp.PrecisionScheduler({0: "float32"}, on_instability="raise_precision")
     with pytest.raises(ModelError, match="can be restored. Received: steps_per_execution.*Pass on_instability=None"):
         model.fit(*data, verbose=0, callbacks=[scheduler])
+
+
+def test_a_policy_that_no_plan_has_is_refused_before_the_first_step(stack, rng):
+    """And not at the end, where the history would be lost."""
+    layers = stack.keras.layers
+    model = stack.keras.Sequential([layers.Input((8,)), layers.Dense(1, dtype="float16", name="plain")])
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    with pytest.raises(PlanError, match="'plain' with 'float16'"):
+        model.fit(np.ones((8, 8)), np.ones((8, 1)), verbose=0, callbacks=[kp.PrecisionScheduler({0: "mixed_bfloat16"})])
+    np.testing.assert_array_equal(model.get_weights()[0], before[0])

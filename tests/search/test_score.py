@@ -99,8 +99,21 @@ def test_names_that_are_not_compiled_are_refused(regression):
         InputError, match=r"compiled with mean_absolute_error, rmse. .*Compile it with metrics=\['accuracy'\]"
     ):
         score_of(regression, "val_accuracy")
+    without = nets.mlp(keras)
+    without.compile("adam", "mse")
     with pytest.raises(InputError, match="it is compiled with no metrics"):
-        score_of(nets.mlp(keras), "accuracy")
+        score_of(without, "accuracy")
+
+
+def test_a_model_that_is_not_compiled_has_the_metrics_of_keras():
+    """As after loading with compile=False; a loss is no metric that a name could mean."""
+    import keras
+
+    score = score_of(nets.mlp(keras), "val_accuracy")
+    assert score.direction == "max"
+    assert score.compute(np.array([2, 0, 1, 1]), np.eye(3, dtype="float32")[[2, 0, 1, 0]]) == 0.75
+    with pytest.raises(InputError, match="Expected a metric of Keras. Received: 'loss'"):
+        score_of(nets.mlp(keras), "loss")
 
 
 def test_a_metric_that_keras_lacks_is_refused(regression):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keras_precision._adapters import KerasAdapter, adapter_of
-from keras_precision._adapters.rebuild import compile_argument
+from keras_precision._adapters.rebuild import compile_argument, is_compiled
 from keras_precision.core.errors import InputError, nearest
 from keras_precision.core.metrics import metric_of
 from keras_precision.scoring.scores import SCORES
@@ -48,14 +48,16 @@ class Score:
 def score_of(model: Any, metric: Any, direction: str | None = None, *, compiled: bool = True) -> Score:
     """Return the score of a metric: a name, a metric object of Keras, a function of labels and predictions, or a score.
 
-    A name is that of a compiled metric of the model or ``"loss"``; without ``compiled``, of any metric of Keras. The
-    direction, ``"max"`` or ``"min"``, is needed only where the metric does not define it.
+    A name is that of a compiled metric of the model or ``"loss"``; without ``compiled``, and for a model that is not
+    compiled, as after loading without that, of any metric of Keras. The direction, ``"max"`` or ``"min"``, is needed only where the metric does not define it.
     """
     if isinstance(metric, Score):
         return metric
     adapter = adapter_of(model)
     if not isinstance(metric, str) or not compiled:
         return _with_direction(_build(adapter, metric), direction)
+    if not is_compiled(model):
+        return _with_direction(_build(adapter, metric.removeprefix("val_")), direction)
     name, loss = metric.removeprefix("val_"), compile_argument(model, "loss")
     if name == "loss" and loss is not None:
         return Score("loss", "min", _loss_function(adapter, loss))

@@ -301,6 +301,16 @@ class Comparison(JsonValue):
             "tolerance": fields.get("tolerance", (float, int)),
             "notes": fields.text_list("notes"),
         }
+        texts = [
+            row.value
+            for saved in results
+            for row in saved.select(settings["metric"] or "")
+            if isinstance(row.value, str)
+        ]
+        if texts:
+            raise FileFormatError(
+                f"{source}: expected numbers as values of '{settings['metric']}'. Received: {texts[0]!r}."
+            )
         try:
             return cls(results[0], results[1:], **settings)
         except InputError as error:

@@ -51,5 +51,8 @@ def _tables(content: bytes, place: int) -> list[int]:
     if not place:
         return []
     start = place + _number(content, place)
-    places = [start + 4 + 4 * index for index in range(_number(content, start))]
+    count = _number(content, start)
+    if start + 4 * (count + 1) > len(content):  # four billion places would not fit into memory
+        raise struct.error(f"a vector of {count} tables in a file of {len(content)} bytes")
+    places = [start + 4 + 4 * index for index in range(count)]
     return [entry + _number(content, entry) for entry in places]

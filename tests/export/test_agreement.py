@@ -74,12 +74,12 @@ def unlike_series(keras: Any) -> tuple[Any, np.ndarray]:
     return with_weights(model, 1.0), x
 
 
-def check_cure(model: Any, x: np.ndarray, path: Path) -> None:
+def check_cure(model: Any, x: np.ndarray, path: Path, io: str | None = None) -> None:
     """Export in int8: the warning is true, and so is its advice, by LiteRT alone."""
     expected = np.asarray(model.predict(x, verbose=0)).argmax(axis=-1)
     with warnings.catch_warnings(record=True) as caught:  # those of TensorFlow, on its first use in a process, too
         warnings.simplefilter("always", PrecisionWarning)
-        result = kp.export_tflite(model, path, "int8", x)
+        result = kp.export_tflite(model, path, "int8", x, io=io)
     (text,) = [str(warning.message) for warning in caught if warning.category is PrecisionWarning]
     assert re.search(OTHERWISE, text)
     assert text in result.notes
@@ -92,8 +92,8 @@ def check_cure(model: Any, x: np.ndarray, path: Path) -> None:
 
 @pytest.mark.every_stack
 def test_tokens_that_come_as_floats(stack: Any, tmp_path: Path) -> None:
-    """Numbers up to 1000 do not fit an int8 input: the advice keeps it in float."""
-    check_cure(*tokens(stack.keras), tmp_path / "model.tflite")
+    """Numbers up to 1000 do not fit an int8 input that is asked for: the advice keeps it in float, as exports do by themselves."""
+    check_cure(*tokens(stack.keras), tmp_path / "model.tflite", io="int8")
 
 
 @pytest.mark.parametrize("build", [unlike_features, unlike_series])
@@ -141,9 +141,9 @@ def test_what_was_tried_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     import keras
 
     model, x = tokens(keras)
-    monkeypatch.setattr(agreement_check, "_plans", lambda *_: iter([kp.PrecisionPlan.deployment("int4")]))
+    monkeypatch.setattr(agreement_check, "_plans", lambda *_: iter([kp.PrecisionPlan.deployment("int4", io="int8")]))
     with pytest.warns(PrecisionWarning, match=r"Tried without success: .*Export in float32\."):
-        kp.export_tflite(model, tmp_path / "model.tflite", "int8", x)
+        kp.export_tflite(model, tmp_path / "model.tflite", "int8", x, io="int8")
 
 
 def test_a_file_like_its_model_gives_no_warning(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class CauseSearch:
             if origin is None:
                 sequence = ([failed.step.batch, *self._batches] * _TRIAL_STEPS)[:_TRIAL_STEPS]
                 run = trial.run(sequence, self._deadline)
-                if run.is_healthy:
+                if run.is_healthy or not run.complete:  # the step itself is finite; the time may end those after it
                     yield from (Measurement(path, "cured_in", "float32", self._step) for path in lifted)
                     return
                 failure = trial.failure(run)

@@ -92,9 +92,7 @@ def _tried(result: Result, step: int | None) -> str:
     if _rows_of(result, "breaks_in_float32", step):
         causes.insert(0, "The same step breaks in float32, too: precision is not the cause.")
     if layers := _cured_layers(result, step):
-        causes.append(
-            f"With {', '.join(map(repr, layers))} in float32, the same step is finite, and so are those after it."
-        )
+        causes.append(f"With {', '.join(map(repr, layers))} in float32, the same step is finite.")
     for row in _rows_of(result, "cured_by_rate", step):
         causes.append(f"With {float(row.value or 0):g} of the learning rate the same batches train: it is too high.")
     if tried := [str(row.value) for row in _rows_of(result, "tried", step)]:
@@ -117,7 +115,8 @@ def _advice(result: Result, step: int | None) -> str:
 
 def _untried(result: Result, step: int | None, phase: str) -> str:
     """Why there is no code, where trials have cured nothing."""
-    if phase != "data" and (_rows_of(result, "tried", step) or _rows_of(result, "breaks_in_float32", step)):
+    tried = [row for row in _rows_of(result, "tried", step) if "time limit" not in str(row.value)]
+    if phase != "data" and (tried or _rows_of(result, "breaks_in_float32", step)):
         return "# No trial has cured it: look at the code of this layer or loss, for a division, a root or a logarithm of 0"
     return ""
 

@@ -203,6 +203,11 @@ def test_layers_inside_a_user_s_own_layers(stack, rng):
     assert types(careless, x) == {"block": "bfloat16", "head": "float32"}
 
 
+def test_the_name_of_a_policy_is_a_plan(stack):
+    """For all layers, as a schedule of precisions and the start of a suggested plan take it."""
+    assert kp.plan_of(kp.apply_plan(nets.mlp(stack.keras), "mixed_bfloat16")).default == "mixed_bfloat16"
+
+
 def test_plans_that_do_not_fit(stack):
     """Wrong kinds, unknown layers and things that are no model change nothing."""
     model = nets.mlp(stack.keras)
@@ -212,6 +217,9 @@ def test_plans_that_do_not_fit(stack):
         kp.apply_plan(model, kp.PrecisionPlan.training(layers={"hiden": "mixed_float16"}), in_place=True)
     with pytest.raises(ModelError, match="Expected a Keras model"):
         kp.apply_plan([], kp.PrecisionPlan.training())
+    for plan in ("int8", {"hidden": "float32"}, None):
+        with pytest.raises(UnknownPrecisionError, match="Expected the plan to be one of the training precisions"):
+            kp.apply_plan(model, plan, in_place=True)
     assert set().union(*policies(model).values()) == {"float32"}
 
 

@@ -14,7 +14,7 @@ from keras_precision._adapters.training.train_function import rebuild_train_func
 from keras_precision.callbacks.first_failure import FailedStep, first_failure
 from keras_precision.core.errors import InputError, ModelError, NotMeasuredError
 from keras_precision.core.observation import origin_rows
-from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.plan import PrecisionPlan, training_plan
 from keras_precision.core.result import Measurement, Result
 from keras_precision.mixed_precision.apply_plan import apply_plan
 
@@ -194,5 +194,5 @@ def _checked(schedule: Any) -> dict[int, PrecisionPlan]:
     for epoch, plan in schedule.items():
         if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
             raise InputError(f"Expected epochs to be whole numbers >= 0. Received: {epoch!r}.")
-        checked[epoch] = plan.expect("training") if isinstance(plan, PrecisionPlan) else PrecisionPlan.training(plan)
+        checked[epoch] = training_plan(plan)
     return checked

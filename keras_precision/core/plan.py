@@ -332,6 +332,14 @@ def check_precision(precision: object, kind: Kind, what: str) -> None:
     )
 
 
+def training_plan(plan: object) -> PrecisionPlan:
+    """Return a training plan from a plan or the policy of all layers; raise for any other."""
+    if not isinstance(plan, PrecisionPlan):
+        check_precision(plan, "training", "the plan")
+        plan = PrecisionPlan.training(str(plan))
+    return plan.expect("training")
+
+
 def _matches(pattern: str, paths: list[str]) -> list[str]:
     try:
         compiled = re.compile(pattern)

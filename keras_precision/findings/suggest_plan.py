@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from keras_precision.core.errors import InputError
-from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.plan import PrecisionPlan, training_plan
 from keras_precision.findings.finding import Finding
 
 __all__ = ["suggest_plan"]
@@ -51,7 +51,7 @@ def suggest_plan(findings: Iterable[Finding], start: PrecisionPlan | str = "mixe
         >>> plan.default, dict(plan.layers), dict(plan.reasons)
         ('mixed_float16', {'logits': 'float32'}, {'logits': 'float16-overflow-ahead: Values up to 1e6.'})
     """
-    plan = PrecisionPlan.training(start) if isinstance(start, str) else start.expect("training")
+    plan = training_plan(start)
     findings = list(findings)
     for finding in findings:
         if not isinstance(finding, Finding):

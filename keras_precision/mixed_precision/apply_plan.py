@@ -9,12 +9,12 @@ from keras_precision._adapters.layer_state import copy_state
 from keras_precision._adapters.model_view import ModelView
 from keras_precision._adapters.rebuild import compile_like, forget_compiled, is_compiled, rebuilt, rebuilt_with
 from keras_precision.core.errors import ModelError, PlanNotHonouredError
-from keras_precision.core.plan import PrecisionPlan
+from keras_precision.core.plan import PrecisionPlan, training_plan
 
 __all__ = ["apply_plan"]
 
 
-def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
+def apply_plan(model: Any, plan: str | PrecisionPlan, in_place: bool = False) -> Any:
     """Return a model whose layers compute in the precisions of a plan.
 
     Layers inside MultiHeadAttention, Bidirectional, TimeDistributed and other composite layers get the precision
@@ -24,7 +24,7 @@ def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
 
     Args:
         model: A Keras 3 or tf_keras model.
-        plan: A training plan; it may name layers of ``kp.layer_paths(model)``.
+        plan: A training plan, which may name layers of ``kp.layer_paths(model)``, or the policy of all layers.
         in_place: False leaves the model unchanged, and returns a copy with the same weights, rebuilt from its
             configuration as on loading a file. True changes the model itself, preserves the state of the optimizer,
             and discards compiled functions; it is the only way for a subclassed model. Whether layers inside custom
@@ -35,6 +35,7 @@ def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
 
     Raises:
         PlanKindError: The plan is a deployment plan.
+        UnknownPrecisionError: It is neither a plan nor the name of a policy.
         UnknownLayerError: The plan names a layer that the model does not have.
         ModelError: It is not a Keras model, it is quantized, or it cannot be rebuilt from its configuration.
         PlanNotHonouredError: A layer does not accept the precision, or would lose it when saved and loaded.
@@ -48,7 +49,8 @@ def apply_plan(model: Any, plan: PrecisionPlan, in_place: bool = False) -> Any:
     """
     view = ModelView.of(model)
     adapter = view.adapter
-    policies = plan.expect("training").resolve(view.layers)
+    plan = training_plan(plan)
+    policies = plan.resolve(view.layers)
     _refuse_quantized(adapter, view.layers)
     if in_place:
         _set_policies(view, plan, policies)

@@ -96,10 +96,13 @@ def test_a_signal_ends_a_command_with_its_exit_code(number, code, monkeypatch):
     options = argparse.Namespace(run=run, parse_args=lambda arguments: options)
     monkeypatch.setattr(importlib.import_module("keras_precision.cli.main"), "build_parser", lambda: options)
     before = signal.getsignal(signal.SIGTERM)
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
     try:
         received = main([])
     except SystemExit as ended:
         received = ended.code
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
     assert (received, cleaned) == (code, [number])
     assert signal.getsignal(signal.SIGTERM) == before
 

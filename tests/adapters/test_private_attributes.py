@@ -127,6 +127,7 @@ TF_KERAS = [
     Use("tf_keras.callbacks.Callback", "_implements_predict_batch_hooks", "_adapters/training/callback.py", "the same"),
     # Loss scaling
     Use("loss scale optimizer", "_loss_scale", "_adapters/tf_keras/adapter.py", "counting skipped steps"),
+    Use("scaled optimizer", "_is_wrapped_by_loss_scale_optimizer", "_adapters/tf_keras/adapter.py", "wrapping it again"),
     Use("loss scale", "update", "_adapters/tf_keras/adapter.py", "replaced, to count skipped steps"),
     Use("loss scale", "_current_loss_scale", "_adapters/tf_keras/adapter.py", "replaying steps"),
     Use("loss scale", "_counter", "_adapters/tf_keras/adapter.py", "replaying steps"),
@@ -239,6 +240,7 @@ OWNERS: dict[str, Callable[[Any], Any]] = {
     "metric": lambda keras: keras.metrics.BinaryAccuracy(),
     "optimizer": lambda keras: keras.optimizers.SGD(),
     "loss scale optimizer": lambda keras: keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD()),
+    "scaled optimizer": lambda keras: keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD()).inner_optimizer,
     "loss scale": lambda keras: keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD())._loss_scale,
     "variable of mixed precision": mixed_kernel,
     "oracle": lambda keras: tuner().oracles.RandomSearchOracle("loss"),

@@ -181,7 +181,7 @@ def test_the_time_limit_ends_it(script: Script, monkeypatch: pytest.MonkeyPatch)
         "keras_precision.experiments.series.time", type("Clock", (), {"monotonic": staticmethod(lambda: next(clock))})
     )
     monkeypatch.setattr(
-        "keras_precision.experiments.compare_training.time", type("Clock", (), {"monotonic": staticmethod(lambda: 0)})
+        "keras_precision.experiments.worker.time", type("Clock", (), {"monotonic": staticmethod(lambda: 0)})
     )
     with pytest.warns(PrecisionWarning, match="the time limit allowed 1 of 3 seeds"):
         comparison = compare(time_limit=25, processes=1)

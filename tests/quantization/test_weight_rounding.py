@@ -157,13 +157,11 @@ def test_small_changes_of_large_inputs_and_constant_ones_are_rounded():
 @pytest.fixture(scope="module")
 def dense(stack):
     """A net of three dense layers on inputs that go together, with samples, and its calibration."""
-    keras = stack.keras
-    keras.utils.set_random_seed(4)
-    layers = [
-        keras.layers.Dense(units, activation=activation, bias_initializer="random_uniform")
-        for units, activation in ((24, "relu"), (16, "relu"), (4, None))
-    ]
-    model = keras.Sequential([keras.layers.Input((32,)), *layers])
+    layers = stack.keras.layers
+    hidden = [layers.Dense(units, activation="relu") for units in (24, 16)]
+    model = stack.keras.Sequential([layers.Input((32,)), *hidden, layers.Dense(4)])
+    random = np.random.default_rng(0)  # the same weights on each stack
+    model.set_weights([random.normal(size=array.shape) / np.sqrt(len(array)) for array in model.get_weights()])
     samples = mixed_inputs(256, 32, 7)
     return model, samples, kp.calibrate(model, samples)
 

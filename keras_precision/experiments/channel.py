@@ -9,6 +9,7 @@ import traceback
 from typing import IO, Any
 
 from keras_precision.core import errors
+from keras_precision.core.system.child_process import reply_stream
 
 __all__ = ["Channel", "error_from_child", "main"]
 
@@ -48,9 +49,7 @@ def error_from_child(kind: str, message: str) -> errors.PrecisionError | None:
 
 def main() -> None:
     """Create the object that the parent sends, and call its methods until the parent closes the pipe."""
-    # Libraries write to standard output, too: replies need a descriptor of their own.
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    replies = reply_stream()
     threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
     channel = Channel(sys.stdin.buffer, replies)
     try:

@@ -8,11 +8,19 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, BinaryIO
 
 from keras_precision.core.system import parent_watch
 
-__all__ = ["ChildProcess", "CompletedChild", "child_environment", "exit_reason", "python_command", "run_python"]
+__all__ = [
+    "ChildProcess",
+    "CompletedChild",
+    "child_environment",
+    "exit_reason",
+    "python_command",
+    "reply_stream",
+    "run_python",
+]
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,16 @@ class ChildProcess:
         process.wait()
         parent_watch.release(process.pid)
         self.replies.close()
+
+
+def reply_stream() -> BinaryIO:
+    """Return what the parent of this child reads as ``replies``; standard output becomes standard error.
+
+    Libraries write to standard output at will, so replies need a descriptor of their own.
+    """
+    stream = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return stream
 
 
 def exit_reason(code: int) -> str:

@@ -13,7 +13,13 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from keras_precision.core.system.child_process import ChildProcess, CompletedChild, child_environment, run_python
+from keras_precision.core.system.child_process import (
+    ChildProcess,
+    CompletedChild,
+    child_environment,
+    reply_stream,
+    run_python,
+)
 
 __all__ = ["ForkServer", "serve"]
 
@@ -99,9 +105,7 @@ class ForkServer:
 
 def serve(modules: Sequence[str]) -> None:
     """Import modules, and make each call that is requested in a fork, until there are no more; called in the process."""
-    # Libraries write to standard output at will: replies go by a descriptor of their own.
-    with os.fdopen(os.dup(1), "wb", buffering=0) as replies:
-        os.dup2(2, 1)
+    with reply_stream() as replies:
         for module in modules:
             importlib.import_module(module)
         while True:
@@ -111,6 +115,7 @@ def serve(modules: Sequence[str]) -> None:
             if not line:
                 return
             replies.write(json.dumps(_fork(*json.loads(line))).encode() + b"\n")
+            replies.flush()
 
 
 def _fork(function: str, argument: str) -> tuple[int, str]:

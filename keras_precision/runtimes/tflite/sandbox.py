@@ -3,7 +3,6 @@
 import atexit
 import functools
 import json
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_precision.core.system.child_process import ChildProcess, exit_reason
+from keras_precision.core.system.child_process import ChildProcess, exit_reason, reply_stream
 
 __all__ = ["Child", "ChildError", "ChildTimeout", "FileChild", "serve"]
 
@@ -127,12 +126,11 @@ class _Reading:
 
 def serve(function: Callable[[str], Any]) -> None:
     """Reply to requests with what ``function`` returns or raises, as JSON, until there are no more; called in the child."""
-    # Libraries write to standard output at will: replies go by a descriptor of their own.
-    with os.fdopen(os.dup(1), "wb", buffering=0) as out:
-        os.dup2(2, 1)
+    with reply_stream() as out:
         for line in sys.stdin.buffer:
             try:
                 reply: dict[str, Any] = {"value": function(json.loads(line))}
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller raises it
                 reply = {"error": f"{type(error).__name__}: {error}"}
             out.write(json.dumps(reply).encode() + b"\n")
+            out.flush()
